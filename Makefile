@@ -1,0 +1,26 @@
+# Each target builds its own environment first: nothing needs to be installed by hand but Python 3.10 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: train test bench lint
+
+train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
+	$(BIN)/node-train $(ARGS)
+
+test: lint               ## lint, types, all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)          ## training steps against torchdiffeq's own example, as ratios
+	$(BIN)/python benchmarks/training_step.py $(ARGS)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
