@@ -1,0 +1,64 @@
+"""The block that stands where a ResNet has its residual blocks: an ODE solve."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from node_cli.ode.gradients import Gradient
+from node_cli.ode.solution import Solution, SolveStats
+from node_cli.ode.solvers import Solver
+
+
+class OdeBlock(nn.Module):
+    """Maps y(t0) to y(t1), where dy/dt = vector_field(t, y). Input and output: `(batch, ...)`, float32 or float64.
+
+    After a call, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`.
+
+    Raises:
+        ValueError: t0 equals t1, or the gradient cannot differentiate the solver.
+    """
+
+    ts: Tensor
+
+    def __init__(
+        self,
+        vector_field: nn.Module,
+        solver: Solver,
+        gradient: Gradient,
+        *,
+        t0: float,
+        t1: float,
+        learn_times: bool,
+    ) -> None:
+        super().__init__()
+        if t0 == t1:
+            raise ValueError(f"t1 must differ from t0, got t0={t0} t1={t1}")
+        gradient.check(solver)
+        self.vector_field = vector_field
+        self.solver = solver
+        self.gradient = gradient
+        self.stats = SolveStats()
+        self.backward_stats = SolveStats()
+        ts = torch.tensor([t0, t1], dtype=torch.float64)
+        if learn_times:
+            self.ts = nn.Parameter(ts)
+        else:
+            self.register_buffer("ts", ts, persistent=False)
+
+    def forward(self, y0: Tensor) -> Tensor:
+        """The state at t1, shape of `y0`. Under autocast the state is kept in float32."""
+        return self.solve(y0, self.ts).ys[-1]
+
+    def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
+        if y0.dtype in (torch.bfloat16, torch.float16):
+            y0 = y0.float()
+        solution = self.gradient.solve(self.solver, self.vector_field, y0, ts)
+        self.stats, self.backward_stats = solution.stats, solution.backward_stats
+        return solution
+
+
+def ode_blocks(model: nn.Module) -> dict[str, OdeBlock]:
+    """The ODE blocks of a model by their names, in order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, OdeBlock)}

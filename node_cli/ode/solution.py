@@ -1,0 +1,67 @@
+"""What a solve returns: the states, what it cost, and how it can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+State = TypeVar("State", Tensor, tuple[Tensor, ...])
+
+
+class Status(Enum):
+    """Why a solve failed: one sentence with advice each."""
+
+    STEP_UNDERFLOW = (
+        "the step size underflowed: it no longer moves t. The problem is too stiff for this method at this tolerance: "
+        "raise solver.rtol and solver.atol, lower the learning rate, or take a method for stiff problems "
+        "(solver=scipy solver.method=Radau)"
+    )
+    NON_FINITE = (
+        "the state is no longer finite. The vector field has grown too large: lower the learning rate, clip gradients "
+        "(trainer.clip_norm=1), or shorten the interval (model.t1)"
+    )
+    TOO_MANY_EVALUATIONS = (
+        "the evaluations of the vector field reached solver.max_nfe. Raise it, or raise solver.rtol and solver.atol, "
+        "or take a fixed-step method (solver=rk4)"
+    )
+    TOO_MANY_STEPS = "the steps reached solver.max_steps. Raise it, or raise solver.rtol and solver.atol"
+    NOT_CONVERGED = (
+        "the fixed-point iteration of the implicit step did not converge. Take smaller steps (solver.num_steps), "
+        "more iterations (solver.max_iters), or a looser solver.rtol"
+    )
+    STOPPED_EARLY = "the solver gave up before the end time. Raise solver.rtol and solver.atol, or take another method"
+
+
+class SolveError(RuntimeError):
+    """A solve that failed at time `t`; the message is one sentence with advice."""
+
+    def __init__(self, status: Status, t: float, nfe: int, detail: str = "") -> None:
+        super().__init__(f"the ODE solve failed at t = {t:.6g} after {nfe} evaluations: {detail}{status.value}")
+        self.status = status
+        self.t = t
+        self.nfe = nfe
+
+
+@dataclass
+class SolveStats:
+    """What one solve cost. `step_sizes` are the accepted ones, in order, as magnitudes in units of t."""
+
+    nfe: int = 0
+    num_accepted: int = 0
+    num_rejected: int = 0
+    step_sizes: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Solution(Generic[State]):
+    """States `ys` at the asked `ts`, shape `(len(ts), *y0.shape)` (a tuple of them for a tuple state), and the costs.
+
+    `backward_stats` stays empty until `backward()` has run, and for ever when the gradient needs no second solve.
+    """
+
+    ys: State
+    stats: SolveStats
+    backward_stats: SolveStats = field(default_factory=SolveStats)
