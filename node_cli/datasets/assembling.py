@@ -1,0 +1,58 @@
+"""From splits to a dataset: normalisation and augmentation."""
+
+from __future__ import annotations
+
+import torch
+
+from node_cli.datasets.augmentation import CropAndFlip
+from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.normalization import fit_normalizer
+from node_cli.datasets.splitting import stratified_splits
+
+
+def assemble(
+    splits: dict[str, Split], class_names: tuple[str, ...], crop_padding: int, flip: bool, normalize: bool
+) -> Dataset:
+    """Build a dataset of images or points; the training split alone sets the normalisation.
+
+    Images are padded with what was 0 before the normalisation: black.
+
+    Raises:
+        ValueError: augmentation of points, or a negative `crop_padding`.
+    """
+    check_at_least("crop_padding", crop_padding, 0)
+    inputs = splits["train"].inputs
+    augmented = crop_padding > 0 or flip
+    if augmented and inputs.dim() != 4:
+        raise ValueError(
+            f"dataset.crop_padding={crop_padding}, dataset.flip={flip}: only images (channels, height, width) can be "
+            f"cropped and flipped, the inputs are points {tuple(inputs.shape[1:])}; set them to 0 and false"
+        )
+    black = torch.zeros_like(inputs[:1, :, :1, :1]) if augmented else None
+    if normalize:
+        normalizer = fit_normalizer(inputs)
+        splits = {name: Split(normalizer(split.inputs), split.targets) for name, split in splits.items()}
+        black = None if black is None else normalizer(black)
+    augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
+    return Dataset(splits, class_names, augmentation)
+
+
+def assemble_official(
+    train: Split,
+    test: Split,
+    class_names: tuple[str, ...],
+    split_seed: int,
+    val_fraction: float,
+    crop_padding: int,
+    flip: bool,
+    normalize: bool,
+) -> Dataset:
+    """Build a dataset of uint8 images that come with a test split; the validation split is cut from `train`.
+
+    Raises:
+        ValueError: a key is out of range.
+    """
+    splits = {**stratified_splits(train, {"val": val_fraction}, split_seed), "test": test}
+    splits = {name: Split(split.inputs.float().div_(255), split.targets) for name, split in splits.items()}
+    return assemble(splits, class_names, crop_padding, flip, normalize)
