@@ -1,0 +1,87 @@
+"""Downloads that are checked by hash, tried at several addresses, and made once however many processes ask."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pooch
+from filelock import AcquireReturnProxy, FileLock
+
+TIMEOUT = 30  # seconds without a byte
+PAUSES = (1.0, 3.0)  # seconds before the second and the third round over the mirrors
+
+
+class RemoteFile(NamedTuple):
+    """A file that every mirror holds under `name`."""
+
+    name: str
+    sha256: str
+
+
+def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequence[float] = PAUSES) -> Path:
+    """Return the path of `file` in `folder`, after downloading it from one of `mirrors` if it is not there yet.
+
+    `mirrors` are the addresses of folders. A finished file appears in one move, so a killed download leaves none.
+
+    Raises:
+        ValueError: the file in `folder` is another one, or the folder cannot be written to.
+        FileNotFoundError: no mirror gave the file.
+    """
+    target = folder / file.name
+    if not target.exists():
+        with _lock(folder, file.name):
+            if not target.exists():
+                _download(file, target, mirrors, pauses)
+    found = pooch.file_hash(target)
+    if found != file.sha256:
+        raise ValueError(
+            f"dataset.data_dir: {target} is damaged or another file: its sha256 is {found}, not {file.sha256}; "
+            "remove it to download it again, or put the right one there"
+        )
+    return target
+
+
+def _lock(folder: Path, name: str) -> AcquireReturnProxy:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock").acquire()
+    except OSError as error:
+        raise ValueError(
+            f"dataset.data_dir: cannot write to {folder} ({error.strerror}); give another folder"
+        ) from error
+
+
+def _download(file: RemoteFile, target: Path, mirrors: Sequence[str], pauses: Sequence[float]) -> None:
+    partial = target.with_name(f"{file.name}.part")
+    reasons: dict[str, str] = {}
+    for pause in (0.0, *pauses):
+        time.sleep(pause)
+        for mirror in mirrors:
+            address = f"{mirror.rstrip('/')}/{file.name}"
+            reason = _try_address(address, partial, file.sha256)
+            if reason is None:
+                os.replace(partial, target)
+                return
+            partial.unlink(missing_ok=True)
+            reasons[address] = reason
+    tried = "; ".join(f"{address} ({reason})" for address, reason in reasons.items())
+    raise FileNotFoundError(
+        f"dataset.mirrors: cannot download {file.name}; tried {tried or 'nothing, the list is empty'}; "
+        f"give another mirror, or put the file into {target.parent.resolve()} by hand"
+    )
+
+
+def _try_address(address: str, partial: Path, sha256: str) -> str | None:
+    """Download to `partial`; None, or the reason why it failed."""
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)
+    try:
+        download(address, str(partial), None)
+    except OSError as error:  # which every error of requests is
+        return str(error)
+    found = pooch.file_hash(partial)
+    return None if found == sha256 else f"its sha256 is {found}, not {sha256}"
