@@ -1,0 +1,77 @@
+"""CIFAR-10, from its binary archive: nothing is unpickled, nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from node_cli.datasets.assembling import assemble_official
+from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.download import RemoteFile, fetch
+
+ARCHIVE = RemoteFile("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
+TRAIN_MEMBERS = tuple(f"cifar-10-batches-bin/data_batch_{k}.bin" for k in range(1, 6))
+TEST_MEMBER = "cifar-10-batches-bin/test_batch.bin"
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGE_SHAPE = (3, 32, 32)
+RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, green and blue planes
+
+
+def cifar10(
+    data_dir: str,
+    mirrors: Sequence[str],
+    split_seed: int,
+    val_fraction: float,
+    crop_padding: int,
+    flip: bool,
+    normalize: bool,
+) -> Dataset:
+    """50,000 training and 10,000 test images `(3, 32, 32)` of ten kinds of things.
+
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+
+    Raises:
+        ValueError: the archive is damaged or a key out of range.
+        FileNotFoundError: the archive is neither in `data_dir`/cifar10 nor to be had.
+    """
+    train, test = read_archive(fetch(ARCHIVE, Path(data_dir) / "cifar10", mirrors))
+    return assemble_official(train, test, CLASS_NAMES, split_seed, val_fraction, crop_padding, flip, normalize)
+
+
+def read_archive(path: Path) -> tuple[Split, Split]:
+    """Read the training and the test images, as uint8, out of the archive.
+
+    Raises:
+        ValueError: the archive is not what it should be.
+    """
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.name in (*TRAIN_MEMBERS, TEST_MEMBER) else None
+                if stream is not None:
+                    contents[member.name] = stream.read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ValueError(f"{path}: not a whole tar.gz archive ({error})") from error
+    missing = [name for name in (*TRAIN_MEMBERS, TEST_MEMBER) if name not in contents]
+    if missing:
+        raise ValueError(f"{path}: does not hold {', '.join(missing)}")
+    train = [_parse(path, name, contents[name]) for name in TRAIN_MEMBERS]
+    images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
+    return Split(images, labels), _parse(path, TEST_MEMBER, contents[TEST_MEMBER])
+
+
+def _parse(path: Path, name: str, content: bytes) -> Split:
+    if not content or len(content) % RECORD_BYTES:
+        raise ValueError(f"{path}: {name} has {len(content)} bytes, must be a multiple of {RECORD_BYTES}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
+    labels = records[:, 0]
+    if labels.max() >= len(CLASS_NAMES):
+        raise ValueError(f"{path}: {name} holds the label {labels.max()}, allowed: 0 to {len(CLASS_NAMES) - 1}")
+    images = records[:, 1:].reshape(-1, *IMAGE_SHAPE).copy()
+    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
