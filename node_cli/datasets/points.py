@@ -1,0 +1,43 @@
+"""What the made-up point sets share."""
+
+from __future__ import annotations
+
+import torch
+
+from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.splitting import stratified_splits
+
+
+def balanced_targets(num_samples: int, num_classes: int) -> torch.Tensor:
+    """Labels 0, 1, ..., 0, 1, ... `(num_samples,)`: class sizes differ by one at most.
+
+    Raises:
+        ValueError: there are fewer samples than classes.
+    """
+    check_at_least("num_samples", num_samples, num_classes)
+    return torch.arange(num_samples) % num_classes
+
+
+def add_noise(inputs: torch.Tensor, noise: float, generator: torch.Generator) -> torch.Tensor:
+    """Add Gaussian noise of deviation `noise` to each coordinate.
+
+    Raises:
+        ValueError: `noise` is negative.
+    """
+    check_at_least("noise", noise, 0)
+    return inputs + noise * torch.randn(inputs.shape, generator=generator)
+
+
+def point_dataset(
+    inputs: torch.Tensor, targets: torch.Tensor, split_seed: int, val_fraction: float, test_fraction: float
+) -> Dataset:
+    """Split points `(samples, d)` with labels `(samples,)`; both fractions are of all samples.
+
+    Raises:
+        ValueError: a fraction is out of range or too small for the number of samples.
+    """
+    samples = Split(inputs.float(), targets)
+    splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
+    class_names = tuple(str(label) for label in range(int(targets.max()) + 1))
+    return Dataset(splits, class_names, augmentation=None)
