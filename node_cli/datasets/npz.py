@@ -1,0 +1,115 @@
+"""A user's own arrays, from one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from node_cli.datasets.assembling import assemble
+from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.splitting import stratified_splits
+
+PREFIXES = {"train": "", "val": "val_", "test": "test_"}
+NAMES = tuple(prefix + kind for prefix in PREFIXES.values() for kind in ("inputs", "targets"))
+
+
+def npz(
+    path: str,
+    split_seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    crop_padding: int,
+    flip: bool,
+    normalize: bool,
+) -> Dataset:
+    """Images `(n, c, h, w)` or points `(n, d)` in `inputs`, labels 0, 1, ... `(n,)` in `targets`.
+
+    `val_inputs`, `val_targets` and `test_inputs`, `test_targets` are optional; a split that is not there is cut from
+    `inputs`, stratified. Inputs are floating point, or uint8, which is divided by 255.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file or a key is not what it should be.
+    """
+    arrays = _read(Path(path))
+    _check_names(path, set(arrays))
+    splits = {name: _split(path, arrays, prefix) for name, prefix in PREFIXES.items() if f"{prefix}inputs" in arrays}
+    num_classes = _count_classes(path, splits["train"])
+    for name in splits.keys() - {"train"}:
+        _check_like_train(path, name, splits, num_classes)
+    fractions = {"test": test_fraction, "val": val_fraction}
+    to_cut = {name: fraction for name, fraction in fractions.items() if name not in splits}
+    splits |= stratified_splits(splits["train"], to_cut, split_seed)
+    return assemble(splits, tuple(str(label) for label in range(num_classes)), crop_padding, flip, normalize)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset.path: there is no file {path}; give an .npz file written by numpy.savez")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"dataset.path: {path} is not a whole .npz file; write it with numpy.savez")
+    arrays: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            try:
+                arrays[name] = np.asarray(archive[name])
+            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise ValueError(f"dataset.path: {path} holds {name}, which cannot be read: {error}") from error
+    return arrays
+
+
+def _check_names(path: str, names: set[str]) -> None:
+    needed = {"inputs", "targets"}
+    needed |= {prefix + kind for prefix in ("val_", "test_") for kind in needed if names & {prefix + k for k in needed}}
+    for name in sorted(needed - names):
+        raise ValueError(f"dataset.path: {path} holds no array {name}, only {', '.join(sorted(names)) or 'nothing'}")
+    if names - set(NAMES):
+        unknown = ", ".join(sorted(names - set(NAMES)))
+        raise ValueError(f"dataset.path: {path} holds {unknown}; allowed are {', '.join(NAMES)}")
+
+
+def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Split:
+    inputs, targets = arrays[f"{prefix}inputs"], arrays[f"{prefix}targets"]
+    where = f"dataset.path: {path}: {prefix}"
+    if inputs.dtype.kind != "f" and inputs.dtype != np.uint8:
+        raise ValueError(f"{where}inputs has dtype {inputs.dtype}, must be floating point or uint8")
+    if targets.dtype.kind not in "iu":
+        raise ValueError(f"{where}targets has dtype {targets.dtype}, must be integers")
+    if inputs.ndim not in (2, 4) or 0 in inputs.shape:
+        raise ValueError(f"{where}inputs has shape {inputs.shape}, must be (n, d) or (n, c, h, w), none of them 0")
+    if targets.shape != inputs.shape[:1]:
+        raise ValueError(f"{where}targets has shape {targets.shape}, must be {inputs.shape[:1]}, one a sample")
+    with np.errstate(over="ignore"):  # it becomes infinite, which is refused below
+        values = inputs.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{where}inputs holds values that are NaN or infinite in float32")
+    if inputs.dtype == np.uint8:
+        values /= 255
+    return Split(torch.from_numpy(values), torch.from_numpy(targets.astype(np.int64)))
+
+
+def _count_classes(path: str, train: Split) -> int:
+    labels = train.targets.unique().tolist()
+    if len(labels) < 2 or labels != list(range(len(labels))):
+        shown = ", ".join(str(label) for label in labels[:10]) + (", ..." if len(labels) > 10 else "")
+        raise ValueError(f"dataset.path: {path}: targets holds the labels {shown}; must be 0, 1, ... without a gap")
+    return len(labels)
+
+
+def _check_like_train(path: str, name: str, splits: dict[str, Split], num_classes: int) -> None:
+    shape, train_shape = splits[name].inputs.shape[1:], splits["train"].inputs.shape[1:]
+    if shape != train_shape:
+        raise ValueError(
+            f"dataset.path: {path}: {name}_inputs has samples {tuple(shape)}, inputs has {tuple(train_shape)}; "
+            "must be equal"
+        )
+    low, high = splits[name].targets.min(), splits[name].targets.max()
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"dataset.path: {path}: {name}_targets holds labels from {low} to {high}, "
+            f"targets from 0 to {num_classes - 1}"
+        )
