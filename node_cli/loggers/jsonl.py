@@ -1,0 +1,89 @@
+"""metrics.jsonl: one JSON object a line, for scripts and `jq`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from node_cli.loggers.base import Logger
+
+FILE_NAME = "metrics.jsonl"
+
+
+class JsonlLogger(Logger):
+    """Scalars as `{"step": 12, "time": <unix seconds>, "train/loss": 0.5, ...}`, a line for each call.
+
+    JSON has no non-finite numbers: they are written as the strings "nan", "inf" and "-inf", which `float()` reads.
+    Histograms, pictures, texts and hyperparameters are passed by: the run folder holds them elsewhere.
+
+    Args:
+        folder: the run folder.
+        resume_step: lines up to this step stay; None: the run starts, and none stays.
+
+    Raises:
+        ValueError: on resume, a line is not one of ours. (A last line cut short by a kill is dropped.)
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None) -> None:
+        path = folder / FILE_NAME
+        _keep_until(path, -1 if resume_step is None else resume_step)
+        self._file = path.open("a", encoding="utf-8")
+
+    def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        record = {"step": step, "time": time.time()} | {tag: _jsonable(value) for tag, value in values.items()}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
+        """Passed by."""
+
+    def log_image(self, step: int, tag: str, image: np.ndarray) -> None:
+        """Passed by."""
+
+    def log_text(self, tag: str, text: str) -> None:
+        """Passed by."""
+
+    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+        """Passed by."""
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+
+def _jsonable(value: float) -> float | str:
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _keep_until(path: Path, last_step: int) -> None:
+    """Rewrite the file, whole or not at all, without the lines after `last_step` and a last line cut short."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    *whole, _cut_short = text.split("\n")
+    kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _step(path: Path, number: int, line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}; "
+            "mend or remove the line, then resume"
+        ) from None

@@ -1,0 +1,120 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from node_cli.loggers.jsonl import JsonlLogger
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from node_cli.loggers.jsonl import JsonlLogger
+logger = JsonlLogger(Path(sys.argv[1]), None)
+for step in range(5):
+    logger.log_scalars(step, {"train/loss": 1.0})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(folder):
+    return [record["step"] for record in records(folder)]
+
+
+def write(folder, resume_step, numbers):
+    logger = JsonlLogger(folder, resume_step)
+    for step in numbers:
+        logger.log_scalars(step, {"train/loss": 1.0 / (step + 1)})
+    logger.close()
+
+
+def test_a_call_is_a_line(tmp_path):
+    before = time.time()
+    logger = JsonlLogger(tmp_path, None)
+    logger.log_scalars(12, {"train/loss": 0.5, "nfe/forward": 32})
+    record = records(tmp_path)[0]  # there before flush and close
+    assert before <= record.pop("time") <= time.time()
+    assert record == {"step": 12, "train/loss": 0.5, "nfe/forward": 32}
+    logger.close()
+
+
+def test_numbers_that_json_lacks_come_back_through_float(tmp_path):
+    logger = JsonlLogger(tmp_path, None)
+    logger.log_scalars(0, {"a": math.nan, "b": math.inf, "c": -math.inf})
+    logger.close()
+    record = records(tmp_path)[0]
+    assert (record["a"], record["b"], record["c"]) == ("nan", "inf", "-inf")
+    assert math.isnan(float(record["a"]))
+    assert float(record["c"]) == -math.inf
+
+
+def test_what_it_cannot_show_is_passed_by(tmp_path):
+    logger = JsonlLogger(tmp_path, None)
+    logger.log_histogram(0, "w", torch.ones(3))
+    logger.log_image(0, "picture", np.zeros((2, 2, 3), dtype=np.uint8))
+    logger.log_text("config", "seed: 0")
+    logger.log_hparams({"seed": 0}, ["val/accuracy"])
+    logger.flush()
+    logger.close()
+    assert records(tmp_path) == []
+
+
+def test_a_resumed_run_has_no_step_twice(tmp_path):
+    write(tmp_path, None, range(8))
+    write(tmp_path, 4, range(5, 10))
+    assert steps(tmp_path) == list(range(10))
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_resumed_run_keeps_whole_lines_as_they_were(tmp_path):
+    write(tmp_path, None, range(3))
+    first = (tmp_path / "metrics.jsonl").read_text()
+    write(tmp_path, 2, [])
+    assert (tmp_path / "metrics.jsonl").read_text() == first
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "ti', '{"step": 3, "time": 1.0}', '{"step": 1', "\0\0\0"])
+def test_a_last_line_cut_short_is_dropped(torn, tmp_path):
+    write(tmp_path, None, range(3))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    write(tmp_path, 5, [6])
+    assert steps(tmp_path) == [0, 1, 2, 6]
+
+
+def test_lines_of_a_run_killed_before_its_first_checkpoint_are_dropped(tmp_path):
+    write(tmp_path, None, range(3))
+    write(tmp_path, None, [0])
+    assert steps(tmp_path) == [0]
+
+
+def test_a_resume_without_a_file_starts_one(tmp_path):
+    write(tmp_path, 4, [5])
+    assert steps(tmp_path) == [5]
+
+
+@pytest.mark.parametrize("line", ["loss went up here", "[1, 2]", '{"time": 1.0}', '{"step": "x"}'])
+def test_a_line_that_is_not_ours_is_named(line, tmp_path):
+    write(tmp_path, None, [0])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: expected a JSON object with a step") as refusal:
+        JsonlLogger(tmp_path, 0)
+    assert repr(line) in str(refusal.value)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_every_line_outlives_a_killed_process(tmp_path):
+    process = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert steps(tmp_path) == [0, 1, 2, 3, 4]
