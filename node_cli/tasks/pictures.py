@@ -1,0 +1,160 @@
+"""Pictures of a classification, as (height, width, 3) uint8 arrays: what went in, and what came out wrong.
+
+Drawn through matplotlib's objects alone: pyplot keeps figures in a global list, and looks for a screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+ROWS, COLUMNS = 4, 8  # of images in a grid
+MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
+MAX_TICKS = 25
+WRONG_COLOUR = "#c62828"
+DPI = 100
+
+
+def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Count how often each class (rows) is taken for each class (columns); colours are fractions of a row.
+
+    Args:
+        targets: (n,) class indices.
+        predictions: (n,) class indices.
+        class_names: a name for each class.
+    """
+    num_classes = len(class_names)
+    counts = np.bincount(num_classes * targets + predictions, minlength=num_classes**2).reshape(num_classes, -1)
+    fractions = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    side = float(np.clip(2.5 + 0.45 * num_classes, 4.0, 9.0))
+    figure, axes = _figure(side, side)
+    axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))  # so that rare mistakes show
+    ticks = range(0, num_classes, -(-num_classes // MAX_TICKS))
+    names = [class_names[tick] for tick in ticks]
+    axes.set_xticks(ticks, names)
+    if max(map(len, names)) > 3:
+        axes.tick_params("x", labelrotation=90)
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("target")
+    axes.set_title(f"{np.trace(counts)} of {len(targets)} right")
+    if num_classes <= MAX_COUNTED_CLASSES:
+        for row, column in np.argwhere(counts):
+            colour = "white" if fractions[row, column] > 0.3 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    return _render(figure)
+
+
+def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Show inputs under their class: images as a grid of the first few, points as a scatter.
+
+    Args:
+        inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
+        targets: (n,) class indices.
+        class_names: a name for each class.
+    """
+    if inputs.ndim == 4:
+        captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
+        return _grid(inputs, captions, "sample inputs", "black")
+    figure, _ = _scatter(inputs, targets, class_names, "sample inputs")
+    return _render(figure)
+
+
+def wrong_predictions(
+    inputs: np.ndarray, targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    """Show the inputs whose prediction is wrong: images under "target → prediction", points as crosses among all.
+
+    Args:
+        inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
+        targets: (n,) class indices.
+        predictions: (n,) class indices.
+        class_names: a name for each class.
+    """
+    wrong = np.flatnonzero(targets != predictions)
+    title = f"{len(wrong)} of {len(targets)} predictions wrong"
+    if inputs.ndim == 4:
+        shown = wrong[: ROWS * COLUMNS]
+        captions = [f"{class_names[targets[i]]} → {class_names[predictions[i]]}" for i in shown]
+        return _grid(inputs[wrong], captions, title, WRONG_COLOUR)
+    figure, axes = _scatter(inputs, targets, class_names, title)
+    x, y = _plane(inputs[wrong])
+    axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR, label="wrong")
+    _legend(axes)
+    return _render(figure)
+
+
+def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> np.ndarray:
+    """Draw as many of `images` (n, channels, height, width) as there are captions, all on one grey scale."""
+    num_images, num_channels = len(captions), images.shape[1]
+    if num_channels not in (1, 3):
+        images, title = images[:, :1], f"{title} (first channel of {num_channels})"
+    if num_images == 0:
+        figure, axes = _figure(5.0, 1.5)
+        axes.axis("off")
+        axes.text(0.5, 0.5, title, ha="center", va="center", fontsize=12)
+        return _render(figure)
+    if num_images < len(images):
+        title = f"{title} (the first {num_images})"
+    images = _rescale(images[:num_images]).transpose(0, 2, 3, 1)
+    font_size = min(9.0, 125 / max(map(len, captions)))  # fits the longest caption over its image
+    columns = min(COLUMNS, max(num_images, 4))
+    rows = -(-num_images // columns)
+    figure = Figure(figsize=(1.15 * columns, 1.35 * rows + 0.5), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if index < num_images:
+            axes.imshow(images[index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set_title(captions[index], color=colour, fontsize=font_size, pad=3)
+    return _render(figure)
+
+
+def _rescale(images: np.ndarray) -> np.ndarray:
+    low, high = images.min(), images.max()
+    return (images - low) / (high - low) if high > low else np.zeros_like(images)
+
+
+def _scatter(points: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str) -> tuple[Figure, Axes]:
+    num_coordinates = points[0].size
+    if num_coordinates > 2:
+        title = f"{title} (coordinates 1 and 2 of {num_coordinates})"
+    figure, axes = _figure(6.0, 5.0)
+    colours = colormaps["tab10" if len(class_names) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    for index, name in enumerate(class_names):
+        x, y = _plane(points[targets == index])
+        axes.scatter(x, y, s=12, color=colours[index % len(colours)], label=name)
+    axes.set_title(title, fontsize=11)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(alpha=0.3)
+    _legend(axes)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    """Beside the points, never upon them."""
+    num_columns = 1 + len(axes.collections) // 20
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, ncols=num_columns)
+
+
+def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first two coordinates, (n,) each; the second is zero where there is only one."""
+    flat = points.reshape(len(points), int(np.prod(points.shape[1:])))
+    return flat[:, 0], flat[:, 1] if flat.shape[1] > 1 else np.zeros(len(flat))
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _render(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from node_cli.tasks import pictures
+
+DIGITS = [str(digit) for digit in range(10)]
+RNG = np.random.default_rng(0)
+
+
+def assert_picture(image):
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+    assert image.dtype == np.uint8
+    assert image.min() < 100  # something is drawn
+    assert image.max() == 255  # on white
+
+
+def has_colour(image, colour):
+    return bool((image == np.array(colour, dtype=np.uint8)).all(axis=-1).any())
+
+
+def is_darkest(image):
+    """Where the cells that hold a whole row are."""
+    return (image == (8, 48, 107)).all(axis=-1)
+
+
+def test_the_confusion_matrix_is_dark_where_the_classes_meet():
+    targets = np.repeat(np.arange(10), 5)
+    right = pictures.confusion_matrix(targets, targets, DIGITS)
+    spread = pictures.confusion_matrix(targets, np.tile(np.arange(5), 10), DIGITS)
+    assert_picture(right)
+    assert_picture(spread)
+    assert is_darkest(right).sum() > 1000
+    assert not is_darkest(spread).any()
+
+
+def test_the_confusion_matrix_has_targets_in_rows():
+    # All of class 1 is taken for class 0: the only cells with colour are in the left column.
+    image = pictures.confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 0]), ["a", "b"])
+    rows, columns = np.nonzero(is_darkest(image))
+    assert columns.max() < image.shape[1] * 0.6
+    assert rows.min() < image.shape[0] * 0.3 < image.shape[0] * 0.6 < rows.max()
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_the_confusion_matrix_takes_classes_that_never_occur(num_classes):
+    names = [f"class {index}" for index in range(num_classes)]
+    assert_picture(pictures.confusion_matrix(np.array([0, 1]), np.array([1, 1]), names))
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 1, 8, 8), (3, 3, 32, 32), (5, 2, 8, 8), (50, 2), (50, 5), (50, 1)], ids=lambda shape: str(shape)
+)
+def test_any_shape_of_inputs_can_be_shown(shape):
+    inputs = RNG.normal(size=shape).astype(np.float32)
+    targets = RNG.integers(0, 10, shape[0])
+    predictions = (targets + RNG.integers(0, 2, shape[0])) % 10
+    assert_picture(pictures.sample_inputs(inputs, targets, DIGITS))
+    assert_picture(pictures.wrong_predictions(inputs, targets, predictions, DIGITS))
+
+
+def test_images_are_rescaled_to_the_whole_range():
+    low_contrast = np.full((1, 3, 8, 8), -0.001, dtype=np.float32)
+    low_contrast[0, 0, :4] = 0.001
+    image = pictures.sample_inputs(low_contrast, np.array([0]), ["a"])
+    assert has_colour(image, (255, 0, 0))
+    assert has_colour(image, (0, 0, 0))
+
+
+def test_a_constant_image_can_be_shown():
+    assert_picture(pictures.sample_inputs(np.ones((1, 1, 8, 8)), np.array([0]), ["a"]))
+
+
+def test_only_wrong_images_are_shown():
+    inputs = np.zeros((2, 3, 8, 8), dtype=np.float32)
+    inputs[0, 0, :4] = 1.0  # red, and right
+    inputs[1, 2, :4] = 1.0  # blue, and wrong
+    image = pictures.wrong_predictions(inputs, np.array([0, 1]), np.array([0, 0]), ["a", "b"])
+    assert has_colour(image, (0, 0, 255))
+    assert not has_colour(image, (255, 0, 0))
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 8, 8), (4, 2)])
+def test_no_wrong_prediction_is_a_picture_too(shape):
+    targets = np.array([0, 1, 0, 1])
+    image = pictures.wrong_predictions(RNG.normal(size=shape), targets, targets, ["a", "b"])
+    assert_picture(image)
+
+
+def test_wrong_points_are_crossed():
+    points, targets = RNG.normal(size=(20, 2)), np.arange(20) % 2
+    none_wrong = pictures.wrong_predictions(points, targets, targets, ["a", "b"])
+    all_wrong = pictures.wrong_predictions(points, targets, 1 - targets, ["a", "b"])
+    red = [((image == (0xC6, 0x28, 0x28)).all(axis=-1)).sum() for image in (none_wrong, all_wrong)]
+    assert red[1] > red[0] + 19 * 20  # pixels of a cross
