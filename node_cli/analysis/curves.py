@@ -1,0 +1,62 @@
+"""The curves of one run, as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+History = Sequence[Mapping[str, float]]
+
+# A split, or a direction of the solve, looks alike in every panel.
+STYLES = {"train": "C0", "val": "C1", "forward": "C2", "backward": "C3"}
+
+
+def write_curves(history: History, path: Path, title: str) -> None:
+    """Draw loss, each metric that both splits share, and NFE over the epochs; whole or not at all.
+
+    Args:
+        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/accuracy", "nfe/forward"). An entry
+            may lack a tag; a panel that no entry has data for is left out.
+        path: the PNG to write.
+        title: stands above the panels.
+    """
+    panels = _panels(history)
+    assert panels, f"nothing to draw in {history}"
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=130, layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    for axes, (name, tags) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+        for label, tag in tags.items():
+            _plot(axes, history, label, tag)
+        axes.set_title(name, fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def _panels(history: History) -> dict[str, dict[str, str]]:
+    """Panel name -> label -> tag, of what the history holds."""
+    tags = {tag for entry in history for tag in entry}
+    shared = _metrics(tags, "train") & _metrics(tags, "val") - {"loss"}
+    names = ["loss", *sorted(shared)]
+    wanted = {name: {split: f"{split}/{name}" for split in ("train", "val")} for name in names}
+    wanted["NFE"] = {direction: f"nfe/{direction}" for direction in ("forward", "backward")}
+    found = {name: {label: tag for label, tag in panel.items() if tag in tags} for name, panel in wanted.items()}
+    return {name: panel for name, panel in found.items() if panel}
+
+
+def _metrics(tags: set[str], split: str) -> set[str]:
+    return {tag.removeprefix(f"{split}/") for tag in tags if tag.startswith(f"{split}/")}
+
+
+def _plot(axes: Axes, history: History, label: str, tag: str) -> None:
+    points = [(entry["epoch"], entry[tag]) for entry in history if tag in entry]
+    axes.plot(*zip(*points, strict=True), label=label, color=STYLES[label], marker="o", markersize=3)
