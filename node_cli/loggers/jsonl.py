@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from node_cli.loggers.base import Logger
+from node_cli.loggers.files import rewrite
 
 FILE_NAME = "metrics.jsonl"
 
@@ -67,16 +68,11 @@ def _jsonable(value: float) -> float | str:
 
 
 def _keep_until(path: Path, last_step: int) -> None:
-    """Rewrite the file, whole or not at all, without the lines after `last_step` and a last line cut short."""
+    """Rewrite the file without the lines after `last_step` and a last line cut short."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     *whole, _cut_short = text.split("\n")
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    rewrite(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _step(path: Path, number: int, line: str) -> int:
