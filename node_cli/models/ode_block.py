@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +34,8 @@ class OdeBlock(nn.Module):
         learn_times: bool,
     ) -> None:
         super().__init__()
-        if t0 == t1:
-            raise ValueError(f"t1 must differ from t0, got t0={t0} t1={t1}")
+        if t0 == t1 or not (math.isfinite(t0) and math.isfinite(t1)):
+            raise ValueError(f"t1 must differ from t0 and both be finite, got t0={t0} t1={t1}")
         gradient.check(solver)
         self.vector_field = vector_field
         self.solver = solver

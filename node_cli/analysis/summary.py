@@ -1,0 +1,82 @@
+"""What a finished run amounts to: `summary.json`, and the table at the end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from node_cli import __version__
+from node_cli.tasks.base import Evaluation
+from node_cli.training.trainer import Trainer, peak_memory_mb
+
+DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
+
+
+def summarize(config: Mapping[str, Any], trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
+    """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes)."""
+    history = trainer.state.history
+    best, last = history[trainer.state.best_epoch - 1], history[-1]
+    validation = {tag: value for tag, value in best.items() if tag.startswith("val/")}
+    return {
+        "status": "finished",
+        "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
+        "details": test.details,
+        "nfe": {tag: last[tag] for tag in ("nfe/forward", "nfe/backward", "nfe/val") if tag in last},
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "epochs": trainer.state.epoch,
+        "best_epoch": trainer.state.best_epoch,
+        "steps": trainer.state.step,
+        "seconds": {"training": trainer.state.seconds, "last_session": time.time() - started},
+        "memory": {"peak_mb": peak_memory_mb(trainer.device)},
+        "environment": {
+            "device": str(trainer.device),
+            "num_threads": torch.get_num_threads(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "versions": {"node-cli": __version__} | {name: importlib.metadata.version(name) for name in DISTRIBUTIONS},
+        "git_commit": git_commit(),
+        "started": started,
+        "finished": time.time(),
+        "config": dict(config),
+    }
+
+
+def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
+    """The lines shown at the end of a run."""
+    metrics, nfe = summary["metrics"], summary["nfe"]
+    rows = {}
+    if "test/error" in metrics:
+        rows["test error"] = f"{100 * metrics['test/error']:.2f} %"
+    rows |= {tag.replace("/", " "): f"{value:.4f}" for tag, value in metrics.items() if tag != "test/error"}
+    rows["parameters"] = f"{summary['parameters']:,}"
+    if nfe:
+        rows["NFE"] = f"{nfe['nfe/forward']:.1f} forward, {nfe['nfe/backward']:.1f} backward (last epoch)"
+    rows["best epoch"] = f"{summary['best_epoch']} of {summary['epochs']}"
+    rows["seconds"] = f"{summary['seconds']['last_session']:.1f} ({summary['seconds']['training']:.1f} in updates)"
+    rows["memory"] = f"{summary['memory']['peak_mb']:.0f} MB at most"
+    rows["run folder"] = str(folder)
+    width = max(len(name) for name in rows)
+    return ["", *(f"  {name:<{width}}  {value}" for name, value in rows.items())]
+
+
+def git_commit() -> str | None:
+    """The commit that this package is run from, `-dirty` if its files differ; None outside a git checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,176 @@
+"""The composition root: a config becomes parts. Nothing else instantiates from a config, and nothing here writes."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from torch import nn
+
+from node_cli.config import ConfigError, is_trusted
+from node_cli.datasets.base import Dataset
+from node_cli.loggers.base import Loggers
+from node_cli.models.ode_block import ode_blocks
+from node_cli.ode.solvers import Solver
+from node_cli.tasks.base import Task
+from node_cli.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What evaluation needs: the data, the network, and the task that judges it."""
+
+    dataset: Dataset
+    model: nn.Module
+    task: Task
+
+
+def build_device(name: str) -> torch.device:
+    """The device that a config names; `auto` is the fastest there is.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise ConfigError(f"device={name} is not there: this machine has {there}")
+    return torch.device(name)
+
+
+def build_problem(config: dict[str, Any]) -> Problem:
+    """Dataset, model and task, on the config's device; the weights follow from `seed` alone.
+
+    Raises:
+        ConfigError: what a part refuses, under the key's full name.
+    """
+    device = build_device(config["device"])
+    if config["num_threads"] is not None:
+        torch.set_num_threads(config["num_threads"])
+    dataset: Dataset = _build(config, "dataset").to(device)
+    task = _build(config, "task", class_names=dataset.class_names)
+    torch.manual_seed(config["seed"])
+    runtime = {
+        "input_shape": dataset.input_shape,
+        "num_outputs": dataset.num_classes,
+        "solver": build_solver(config),
+        "gradient": _build(config, "gradient"),
+    }
+    asked = inspect.signature(_target(config, "model")).parameters
+    model = _build(config, "model", **{name: value for name, value in runtime.items() if name in asked})
+    return Problem(dataset, model.to(device), task)
+
+
+def build_solver(config: dict[str, Any]) -> Solver:
+    """What `solver` names."""
+    solver: Solver = _build(config, "solver")
+    return solver
+
+
+def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
+    """The trainer with its optimizer and schedule.
+
+    Raises:
+        ConfigError: what a part refuses, under the key's full name.
+    """
+    trainer: Trainer = _build(
+        config,
+        "trainer",
+        model=problem.model,
+        task=problem.task,
+        dataset=problem.dataset,
+        optimizer=_build(config, "optimizer", params=problem.model.parameters()),
+        schedule=_build(config, "scheduler"),
+        seed=config["seed"],
+        precision=config["precision"],
+    )
+    return trainer
+
+
+def build_loggers(config: dict[str, Any], folder: Path, resume_step: int | None) -> Loggers:
+    """The loggers of the config, writing to `folder` from now on."""
+    return Loggers([_build(config["logger"], name)(folder, resume_step) for name in config["logger"]])
+
+
+def uses_solver(model: nn.Module) -> bool:
+    """Whether `solver` and `gradient` have any effect on this model."""
+    return bool(ode_blocks(model))
+
+
+def _target(config: dict[str, Any], group: str) -> Callable[..., Any]:
+    """The class or function that a group names. The name was found to be trusted; what it leads to must be too."""
+    name = config[group]["_target_"]
+    try:
+        target = get_object(name)
+    except (ImportError, InstantiationException, ValueError) as error:
+        raise ConfigError(f"{group}._target_={name} cannot be imported: {str(error).splitlines()[0]}") from error
+    if not is_trusted(target.__module__, config.get("packages", [])):
+        raise ConfigError(f"{group}._target_={name} is not allowed: it leads to {target.__module__}")
+    callable_target: Callable[..., Any] = target
+    return callable_target
+
+
+def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
+    """The part that `config[group]` describes, called with the runtime objects if its YAML says `_partial_`."""
+    node = config[group]
+    _check_types(group, node, _target(config, group))
+    try:
+        part = instantiate(node, _convert_="all")
+        return part(**runtime) if runtime else part
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
+            raise ConfigError(f"{group}.{cause}") from error
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{group}.{error}") from error
+
+
+def _check_types(group: str, node: dict[str, Any], target: Callable[..., Any]) -> None:
+    """Holds every value against the annotation of the parameter that it is for."""
+    function = target.__init__ if inspect.isclass(target) else target
+    annotations = typing.get_type_hints(function)
+    parameters = inspect.signature(target).parameters
+    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
+    problems += [
+        f"{group}.{key} must be {_describe(annotations[key])}, got {value!r}"
+        for key, value in given.items()
+        if key in annotations and not _fits(value, annotations[key])
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (str, bool, type(None)):
+        return isinstance(value, annotation)
+    if origin in (list, tuple) and arguments:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    return True
+
+
+def _describe(annotation: Any) -> str:
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
+    return names.get(annotation, str(annotation))

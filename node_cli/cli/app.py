@@ -1,0 +1,78 @@
+"""What every command shares: `--version`, checks before Hydra runs anything, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from node_cli import __version__
+from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_ready
+from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.config import ConfigError, config_dir
+
+
+def launch(
+    name: str, run: Callable[[DictConfig], None], expand: Callable[[list[str]], list[str]] = lambda overrides: overrides
+) -> None:
+    """Runs `run` with the config `<name>.yaml` as the command line changes it, or answers --help, --cfg and the like.
+
+    `expand` turns the overrides as typed into those that are meant.
+    """
+    program = f"node-{name}"
+    if "--version" in sys.argv[1:]:
+        sys.stdout.write(f"{program} {__version__}\n")
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets hydra.main raise, so that a mistake can be told in one line
+    with one_line_errors(program):
+        args = get_args_parser().parse_args()
+        if not (args.help or args.hydra_help or args.shell_completion or args.info):
+            flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
+            args.overrides = expand(args.overrides)
+            _check_command_line(name, args)
+            sys.argv[1:] = [*flags, *args.overrides]
+        failures: list[Exception] = []
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(_keeping(failures, run))()
+        _raise_together(failures)
+
+
+def _keeping(failures: list[Exception], run: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """`run`, its errors kept for later: Hydra would print them its own way, and all but the first not at all."""
+
+    def keeping(cfg: DictConfig) -> None:
+        try:
+            run(cfg)
+        except Exception as error:
+            failures.append(error)
+
+    return keeping
+
+
+def _raise_together(failures: list[Exception]) -> None:
+    bugs = [error for error in failures if not isinstance(error, (ConfigError, RunFailedError))]
+    if bugs or len(failures) == 1:
+        raise (bugs or failures)[0]
+    if failures:
+        raise RunFailedError("\n".join(str(error) for error in failures))
+
+
+def _check_command_line(name: str, args: Namespace) -> None:
+    line = CommandLine(args.config_name or name, args.overrides, args.config_dir)
+    with hydra_ready(line):
+        cells = line.cells()
+        if args.multirun:
+            for cell in cells:
+                if checked_config(cell).get("resume") is not None:
+                    raise ConfigError("resume continues one run: leave -m out")
+        elif len(cells) > 1:
+            several = [text for text in line.overrides if "," in text]
+            raise ConfigError(f"{' '.join(several)} names several values: add -m to run each, or [...] for one list")
+        elif args.cfg:
+            check_keys(line)
+        else:
+            checked_config(line)

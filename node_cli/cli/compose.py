@@ -1,0 +1,122 @@
+"""Composes what a command line asks for and refuses its mistakes, all at once, before Hydra runs anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf
+
+from node_cli.config import ConfigError, config_dir, problems_of, resolved, unknown_key, untrusted_targets
+
+OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """One run as typed: the primary config's name, the overrides, and a further folder of YAML files."""
+
+    config_name: str
+    overrides: list[str]
+    extra_config_dir: str | None = None
+
+    def compose(self, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+        """What Hydra makes of `overrides` on top of the primary config."""
+        searchpath = []
+        if self.extra_config_dir is not None:
+            searchpath = [f"hydra.searchpath=[file://{os.path.abspath(self.extra_config_dir)}]"]
+        return compose(self.config_name, [*searchpath, *overrides], return_hydra_config=with_hydra)
+
+    def cells(self) -> list[CommandLine]:
+        """A sweep's runs, one command line each."""
+        cells = BasicSweeper.split_arguments(_parse(self.overrides), max_batch_size=None)[0]
+        return [CommandLine(self.config_name, cell, self.extra_config_dir) for cell in cells]
+
+
+@contextmanager
+def hydra_ready(line: CommandLine) -> Iterator[None]:
+    """Within it, command lines can be composed."""
+    if line.extra_config_dir is not None and not Path(line.extra_config_dir).is_dir():
+        raise ConfigError(f"--config-dir must be a folder, got {line.extra_config_dir}")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        yield
+
+
+def check_keys(line: CommandLine) -> None:
+    """Refuses keys that the chosen files do not have.
+
+    Raises:
+        ConfigError: a line for each.
+    """
+    _reference(line)
+
+
+def checked_config(line: CommandLine) -> dict[str, Any]:
+    """The resolved config of one run.
+
+    Raises:
+        ConfigError: a line for each unknown key; otherwise for each missing, mistyped or untrusted value.
+    """
+    reference, choices = _reference(line)
+    cfg = resolved(line.compose(line.overrides))
+    named = any(o.key_or_group == "packages" for o in _parse(line.overrides))
+    packages = cfg["packages"] if isinstance(cfg["packages"], list) else []
+    problems = problems_of(cfg, reference, choices) + untrusted_targets(cfg, packages if named else [])
+    if packages and not named:
+        problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if packages and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return cfg
+
+
+def _reference(line: CommandLine) -> tuple[dict[str, Any], dict[str, str]]:
+    """The chosen files as they stand, without what overrides or an experiment set; and the choices."""
+    groups = {group for group in GlobalHydra.instance().config_loader().list_groups("") if group != "hydra"}
+    overrides = _parse(line.overrides)
+    if any(o.key_or_group in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
+        raise ConfigError(OWN_RUN_DIR)
+    choosing = [o for o in overrides if o.key_or_group in groups]
+    for o in choosing:
+        if o.type != OverrideType.CHANGE or not isinstance(o.value(), (str, list)):
+            raise ConfigError(
+                f"{o.input_line} is no choice: write {o.key_or_group}=NAME (node-{line.config_name} --help)"
+            )
+    cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
+    choices = {group: str(c) for group, c in cfg.hydra.runtime.choices.items() if group in groups and c is not None}
+    if "experiment" in choices:
+        cfg = line.compose([f"{group}={choice}" for group, choice in choices.items() if group != "experiment"])
+    else:
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    reference = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(reference, dict)
+    known = {str(key): value for key, value in reference.items()}
+    setting = [o.key_or_group for o in overrides if o not in choosing and not o.is_hydra_override()]
+    unknown = [unknown_key(key, known, choices) for key in setting if not _has(known, key)]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    return known, choices
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides(overrides)
+
+
+def _has(reference: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(reference, dict) or part not in reference:
+            return False
+        reference = reference[part]
+    return True

@@ -1,0 +1,69 @@
+"""One line on stderr for what is not our bug, and the exit status that says which kind it was."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from node_cli.config import ConfigError
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class RunFailedError(Exception):
+    """A sound config whose run could not go on: a solve failed, a loss was not finite."""
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Ends the process with one line for a mistake (2), a failed run (1) or Ctrl-C (130).
+
+    Everything else is our own bug and keeps its traceback.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        _exit(program, str(error), USAGE)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
+        _exit(program, f"broken YAML in {where}: {error.problem}", USAGE)
+    except OverrideParseException as error:
+        _exit(program, f"cannot read {error.override}: write key=value ({_first_line(error)})", USAGE)
+    except MissingConfigException as error:
+        _exit(program, _missing_choice(error), USAGE)
+    except (HydraException, OmegaConfBaseException) as error:
+        _exit(program, _first_line(error), USAGE)
+    except RunFailedError as error:
+        _exit(program, str(error), FAILED)
+    except KeyboardInterrupt:
+        _exit(program, "interrupted", INTERRUPTED)
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if not group or not error.options:
+        return _first_line(error)
+    close = difflib.get_close_matches(choice, error.options, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{group}={choice} does not exist: {meant}there are {', '.join(error.options)}"
+
+
+def _first_line(error: Exception) -> str:
+    """Hydra's messages run over several lines, the cause in one of its own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = str(error.__cause__).splitlines()[0] if error.__cause__ else ""
+    return ". ".join(line.rstrip(".") for line in [*lines[:1], cause] if line)
+
+
+def _exit(program: str, message: str, status: int) -> None:
+    sys.stdout.flush()
+    for line in message.splitlines():
+        sys.stderr.write(f"{program}: {line}\n")
+    sys.exit(status)

@@ -1,0 +1,81 @@
+"""What `resume` and `run_dir` mean: which checkpoint a command continues from, and whether it may. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from node_cli.config import ConfigError, differences
+from node_cli.training.run_folder import RunFolder
+
+# What a run may change on its way without becoming another run.
+MAY_CHANGE = (
+    "resume",
+    "run_dir",
+    "packages",
+    "logger",
+    "num_threads",
+    "device",
+    "trainer.epochs",
+    "trainer.max_steps",
+    "trainer.patience",
+    "trainer.log_every_steps",
+    "trainer.histograms_every_epochs",
+    "trainer.save_every_steps",
+    "trainer.keep",
+)
+
+
+def with_overrides_of_run(overrides: list[str]) -> list[str]:
+    """`resume=<path>` stands for all overrides of that run, in its folder; those typed now come on top.
+
+    Raises:
+        ConfigError: there is no run at the path.
+    """
+    typed = {_key(override): override for override in overrides}
+    value = typed.get("resume", "resume=null").partition("=")[2].strip("'\"")
+    if value in ("null", "auto", ""):
+        return overrides
+    folder = RunFolder.of(value)
+    if "run_dir" in typed and Path(typed["run_dir"].partition("=")[2].strip("'\"")) != folder.path:
+        raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
+    typed["run_dir"] = f"run_dir={_quoted(os.fspath(folder.path))}"
+    typed["resume"] = f"resume={_quoted(value)}"
+    inherited = [o for o in folder.read_overrides() if _key(o) not in typed]
+    return inherited + list(typed.values())
+
+
+def checkpoint_to_resume(config: dict[str, Any], folder: RunFolder) -> Path | None:
+    """The checkpoint that `config` continues from in `folder`; None: it starts there.
+
+    Raises:
+        ConfigError: the folder holds a run that was not asked for, or one with other settings, or no checkpoint.
+    """
+    resume = config["resume"]
+    if resume is None:
+        if folder.holds_run:
+            raise ConfigError(
+                f"run_dir={folder.path} holds a run: add resume=auto to continue it, or set another run_dir"
+            )
+        return None
+    checkpoint = Path(resume) if resume.endswith(".pt") else folder.checkpoints / "last.pt"
+    if not checkpoint.is_file():
+        if resume == "auto":
+            return None
+        raise ConfigError(f"nothing to resume: {checkpoint} does not exist")
+    changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
+    if changed:
+        raise ConfigError(
+            f"{folder.path} was trained with other settings ({'; '.join(changed)}): start a new run for them"
+        )
+    return checkpoint
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,174 @@
+"""What a config may say, checked before anything is built. Needs no torch.
+
+The YAML files are the schema: a key exists if the chosen files have it, and its type is that of its default.
+What a value means, and its range, is checked by the part that takes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("float32", "bfloat16")
+TRUSTED_PACKAGES = ("node_cli", "torch.optim")
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's; one line for each thing that is wrong."""
+
+
+def config_dir() -> str:
+    """The folder of the YAML files: inside the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return str(inside if inside.is_dir() else Path(__file__).parents[1] / "configs")
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain containers, every interpolation resolved.
+
+    Raises:
+        ConfigError: something is missing or refers to what is not there.
+    """
+    _resolve_all(cfg)
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _resolve_all(node: Any, prefix: str = "") -> None:
+    problems = []
+    for key in node:
+        full = f"{prefix}{key}"
+        try:
+            if OmegaConf.is_missing(node, key):
+                problems.append(f"{full} is required: set {full}=...")
+                continue
+            value = node[key]
+        except OmegaConfBaseException as error:
+            problems.append(f"{full} cannot be resolved: {str(error).splitlines()[0]}")
+            continue
+        if isinstance(value, DictConfig):
+            try:
+                _resolve_all(value, f"{full}.")
+            except ConfigError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def unknown_key(key: str, reference: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """One line about a key that no chosen file has: what was probably meant, and what there is."""
+    known = [path for path, _ in _leaves(reference)]
+    likely = [path for path in known if difflib.get_close_matches(_last(key), [_last(path)], cutoff=0.6)]
+    close = difflib.get_close_matches(key, likely, n=1)
+    meant = f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}:"
+    group = key.partition(".")[0]
+    if group in choices:
+        own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]
+        return f"{meant} {group}={choices[group]} takes {', '.join(own) or 'no options'}"
+    top = [name for name, value in reference.items() if not isinstance(value, Mapping)]
+    return f"{meant} there are {', '.join(top)} and the groups {', '.join(sorted(choices))}"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def problems_of(cfg: Mapping[str, Any], reference: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
+    """All that is wrong with a resolved config against `reference`, the chosen files as they stand."""
+    known, given = dict(_leaves(reference)), dict(_leaves(cfg))
+    problems = [unknown_key(key, reference, choices) for key in given if key not in known]
+    problems += [f"{key} was removed, but it is needed: set it instead" for key in known if key not in given]
+    problems += [
+        f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {value!r} ({_TYPE_NAMES[type(value)]})"
+        for key, value in given.items()
+        if key in known and not _same_type(value, known[key])
+    ]
+    return problems + _top_level_problems(cfg)
+
+
+def untrusted_targets(cfg: Any, packages: list[str], prefix: str = "") -> list[str]:
+    """A line for each `_target_` that lies outside node_cli, torch.optim and the packages that the user named."""
+    children = cfg.items() if isinstance(cfg, dict) else enumerate(cfg) if isinstance(cfg, list) else ()
+    problems = []
+    for key, value in children:
+        full = f"{prefix}{key}"
+        if key == "_target_" and not is_trusted(str(value), packages):
+            package = str(value).split(".")[0]
+            problems.append(
+                f"{full}={value} is not allowed: parts come from {', '.join(TRUSTED_PACKAGES)}, "
+                f"and from packages that you name (packages=[{package}])"
+            )
+        problems += untrusted_targets(value, packages, f"{full}.")
+    return problems
+
+
+def is_trusted(module: str, packages: list[str]) -> bool:
+    """Whether a dotted name lies in a package that parts may come from."""
+    return any(module == package or module.startswith(f"{package}.") for package in (*TRUSTED_PACKAGES, *packages))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tuple[str, ...]) -> list[str]:
+    """`key: old -> new` for each value that differs, but for the keys (or groups) in `except_for`.
+
+    A key that only `new` has came with a later version and is no difference.
+    """
+    was, now = dict(_leaves(old)), dict(_leaves(new))
+    return [
+        f"{key}: {value} -> {now.get(key, '(gone)')}"
+        for key, value in was.items()
+        if now.get(key, "(gone)") != value and not any(key == e or key.startswith(f"{e}.") for e in except_for)
+    ]
+
+
+def _leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in cfg.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+_TYPE_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a group of keys",
+    type(None): "null",
+}
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    """A null or a text default says nothing of the type: the part itself checks those, and whether null will do."""
+    if value is None or default is None or isinstance(default, str):
+        return not isinstance(value, (dict, list)) or default is None or type(value) is type(default)
+    if isinstance(default, float) and not isinstance(value, bool):
+        return isinstance(value, (int, float))
+    return type(value) is type(default)
+
+
+def _top_level_problems(cfg: Mapping[str, Any]) -> list[str]:
+    rules = {
+        "seed": (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
+        "num_threads": (lambda v: v is None or (type(v) is int and v >= 1), "a whole number, 1 or more, or null"),
+        "device": (lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}"),
+        "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+        "run_dir": (lambda v: isinstance(v, str) and v.strip(), "a folder"),
+        "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
+        "run": (lambda v: isinstance(v, str) and v.strip(), "a run folder or a checkpoint file"),
+        "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
+        "split": (lambda v: v in ("train", "val", "test"), "one of train, val, test"),
+    }
+    return [
+        f"{key} must be {allowed}, got {cfg[key]!r}"
+        for key, (holds, allowed) in rules.items()
+        if key in cfg and not holds(cfg[key])
+    ]

@@ -1,0 +1,89 @@
+"""Classification: cross entropy, accuracy, figures for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from node_cli.tasks.base import Evaluation
+from node_cli.tasks.pictures import confusion_matrix, sample_inputs, wrong_predictions
+
+NUM_SAMPLES_SHOWN = 32
+
+
+class LabelledBatch(NamedTuple):
+    """Inputs `(batch, ...)` and class numbers `(batch,)` int64."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Classification:
+    """A model whose outputs `(batch, classes)` are logits. Metrics: loss, accuracy and error, both 0 to 1."""
+
+    def __init__(self, class_names: tuple[str, ...], *, label_smoothing: float) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")
+        self.class_names = class_names
+        self.label_smoothing = label_smoothing
+
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross entropy with label smoothing; metric: accuracy of the batch."""
+        logits = model(batch.inputs).float()
+        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
+        return loss, {"accuracy": (logits.detach().argmax(1) == batch.targets).float().mean()}
+
+    def evaluate(self, model: nn.Module, batches: Iterable[LabelledBatch]) -> Evaluation:
+        """Loss without smoothing. Details: precision, recall and number of samples of each class."""
+        logits, targets = [], []
+        for batch in batches:
+            logits.append(model(batch.inputs).float())
+            targets.append(batch.targets)
+        all_logits, all_targets = torch.cat(logits), torch.cat(targets)
+        predictions = all_logits.argmax(1)
+        accuracy = (predictions == all_targets).double().mean().item()
+        loss = F.cross_entropy(all_logits, all_targets).item()
+        metrics = {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy}
+        return Evaluation(metrics, predictions.cpu(), {"per_class": self._per_class(predictions, all_targets)})
+
+    def rank(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Accuracy first; between equals the smaller loss."""
+        return metrics["accuracy"], -metrics["loss"]
+
+    def agreement(self, one: Evaluation, other: Evaluation) -> float:
+        """Share of samples that are given the same class."""
+        return (one.outputs == other.outputs).double().mean().item()
+
+    def sample_pictures(self, batch: LabelledBatch) -> dict[str, np.ndarray]:
+        """Some inputs with their classes."""
+        inputs, targets = batch.inputs[:NUM_SAMPLES_SHOWN], batch.targets[:NUM_SAMPLES_SHOWN]
+        return {"inputs": sample_inputs(inputs.cpu().numpy(), targets.cpu().numpy(), self.class_names)}
+
+    def result_pictures(self, batches: Iterable[LabelledBatch], evaluation: Evaluation) -> dict[str, np.ndarray]:
+        """The confusion matrix, and inputs that were given a wrong class."""
+        pairs = [(batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()) for batch in batches]
+        inputs, targets = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        predictions = evaluation.outputs.numpy()
+        return {
+            "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
+            "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
+        }
+
+    def _per_class(self, predictions: Tensor, targets: Tensor) -> dict[str, dict[str, Any]]:
+        count = len(self.class_names)
+        hits = torch.bincount(targets[predictions == targets], minlength=count).tolist()
+        given = torch.bincount(predictions, minlength=count).tolist()
+        true = torch.bincount(targets, minlength=count).tolist()
+        return {
+            name: {
+                "precision": hits[i] / given[i] if given[i] else None,
+                "recall": hits[i] / true[i] if true[i] else None,
+                "samples": true[i],
+            }
+            for i, name in enumerate(self.class_names)
+        }

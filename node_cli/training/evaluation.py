@@ -1,0 +1,24 @@
+"""A model judged on one split, outside the loop as inside it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from node_cli.datasets.base import Dataset
+from node_cli.tasks.base import Evaluation, Task
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """The context that vector fields and layers are evaluated in; ODE states keep float32 all the same."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def evaluate(model: nn.Module, task: Task, dataset: Dataset, split: str, batch_size: int, precision: str) -> Evaluation:
+    """Judges `model` on one split, without gradients and without augmentation."""
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad(), autocast(device, precision):
+        return task.evaluate(model, dataset.batches(split, batch_size))

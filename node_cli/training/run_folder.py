@@ -1,0 +1,98 @@
+"""The folder that one run is written to: its files by name, its config, and the lock that keeps a second run out.
+
+Needs no torch: what is wrong with a folder is said before anything slow is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from node_cli.config import ConfigError
+
+
+class RunFolder:
+    """`<path>/` with `.hydra/`, `run.log`, `metrics.jsonl`, `summary.json`, `checkpoints/` and event files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.log = path / "run.log"
+        self.summary = path / "summary.json"
+        self.curves = path / "curves.png"
+        self._config = path / ".hydra" / "config.yaml"
+        self._overrides = path / ".hydra" / "overrides.yaml"
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    @classmethod
+    def of(cls, run_or_checkpoint: str) -> RunFolder:
+        """The folder meant by a run folder or by a checkpoint file in it."""
+        path = Path(run_or_checkpoint)
+        folder = cls(path.parent.parent if path.suffix == ".pt" else path)
+        if not folder.holds_run:
+            raise ConfigError(f"no run at {run_or_checkpoint}: {folder._config} does not exist")
+        return folder
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was ever started here."""
+        return self._config.is_file()
+
+    def lock(self) -> None:
+        """Makes the folder and keeps other processes out of it, until `unlock` or the end of this process.
+
+        Raises:
+            ConfigError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            raise ConfigError(
+                f"another process is running in {self.path}: wait for it, or set another run_dir"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"run_dir={self.path} cannot be written: {error.strerror}") from error
+
+    def unlock(self) -> None:
+        """Lets other processes in; without a lock it does nothing."""
+        self._lock.release(force=True)
+
+    def write_config(self, config: dict[str, Any], overrides: list[str]) -> None:
+        """Records what the run was asked for; the config last, since its presence says that a run is here."""
+        self._config.parent.mkdir(exist_ok=True)
+        write_whole(self._overrides, yaml.safe_dump(overrides, sort_keys=False))
+        write_whole(self._config, yaml.safe_dump(config, sort_keys=False))
+
+    def read_config(self) -> dict[str, Any]:
+        """The config as it was recorded, plain containers."""
+        config = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ConfigError(f"{self._config} is damaged: it holds no config")
+        return config
+
+    def read_overrides(self) -> list[str]:
+        """The overrides as they were typed."""
+        overrides = yaml.safe_load(self._overrides.read_text(encoding="utf-8"))
+        if not isinstance(overrides, list):
+            raise ConfigError(f"{self._overrides} is damaged: it holds no overrides")
+        return overrides
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Records the outcome as JSON."""
+        write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

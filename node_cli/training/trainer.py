@@ -1,0 +1,278 @@
+"""The training loop: epochs of steps, a validation after each, one test at the very end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from node_cli.datasets.base import Dataset
+from node_cli.loggers.base import Logger
+from node_cli.loggers.progress import Progress
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.base import Evaluation, Task
+from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.evaluation import autocast, evaluate
+from node_cli.training.schedules import Schedule
+from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
+
+log = logging.getLogger(__name__)
+
+SHOWN_IN_BAR = {"loss": "train/loss", "accuracy": "train/accuracy", "nfe": "nfe/forward"}
+SHOWN_IN_LINE = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step, why, and what to do."""
+
+
+@dataclass
+class TrainState:
+    """How far a run is. Everything in it is a plain value, so that it goes into a checkpoint as it stands."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
+    step: int = 0  # updates so far
+    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch: each figure x samples, and samples
+    step_sizes: list[float] = field(default_factory=list)  # accepted by the solver in the current epoch
+    best: list[float] = field(default_factory=list)  # rank of the best validation
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # figures of each finished epoch
+    seconds: float = 0.0  # spent on updates, over all sessions of the run
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    model: nn.Module
+    task: Task
+    dataset: Dataset
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    seed: int
+    precision: str
+    epochs: int | None
+    max_steps: int | None
+    batch_size: int
+    eval_batch_size: int
+    clip_norm: float | None
+    patience: int | None
+    log_every_steps: int
+    histograms_every_epochs: int
+    save_every_steps: int | None
+    keep: int
+
+    def __post_init__(self) -> None:
+        _require_in_range(self)
+        self.device = next(self.model.parameters()).device
+        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.steps_per_epoch = self.dataset.num_train_batches(self.batch_size)
+        bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
+        self.total_steps = min(bound for bound in bounds if bound is not None)
+        self.monitor = SolveMonitor(self.model)
+        self.state = TrainState()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step has been made, or the validation has not improved for `patience` epochs."""
+        waited = self.state.epoch - self.state.best_epoch
+        patience_over = self.patience is not None and self.state.batch == 0 and waited >= self.patience
+        return self.state.step >= self.total_steps or patience_over
+
+    def fit(self, logger: Logger, checkpoints: Checkpoints) -> Evaluation:
+        """Trains to the end and judges the best weights on the test split, once.
+
+        Raises:
+            TrainingError: a solve failed, or a loss or gradient was not finite.
+        """
+        with Progress(self.total_steps, self.state.step, enabled=True) as progress:
+            while not self.is_done:
+                self._train_epoch(logger, checkpoints, progress)
+                self._finish_epoch(logger, checkpoints)
+        return self._test(logger, checkpoints)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact continuation needs, in plain containers."""
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": asdict(self.state),
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "environment": self.environment(),
+        }
+
+    def load_state_dict(self, payload: Mapping[str, Any]) -> None:
+        """Takes up a run where `state_dict` was called; what differs around it is named in the log."""
+        self.model.load_state_dict(payload["model"])
+        self.optimizer.load_state_dict(payload["optimizer"])
+        self.state = TrainState(**payload["state"])
+        torch.set_rng_state(payload["random"]["cpu"])
+        if payload["random"]["cuda"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(payload["random"]["cuda"])
+        for key, was in payload["environment"].items():
+            now = self.environment()[key]
+            if now != was:
+                log.warning("%s was %s and is %s: figures may differ in the last digits from here on", key, was, now)
+
+    def environment(self) -> dict[str, str]:
+        """What the last digits of a result depend on beside the config."""
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type
+        return {"torch": str(torch.__version__), "num_threads": str(torch.get_num_threads()), "device": name}
+
+    def _train_epoch(self, logger: Logger, checkpoints: Checkpoints, progress: Progress) -> None:
+        """From wherever in the epoch the run is to its end, or to the last step of the run."""
+        self.model.train()
+        for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
+            started = time.perf_counter()
+            figures = self._train_step(batch)
+            seconds = time.perf_counter() - started
+            figures["time/step_ms"] = 1000 * seconds
+            self.state.seconds += seconds
+            self.state.batch += 1
+            self.state.step += 1
+            self._add_to_sums(figures, len(batch.targets))
+            if self.state.step % self.log_every_steps == 0 or self.state.step == 1:
+                logger.log_scalars(self.state.step, {**figures, "memory/peak_mb": peak_memory_mb(self.device)})
+            shown = {name: figures[tag] for name, tag in SHOWN_IN_BAR.items() if tag in figures}
+            progress.update(len(batch.targets), **shown)
+            if self.save_every_steps and self.state.step % self.save_every_steps == 0:
+                self._save(logger, checkpoints, is_best=False)
+            if self.state.step == self.total_steps:
+                break
+
+    def _train_step(self, batch: Any) -> dict[str, float]:
+        """One update; nothing is updated if the loss or the gradient is not finite."""
+        rate = self.schedule(self.state.step / self.total_steps)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            with autocast(self.device, self.precision):
+                loss, metrics = self.task.loss(self.model, batch)
+            loss.backward()
+        except SolveError as error:
+            raise TrainingError(f"step {self.state.step + 1}: {error}") from error
+        costs = self.monitor.take()
+        self.state.step_sizes += costs.step_sizes
+        self._clip_and_check(loss, costs)
+        self.optimizer.step()
+        return {
+            "train/loss": loss.item(),
+            **{f"train/{name}": value.item() for name, value in metrics.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **costs.scalars(),
+        }
+
+    def _clip_and_check(self, loss: Tensor, costs: SolveCosts) -> None:
+        parameters = list(self.model.parameters())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise TrainingError(
+                f"step {self.state.step + 1}: the loss or its gradient is not finite (loss {loss.item():.4g}, gradient "
+                f"norm {norm.item():.4g}, NFE {costs.nfe_forward:.0f}); the weights were not changed. Lower "
+                "optimizer.lr, or clip gradients (trainer.clip_norm=1)"
+            )
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+
+    def _add_to_sums(self, figures: Mapping[str, float], samples: int) -> None:
+        sums = self.state.sums
+        for tag, value in figures.items():
+            sums[tag] = sums.get(tag, 0.0) + value * samples
+        sums["samples"] = sums.get("samples", 0.0) + samples
+
+    def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints) -> None:
+        """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
+        validation, figures = self._evaluate("val")
+        rank = list(self.task.rank(validation.metrics))
+        is_best = rank > self.state.best
+        self._close_epoch(rank, is_best, figures)
+        logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
+        if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
+            self._log_histograms(logger)
+        self.state.step_sizes = []
+        epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        log.info(epoch_line(self.state.history[-1], epochs, is_best))
+        self._save(logger, checkpoints, is_best=is_best)
+
+    def _close_epoch(self, rank: list[float], is_best: bool, figures: Mapping[str, float]) -> None:
+        state = self.state
+        samples = state.sums.pop("samples")
+        means = {tag: total / samples for tag, total in state.sums.items()}
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
+        state.history.append({"epoch": state.epoch, "step": state.step, **means, **figures})
+        if is_best:
+            state.best, state.best_epoch = rank, state.epoch
+
+    def _evaluate(self, split: str) -> tuple[Evaluation, dict[str, float]]:
+        """The evaluation of one split, and its figures by their tags."""
+        try:
+            evaluation = evaluate(self.model, self.task, self.dataset, split, self.eval_batch_size, self.precision)
+        except SolveError as error:
+            raise TrainingError(f"judging the {split} split after step {self.state.step}: {error}") from error
+        costs = self.monitor.take()
+        figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
+        return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
+
+    def _test(self, logger: Logger, checkpoints: Checkpoints) -> Evaluation:
+        self.model.load_state_dict(read_checkpoint(checkpoints.best, self.device)["model"])
+        evaluation, figures = self._evaluate("test")
+        logger.log_scalars(self.state.step, figures)
+        batches = self.dataset.batches("test", self.eval_batch_size)
+        for name, picture in self.task.result_pictures(batches, evaluation).items():
+            logger.log_image(self.state.step, f"test/{name}", picture)
+        return evaluation
+
+    def _log_histograms(self, logger: Logger) -> None:
+        for name, parameter in self.model.named_parameters():
+            logger.log_histogram(self.state.step, f"weights/{name}", parameter.detach())
+        if self.state.step_sizes:
+            logger.log_histogram(self.state.step, "solver/step_size", torch.tensor(self.state.step_sizes))
+
+    def _save(self, logger: Logger, checkpoints: Checkpoints, *, is_best: bool) -> None:
+        logger.flush()
+        checkpoints.save(self.state_dict(), self.state.step, is_best=is_best)
+
+
+def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
+    """One line about a finished epoch of `epochs`."""
+    parts = [f"epoch {figures['epoch']:.0f}/{epochs}"]
+    parts += [f"{tag} {figures[tag]:.4f}" for tag in SHOWN_IN_LINE if tag in figures]
+    parts += [f"{tag} {figures[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if figures.get(tag)]
+    return "  ".join(parts) + ("  best so far" if is_best else "")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that was in use at once: of the device, or of the whole process on a processor."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _require_in_range(trainer: Trainer) -> None:
+    if trainer.epochs is None and trainer.max_steps is None:
+        raise ValueError("epochs and max_steps are both null: set one of them")
+    at_least_one = ("epochs", "max_steps", "batch_size", "eval_batch_size", "patience", "log_every_steps")
+    for key in (*at_least_one, "save_every_steps", "keep"):
+        value = getattr(trainer, key)
+        if value is not None and value < 1:
+            raise ValueError(f"{key} must be at least 1, got {value}")
+    if trainer.clip_norm is not None and not trainer.clip_norm > 0:
+        raise ValueError(f"clip_norm must be positive or null, got {trainer.clip_norm}")
+    if trainer.histograms_every_epochs < 0:
+        raise ValueError(f"histograms_every_epochs must be 0 or more, got {trainer.histograms_every_epochs}")
