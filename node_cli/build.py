@@ -113,7 +113,7 @@ def _target(config: dict[str, Any], group: str) -> Callable[..., Any]:
     try:
         target = get_object(name)
     except (ImportError, InstantiationException, ValueError) as error:
-        raise ConfigError(f"{group}._target_={name} cannot be imported: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{group}._target_={name} cannot be imported: {' '.join(str(error).split())}") from error
     if not is_trusted(target.__module__, config.get("packages", [])):
         raise ConfigError(f"{group}._target_={name} is not allowed: it leads to {target.__module__}")
     callable_target: Callable[..., Any] = target
@@ -130,10 +130,18 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
-            raise ConfigError(f"{group}.{cause}") from error
+            raise ConfigError(_under_full_key(group, node, str(cause))) from error
         raise
     except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"{group}.{error}") from error
+        raise ConfigError(_under_full_key(group, node, str(error))) from error
+
+
+def _under_full_key(group: str, node: dict[str, Any], message: str) -> str:
+    """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
+    first = message.partition(" ")[0]
+    if first in node:
+        return f"{group}.{message}"
+    return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"
 
 
 def _check_types(group: str, node: dict[str, Any], target: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,29 +63,44 @@ def _resolve_all(node: Any, prefix: str = "") -> None:
         raise ConfigError("\n".join(problems))
 
 
-def unknown_key(key: str, reference: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Reference:
+    """The chosen YAML files as they stand: the schema. `choices` names the file of each group that has one."""
+
+    values: dict[str, Any]
+    choices: dict[str, str]
+    groups: set[str]
+
+
+def unknown_key(key: str, reference: Reference) -> str:
     """One line about a key that no chosen file has: what was probably meant, and what there is."""
-    known = [path for path, _ in _leaves(reference)]
+    known = [path for path, _ in _leaves(reference.values)]
+    group = key.partition(".")[0]
+    if group in reference.groups - set(reference.choices):
+        return f"{key} is set, but no {group}: choose one, {group}=NAME"
     likely = [path for path in known if difflib.get_close_matches(_last(key), [_last(path)], cutoff=0.6)]
     close = difflib.get_close_matches(key, likely, n=1)
     meant = f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}:"
-    group = key.partition(".")[0]
-    if group in choices:
+    if group in reference.choices:
         own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]
-        return f"{meant} {group}={choices[group]} takes {', '.join(own) or 'no options'}"
-    top = [name for name, value in reference.items() if not isinstance(value, Mapping)]
-    return f"{meant} there are {', '.join(top)} and the groups {', '.join(sorted(choices))}"
+        return f"{meant} {group}={reference.choices[group]} takes {', '.join(own) or 'no options'}"
+    top = [name for name, value in reference.values.items() if not isinstance(value, Mapping)]
+    return f"{meant} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
 
 
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def problems_of(cfg: Mapping[str, Any], reference: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
-    """All that is wrong with a resolved config against `reference`, the chosen files as they stand."""
-    known, given = dict(_leaves(reference)), dict(_leaves(cfg))
-    problems = [unknown_key(key, reference, choices) for key in given if key not in known]
-    problems += [f"{key} was removed, but it is needed: set it instead" for key in known if key not in given]
+def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
+    """All that is wrong with a resolved config against the chosen files as they stand."""
+    known, given = dict(_leaves(reference.values)), dict(_leaves(cfg))
+    problems = [unknown_key(key, reference) for key in given if key not in known]
+    problems += [
+        f"{key} was removed, but it is needed: set it instead"
+        for key in known
+        if not any(path == key or path.startswith(f"{key}.") for path in given)
+    ]
     problems += [
         f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {value!r} ({_TYPE_NAMES[type(value)]})"
         for key, value in given.items()

@@ -17,7 +17,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from node_cli.config import ConfigError, config_dir, problems_of, resolved, unknown_key, untrusted_targets
+from node_cli.config import (
+    ConfigError,
+    Reference,
+    config_dir,
+    problems_of,
+    resolved,
+    unknown_key,
+    untrusted_targets,
+)
 
 OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
 
@@ -68,11 +76,11 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     Raises:
         ConfigError: a line for each unknown key; otherwise for each missing, mistyped or untrusted value.
     """
-    reference, choices = _reference(line)
+    reference = _reference(line)
     cfg = resolved(line.compose(line.overrides))
     named = any(o.key_or_group == "packages" for o in _parse(line.overrides))
     packages = cfg["packages"] if isinstance(cfg["packages"], list) else []
-    problems = problems_of(cfg, reference, choices) + untrusted_targets(cfg, packages if named else [])
+    problems = problems_of(cfg, reference) + untrusted_targets(cfg, packages if named else [])
     if packages and not named:
         problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
     if problems:
@@ -82,10 +90,30 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     return cfg
 
 
-def _reference(line: CommandLine) -> tuple[dict[str, Any], dict[str, str]]:
-    """The chosen files as they stand, without what overrides or an experiment set; and the choices."""
-    groups = {group for group in GlobalHydra.instance().config_loader().list_groups("") if group != "hydra"}
+def _reference(line: CommandLine) -> Reference:
+    """The chosen files as they stand, without what overrides or an experiment set."""
+    groups = _groups(line.config_name)
     overrides = _parse(line.overrides)
+    choosing = _choosing(line, overrides, groups)
+    cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
+    chosen = cfg.hydra.runtime.choices
+    choices = {group: str(chosen[group]) for group in groups if chosen.get(group) is not None}
+    if "experiment" in choices:
+        cfg = line.compose([f"{group}={choice}" for group, choice in choices.items() if group != "experiment"])
+    else:
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    reference = Reference({str(key): value for key, value in values.items()}, choices, groups)
+    setting = [o.key_or_group for o in overrides if o not in choosing and not o.is_hydra_override()]
+    unknown = [unknown_key(key, reference) for key in setting if not _has(reference.values, key)]
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    return reference
+
+
+def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) -> list[Override]:
+    """The overrides that choose a file of a group."""
     if any(o.key_or_group in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
         raise ConfigError(OWN_RUN_DIR)
     choosing = [o for o in overrides if o.key_or_group in groups]
@@ -94,20 +122,18 @@ def _reference(line: CommandLine) -> tuple[dict[str, Any], dict[str, str]]:
             raise ConfigError(
                 f"{o.input_line} is no choice: write {o.key_or_group}=NAME (node-{line.config_name} --help)"
             )
-    cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
-    choices = {group: str(c) for group, c in cfg.hydra.runtime.choices.items() if group in groups and c is not None}
-    if "experiment" in choices:
-        cfg = line.compose([f"{group}={choice}" for group, choice in choices.items() if group != "experiment"])
-    else:
-        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    reference = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(reference, dict)
-    known = {str(key): value for key, value in reference.items()}
-    setting = [o.key_or_group for o in overrides if o not in choosing and not o.is_hydra_override()]
-    unknown = [unknown_key(key, known, choices) for key in setting if not _has(known, key)]
-    if unknown:
-        raise ConfigError("\n".join(unknown))
-    return known, choices
+    return choosing
+
+
+def _groups(config_name: str) -> set[str]:
+    """The groups of one command: those in the defaults list of its primary config."""
+    for source in GlobalHydra.instance().config_loader().get_sources():
+        if source.is_config(config_name):
+            primary = OmegaConf.to_container(source.load_config(config_name).config)
+            assert isinstance(primary, dict)
+            entries = [entry for entry in primary["defaults"] if isinstance(entry, dict)]
+            return {name for entry in entries for name in entry if not name.startswith("override ")}
+    raise ConfigError(f"--config-name {config_name}: there is no {config_name}.yaml")
 
 
 def _parse(overrides: list[str]) -> list[Override]:

@@ -1,0 +1,179 @@
+"""Every mistake gets its line on stderr, exit status 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# What is typed after node-train, and the whole line (or the start of a long one) that answers.
+MISTAKES = {
+    "misspelt key": (["model.widht=3"], "unknown key model.widht: did you mean model.width? model=odenet takes"),
+    "misspelt top-level key": (["sed=1"], "unknown key sed: did you mean seed? there are seed, num_threads,"),
+    "added key": (["+unknown=1"], "unknown key unknown: there are seed,"),
+    "added key in a group": (["+model.layers=1"], "unknown key model.layers: model=odenet takes model.width,"),
+    "forced key": (["++trainer.epoch=1"], "unknown key trainer.epoch: did you mean trainer.epochs? trainer=default"),
+    "removed key": (["~trainer.epochs"], "trainer.epochs was removed, but it is needed: set it instead"),
+    "unknown choice": (["solver=rk5"], "solver=rk5 does not exist: did you mean rk4? there are adaptive_heun, bosh3,"),
+    "unknown model": (["model=vgg"], "model=vgg does not exist: there are mlp, odenet, odenet_mlp, resnet,"),
+    "unknown group": (["solvr=rk4"], "unknown key solvr: there are seed,"),
+    "option of another method": (["solver=rk4", "solver.rtol=1e-3"], "unknown key solver.rtol: solver=rk4 takes"),
+    "option without options": (["gradient.rtol=1"], "unknown key gradient.rtol: gradient=direct takes no options"),
+    "no choice": (["dataset=null"], "dataset=null is no choice: write dataset=NAME (node-train --help)"),
+    "text for a whole number": (["trainer.epochs=ten"], "trainer.epochs must be a whole number, got 'ten' (text)"),
+    "fraction for a whole number": (
+        ["trainer.epochs=1.5"],
+        "trainer.epochs must be a whole number, got 1.5 (a number)",
+    ),
+    "text for a number": (["optimizer.lr=big"], "optimizer.lr must be a number, got 'big' (text)"),
+    "number for a switch": (["dataset.flip=2"], "dataset.flip must be true or false, got 2 (a whole number)"),
+    "a group for a number": (["optimizer.lr={a:1}"], "unknown key optimizer.lr.a: optimizer=adamw takes"),
+    "seed below 0": (["seed=-1"], "seed must be a whole number, 0 or more, got -1"),
+    "no threads": (["num_threads=0"], "num_threads must be a whole number, 1 or more, or null, got 0"),
+    "unknown device": (["device=gpu"], "device must be one of auto, cpu, cuda, mps, got 'gpu'"),
+    "unknown precision": (["precision=half"], "precision must be one of float32, bfloat16, got 'half'"),
+    "reference to nothing": (
+        ["model.width=${nope}"],
+        "model.width cannot be resolved: Interpolation key 'nope' not found",
+    ),
+    "required key": (["dataset=npz"], "dataset.path is required: set dataset.path=..."),
+    "not an override": (["seed"], "cannot read seed: write key=value"),
+    "broken override": (["seed=["], "cannot read seed=[: write key=value"),
+    "several values": (["seed=0,1"], "seed=0,1 names several values: add -m to run each, or [...] for one list"),
+    "foreign target": (
+        ["model._target_=os.system"],
+        "model._target_=os.system is not allowed: parts come from node_cli,",
+    ),
+    "hydra's run folder": (["hydra.run.dir=here"], "hydra.run.dir is not used here: set run_dir=... instead"),
+    "no such folder of YAML": (["--config-dir", "nowhere"], "--config-dir must be a folder, got nowhere"),
+    "resume from nothing": (["resume=nowhere"], "no run at nowhere: nowhere/.hydra/config.yaml does not exist"),
+    "resume a sweep": (["-m", "resume=auto", "seed=0,1"], "resume continues one run: leave -m out"),
+    "mistake in a sweep": (["-m", "model=odenet,resnet", "model.t1=2"], "unknown key model.t1: model=resnet takes"),
+}
+
+# These are found by the parts themselves, when they are built.
+REFUSED_BY_PARTS = {
+    "tolerance": (["solver.rtol=-1"], "solver.rtol must be positive, got -1"),
+    "null tolerance": (["solver.rtol=null"], "solver.rtol must be a number, got None"),
+    "method": (
+        ["solver.method=rk4"],
+        "solver.method must be one of dopri5, dopri8, bosh3, fehlberg2, adaptive_heun, got rk4",
+    ),
+    "two step sizes": (["solver=rk4", "solver.step_size=0.1"], "solver.num_steps and step_size exclude each other"),
+    "tolerance of a fixed step": (
+        ["solver=rk4", "gradient=adjoint", "gradient.rtol=1e-3"],
+        "gradient.rtol has no effect on a solver of fixed step size",
+    ),
+    "direct through scipy": (["solver=scipy"], "gradient=direct cannot look through solver=scipy"),
+    "adjoint norm": (["gradient=adjoint", "gradient.norm=half"], "gradient.norm must be one of full, semi, got half"),
+    "width": (["model.width=0"], "model.width must be at least 1, got 0"),
+    "times": (["model.t1=0"], "model.t1 must differ from t0 and both be finite, got t0=0.0 t1=0"),
+    "images for points": (["model=odenet_mlp"], "model needs points (d,), the dataset has images of shape (1, 8, 8)"),
+    "epochs": (["trainer.epochs=0"], "trainer.epochs must be at least 1, got 0"),
+    "no end": (["trainer.epochs=null"], "trainer.epochs and max_steps are both null: set one of them"),
+    "text where null is the default": (
+        ["trainer.clip_norm=much"],
+        "trainer.clip_norm must be a number or null, got 'much'",
+    ),
+    "split": (["dataset.test_fraction=1.5"], "dataset.test_fraction"),
+    "learning rate": (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+    "milestones": (["scheduler=step", "scheduler.milestones=[2]"], "scheduler.milestones must rise and lie between 0"),
+    "smoothing": (["task.label_smoothing=1"], "task.label_smoothing must be 0 or more and below 1, got 1"),
+    "missing file": (["dataset=npz", "dataset.path=no.npz"], "dataset.path"),
+    "missing device": (["device=cuda"], "device=cuda is not there: this machine has cpu"),
+    "target that is not there": (
+        ["model._target_=node_cli.nope.Net"],
+        "model._target_=node_cli.nope.Net cannot be imported",
+    ),
+    "target through a module": (
+        ["task._target_=node_cli.training.checkpoint.os.system"],
+        "task._target_=node_cli.training",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"), {**MISTAKES, **REFUSED_BY_PARTS}.values(), ids=[*MISTAKES, *REFUSED_BY_PARTS]
+)
+def test_one_line_status_2_nothing_written(typed, tmp_path: Path, words: list[str], line: str):
+    result = typed("node-train", *words)
+    assert result.err.startswith(f"node-train: {line}")
+    assert result.err.count("\n") == 1
+    assert result.status == 2
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_mistakes_at_once(typed):
+    result = typed("node-train", "trainer.epochs=ten", "device=gpu", "seed=-1")
+    assert [line.split(" must")[0] for line in result.err.splitlines()] == [
+        "node-train: trainer.epochs",
+        "node-train: seed",
+        "node-train: device",
+    ]
+
+
+def test_mistakes_in_an_own_yaml_are_named_with_file_and_line(typed, tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("width: 3\n  broken: [1\n")
+    result = typed("node-train", "--config-dir", str(tmp_path), "model=mine")
+    assert result.err.startswith(f"node-train: broken YAML in {tmp_path}/model/mine.yaml, line 2: ")
+    assert result.status == 2
+
+
+def test_an_experiment_is_held_to_the_files_it_chooses(typed, tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "wrong.yaml").write_text("# @package _global_\nmodel:\n  widht: 3\n")
+    result = typed("node-train", "--config-dir", str(tmp_path), "experiment=wrong")
+    assert result.err.startswith("node-train: unknown key model.widht: did you mean model.width?")
+    assert result.status == 2
+
+
+def test_packages_are_named_on_the_command_line_only(typed, tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "sly.yaml").write_text(
+        "# @package _global_\npackages: [os]\nmodel:\n  _target_: os.system\n"
+    )
+    result = typed("node-train", "--config-dir", str(tmp_path), "experiment=sly")
+    assert "model._target_=os.system is not allowed" in result.err
+    assert "packages must be named on the command line (packages=[os]), not in a file" in result.err
+    assert result.status == 2
+
+
+def test_a_user_array_of_the_wrong_shape(typed, tmp_path: Path):
+    np.savez(tmp_path / "mine.npz", inputs=np.zeros((4, 2), np.float32), targets=np.zeros((3,), np.int64))
+    result = typed("node-train", "dataset=npz", "dataset.path=mine.npz", "model=mlp")
+    assert result.err.startswith("node-train: dataset.")
+    assert "mine.npz" in result.err
+    assert result.status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
+
+
+def test_our_own_bugs_keep_their_traceback(typed, monkeypatch: pytest.MonkeyPatch):
+    from node_cli.training import trainer
+
+    def broken(*_: object) -> float:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(trainer, "peak_memory_mb", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        typed("node-train", "model=mlp", "model.width=4", "trainer.max_steps=1", "logger=none")
+
+
+EVAL_MISTAKES = {
+    "no run named": ([], "run is required: set run=..."),
+    "no such run": (["run=nowhere"], "no run at nowhere: nowhere/.hydra/config.yaml does not exist"),
+    "no solver named": (["run=x", "solver.rtol=1e-6"], "solver.rtol is set, but no solver: choose one, solver=NAME"),
+    "unknown split": (["run=x", "split=all"], "split must be one of train, val, test, got 'all'"),
+    "unknown key": (["run=x", "model=mlp"], "unknown key model: there are run, checkpoint, split,"),
+}
+
+
+@pytest.mark.parametrize(("words", "line"), EVAL_MISTAKES.values(), ids=EVAL_MISTAKES)
+def test_mistakes_of_node_eval(typed, tmp_path: Path, words: list[str], line: str):
+    result = typed("node-eval", *words)
+    assert result.err.startswith(f"node-eval: {line}")
+    assert result.err.count("\n") == 1
+    assert result.status == 2
+    assert list(tmp_path.iterdir()) == []
