@@ -1,0 +1,41 @@
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from node_cli.datasets.base import Dataset
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "dataset").glob("*.yaml"))
+NEED_FILES = {"mnist", "fashion_mnist", "cifar10", "npz"}
+
+
+def load(path):
+    """The function that a config names, and its keys."""
+    keys = OmegaConf.to_container(OmegaConf.load(path))
+    module, _, name = keys.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), name), keys
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_keys_are_the_arguments_and_the_config_holds_every_default(path):
+    make, keys = load(path)
+    parameters = inspect.signature(make).parameters
+    assert set(keys) == set(parameters)
+    assert all(parameter.default is inspect.Parameter.empty for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_key_has_a_comment(path):
+    first, _, *lines = path.read_text().splitlines()
+    assert first.startswith("# ")
+    assert all(" # " in line for line in lines if not line.startswith("  - "))
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem not in NEED_FILES], ids=lambda path: path.stem)
+def test_configs_without_files_build(path):
+    make, keys = load(path)
+    dataset = make(**keys)
+    assert isinstance(dataset, Dataset)
+    assert set(dataset.splits) == {"train", "val", "test"}

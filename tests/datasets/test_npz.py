@@ -1,0 +1,182 @@
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from node_cli.datasets.npz import npz
+
+KEYS = {"split_seed": 0, "val_fraction": 0.1, "test_fraction": 0.2, "crop_padding": 0, "flip": False}
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(size=(60, 3))
+TARGETS = np.arange(60) % 3
+GOOD = {"inputs": POINTS, "targets": TARGETS}
+
+
+def load(tmp_path, arrays, **changes):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    return npz(path=str(path), **{**KEYS, "normalize": False, **changes})
+
+
+def test_points_are_split_by_class(tmp_path):
+    dataset = load(tmp_path, GOOD)
+    assert dataset.input_shape == (3,)
+    assert dataset.class_names == ("0", "1", "2")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 42, "val": 6, "test": 12}
+    target_of = {
+        tuple(row): int(target) for row, target in zip(POINTS.astype(np.float32).tolist(), TARGETS, strict=True)
+    }
+    for inputs, targets in dataset.splits.values():
+        assert (inputs.dtype, targets.dtype) == (torch.float32, torch.int64)
+        assert [target_of[tuple(row)] for row in inputs.tolist()] == targets.tolist()
+
+
+def test_images_are_augmented_and_bytes_are_scaled(tmp_path):
+    images = RNG.integers(0, 256, (60, 2, 4, 4), np.uint8)
+    dataset = load(tmp_path, {"inputs": images, "targets": TARGETS.astype(np.uint8)}, crop_padding=1, flip=True)
+    assert dataset.input_shape == (2, 4, 4)
+    assert dataset.augmentation is not None
+    rows = {tuple(row) for row in (torch.from_numpy(images).float() / 255).flatten(1).tolist()}
+    assert {tuple(row) for row in dataset.splits["train"].inputs.flatten(1).tolist()} <= rows
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+def test_every_floating_point_type_is_read(dtype, tmp_path):
+    inputs = POINTS.astype(dtype)
+    given = {"val_inputs": inputs[:6], "val_targets": TARGETS[:6]}
+    dataset = load(tmp_path, {"inputs": inputs, "targets": TARGETS.astype(">i2"), **given})
+    assert dataset.splits["val"].inputs.tolist() == inputs[:6].astype("f4").tolist()
+    assert dataset.splits["val"].targets.tolist() == TARGETS[:6].tolist()
+
+
+def test_given_splits_stay_and_the_others_are_cut(tmp_path):
+    given = {"test_inputs": POINTS[:7] + 9, "test_targets": TARGETS[:7]}
+    splits = load(tmp_path, {**GOOD, **given}).splits
+    assert {name: len(split) for name, split in splits.items()} == {"train": 54, "val": 6, "test": 7}
+    given |= {"val_inputs": POINTS[:5] - 9, "val_targets": TARGETS[:5]}
+    splits = load(tmp_path, {**GOOD, **given}).splits
+    assert {name: len(split) for name, split in splits.items()} == {"train": 60, "val": 5, "test": 7}
+    assert torch.equal(splits["val"].inputs, torch.from_numpy(POINTS[:5] - 9).float())
+
+
+def test_normalised_a_coordinate(tmp_path):
+    inputs = load(tmp_path, GOOD, normalize=True).splits["train"].inputs
+    torch.testing.assert_close(inputs.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(inputs.std(dim=0, correction=0), torch.ones(3))
+
+
+def changed(array, value):
+    array = np.array(array)
+    array[4] = value
+    return array
+
+
+MISTAKES = {
+    "no inputs": ({"targets": TARGETS}, "holds no array inputs, only targets"),
+    "no targets": ({"inputs": POINTS}, "holds no array targets, only inputs"),
+    "nothing": ({}, "holds no array inputs, only nothing"),
+    "half a split": ({**GOOD, "val_inputs": POINTS}, "holds no array val_targets, only inputs, targets, val_inputs"),
+    "the other half": ({**GOOD, "test_targets": TARGETS}, "holds no array test_inputs, only"),
+    "unknown array": (
+        {**GOOD, "valid_inputs": POINTS},
+        "holds valid_inputs; allowed are inputs, targets, val_inputs, val_targets, test_inputs, test_targets",
+    ),
+    "objects": ({**GOOD, "targets": TARGETS.astype(object)}, "holds targets, which cannot be read: Object arrays"),
+    "integer inputs": (
+        {**GOOD, "inputs": POINTS.astype(int)},
+        "inputs has dtype int64, must be floating point or uint8",
+    ),
+    "complex inputs": ({**GOOD, "inputs": POINTS + 0j}, "inputs has dtype complex128"),
+    "text targets": ({**GOOD, "targets": TARGETS.astype(str)}, "targets has dtype <U21, must be integers"),
+    "real targets": ({**GOOD, "targets": TARGETS / 1}, "targets has dtype float64, must be integers"),
+    "one dimension": ({**GOOD, "inputs": POINTS[:, 0]}, "inputs has shape (60,), must be (n, d) or (n, c, h, w)"),
+    "three dimensions": ({**GOOD, "inputs": POINTS[None]}, "inputs has shape (1, 60, 3), must be"),
+    "no features": ({**GOOD, "inputs": POINTS[:, :0]}, "inputs has shape (60, 0), must be"),
+    "no samples": ({"inputs": POINTS[:0], "targets": TARGETS[:0]}, "inputs has shape (0, 3), must be"),
+    "other length": ({**GOOD, "targets": TARGETS[:-1]}, "targets has shape (59,), must be (60,), one a sample"),
+    "one-hot": ({**GOOD, "targets": np.eye(3, dtype=int)[TARGETS]}, "targets has shape (60, 3), must be (60,)"),
+    "nan": ({**GOOD, "inputs": changed(POINTS, np.nan)}, "inputs holds values that are NaN or infinite in float32"),
+    "too large": (
+        {**GOOD, "inputs": changed(POINTS, 1e300)},
+        "inputs holds values that are NaN or infinite in float32",
+    ),
+    "negative label": (
+        {**GOOD, "targets": TARGETS - 1},
+        "targets holds the labels -1, 0, 1; must be 0, 1, ... without",
+    ),
+    "gap": ({**GOOD, "targets": 2 * TARGETS}, "targets holds the labels 0, 2, 4; must be"),
+    "many labels": (
+        {**GOOD, "targets": np.arange(60) + 1},
+        "targets holds the labels 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...;",
+    ),
+    "one class": ({**GOOD, "targets": 0 * TARGETS}, "targets holds the labels 0; must be"),
+    "rare class": ({**GOOD, "targets": changed(TARGETS % 2, 2)}, "class 2 has 1 sample(s), too few to leave one in"),
+    "nan in val": (
+        {**GOOD, "val_inputs": POINTS * np.inf, "val_targets": TARGETS},
+        "val_inputs holds values that are NaN",
+    ),
+    "val of other shape": (
+        {**GOOD, "val_inputs": POINTS[:, :2], "val_targets": TARGETS},
+        "val_inputs has samples (2,), inputs has (3,); must be equal",
+    ),
+    "test label": (
+        {**GOOD, "test_inputs": POINTS, "test_targets": TARGETS + 1},
+        "test_targets holds labels from 1 to 3, targets from 0 to 2",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_named(mistake, tmp_path):
+    arrays, message = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load(tmp_path, arrays)
+    assert str(caught.value).startswith("dataset.")
+    assert "\n" not in str(caught.value)
+
+
+def test_points_cannot_be_cropped(tmp_path):
+    with pytest.raises(ValueError, match=re.escape("dataset.crop_padding=1, dataset.flip=False: only images")):
+        load(tmp_path, GOOD, crop_padding=1)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"dataset.path: there is no file {path}; give an .npz")):
+            npz(path=str(path), **KEYS, normalize=False)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "npy", "truncated"])
+def test_another_file_is_named(kind, tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **GOOD)
+    whole = path.read_bytes()
+    if kind == "npy":
+        with path.open("wb") as stream:
+            np.save(stream, POINTS)
+    else:
+        path.write_bytes({"text": b"1,2,3", "empty": b"", "truncated": whole[:-30]}[kind])
+    with pytest.raises(ValueError, match=re.escape(f"dataset.path: {path} is not a whole .npz file")):
+        npz(path=str(path), **KEYS, normalize=False)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **GOOD)
+    content = bytearray(path.read_bytes())
+    content[600] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds inputs, which cannot be read: Bad CRC-32"):
+        npz(path=str(path), **KEYS, normalize=False)
+
+
+def test_a_zip_of_something_else_is_named(tmp_path):
+    path = tmp_path / "mine.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inputs", "words")
+        archive.writestr("targets", "words")
+    with pytest.raises(ValueError, match=re.escape("inputs has dtype |S5, must be floating point or uint8")):
+        npz(path=str(path), **KEYS, normalize=False)
