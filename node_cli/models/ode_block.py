@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import Solution, SolveStats
-from node_cli.ode.solvers import Solver
 
 
 class OdeBlock(nn.Module):
@@ -18,7 +18,7 @@ class OdeBlock(nn.Module):
     After a call, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`.
 
     Raises:
-        ValueError: t0 equals t1, or the gradient cannot differentiate the solver.
+        ValueError: t0 equals t1, one of them is not finite, or the gradient and the solver do not go together.
     """
 
     ts: Tensor
@@ -34,8 +34,10 @@ class OdeBlock(nn.Module):
         learn_times: bool,
     ) -> None:
         super().__init__()
-        if t0 == t1 or not (math.isfinite(t0) and math.isfinite(t1)):
-            raise ValueError(f"t1 must differ from t0 and both be finite, got t0={t0} t1={t1}")
+        if t0 == t1:
+            raise ValueError(f"t1 must differ from t0, got t0={t0} t1={t1}")
+        if not (math.isfinite(t0) and math.isfinite(t1)):
+            raise ValueError(f"t0 and t1 must be finite, got t0={t0} t1={t1}")
         gradient.check(solver)
         self.vector_field = vector_field
         self.solver = solver

@@ -1,68 +1,39 @@
-"""What a `solver` config names: how the problem is stepped. The stepping itself is torchdiffeq's.
+"""What a `solver` config names, but for scipy's: the stepping itself is torchdiffeq's.
 
-Every solver offers `integrate`, which autograd can differentiate where `differentiable` says so, and
-`with_tolerances`, the same solver for a backward solve. Time is kept in float64 and cast once for the vector field.
+Time is kept in float64 and cast once, to the dtype of the state, for the vector field.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.checks import require, require_choice, require_grid, require_positive
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField, all_finite
 
-VectorField = Callable[[Tensor, State], State]
-Norm = Callable[[tuple[Tensor, ...]], Tensor]
-
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED_METHODS = ("euler", "midpoint", "heun2", "heun3", "rk4")
-SCIPY_METHODS = ("LSODA", "RK45", "RK23", "DOP853", "Radau", "BDF")
 
-
-class Solver(Protocol):
-    """How an initial value problem is stepped."""
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether autograd can look through `integrate`."""
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether tolerances choose the steps."""
-
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """Solves dy/dt = vector_field(t, y) from `y0` at `ts[0]`.
-
-        Args:
-            vector_field: maps a 0-dim `t` and a state to dy/dt.
-            y0: `(batch, ...)` or a tuple of tensors of any shapes.
-            ts: output times, 1-dim, strictly increasing or decreasing; `ys[0]` is `y0`.
-            norm: for a tuple state, what the error of a step is measured with.
-
-        Raises:
-            SolveError: the solve failed; its `status` says how.
-        """
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> Solver:
-        """The same solver at other tolerances; None keeps the own one."""
+_NOT_CONVERGED = "Functional iteration did not converge"  # torchdiffeq only warns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive:
+class Adaptive(Solver):
     """Embedded Runge-Kutta pairs whose step size follows the estimated error.
 
     dopri5 (order 5, Dormand and Prince 1980), dopri8 (8, Hairer et al. 1993), bosh3 (3, Bogacki and Shampine 1989),
-    fehlberg2 (2, Fehlberg 1969), adaptive_heun (2).
+    fehlberg2 (2, Fehlberg 1969), adaptive_heun (2). The last step ends at the end time; states at output times before
+    it are interpolated, with order 4 whatever the method: dopri8's long steps show it.
     """
 
     method: str
@@ -77,23 +48,30 @@ class Adaptive:
     max_steps: int | None
     max_nfe: int | None
     differentiable: ClassVar[bool] = True
-    adaptive: ClassVar[bool] = True
+    has_tolerances: ClassVar[bool] = True
+    has_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _require_choice("method", self.method, ADAPTIVE_METHODS)
-        _require_positive(self, "rtol", "atol", "first_step", "max_step", "max_steps", "max_nfe")
-        _require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
-        _require(0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
-        _require(0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
-        _require(self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
-        _require(self.max_step is None or self.max_step > self.min_step, "max_step must exceed min_step", self.max_step)
+        require_choice("method", self.method, ADAPTIVE_METHODS)
+        require_positive(rtol=self.rtol, atol=self.atol, first_step=self.first_step, max_step=self.max_step)
+        require_positive(max_steps=self.max_steps, max_nfe=self.max_nfe)
+        require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
+        require(0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
+        require(0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
+        require(self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
+        require(self.max_step is None or self.max_step > self.min_step, "max_step must exceed min_step", self.max_step)
 
     def integrate(
         self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
     ) -> Solution[State]:
         """See `Solver.integrate`."""
         counted = CountedVectorField(vector_field, self.max_nfe, self.max_steps)
-        options: dict[str, Any] = {
+        callbacks = {
+            "callback_step": counted.start_step,
+            "callback_accept_step": counted.accept_step,
+            "callback_reject_step": counted.reject_step,
+        }
+        options = {
             "first_step": self.first_step,
             "min_step": self.min_step,
             "max_step": math.inf if self.max_step is None else self.max_step,
@@ -101,162 +79,106 @@ class Adaptive:
             "ifactor": self.ifactor,
             "dfactor": self.dfactor,
             "dtype": ts.dtype,
+            "step_t": ts[-1:],
+            **({} if norm is None else {"norm": norm}),
         }
-        if norm is not None:
-            options["norm"] = norm
-        callbacks = {
-            "callback_step": counted.start_step,
-            "callback_accept_step": counted.accept_step,
-            "callback_reject_step": counted.reject_step,
-        }
-        return _solve(counted, y0, ts, callbacks, method=self.method, rtol=self.rtol, atol=self.atol, options=options)
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> Adaptive:
-        """See `Solver.with_tolerances`."""
-        return _replace_tolerances(self, rtol, atol)
+        return _odeint(counted, callbacks, y0, ts, method=self.method, rtol=self.rtol, atol=self.atol, options=options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed:
-    """Runge-Kutta methods of fixed step size: euler (order 1), midpoint, heun2 (2), heun3 (3), rk4 (4, the 3/8 rule).
+class OnGrid(Solver):
+    """Steps that nothing but the config chooses.
 
     Between two output times lie `num_steps` equal steps, or steps of `step_size`, the last one shorter.
     """
 
+    num_steps: int | None
+    step_size: float | None
+    max_nfe: int | None
+    differentiable: ClassVar[bool] = True
+    has_norm: ClassVar[bool] = False
+
+    @abstractmethod
+    def odeint_arguments(self) -> dict[str, Any]:
+        """Method, tolerances and options, as torchdiffeq calls them."""
+
+    def integrate(
+        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
+    ) -> Solution[State]:
+        """See `Solver.integrate`."""
+
+        def grid(_f: Any, _y0: Any, ts: Tensor) -> Tensor:
+            return _grid(ts, self.num_steps, self.step_size)
+
+        counted = CountedVectorField(vector_field, self.max_nfe)
+        arguments = self.odeint_arguments()
+        arguments["options"]["grid_constructor"] = grid
+        return _odeint(counted, {"callback_step": counted.start_and_accept_step}, y0, ts, **arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(OnGrid):
+    """Runge-Kutta methods: euler (order 1), midpoint (2), heun2 (2), heun3 (3), rk4 (4, the 3/8 rule)."""
+
     method: str
-    num_steps: int | None
-    step_size: float | None
     perturb: bool
-    max_nfe: int | None
-    differentiable: ClassVar[bool] = True
-    adaptive: ClassVar[bool] = False
+    has_tolerances: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _require_choice("method", self.method, FIXED_METHODS)
-        _require_grid(self)
+        require_choice("method", self.method, FIXED_METHODS)
+        require_grid(self.num_steps, self.step_size)
+        require_positive(max_nfe=self.max_nfe)
 
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """See `Solver.integrate`."""
-        return _solve_on_grid(self, vector_field, y0, ts, method=self.method, options={"perturb": self.perturb})
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> Fixed:
-        """The same solver: it has no tolerances."""
-        return self
+    def odeint_arguments(self) -> dict[str, Any]:
+        """See `OnGrid.odeint_arguments`."""
+        return {"method": self.method, "options": {"perturb": self.perturb}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplicitAdams:
-    """Adams-Bashforth of variable order up to `max_order`, on a fixed grid (see `Fixed`); starts with rk4."""
+class ExplicitAdams(OnGrid):
+    """Adams-Bashforth of variable order up to `max_order`; starts with rk4.
 
-    num_steps: int | None
-    step_size: float | None
+    The higher the order, the smaller the steps that are stable (order 4: step size times the largest eigenvalue below
+    0.3; order 8: below 0.03). The coefficients are those of equal steps: a `step_size` that does not divide every
+    interval costs accuracy.
+    """
+
     max_order: int
-    max_nfe: int | None
-    differentiable: ClassVar[bool] = True
-    adaptive: ClassVar[bool] = False
+    has_tolerances: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _require_grid(self)
-        _require(4 <= self.max_order <= 12, "max_order must be between 4 and 12", self.max_order)
+        require_grid(self.num_steps, self.step_size)
+        require_positive(max_nfe=self.max_nfe)
+        require(3 <= self.max_order <= 11, "max_order must be between 3 and 11", self.max_order)
 
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """See `Solver.integrate`."""
-        options = {"max_order": self.max_order}
-        return _solve_on_grid(self, vector_field, y0, ts, method="explicit_adams", options=options)
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> ExplicitAdams:
-        """The same solver: it has no tolerances."""
-        return self
+    def odeint_arguments(self) -> dict[str, Any]:
+        """See `OnGrid.odeint_arguments`."""
+        # torchdiffeq names the order of the implicit corrector, one more, which is not used here
+        return {"method": "explicit_adams", "options": {"max_order": self.max_order + 1}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImplicitAdams:
-    """Adams-Bashforth-Moulton of variable order, on a fixed grid (see `Fixed`).
+class ImplicitAdams(OnGrid):
+    """Adams-Bashforth-Moulton of variable order up to `max_order`; else like `ExplicitAdams`.
 
     `rtol` and `atol` end the fixed-point iteration of a step after at most `max_iters` rounds; they choose no steps.
     """
 
-    num_steps: int | None
-    step_size: float | None
     rtol: float
     atol: float
     max_iters: int
     max_order: int
-    max_nfe: int | None
-    differentiable: ClassVar[bool] = True
-    adaptive: ClassVar[bool] = True
+    has_tolerances: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _require_grid(self)
-        _require_positive(self, "rtol", "atol", "max_iters")
-        _require(4 <= self.max_order <= 12, "max_order must be between 4 and 12", self.max_order)
+        require_grid(self.num_steps, self.step_size)
+        require_positive(rtol=self.rtol, atol=self.atol, max_iters=self.max_iters, max_nfe=self.max_nfe)
+        require(4 <= self.max_order <= 12, "max_order must be between 4 and 12", self.max_order)
 
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """See `Solver.integrate`."""
+    def odeint_arguments(self) -> dict[str, Any]:
+        """See `OnGrid.odeint_arguments`."""
         options = {"max_order": self.max_order, "max_iters": self.max_iters}
-        return _solve_on_grid(
-            self, vector_field, y0, ts, method="implicit_adams", rtol=self.rtol, atol=self.atol, options=options
-        )
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> ImplicitAdams:
-        """See `Solver.with_tolerances`."""
-        return _replace_tolerances(self, rtol, atol)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scipy:
-    """`scipy.integrate.solve_ivp` on the processor: slow, without autograd, but with methods for stiff problems."""
-
-    method: str
-    rtol: float
-    atol: float
-    min_step: float
-    max_step: float | None
-    max_nfe: int | None
-    differentiable: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _require_choice("method", self.method, SCIPY_METHODS)
-        _require_positive(self, "rtol", "atol", "max_step", "max_nfe")
-        _require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
-        _require(self.min_step == 0 or self.method == "LSODA", "min_step must be 0: only LSODA takes it", self.min_step)
-
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """See `Solver.integrate`; the steps are not counted, scipy does not tell them."""
-        counted = CountedVectorField(vector_field, self.max_nfe)
-        options: dict[str, Any] = {"solver": self.method, "min_step": self.min_step}
-        if self.max_step is not None:
-            options["max_step"] = self.max_step
-        with torch.no_grad():
-            return _solve(counted, y0, ts, {}, method="scipy_solver", rtol=self.rtol, atol=self.atol, options=options)
-
-    def with_tolerances(self, rtol: float | None, atol: float | None) -> Scipy:
-        """See `Solver.with_tolerances`."""
-        return _replace_tolerances(self, rtol, atol)
-
-
-def _solve_on_grid(
-    solver: Fixed | ExplicitAdams | ImplicitAdams,
-    vector_field: VectorField[State],
-    y0: State,
-    ts: Tensor,
-    **odeint_arguments: Any,
-) -> Solution[State]:
-    def grid(_f: Any, _y0: Any, times: Tensor) -> Tensor:
-        return _grid(times, solver.num_steps, solver.step_size)
-
-    counted = CountedVectorField(vector_field, solver.max_nfe)
-    odeint_arguments["options"]["grid_constructor"] = grid
-    return _solve(counted, y0, ts, {"callback_step": counted.start_and_accept_step}, **odeint_arguments)
+        return {"method": "implicit_adams", "rtol": self.rtol, "atol": self.atol, "options": options}
 
 
 def _grid(ts: Tensor, num_steps: int | None, step_size: float | None) -> Tensor:
@@ -264,69 +186,34 @@ def _grid(ts: Tensor, num_steps: int | None, step_size: float | None) -> Tensor:
     pieces = []
     for t0, t1 in zip(ts[:-1], ts[1:], strict=True):
         if num_steps is not None:
-            fractions = torch.arange(num_steps, dtype=ts.dtype, device=ts.device) / num_steps
+            offsets = torch.arange(num_steps, dtype=ts.dtype, device=ts.device) * ((t1 - t0) / num_steps)
         else:
             assert step_size is not None
-            length = abs((t1 - t0).item())
             # A last step of rounding size would be no step: the tolerance is relative to the number of steps.
-            count = max(1, math.ceil(length / step_size * (1 - 1e-12)))
-            fractions = torch.arange(count, dtype=ts.dtype, device=ts.device) * (step_size / length)
-        pieces.append(t0 + fractions * (t1 - t0))
+            count = max(1, math.ceil(abs((t1 - t0).item()) / step_size * (1 - 1e-12)))
+            offsets = torch.arange(count, dtype=ts.dtype, device=ts.device) * step_size * torch.sign(t1 - t0)
+        pieces.append(t0 + offsets)
     return torch.cat([*pieces, ts[-1:]])
 
 
-def _solve(
+def _odeint(
     counted: CountedVectorField[State],
+    callbacks: dict[str, Callable[..., None]],
     y0: State,
     ts: Tensor,
-    callbacks: dict[str, Callable[..., None]],
-    **odeint_arguments: Any,
+    **arguments: Any,
 ) -> Solution[State]:
-    """One call of torchdiffeq, its callbacks attached, its warnings turned into named failures."""
+    """One call of torchdiffeq, its callbacks attached, its warning turned into a named failure."""
     vars(counted).update(callbacks)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        ys = odeint(counted, y0, ts, **odeint_arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", _NOT_CONVERGED)
+        try:
+            ys = odeint(counted, y0, ts, **arguments)
+        except UserWarning as warning:
+            if not str(warning).startswith(_NOT_CONVERGED):
+                raise
+            raise counted.failure(Status.NOT_CONVERGED, counted.step_start) from None
     final = tuple(y[-1] for y in ys) if isinstance(ys, tuple) else ys[-1]
-    for warning in caught:
-        message = str(warning.message)
-        if "Functional iteration did not converge" in message:
-            raise counted.failure(Status.NOT_CONVERGED, ts[-1])
-        if "`min_step`" not in message:  # torchdiffeq hands min_step to scipy methods that ignore it
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if len(ys[0] if isinstance(ys, tuple) else ys) != len(ts):
-        raise counted.failure(Status.STOPPED_EARLY, ts[-1])
     if not all_finite(final):
         raise counted.failure(Status.NON_FINITE, ts[-1])
     return Solution(ys, counted.stats)
-
-
-TolerantSolver = TypeVar("TolerantSolver", Adaptive, ImplicitAdams, Scipy)
-
-
-def _replace_tolerances(solver: TolerantSolver, rtol: float | None, atol: float | None) -> TolerantSolver:
-    return replace(solver, rtol=solver.rtol if rtol is None else rtol, atol=solver.atol if atol is None else atol)
-
-
-def _require(holds: bool, rule: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, got {got}")
-
-
-def _require_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(value in allowed, f"{key} must be one of {', '.join(allowed)}", value)
-
-
-def _require_positive(solver: object, *keys: str) -> None:
-    for key in keys:
-        value = vars(solver)[key]
-        _require(value is None or value > 0, f"{key} must be positive", value)
-
-
-def _require_grid(solver: Fixed | ExplicitAdams | ImplicitAdams) -> None:
-    if (solver.num_steps is None) == (solver.step_size is None):
-        raise ValueError(
-            f"num_steps and step_size exclude each other, got num_steps={solver.num_steps} "
-            f"step_size={solver.step_size}: set one of them to null"
-        )
-    _require_positive(solver, "num_steps", "step_size", "max_nfe")

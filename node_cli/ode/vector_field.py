@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -15,6 +16,7 @@ class CountedVectorField(Generic[State]):
     """`f(t, y) -> dy/dt` for one solve. The solve counts evaluations and steps, so no model has to.
 
     The result is cast to the dtype of `y`: under autocast `f` computes in lower precision, the state does not.
+    `step_start` is the time at which the last step began.
 
     Raises:
         SolveError: at evaluation `max_nfe + 1` or step `max_steps + 1`; at a step that starts from a non-finite state
@@ -25,7 +27,7 @@ class CountedVectorField(Generic[State]):
         self._f: Callable[[Tensor, Any], Any] = f
         self._max_nfe = max_nfe
         self._max_steps = max_steps
-        self._last_dy: tuple[Tensor, ...] = ()
+        self.step_start = torch.tensor(math.nan)
         self.stats = SolveStats()
 
     def __call__(self, t: Tensor, y: State) -> State:
@@ -33,10 +35,7 @@ class CountedVectorField(Generic[State]):
             raise self.failure(Status.TOO_MANY_EVALUATIONS, t)
         self.stats.nfe += 1
         dy: State = self._f(t, y)
-        if not isinstance(y, tuple):
-            dy = dy.to(y.dtype)
-        self._last_dy = dy if isinstance(dy, tuple) else (dy.detach(),)
-        return dy
+        return dy if isinstance(y, tuple) else dy.to(y.dtype)
 
     def failure(self, status: Status, t: Tensor, detail: str = "") -> SolveError:
         """The error to raise for a solve that failed at `t`."""
@@ -44,10 +43,11 @@ class CountedVectorField(Generic[State]):
 
     def start_step(self, t: Tensor, y: State, step: Tensor) -> None:
         """Refuses a step that cannot succeed, with the true reason, before the solver takes it."""
-        if not all_finite(y):
+        self.step_start = t
+        if step == 0 or not all_finite(y):  # no step size follows from an error that is not a number
             raise self.failure(Status.NON_FINITE, t)
-        if t + step == t:
-            raise self.failure(Status.STEP_UNDERFLOW if all_finite(self._last_dy) else Status.NON_FINITE, t)
+        if abs(t) + step == abs(t):
+            raise self.failure(Status.STEP_UNDERFLOW, t)
         if self.stats.num_accepted + self.stats.num_rejected == self._max_steps:
             raise self.failure(Status.TOO_MANY_STEPS, t)
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from node_cli.ode.base import Solver
 from node_cli.ode.solution import Solution
-from node_cli.ode.solvers import Solver
 
 
 class Gradient(Protocol):

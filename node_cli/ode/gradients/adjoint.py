@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from node_cli.ode.base import Norm, Solver
 from node_cli.ode.solution import Solution, SolveStats
-from node_cli.ode.solvers import Norm, Solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,19 @@ class Adjoint:
             raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm}")
 
     def check(self, solver: Solver) -> None:
-        """Raises ValueError for settings that a solver of fixed step size would ignore."""
+        """Raises ValueError for settings that the solver would ignore or cannot take."""
         set_keys = [key for key in ("rtol", "atol") if vars(self)[key] is not None]
-        set_keys += ["norm"] if self.norm != "full" else []
-        if set_keys and not solver.adaptive:
+        if set_keys and not solver.has_tolerances:
             raise ValueError(
-                f"{set_keys[0]} has no effect on a solver of fixed step size: leave it out, or take solver=dopri5"
+                f"gradient.{set_keys[0]} has no effect on a solver of fixed step size: "
+                "set it to null, or take solver=dopri5"
             )
+        if self.norm != "full" and not solver.has_norm:
+            raise ValueError(
+                f"gradient.norm={self.norm} has no effect on this solver, which has an error norm of its own or none: "
+                "take gradient.norm=full, or solver=dopri5"
+            )
+        solver.with_tolerances(self.rtol, self.atol)
 
     def solve(self, solver: Solver, vector_field: nn.Module, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
         """See `Gradient.solve`."""
@@ -75,15 +81,16 @@ class _Job:
 class _AdjointSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, y0: Tensor, ts: Tensor, *parameters: Tensor) -> Tensor:
-        solution = job.solver.integrate(job.vector_field, y0, ts)
-        vars(job.stats).update(vars(solution.stats))
         ctx.job = job
         ctx.autocast = {
             "device_type": y0.device.type,
             "dtype": torch.get_autocast_dtype(y0.device.type),
             "enabled": torch.is_autocast_enabled(y0.device.type),
-            "cache_enabled": False,  # a weight cast without a graph must not be met again with one
+            "cache_enabled": False,  # a weight that was cast without a graph must not be met again where there is one
         }
+        with torch.autocast(**ctx.autocast):
+            solution = job.solver.integrate(job.vector_field, y0, ts)
+        vars(job.stats).update(vars(solution.stats))
         ctx.save_for_backward(ts, solution.ys, *parameters)
         return solution.ys
 
@@ -95,21 +102,27 @@ class _AdjointSolve(torch.autograd.Function):
         augmented = _augmented_vector_field(job.vector_field, tuple(parameters))
         grads = tuple(torch.zeros_like(p) for p in parameters)
         grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[2] else None
+        adjoint = torch.zeros_like(ys[0])
         with torch.autocast(**ctx.autocast):
-            adjoint = grad_ys[-1]
             for i in range(len(ts) - 1, 0, -1):
                 if grad_ts is not None:
-                    grad_ts[i] = (grad_ys[i] * job.vector_field(ts[i].to(ys.dtype), ys[i])).sum()
+                    grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
+                state = (ys[i], adjoint + grad_ys[i], *grads)
                 interval = torch.stack([ts[i], ts[i - 1]])
-                solution = job.backward_solver.integrate(augmented, (ys[i], adjoint, *grads), interval, job.norm)
+                solution = job.backward_solver.integrate(augmented, state, interval, job.norm)
                 _add_stats(job.backward_stats, solution.stats)
                 _, adjoint, *rest = (y[-1] for y in solution.ys)
                 grads = tuple(rest)
-                if i > 1:
-                    adjoint = adjoint + grad_ys[i - 1]
             if grad_ts is not None:
-                grad_ts[0] = -(adjoint * job.vector_field(ts[0].to(ys.dtype), ys[0])).sum()
+                grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
         return None, adjoint + grad_ys[0], grad_ts, *grads
+
+
+def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """A f(t, y), one counted evaluation."""
+    job.backward_stats.nfe += 1
+    product: Tensor = a * job.vector_field(t.to(y.dtype), y)
+    return product.sum()
 
 
 def _augmented_vector_field(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from node_cli.ode.base import Solver
 from node_cli.ode.solution import Solution
-from node_cli.ode.solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Direct:
         """Raises ValueError for a solver that autograd cannot look through."""
         if not solver.differentiable:
             raise ValueError(
-                f"direct cannot look through solver={type(solver).__name__.lower()}, which runs outside autograd: "
-                "use gradient=adjoint"
+                f"gradient=direct cannot look through solver={type(solver).__name__.lower()}, "
+                "which runs outside autograd: use gradient=adjoint"
             )
 
     def solve(self, solver: Solver, vector_field: nn.Module, y0: Tensor, ts: Tensor) -> Solution[Tensor]:

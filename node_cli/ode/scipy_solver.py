@@ -1,0 +1,100 @@
+"""The solvers of scipy, which have methods for stiff problems."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.checks import require, require_choice, require_positive
+from node_cli.ode.solution import Solution, State, Status
+from node_cli.ode.vector_field import CountedVectorField
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+SCIPY_METHODS = ("LSODA", "RK45", "RK23", "DOP853", "Radau", "BDF")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scipy(Solver):
+    """`scipy.integrate.solve_ivp` on the processor: slow, without autograd, but with methods for stiff problems."""
+
+    method: str
+    rtol: float
+    atol: float
+    min_step: float
+    max_step: float | None
+    max_nfe: int | None
+    differentiable: ClassVar[bool] = False
+    has_tolerances: ClassVar[bool] = True
+    has_norm: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require_choice("method", self.method, SCIPY_METHODS)
+        require_positive(rtol=self.rtol, atol=self.atol, max_step=self.max_step, max_nfe=self.max_nfe)
+        require(self.rtol >= 1e-13, "rtol must be at least 1e-13 for scipy", self.rtol)
+        require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
+        require(self.min_step == 0 or self.method == "LSODA", "min_step must be 0: only LSODA takes it", self.min_step)
+
+    def integrate(
+        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
+    ) -> Solution[State]:
+        """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them."""
+        counted = CountedVectorField(vector_field, self.max_nfe)
+
+        def numpy_field(t: float, y: Array) -> Array:
+            time = ts.new_tensor(t)
+            dy = _flatten(counted(time.to(_parts(y0)[0].dtype), _unflatten(y, y0)))
+            if not np.isfinite(dy).all():  # scipy's methods would shrink the step for ever, or fail in their algebra
+                raise counted.failure(Status.NON_FINITE, time)
+            return dy
+
+        options: dict[str, float] = {"max_step": math.inf if self.max_step is None else self.max_step}
+        if self.method == "LSODA":
+            options["min_step"] = self.min_step
+        times = ts.detach().cpu().numpy()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="scipy")  # what it warns of, it also returns as a failure
+            result = solve_ivp(
+                numpy_field,
+                (times[0], times[-1]),
+                _flatten(y0),
+                self.method,
+                dense_output=True,
+                rtol=self.rtol,
+                atol=self.atol,
+                **options,
+            )
+        if not result.success:
+            raise counted.failure(Status.STOPPED_EARLY, ts.new_tensor(result.t[-1]), f"{result.message.rstrip('.')}; ")
+        counted.stats.step_sizes = np.abs(np.diff(result.t)).tolist()
+        counted.stats.num_accepted = len(counted.stats.step_sizes)
+        return Solution(_unflatten(result.sol(times).T, y0), counted.stats)
+
+
+def _parts(y: State) -> tuple[Tensor, ...]:
+    return y if isinstance(y, tuple) else (y,)
+
+
+def _flatten(y: State) -> Array:
+    flat = torch.cat([part.detach().reshape(-1) for part in _parts(y)])
+    array: Array = flat.cpu().double().numpy()
+    return array
+
+
+def _unflatten(flat: Array, like: State) -> State:
+    """`flat` `(..., n)` as tensors with the shapes, dtypes and devices of `like`, after the leading dimensions."""
+    sizes = [part.numel() for part in _parts(like)]
+    pieces = torch.tensor(flat).split(sizes, dim=-1)
+    parts = tuple(
+        piece.reshape(*flat.shape[:-1], *part.shape).to(part) for piece, part in zip(pieces, _parts(like), strict=True)
+    )
+    state: State = parts if isinstance(like, tuple) else parts[0]
+    return state
