@@ -69,14 +69,13 @@ def _train(
     folder.write_config(config, overrides)
     _announce(config, folder, trainer, checkpoint)
     logger = build_loggers(config, folder.path, resume_step)
-    _log_start(config, logger, trainer, is_new=checkpoint is None)
     try:
+        _log_start(config, logger, trainer, is_new=checkpoint is None)
         evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep))
-    except TrainingError:
-        logger.flush()  # close would record a success
-        raise
-    summary = summarize(config, trainer, evaluation, started)
-    logger.close()
+        summary = summarize(config, trainer, evaluation, started)
+        logger.finish()
+    finally:
+        logger.close()
     write_curves(trainer.state.history, folder.curves, str(folder.path))
     folder.write_summary(summary)
     for line in final_table(summary, folder.path):

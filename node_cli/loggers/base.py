@@ -44,8 +44,12 @@ class Logger(ABC):
         """Hand everything recorded so far to the disk; called before a checkpoint is written."""
 
     @abstractmethod
+    def finish(self) -> None:
+        """Record that the run came to its end; a run that failed or was stopped never says so."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Flush and stop; the run is over."""
+        """Flush and let go of the files."""
 
 
 class Loggers(Logger):
@@ -77,6 +81,10 @@ class Loggers(Logger):
     def flush(self) -> None:
         for logger in self.loggers:
             logger.flush()
+
+    def finish(self) -> None:
+        for logger in self.loggers:
+            logger.finish()
 
     def close(self) -> None:
         for logger in self.loggers:

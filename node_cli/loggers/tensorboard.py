@@ -100,9 +100,11 @@ class TensorBoardLogger(Logger):
     def flush(self) -> None:
         self._writer.flush()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         if self._session_end is not None:
             self._add_at_start(self._session_end)
+
+    def close(self) -> None:
         self._writer.close()
 
     def _add_at_start(self, summary: Any) -> None:

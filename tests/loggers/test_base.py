@@ -28,6 +28,9 @@ class Recorder(Logger):
     def flush(self):
         self.calls.append(("flush",))
 
+    def finish(self):
+        self.calls.append(("finish",))
+
     def close(self):
         self.calls.append(("close",))
 
@@ -39,6 +42,7 @@ CALLS = [
     ("log_text", "config", "seed: 0"),
     ("log_hparams", {"seed": 0}, ["val/accuracy"]),
     ("flush",),
+    ("finish",),
     ("close",),
 ]
 

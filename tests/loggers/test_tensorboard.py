@@ -47,6 +47,7 @@ def write_whole_run(folder):
     logger.log_histogram(4, "gone", torch.full((3,), math.nan))
     logger.log_image(3, "wrong predictions", PICTURE)
     logger.log_scalars(3, {"test/accuracy": 0.75, "not finite": math.nan})
+    logger.finish()
     logger.close()
 
 
@@ -61,6 +62,7 @@ def write_killed_and_resumed_run(folder):
     logger = start(folder, 10)
     log(logger, range(11, 26))
     logger.log_image(25, "wrong predictions", PICTURE)
+    logger.finish()
     logger.close()
 
 
@@ -69,6 +71,13 @@ def write_run_killed_before_its_first_checkpoint(folder):
     log(logger, range(5), value=-1.0)
     logger.flush()
     leave_as_killed(folder)
+    logger = start(folder)
+    log(logger, range(3))
+    logger.finish()
+    logger.close()
+
+
+def write_failed_run(folder):
     logger = start(folder)
     log(logger, range(3))
     logger.close()
@@ -87,6 +96,7 @@ RUNS = {
     "whole": write_whole_run,
     "killed": write_killed_and_resumed_run,
     "restarted": write_run_killed_before_its_first_checkpoint,
+    "failed": write_failed_run,
 }
 
 
@@ -281,7 +291,7 @@ def test_hparams_stand_beside_the_final_metrics_of_the_same_run(server):
     columns = [{"metric": {"tag": tag, "group": ""}} for tag in ("val/accuracy", "test/accuracy")]
     question = {"allowedStatuses": ["STATUS_SUCCESS"], "colParams": columns, "startIndex": 0, "sliceSize": 100}
     answer = server.post("plugin/hparams/session_groups", question)
-    assert sorted(group["name"] for group in answer["sessionGroups"]) == sorted(RUNS)
+    assert sorted(group["name"] for group in answer["sessionGroups"]) == sorted(set(RUNS) - {"failed"})
     [group] = [group for group in answer["sessionGroups"] if group["name"] == "whole"]
     assert group["hparams"] == {
         "seed": 3.0,

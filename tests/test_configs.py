@@ -1,0 +1,122 @@
+"""Every YAML file under configs/ composes, builds and takes one training step."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+
+from node_cli.build import build_problem, build_trainer
+from node_cli.config import config_dir, resolved
+from node_cli.datasets import cifar10, fashion_mnist, mnist
+from node_cli.datasets.download import RemoteFile
+from node_cli.datasets.idx import IdxFiles
+
+CONFIGS = Path(config_dir())
+CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
+SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
+
+
+def write_idx_files(folder: Path) -> IdxFiles:
+    """Forty images of ten classes in each of the two splits, in MNIST's own format."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    contents = {}
+    for split in ("train", "t10k"):
+        images = random.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+        labels = np.arange(40, dtype=np.uint8) % 10
+        contents[f"{split}-images-idx3-ubyte.gz"] = struct.pack(">4I", 2051, 40, 28, 28) + images.tobytes()
+        contents[f"{split}-labels-idx1-ubyte.gz"] = struct.pack(">2I", 2049, 40) + labels.tobytes()
+    files = []
+    for name, content in contents.items():
+        packed = gzip.compress(content)
+        (folder / name).write_bytes(packed)
+        files.append(RemoteFile(name, hashlib.sha256(packed).hexdigest()))
+    return IdxFiles(*files)
+
+
+def write_cifar_archive(folder: Path) -> RemoteFile:
+    """Four images of each class in each of the six members, in CIFAR-10's own format."""
+    folder.mkdir(parents=True)
+    path = folder / "cifar-10-binary.tar.gz"
+    random = np.random.default_rng(0)
+    with tarfile.open(path, "w:gz") as archive:
+        for name in (*cifar10.TRAIN_MEMBERS, cifar10.TEST_MEMBER):
+            records = random.integers(0, 256, (40, 3073), dtype=np.uint8)
+            records[:, 0] = np.arange(40) % 10
+            member = tarfile.TarInfo(name)
+            member.size = records.nbytes
+            archive.addfile(member, io.BytesIO(records.tobytes()))
+    return RemoteFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.fixture
+def files_of_the_true_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(mnist, "FILES", write_idx_files(tmp_path / "mnist"))
+    monkeypatch.setattr(fashion_mnist, "FILES", write_idx_files(tmp_path / "fashion_mnist"))
+    monkeypatch.setattr(cifar10, "ARCHIVE", write_cifar_archive(tmp_path / "cifar10"))
+    np.savez(
+        tmp_path / "mine.npz",
+        inputs=np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32),
+        targets=np.arange(60) % 3,
+    )
+    return [f"data_dir={tmp_path}", f"path={tmp_path / 'mine.npz'}"]
+
+
+def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
+    """The choice, and what it cannot do without."""
+    overrides = [f"{group}={choice}", *SMALL]
+    data_dir, path = places
+    if choice in ("mnist", "fashion_mnist", "cifar10", "paper_mnist"):
+        overrides += [f"dataset.{data_dir}", "dataset.val_fraction=0.5"]
+    if choice == "npz":
+        overrides += [f"dataset.{path}"]
+    if choice in ("moons", "spheres", "spirals"):
+        overrides += ["model=odenet_mlp"]
+    if choice == "odenet_mlp":
+        overrides += ["dataset=moons"]
+    if choice == "scipy":
+        overrides += ["gradient=adjoint"]
+    return overrides
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(choice) for choice in CHOICES])
+def test_composes_builds_and_takes_one_step(group: str, choice: str, files_of_the_true_format: list[str]):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = resolved(compose("train", overrides_for(group, choice, files_of_the_true_format)))
+    trainer = build_trainer(config, build_problem(config))
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    batch = next(trainer.dataset.train_batches(4, seed=0, epoch=0))
+    figures = trainer._train_step(batch)
+    assert np.isfinite(figures["train/loss"])
+    moved = [not torch.equal(was, now) for was, now in zip(before, trainer.model.parameters(), strict=True)]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_key_carries_a_comment(path: Path):
+    """`a: 1  # why`; what is nested in a list, or belongs to Hydra, needs none."""
+    lines = path.read_text(encoding="utf-8").split("\nhydra:")[0].splitlines()
+    values = [line for line in lines if ":" in line and not line.lstrip().startswith(("#", "-", "_", "defaults"))]
+    leaves = [line for line in values if line.split("#")[0].split(":", 1)[1].strip()]
+    if path.parent.name != "experiment":
+        assert [line for line in leaves if "#" not in line] == []
+
+
+def test_no_python_below_configs():
+    assert list(CONFIGS.rglob("*.py")) == []
+
+
+def test_yaml_lists_every_group_of_the_command():
+    defaults = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    named = {name for entry in defaults if isinstance(entry, dict) for name in entry if "override" not in name}
+    assert named == {path.name for path in CONFIGS.iterdir() if path.is_dir()}
