@@ -1,19 +1,23 @@
 """Checkpoints: written whole or not at all, verified before they are trusted.
 
-Plain containers only, so that they load with `weights_only=True`: nothing in a file is ever run.
+Plain containers only, so that they load with `weights_only=True`: nothing in a file is ever run. A file is what
+`torch.save` writes, a zip archive, with the SHA-256 of all before it as the archive's comment. The archive's own
+checksums leave its directory out, where a flipped bit can make `torch.load` return memory that was never written.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 FORMAT = 1
+DIGEST_LENGTH = 64
 
 
 class CheckpointError(ValueError):
@@ -30,29 +34,29 @@ class Checkpoints:
         for stale in folder.glob(".*.tmp"):
             stale.unlink()
 
-    @property
-    def best(self) -> Path:
-        """The checkpoint of the best validation."""
-        return self.folder / "best.pt"
-
     def save(self, payload: dict[str, Any], step: int, *, is_best: bool) -> None:
-        """Writes `payload` under its step and as `last.pt`, and as `best.pt` if it is; then forgets the oldest."""
+        """Writes `payload` under its step and as `last.pt`, and as `best.pt` if it is; then forgets the oldest.
+
+        Later ones are forgotten too: they are there if a run was continued from before its end.
+        """
         path = self.folder / f"step-{step:08d}.pt"
         write_checkpoint(path, payload)
-        for name in ["last.pt", "best.pt"] if is_best else ["last.pt"]:
+        for name in ["best.pt", "last.pt"] if is_best else ["last.pt"]:  # killed in between, the epoch is made again
             _link(path, self.folder / name)
-        for old in sorted(self.folder.glob("step-*.pt"))[: -self._keep]:
-            old.unlink()
+        paths = sorted(self.folder.glob("step-*.pt"))
+        newest = [other for other in paths if other <= path][-self._keep :]
+        for other in set(paths) - set(newest):
+            other.unlink()
 
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     """Writes to a temporary file, syncs, verifies, renames: whatever happens, `path` is whole or untouched."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        torch.save({"format": FORMAT, **payload}, file)
+        file.write(_to_bytes({"format": FORMAT, **payload}))
         file.flush()
         os.fsync(file.fileno())
-    verify_checkpoint(temporary)
+    _verified_bytes(temporary)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -63,34 +67,38 @@ def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
     Raises:
         CheckpointError: the file is missing, damaged, or of a format that this version does not know.
     """
-    verify_checkpoint(path)
-    payload = torch.load(path, map_location=map_location, weights_only=True)
-    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this version of node-cli (format {FORMAT})")
+    archive = io.BytesIO(_verified_bytes(path))
+    payload: dict[str, Any] = torch.load(archive, map_location=map_location, weights_only=True)
+    if payload["format"] != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {payload['format']}, this version reads format {FORMAT}")
     return payload
 
 
-def verify_checkpoint(path: Path) -> None:
-    """Reads the whole file against its checksums.
+def _to_bytes(payload: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    archive = buffer.getvalue()
+    assert archive.endswith(b"\0\0")  # the length of the comment, which is the last field before it
+    archive = archive[:-2] + DIGEST_LENGTH.to_bytes(2, "little")
+    return archive + _digest(archive)
 
-    Raises:
-        CheckpointError: the file is missing, cut short, or a byte of it has changed.
-    """
+
+def _verified_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({error}): take another one of its folder") from error
-    if damaged is not None:
-        raise CheckpointError(f"checkpoint {path} is damaged (in {damaged}): take another one of its folder")
+    content = path.read_bytes()
+    if content[-DIGEST_LENGTH:] != _digest(content[:-DIGEST_LENGTH]):
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of node-cli: take another one of its folder")
+    return content
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _link(source: Path, target: Path) -> None:
     """A second name for the same file where the file system can, a copy elsewhere; replaced in one step."""
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:
@@ -98,7 +106,6 @@ def _link(source: Path, target: Path) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
     temporary.replace(target)
-    temporary.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
     _sync_folder(target.parent)
 
 
