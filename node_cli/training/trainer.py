@@ -19,7 +19,7 @@ from node_cli.loggers.base import Logger
 from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
-from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.checkpoint import Checkpoints
 from node_cli.training.evaluation import autocast, evaluate
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
@@ -84,13 +84,18 @@ class Trainer:
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.monitor = SolveMonitor(self.model)
         self.state = TrainState()
+        self.best_weights: dict[str, Tensor] = {}
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step has been made, or the validation has not improved for `patience` epochs."""
+        """Whether the last epoch is closed, or the validation has not improved for `patience` epochs."""
         waited = self.state.epoch - self.state.best_epoch
-        patience_over = self.patience is not None and self.state.batch == 0 and waited >= self.patience
-        return self.state.step >= self.total_steps or patience_over
+        patience_over = self.patience is not None and waited >= self.patience
+        return self.state.batch == 0 and (self.state.step >= self.total_steps or patience_over)
+
+    @property
+    def _epoch_is_over(self) -> bool:
+        return self.state.batch == self.steps_per_epoch or self.state.step >= self.total_steps
 
     def fit(self, logger: Logger, checkpoints: Checkpoints) -> Evaluation:
         """Trains to the end and judges the best weights on the test split, once.
@@ -102,13 +107,14 @@ class Trainer:
             while not self.is_done:
                 self._train_epoch(logger, checkpoints, progress)
                 self._finish_epoch(logger, checkpoints)
-        return self._test(logger, checkpoints)
+        return self._test(logger)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs, in plain containers."""
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "model": self.model.state_dict(),
+            "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
             "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
@@ -118,15 +124,17 @@ class Trainer:
     def load_state_dict(self, payload: Mapping[str, Any]) -> None:
         """Takes up a run where `state_dict` was called; what differs around it is named in the log."""
         self.model.load_state_dict(payload["model"])
+        self.best_weights = dict(payload["best_weights"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.state = TrainState(**payload["state"])
-        torch.set_rng_state(payload["random"]["cpu"])
+        torch.set_rng_state(payload["random"]["cpu"].cpu())
         if payload["random"]["cuda"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(payload["random"]["cuda"])
+            torch.cuda.set_rng_state_all([state.cpu() for state in payload["random"]["cuda"]])
+        environment = self.environment()
         for key, was in payload["environment"].items():
-            now = self.environment()[key]
-            if now != was:
-                log.warning("%s was %s and is %s: figures may differ in the last digits from here on", key, was, now)
+            if environment[key] != was:
+                changed = f"{key} was {was} and is {environment[key]}"
+                log.warning("%s: figures may differ in the last digits from here on", changed)
 
     def environment(self) -> dict[str, str]:
         """What the last digits of a result depend on beside the config."""
@@ -137,6 +145,8 @@ class Trainer:
         """From wherever in the epoch the run is to its end, or to the last step of the run."""
         self.model.train()
         for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
+            if self._epoch_is_over:
+                break
             started = time.perf_counter()
             figures = self._train_step(batch)
             seconds = time.perf_counter() - started
@@ -149,10 +159,9 @@ class Trainer:
                 logger.log_scalars(self.state.step, {**figures, "memory/peak_mb": peak_memory_mb(self.device)})
             shown = {name: figures[tag] for name, tag in SHOWN_IN_BAR.items() if tag in figures}
             progress.update(len(batch.targets), **shown)
-            if self.save_every_steps and self.state.step % self.save_every_steps == 0:
+            save_is_due = self.save_every_steps and self.state.step % self.save_every_steps == 0
+            if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)
-            if self.state.step == self.total_steps:
-                break
 
     def _train_step(self, batch: Any) -> dict[str, float]:
         """One update; nothing is updated if the loss or the gradient is not finite."""
@@ -217,6 +226,7 @@ class Trainer:
         state.history.append({"epoch": state.epoch, "step": state.step, **means, **figures})
         if is_best:
             state.best, state.best_epoch = rank, state.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def _evaluate(self, split: str) -> tuple[Evaluation, dict[str, float]]:
         """The evaluation of one split, and its figures by their tags."""
@@ -228,13 +238,14 @@ class Trainer:
         figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
         return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
 
-    def _test(self, logger: Logger, checkpoints: Checkpoints) -> Evaluation:
-        self.model.load_state_dict(read_checkpoint(checkpoints.best, self.device)["model"])
+    def _test(self, logger: Logger) -> Evaluation:
+        self.model.load_state_dict(self.best_weights)
         evaluation, figures = self._evaluate("test")
-        logger.log_scalars(self.state.step, figures)
+        step = self.state.step + 1  # after the last checkpoint: a run killed here and resumed takes its records back
+        logger.log_scalars(step, figures)
         batches = self.dataset.batches("test", self.eval_batch_size)
         for name, picture in self.task.result_pictures(batches, evaluation).items():
-            logger.log_image(self.state.step, f"test/{name}", picture)
+            logger.log_image(step, f"test/{name}", picture)
         return evaluation
 
     def _log_histograms(self, logger: Logger) -> None:
