@@ -57,6 +57,7 @@ def test_a_terminal_shows_a_progress_bar(server, tmp_path):
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # rows, columns
     process = start_fetching(tmp_path, server.address("a"), stderr=terminal)
     assert process.wait(20) == 0
+    os.write(terminal, b"end")  # so that there is something to read
     shown = os.read(screen, 10_000)
     os.close(terminal)
     os.close(screen)
