@@ -1,0 +1,74 @@
+"""One evaluation of a trained run: rebuild it from its folder, judge it, print the comparison."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from node_cli.analysis.solver_comparison import SolverComparison, comparison_table
+from node_cli.build import Problem, build_problem, build_solver, uses_solver
+from node_cli.cli.errors import RunFailedError
+from node_cli.config import ConfigError, untrusted_targets
+from node_cli.ode.solution import SolveError
+from node_cli.training.checkpoint import CheckpointError, read_checkpoint
+from node_cli.training.run_folder import RunFolder
+
+
+def run_evaluation(config: dict[str, Any]) -> None:
+    """Prints accuracy, NFE, agreement and reconstruction error under the run's solver and under `config["solver"]`.
+
+    Raises:
+        ConfigError: there is no such run, its checkpoint is damaged, or it has nothing to solve.
+        RunFailedError: a solve failed.
+    """
+    folder = RunFolder.of(config["run"])
+    trained = folder.read_config()
+    problems = untrusted_targets(trained, config["packages"])
+    if problems:
+        raise ConfigError("\n".join(problems))
+    trained |= {key: config[key] for key in ("device", "num_threads", "packages")}
+    other = build_solver(config) if "solver" in config else None
+    problem = build_problem(trained)
+    if other is not None and not uses_solver(problem.model):
+        raise ConfigError(
+            f"solver: {type(problem.model).__name__} of {folder.path} has no ODE block to solve: leave it out"
+        )
+    _load_weights(problem, _checkpoint(config, folder))
+    comparison = SolverComparison(
+        problem.model,
+        problem.task,
+        problem.dataset,
+        config["split"],
+        trained["trainer"]["eval_batch_size"],
+        trained["precision"],
+    )
+    try:
+        comparison.judge("its own: " + _name(trained["solver"]) if uses_solver(problem.model) else "none")
+        if other is not None:
+            comparison.judge(_name(config["solver"]), other)
+    except SolveError as error:
+        raise RunFailedError(str(error)) from error
+    lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.judgements)]
+    if other is not None:
+        lines += ["", comparison.verdict()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _checkpoint(config: dict[str, Any], folder: RunFolder) -> Path:
+    path = Path(config["run"])
+    return path if path.suffix == ".pt" else folder.checkpoints / f"{config['checkpoint']}.pt"
+
+
+def _load_weights(problem: Problem, checkpoint: Path) -> None:
+    try:
+        problem.model.load_state_dict(read_checkpoint(checkpoint)["model"])
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _name(solver: dict[str, Any]) -> str:
+    """What tells one solver from another: its method, and its tolerances or steps."""
+    name = solver.get("method", solver["_target_"].rpartition(".")[2])
+    settings = {key: solver.get(key) for key in ("rtol", "atol", "num_steps", "step_size")}
+    return " ".join([name, *(f"{key}={value:g}" for key, value in settings.items() if value is not None)])

@@ -1,0 +1,236 @@
+"""What a user types, from --help to a sweep."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from node_cli import __version__
+
+QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu"]
+LIST_MODULES = """
+import sys
+from node_cli.cli.{command} import main
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+else:
+    status = 0
+sys.stdout.flush()
+sys.stderr.write(f"status={{status}} modules={{','.join(sorted(sys.modules))}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "status"),
+    [
+        ("train", ["--help"], 0),
+        ("train", ["--version"], 0),
+        ("train", ["--cfg", "job", "--resolve"], 0),
+        ("train", ["model.widht=3"], 2),
+        ("train", ["trainer.epochs=ten"], 2),
+        ("train", ["solver=rk5"], 2),
+        ("train", ["resume=nowhere"], 2),
+        ("train", ["--shell-completion", "query=bash"], 0),
+        ("eval", ["--help"], 0),
+        ("eval", ["run=nowhere", "split=none"], 2),
+    ],
+)
+def test_answers_without_torch(tmp_path: Path, command: str, words: list[str], status: int):
+    answer = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES.format(command=command), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "COMP_LINE": "node-train mod"},
+    )
+    report = answer.stderr[answer.stderr.index("status=") :]
+    assert report.startswith(f"status={status} ")
+    modules = set(report.partition("modules=")[2].split(","))
+    assert modules.isdisjoint({"torch", "torchdiffeq", "numpy", "sklearn", "matplotlib", "tensorboard"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_explains_groups_and_shows_the_commands(typed):
+    text = typed("node-train", "--help").out
+    for group in ("dataset", "model", "task", "solver", "gradient", "optimizer", "scheduler", "trainer", "logger"):
+        assert f"\n{group}: " in text
+    for words in (
+        "node-train model=resnet",
+        "node-train dataset=mnist solver=dopri5 solver.rtol=1e-4 gradient=adjoint gradient.rtol=1e-3",
+        "node-train experiment=paper_mnist",
+        "node-train -m gradient=direct,adjoint seed=0,1,2",
+        "node-train run_dir=outputs/mine resume=auto",
+        "node-eval run=outputs/2026-11-21/10-00-00-123456 solver=dopri5 solver.rtol=1e-6",
+        "tensorboard --logdir outputs",
+        'eval "$(node-train -sc install=bash)"',
+    ):
+        assert words in text
+
+
+def test_version_is_ours(typed):
+    assert typed("node-train", "--version").out == f"node-train {__version__}\n"
+    assert typed("node-eval", "--version").out == f"node-eval {__version__}\n"
+
+
+def test_cfg_job_resolve_prints_the_config_and_runs_nothing(typed, tmp_path: Path):
+    config = yaml.safe_load(typed("node-train", "model=resnet", "--cfg", "job", "--resolve").out)
+    assert config["model"]["num_blocks"] == 6
+    assert "${" not in config["run_dir"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tab_completion_offers_choices_and_keys(tmp_path: Path):
+    def complete(line: str) -> list[str]:
+        answer = subprocess.run(
+            [sys.executable, "-m", "node_cli.cli.train", "--shell-completion", "query=bash"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PATH": "/usr/bin:/bin", "COMP_LINE": line},
+        )
+        return answer.stdout.split()
+
+    assert "model=resnet" in complete("node-train model=res")
+    assert "solver.rtol=" in complete("node-train solver.rt")
+
+
+def test_a_run_leaves_all_that_the_readme_names(typed, tmp_path: Path):
+    result = typed("node-train", *QUICK, "run_dir=mine")
+    assert result.status == 0
+    assert "test error" in result.out
+    assert "solver and gradient have no part in this run: Mlp has no ODE block" in result.out
+    folder = tmp_path / "mine"
+    names = {path.name for path in folder.iterdir()}
+    assert {".hydra", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"} <= names
+    assert len([name for name in names if name.startswith("events.out.tfevents")]) == 1
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt", "step-00000020.pt"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert summary["config"]["model"]["width"] == 8
+    assert summary["versions"]["node-cli"] == __version__
+    assert summary["metrics"]["test/error"] == pytest.approx(1 - summary["metrics"]["test/accuracy"])
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) == [*QUICK, "run_dir=mine"]
+    assert not any(character in path.name for path in folder.rglob("*") for character in "=, ")
+
+
+def test_a_run_that_fails_says_so_in_one_line_and_with_status_1(typed, tmp_path: Path):
+    result = typed(
+        "node-train", "model.width=4", "trainer.max_steps=1", "solver.max_nfe=3", "num_threads=1", "run_dir=mine"
+    )
+    assert result.status == 1
+    assert result.err.count("\n") == 1
+    assert result.err.startswith("node-train: step 1: the ODE solve failed at t = 0")
+    assert "solver.max_nfe" in result.err
+    assert "(run folder: mine)" in result.err
+    assert "solver.max_nfe" in (tmp_path / "mine" / "run.log").read_text()
+
+
+def test_a_sweep_runs_every_combination_in_its_own_folder(typed, tmp_path: Path):
+    result = typed("node-train", "-m", *QUICK, "seed=0,1", "optimizer=adam,sgd", "trainer.max_steps=2", "logger=jsonl")
+    assert result.status == 0
+    (sweep,) = (tmp_path / "outputs" / "sweeps").glob("*/*")
+    summaries = [json.loads((sweep / str(job) / "summary.json").read_text()) for job in range(4)]
+    cells = [(s["config"]["seed"], s["config"]["optimizer"]["_target_"]) for s in summaries]
+    assert cells == [(seed, f"torch.optim.{name}") for seed in (0, 1) for name in ("Adam", "SGD")]
+    losses = {s["metrics"]["test/loss"] for s in summaries}
+    assert len(losses) == 4
+
+
+def test_in_a_sweep_one_failure_does_not_stop_the_others(typed, tmp_path: Path):
+    result = typed(
+        "node-train",
+        "-m",
+        "model.width=4",
+        "trainer.max_steps=1",
+        "solver.max_nfe=3,100",
+        "num_threads=1",
+        "logger=none",
+    )
+    assert result.status == 1
+    assert result.err.startswith("node-train: step 1: the ODE solve failed")
+    (sweep,) = (tmp_path / "outputs" / "sweeps").glob("*/*")
+    assert [(sweep / str(job) / "summary.json").exists() for job in range(2)] == [False, True]
+
+
+OWN_MODEL = """
+from torch import nn
+
+class Linear(nn.Sequential):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, bias: bool) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, num_outputs, bias=bias))
+"""
+OWN_YAML = "_target_: mylab.nets.Linear\n_partial_: true\nbias: true  # add one\n"
+
+
+def test_a_part_of_ones_own_is_one_file_and_one_yaml(typed, tmp_path: Path):
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "nets.py").write_text(OWN_MODEL)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "linear.yaml").write_text(OWN_YAML)
+    words = ["node-train", "--config-dir", "mine", "model=linear", "trainer.epochs=1", "run_dir=run", "num_threads=1"]
+    refused = typed(*words)
+    assert "packages=[mylab]" in refused.err
+    assert not (tmp_path / "run").exists()
+    assert typed(*words, "packages=[mylab]", "model.bias=1").err.startswith(
+        "node-train: model.bias must be true or false"
+    )
+    assert typed(*words, "packages=[mylab]").status == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 650
+
+
+def test_node_eval_compares_solvers_side_by_side(typed, tmp_path: Path):
+    typed("node-train", "model.width=8", "trainer.epochs=1", "num_threads=1", "run_dir=mine", "logger=none")
+    summary = json.loads((tmp_path / "mine" / "summary.json").read_text())
+    result = typed("node-eval", "run=mine", "solver=dopri5", "solver.rtol=1e-6", "solver.atol=1e-6", "num_threads=1")
+    assert result.status == 0
+    header, own, other = (line.split("  ") for line in result.out.splitlines()[2:5])
+    assert [name.strip() for name in header if name.strip()] == [
+        "solver",
+        "loss",
+        "accuracy",
+        "error",
+        "NFE",
+        "reconstruction",
+        "agreement",
+    ]
+    assert own[0] == "its own: dopri5 rtol=0.001 atol=0.001"
+    assert f"{summary['metrics']['test/accuracy']:.4f}" in own
+    assert other[0].startswith("dopri5 rtol=1e-06")
+    assert "the network stands for the ODE" in result.out
+
+
+def test_node_eval_says_when_the_network_is_no_ode(typed):
+    """Two Euler steps and a large learning rate: what is learned are the steps."""
+    typed(
+        "node-train",
+        "model.width=8",
+        "solver=euler",
+        "solver.num_steps=1",
+        "model.t1=20",
+        "trainer.epochs=4",
+        "num_threads=1",
+        "run_dir=mine",
+        "logger=none",
+    )
+    result = typed("node-eval", "run=mine", "solver=rk4", "solver.num_steps=40", "num_threads=1")
+    assert "The network is no ODE any more: its result moves with a finer solver, from" in result.out
+    coarser = typed("node-eval", "run=mine", "solver=euler", "solver.num_steps=1", "num_threads=1")
+    assert "makes no more evaluations than" in coarser.out
+
+
+def test_node_eval_refuses_a_solver_where_nothing_is_solved(typed):
+    typed("node-train", *QUICK, "run_dir=mine", "logger=none")
+    result = typed("node-eval", "run=mine", "solver=rk4", "num_threads=1")
+    assert result.err == "node-eval: solver: Mlp of mine has no ODE block to solve: leave it out\n"
+    assert result.status == 2
+    assert typed("node-eval", "run=mine/checkpoints/last.pt", "num_threads=1").status == 0
