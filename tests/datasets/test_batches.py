@@ -71,6 +71,16 @@ def test_each_batch_is_augmented_differently():
     assert len(set(noise)) == 16
 
 
+def test_augmentation_does_not_draw_the_numbers_of_the_order_again():
+    drawn = []
+
+    def draw(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        drawn.append(torch.randperm(23, generator=generator).tolist())
+        return inputs
+
+    assert rows(numbered(draw), 23, 0, 0) != drawn
+
+
 def test_evaluation_batches_come_in_order_without_augmentation():
     batches = list(numbered(AddNoise()).batches("val", 10))
     assert [batch.inputs.flatten().tolist() for batch in batches] == [
