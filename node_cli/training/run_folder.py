@@ -64,7 +64,11 @@ class RunFolder:
         self._lock.release(force=True)
 
     def write_config(self, config: dict[str, Any], overrides: list[str]) -> None:
-        """Records what the run was asked for; the config last, since its presence says that a run is here."""
+        """Records what the run is asked for, and forgets the summary of what it was asked for before.
+
+        The config comes last: its presence says that a run is here.
+        """
+        self.summary.unlink(missing_ok=True)  # it would call a longer run finished
         self._config.parent.mkdir(exist_ok=True)
         write_whole(self._overrides, yaml.safe_dump(overrides, sort_keys=False))
         write_whole(self._config, yaml.safe_dump(config, sort_keys=False))

@@ -78,6 +78,14 @@ def test_config_and_overrides_come_back(tmp_path):
     assert sorted(os.listdir(tmp_path / ".hydra")) == ["config.yaml", "overrides.yaml"]
 
 
+def test_the_summary_goes_when_a_run_is_asked_for_more(tmp_path):
+    """Killed on its way, the longer run must not pass for finished."""
+    folder = RunFolder(tmp_path)
+    folder.write_summary({"status": "finished"})
+    folder.write_config({"trainer": {"epochs": 3}}, [])
+    assert not folder.summary.exists()
+
+
 def test_a_damaged_config_is_named(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_config({"seed": 0}, [])
