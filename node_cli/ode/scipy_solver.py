@@ -19,12 +19,17 @@ from node_cli.ode.vector_field import CountedVectorField
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-SCIPY_METHODS = ("LSODA", "RK45", "RK23", "DOP853", "Radau", "BDF")
+EXPLICIT_METHODS = ("RK45", "RK23", "DOP853")
+STIFF_METHODS = ("LSODA", "Radau", "BDF")  # these keep the Jacobian of the whole batch as one dense matrix
+MAX_STIFF_SIZE = 10_000  # 0.8 GB of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scipy(Solver):
-    """`scipy.integrate.solve_ivp` on the processor: slow, without autograd, but with methods for stiff problems."""
+    """`scipy.integrate.solve_ivp` on the processor: slow, without autograd, but with methods for stiff problems.
+
+    LSODA, Radau and BDF are for stiff problems of at most 10,000 numbers in all.
+    """
 
     method: str
     rtol: float
@@ -37,7 +42,7 @@ class Scipy(Solver):
     has_norm: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        require_choice("method", self.method, SCIPY_METHODS)
+        require_choice("method", self.method, EXPLICIT_METHODS + STIFF_METHODS)
         require_positive(rtol=self.rtol, atol=self.atol, max_step=self.max_step, max_nfe=self.max_nfe)
         require(self.rtol >= 1e-13, "rtol must be at least 1e-13 for scipy", self.rtol)
         require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
@@ -48,6 +53,9 @@ class Scipy(Solver):
     ) -> Solution[State]:
         """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them."""
         counted = CountedVectorField(vector_field, self.max_nfe)
+        flat0 = _flatten(y0)
+        if self.method in STIFF_METHODS and len(flat0) > MAX_STIFF_SIZE:
+            raise counted.failure(Status.TOO_LARGE, ts[0])
 
         def numpy_field(t: float, y: Array) -> Array:
             time = ts.new_tensor(t)
@@ -65,7 +73,7 @@ class Scipy(Solver):
             result = solve_ivp(
                 numpy_field,
                 (times[0], times[-1]),
-                _flatten(y0),
+                flat0,
                 self.method,
                 dense_output=True,
                 rtol=self.rtol,

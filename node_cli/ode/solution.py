@@ -17,7 +17,7 @@ class Status(Enum):
     STEP_UNDERFLOW = (
         "the step size underflowed: it no longer moves t. The problem is too stiff for this method at this tolerance: "
         "raise solver.rtol and solver.atol, lower the learning rate, or take a method for stiff problems "
-        "(solver=scipy solver.method=Radau)"
+        "(solver=scipy solver.method=Radau gradient=adjoint)"
     )
     NON_FINITE = (
         "the state is no longer finite. The vector field has grown too large: lower the learning rate, clip gradients "
@@ -33,6 +33,10 @@ class Status(Enum):
         "more iterations (solver.max_iters), or a looser solver.rtol"
     )
     STOPPED_EARLY = "the solver gave up before the end time. Raise solver.rtol and solver.atol, or take another method"
+    TOO_LARGE = (
+        "the state is too large for a method that keeps a matrix of its size squared. Take an explicit method "
+        "(solver.method=RK45), or a smaller batch or network"
+    )
 
 
 class SolveError(RuntimeError):

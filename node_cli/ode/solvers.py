@@ -32,8 +32,8 @@ class Adaptive(Solver):
     """Embedded Runge-Kutta pairs whose step size follows the estimated error.
 
     dopri5 (order 5, Dormand and Prince 1980), dopri8 (8, Hairer et al. 1993), bosh3 (3, Bogacki and Shampine 1989),
-    fehlberg2 (2, Fehlberg 1969), adaptive_heun (2). The last step ends at the end time; states at output times before
-    it are interpolated, with order 4 whatever the method: dopri8's long steps show it.
+    fehlberg2 (2, Fehlberg 1969), adaptive_heun (2). Every output time ends a step, but dopri5 interpolates (order 4)
+    at those before the last: the interpolation of the other methods is worse than their steps.
     """
 
     method: str
@@ -79,7 +79,7 @@ class Adaptive(Solver):
             "ifactor": self.ifactor,
             "dfactor": self.dfactor,
             "dtype": ts.dtype,
-            "step_t": ts[-1:],
+            "step_t": ts[-1:] if self.method == "dopri5" else ts[1:],
             **({} if norm is None else {"norm": norm}),
         }
         return _odeint(counted, callbacks, y0, ts, method=self.method, rtol=self.rtol, atol=self.atol, options=options)
@@ -136,7 +136,7 @@ class Fixed(OnGrid):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplicitAdams(OnGrid):
-    """Adams-Bashforth of variable order up to `max_order`; starts with rk4.
+    """Adams-Bashforth of variable order up to `max_order`; starts with rk4 and order 3, so the error is of order 4.
 
     The higher the order, the smaller the steps that are stable (order 4: step size times the largest eigenvalue below
     0.3; order 8: below 0.03). The coefficients are those of equal steps: a `step_size` that does not divide every
