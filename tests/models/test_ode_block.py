@@ -1,0 +1,112 @@
+import pytest
+import torch
+from parts import make_gradient, make_solver
+from problems import Growth, Wave, times
+from torch import nn
+
+from node_cli.models.ode_block import OdeBlock, ode_blocks
+
+Y0 = torch.tensor([[0.4, -0.2, 0.8]], dtype=torch.float64)
+
+
+def block(field=None, solver="dopri5", gradient="adjoint", t0=0.0, t1=1.0, learn_times=False, **solver_keys):
+    return OdeBlock(
+        field or Wave(),
+        make_solver(solver, **solver_keys),
+        make_gradient(gradient),
+        t0=t0,
+        t1=t1,
+        learn_times=learn_times,
+    )
+
+
+def test_maps_the_state_at_t0_to_the_state_at_t1():
+    module = block(Growth(0.5), t0=1.0, t1=3.0, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(module(Y0), Y0 * torch.e, rtol=1e-7, atol=0)
+
+
+def test_runs_back_to_where_it_came_from():
+    field, tight = Wave(), {"rtol": 1e-9, "atol": 1e-9}
+    there = block(field, t0=0.0, t1=1.0, **tight)
+    back = block(field, t0=1.0, t1=0.0, **tight)
+    torch.testing.assert_close(back(there(Y0)), Y0, rtol=1e-7, atol=1e-7)
+
+
+def test_stats_tell_what_the_last_call_cost():
+    field = Wave()
+    module = block(field)
+    assert (module.stats.nfe, module.backward_stats.nfe) == (0, 0)
+
+    y1 = module(Y0)
+    first = module.stats
+    assert first.nfe == field.calls
+    assert module.backward_stats.nfe == 0
+
+    y1.sum().backward()
+    assert module.backward_stats.nfe == field.calls - first.nfe > 0
+
+    module(Y0)
+    assert module.stats is not first
+    assert module.stats == first
+    assert module.backward_stats.nfe == 0
+
+
+def test_two_calls_before_backward_keep_their_own_backward_stats():
+    module = block()
+    first, stats_of_first = module(Y0), module.backward_stats
+    module(Y0)
+    first.sum().backward()
+    assert stats_of_first.nfe > 0
+    assert module.backward_stats.nfe == 0
+
+
+@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+def test_learned_times_have_their_gradient(gradient):
+    module = block(Growth(0.8), gradient=gradient, t0=0.5, t1=-1.0, learn_times=True, rtol=1e-9, atol=1e-9)
+    Growth.loss(module(times(0.5))).backward()
+    expected = module.vector_field.gradients(0.5, 0.5, -1.0)
+    assert module.ts.grad.tolist() == pytest.approx([expected["t0"], expected["t1"]], rel=1e-7)
+    assert "ts" in dict(module.named_parameters())
+
+
+def test_times_that_are_not_learned_are_neither_parameters_nor_in_the_checkpoint():
+    module = block()
+    assert "ts" not in dict(module.named_parameters())
+    assert "ts" not in module.state_dict()
+
+
+def test_solve_gives_all_asked_states():
+    solution = block(Growth(1.0), rtol=1e-8, atol=1e-8).solve(Y0, times(0, 0.5, 2))
+    assert solution.ys.shape == (3, 1, 3)
+    torch.testing.assert_close(solution.ys, Y0 * torch.exp(times(0, 0.5, 2))[:, None, None], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_state_of_half_precision_becomes_float32(dtype):
+    module = OdeBlock(
+        Wave(dtype=torch.float32), make_solver("rk4"), make_gradient("direct"), t0=0.0, t1=1.0, learn_times=False
+    )
+    assert module(torch.ones(2, 3, dtype=dtype)).dtype == torch.float32
+
+
+def test_ode_blocks_are_found_by_name():
+    model = nn.ModuleDict({"stem": nn.Linear(2, 2), "blocks": nn.Sequential(block(), block())})
+    assert list(ode_blocks(model)) == ["blocks.0", "blocks.1"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"t0": 1.0}, "t1 must differ from t0, got t0=1.0 t1=1.0"),
+        ({"t1": float("inf")}, "t0 and t1 must be finite, got t0=0.0 t1=inf"),
+        ({"t0": float("nan")}, "t0 and t1 must be finite, got t0=nan t1=1.0"),
+        (
+            {"solver": "scipy", "gradient": "direct"},
+            "gradient=direct cannot look through solver=scipy, which runs outside autograd: use gradient=adjoint",
+        ),
+    ],
+)
+def test_refuses_in_one_line(keys, message):
+    with pytest.raises(ValueError) as error:
+        block(**keys)
+    assert str(error.value) == message

@@ -1,0 +1,100 @@
+"""Holds the layers: imports point down only, siblings never import each other, torch and hydra stay in their places."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "node_cli").rglob("*.py"))
+}
+# What the files of each part may import of ours, besides their own part.
+BELOW = {
+    "ode": set(),
+    "tasks": {"ode"},
+    "models": {"ode"},
+    "datasets": {"ode"},
+    "loggers": {"ode"},
+    "training": {"config", "tasks", "models", "datasets", "loggers", "ode"},
+    "analysis": {"config", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "config": set(),
+    "build": {"config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "cli": {"build", "config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
+}
+
+
+def imported(path, source=None):
+    """Every absolute name that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(source or path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def our_module(name):
+    """The module of ours that a name is, or lies in; None for others."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def part(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+OURS = {module: {our_module(name) for name in imported(path)} - {None} for module, path in MODULES.items()}
+OTHERS = {module: {name.split(".")[0] for name in imported(path)} for module, path in MODULES.items()}
+
+
+def reached(module):
+    """Every module of ours that importing `module` may load, packages included."""
+    seen, waiting = set(), {module}
+    while waiting:
+        current = waiting.pop()
+        seen.add(current)
+        packages = {current.rsplit(".", n)[0] for n in range(current.count(".") + 1)}
+        waiting |= (OURS[current] | packages) - seen
+    return seen
+
+
+def test_every_part_has_its_layer():
+    assert {part(module) for module in MODULES} - {""} <= set(BELOW)
+    assert len(MODULES) > 50
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    allowed = BELOW[part(module)] | {part(module), ""} if part(module) else {""}
+    assert {name for name in OURS[module] if part(name) not in allowed} == set()
+
+
+def test_there_is_no_cycle():
+    TopologicalSorter(OURS).prepare()
+
+
+def test_hydra_is_imported_where_configs_are_composed_and_built_only():
+    users = {part(module) for module, names in OTHERS.items() if names & {"hydra", "omegaconf"}}
+    assert users <= {"cli", "build", "config"}
+    assert {part(module) for module, names in OTHERS.items() if "hydra" in names} <= {"cli", "build"}
+
+
+@pytest.mark.parametrize("module", ["node_cli.config", "node_cli.training.run_folder"])
+def test_what_runs_before_torch_is_needed_does_not_import_it(module):
+    heavy = {"torch", "torchdiffeq", "torchvision", "sklearn", "scipy", "matplotlib", "tensorboard"}
+    assert {name: OTHERS[name] & heavy for name in reached(module) if OTHERS[name] & heavy} == {}
+
+
+def test_torchdiffeq_is_called_in_one_place():
+    assert {module for module, names in OTHERS.items() if "torchdiffeq" in names} == {"node_cli.ode.solvers"}
+
+
+def test_the_reader_of_imports_sees_those_inside_functions():
+    source = "import a.b\ndef f():\n    from node_cli.ode import solvers\n"
+    assert imported(None, source) == {"a.b", "node_cli.ode.solvers"}
