@@ -119,6 +119,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert read_checkpoint(tmp_path / "a.pt")["state"] == PAYLOAD["state"]
 
 
+def test_a_file_is_replaced_and_never_written_over(tmp_path):
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, PAYLOAD)
+    content = path.read_bytes()
+    with path.open("rb") as old:
+        write_checkpoint(path, {"state": {}})
+        assert old.read() == content
+
+
 def test_last_best_and_the_newest_are_kept(tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder, keep=2)

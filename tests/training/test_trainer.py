@@ -298,6 +298,48 @@ def test_histograms_every_so_many_epochs(tmp_path):
     assert recorder.tags[:-2] == [*names, "solver/step_size"]
 
 
+def test_step_sizes_are_those_of_one_epoch(tmp_path):
+    counts = []
+
+    class Counts(Recorder):
+        def log_histogram(self, step, tag, values):
+            if tag == "solver/step_size":
+                counts.append(len(values))
+
+    trainer = build_trainer(point_net(rk4(3)), epochs=2, histograms_every_epochs=1)
+    trainer.fit(Counts(), Checkpoints(tmp_path, keep=2))
+    assert counts == [9, 9]  # three updates of three steps each
+
+
+def test_the_end_of_an_epoch_is_saved_once_with_its_validation(tmp_path):
+    """Saved before the validation too, a run killed in between would record that validation twice."""
+    saved = []
+
+    class Watched(Checkpoints):
+        def save(self, payload, step, *, is_best):
+            saved.append((step, payload["state"]["batch"], len(payload["state"]["history"])))
+            super().save(payload, step, is_best=is_best)
+
+    build_trainer(epochs=2, save_every_steps=1).fit(Recorder(), Watched(tmp_path, keep=2))
+    assert saved == [(1, 1, 0), (2, 2, 0), (3, 0, 1), (4, 1, 1), (5, 2, 1), (6, 0, 2)]
+
+
+def test_the_model_is_told_when_it_is_trained_and_when_judged(tmp_path):
+    modes = []
+
+    class Modes(Classification):
+        def loss(self, model, batch):
+            modes.append(model.training)
+            return super().loss(model, batch)
+
+        def evaluate(self, model, batches):
+            modes.append(model.training)
+            return super().evaluate(model, batches)
+
+    fit(build_trainer(task=Modes(("a", "b"), label_smoothing=0.0), epochs=2), tmp_path)
+    assert modes == [True, True, True, False] * 2 + [False]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
