@@ -324,6 +324,16 @@ def test_the_end_of_an_epoch_is_saved_once_with_its_validation(tmp_path):
     assert saved == [(1, 1, 0), (2, 2, 0), (3, 0, 1), (4, 1, 1), (5, 2, 1), (6, 0, 2)]
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_holds_for_training_and_evaluation(precision, dtype, tmp_path):
+    model = nn.Linear(2, 2)
+    dtypes = []
+    model.register_forward_hook(lambda _module, _args, output: dtypes.append(output.dtype))
+    trainer = build_trainer(model, precision=precision, epochs=1)
+    fit(trainer, tmp_path)
+    assert dtypes == [dtype] * 5  # three updates, validation, test
+
+
 def test_the_model_is_told_when_it_is_trained_and_when_judged(tmp_path):
     modes = []
 
