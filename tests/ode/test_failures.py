@@ -122,8 +122,20 @@ def test_overflow_of_the_state_in_float32(name):
     assert 0 < error.t <= 1
 
 
-def test_implicit_steps_that_do_not_converge():
-    error = failure("implicit_adams", lambda t, y: -1000 * y, ts=(0.0, 1.0), num_steps=10)
+@pytest.mark.parametrize(
+    ("name", "start"), [("euler", 0.75), ("explicit_adams", 0.75), ("midpoint", 0.8), ("rk4", 0.8)]
+)
+def test_the_last_step_is_looked_at_too(name, start):
+    error = failure(name, lambda t, y: y * torch.where(t > start, torch.nan, 1.0), ts=(0.0, 0.9), num_steps=9)
+    assert error.status is Status.NON_FINITE
+    assert error.t == 0.9
+
+
+@pytest.mark.parametrize("filters", ["error", "ignore"])
+def test_implicit_steps_that_do_not_converge(filters):
+    with warnings.catch_warnings():
+        warnings.simplefilter(filters)
+        error = failure("implicit_adams", lambda t, y: -1000 * y, ts=(0.0, 1.0), num_steps=10)
     assert error.status is Status.NOT_CONVERGED
     assert error.t == pytest.approx(0.2)
     assert "the fixed-point iteration of the implicit step did not converge. Take smaller steps" in str(error)
@@ -140,6 +152,15 @@ def test_scipy_that_stops_early_says_why(method, tuple_state):
         "evaluations: Required step size is less than spacing between numbers; the solver gave up before the end time. "
         "Raise solver.rtol and solver.atol, or take another method"
     ) in str(error)
+
+
+def test_overflow_inside_scipy_is_no_warning():
+    def steep(t, y):
+        return 0 * y + 1e200
+
+    ys = make_solver("scipy", method="RK45").integrate(steep, Y0, times(0, 1)).ys
+    torch.testing.assert_close(ys[-1], 1e200 * Y0)
+    assert failure("scipy", steep, method="DOP853").status is Status.STOPPED_EARLY
 
 
 def test_scipy_methods_with_a_matrix_refuse_a_large_state():

@@ -4,7 +4,7 @@ import math
 import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from parts import CONFIGS, make_solver, names
+from parts import CONFIGS, names
 
 EXCLUDE = (
     "num_steps and step_size exclude each other, got num_steps={} step_size={}: set one of them and the other to null"
@@ -42,8 +42,6 @@ REFUSED = [
     ("scipy", "rtol", -1.0, "rtol must be positive, got -1.0"),
     ("scipy", "rtol", 1e-14, "rtol must be at least 1e-13 for scipy, got 1e-14"),
     ("scipy", "atol", 0.0, "atol must be positive, got 0.0"),
-    ("scipy", "min_step", -0.1, "min_step must be 0 or more, got -0.1"),
-    ("scipy", "min_step", 0.1, "min_step must be 0: only LSODA takes it, got 0.1"),
     ("scipy", "max_step", 0.0, "max_step must be positive, got 0.0"),
     ("scipy", "max_nfe", 0, "max_nfe must be positive, got 0"),
 ]
@@ -67,10 +65,6 @@ def test_step_size_must_be_positive():
 
 def test_max_step_must_exceed_min_step():
     assert message("dopri5", min_step=0.2, max_step=0.1) == "max_step must exceed min_step, got 0.1"
-
-
-def test_lsoda_takes_a_shortest_step():
-    assert make_solver("scipy", method="LSODA", min_step=1e-6).min_step == 1e-6
 
 
 @pytest.mark.parametrize("name", names("solver"))
