@@ -36,8 +36,8 @@ def test_steps_run_backwards_from_the_first_time():
     assert solution.stats.step_sizes == pytest.approx([0.4, 0.4, 0.2])
 
 
-@pytest.mark.parametrize("end", [0.3, 1.0, 1.1, 2.1, 10.0])
-@pytest.mark.parametrize("step_size", [0.1, 0.05, 1 / 3 / 10])
+@pytest.mark.parametrize("end", [0.3, 2.1, 2.7, 10.0])
+@pytest.mark.parametrize("step_size", [0.1, 0.3, 1 / 3 / 10])
 def test_step_size_that_divides_the_interval_leaves_no_step_of_rounding_size(end, step_size):
     count = round(end / step_size)
     if abs(count * step_size - end) > 1e-9:
