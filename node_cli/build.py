@@ -98,8 +98,16 @@ def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
 
 
 def build_loggers(config: dict[str, Any], folder: Path, resume_step: int | None) -> Loggers:
-    """The loggers of the config, writing to `folder` from now on."""
-    return Loggers([_build(config["logger"], name)(folder, resume_step) for name in config["logger"]])
+    """The loggers of the config, writing to `folder` from now on.
+
+    Raises:
+        ConfigError: what a logger refuses, in its settings or in the records that it should continue.
+    """
+    factories = [_build(config["logger"], name) for name in config["logger"]]
+    try:
+        return Loggers([factory(folder, resume_step) for factory in factories])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def uses_solver(model: nn.Module) -> bool:

@@ -36,10 +36,10 @@ def run_training(config: dict[str, Any], overrides: list[str], folder: RunFolder
     """
     started = time.time()
     trainer = build_trainer(config, build_problem(config))
-    if checkpoint is not None:
-        _restore(trainer, checkpoint)
     folder.lock()
     with _log_to(folder.log):
+        if checkpoint is not None:
+            _restore(trainer, checkpoint)
         try:
             _train(config, overrides, folder, trainer, checkpoint, started)
         except TrainingError as error:
@@ -49,7 +49,7 @@ def run_training(config: dict[str, Any], overrides: list[str], folder: RunFolder
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
     try:
-        trainer.load_state_dict(read_checkpoint(checkpoint, trainer.device))
+        trainer.load_state_dict(read_checkpoint(checkpoint))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
 
@@ -66,10 +66,10 @@ def _train(
         log.info("%s is finished already; for more, set trainer.epochs or trainer.max_steps", folder.path)
         return
     resume_step = trainer.state.step if checkpoint is not None else None
-    folder.write_config(config, overrides)
-    _announce(config, folder, trainer, checkpoint)
     logger = build_loggers(config, folder.path, resume_step)
     try:
+        folder.write_config(config, overrides)
+        _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
         evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep))
         summary = summarize(config, trainer, evaluation, started)
@@ -109,7 +109,7 @@ def _log_to(path: Path) -> Iterator[None]:
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     console.addFilter(_not_in_the_way_of_the_bar)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("node_cli")
     root.setLevel(logging.INFO)

@@ -44,7 +44,8 @@ class OdeBlock(nn.Module):
         self.gradient = gradient
         self.stats = SolveStats()
         self.backward_stats = SolveStats()
-        ts = torch.tensor([t0, t1], dtype=torch.float64)
+        # Apple's GPUs have no float64.
+        ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
         if learn_times:
             self.ts = nn.Parameter(ts)
         else:

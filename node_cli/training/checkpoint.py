@@ -61,14 +61,14 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     _sync_folder(path.parent)
 
 
-def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """The payload of a verified file.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The payload of a verified file, its tensors on the processor.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of a format that this version does not know.
     """
     archive = io.BytesIO(_verified_bytes(path))
-    payload: dict[str, Any] = torch.load(archive, map_location=map_location, weights_only=True)
+    payload: dict[str, Any] = torch.load(archive, map_location="cpu", weights_only=True)
     if payload["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {payload['format']}, this version reads format {FORMAT}")
     return payload

@@ -28,6 +28,7 @@ class RunFolder:
         self._config = path / ".hydra" / "config.yaml"
         self._overrides = path / ".hydra" / "overrides.yaml"
         self._lock = FileLock(path / ".lock", timeout=0)
+        self._made: list[Path] = []
 
     @classmethod
     def of(cls, run_or_checkpoint: str) -> RunFolder:
@@ -49,6 +50,7 @@ class RunFolder:
         Raises:
             ConfigError: another process holds it, or the folder cannot be written.
         """
+        self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -60,7 +62,13 @@ class RunFolder:
             raise ConfigError(f"run_dir={self.path} cannot be written: {error.strerror}") from error
 
     def unlock(self) -> None:
-        """Lets other processes in; without a lock it does nothing."""
+        """Lets other processes in. Where no run was begun, what the lock has made goes again."""
+        if self._lock.is_locked and not self.holds_run:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            for folder in self._made:
+                if any(folder.iterdir()):
+                    break
+                folder.rmdir()
         self._lock.release(force=True)
 
     def write_config(self, config: dict[str, Any], overrides: list[str]) -> None:
