@@ -18,6 +18,7 @@ lint: $(READY)
 
 bench: $(READY)          ## training steps against torchdiffeq's own example, as ratios
 	$(BIN)/python benchmarks/training_step.py $(ARGS)
+	$(BIN)/python benchmarks/time_channel.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
