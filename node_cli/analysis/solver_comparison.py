@@ -70,7 +70,7 @@ class SolverComparison:
         moved = f"from {was:.4f} to {now:.4f}, {100 * other.agreement:.1f} % of predictions the same"
         if other.nfe <= own.nfe:
             return (
-                f"{other.name} makes no more evaluations than {own.name}: only a finer solver tells whether "
+                f"{other.name} makes no more evaluations than the run's own solver: only a finer one tells whether "
                 f"the network is still an ODE (result {moved})."
             )
         if abs(now - was) > STILL_THE_SAME:

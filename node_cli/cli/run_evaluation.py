@@ -44,7 +44,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
         trained["precision"],
     )
     try:
-        comparison.judge("its own: " + _name(trained["solver"]) if uses_solver(problem.model) else "none")
+        comparison.judge(_name(trained["solver"]) + ", its own" if uses_solver(problem.model) else "none")
         if other is not None:
             comparison.judge(_name(config["solver"]), other)
     except SolveError as error:

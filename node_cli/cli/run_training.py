@@ -94,13 +94,25 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
-    hparams = {key: value for key, value in config.items() if key not in NOT_HYPERPARAMETERS}
-    logger.log_hparams(hparams, ["val/loss", "val/accuracy", "test/loss", "test/accuracy", "test/error"])
+    metrics = [f"{split}/{name}" for split in ("val", "test") for name in trainer.task.metric_names]
+    logger.log_hparams(_hyperparameters(config), metrics)
     if not is_new:
         return
     samples = next(trainer.dataset.train_batches(trainer.batch_size, trainer.seed, epoch=0))
     for name, picture in trainer.task.sample_pictures(samples).items():
         logger.log_image(0, f"train/{name}", picture)
+
+
+def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """`model: OdeNet, model.width: 64, ...`: each part by its class, then its keys."""
+    flat = {}
+    for key, value in config.items():
+        if key in NOT_HYPERPARAMETERS:
+            continue
+        flat[key] = value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": setting for name, setting in value.items() if not name.startswith("_")}
+    return flat
 
 
 @contextmanager

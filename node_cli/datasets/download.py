@@ -82,6 +82,13 @@ def _try_address(address: str, partial: Path, sha256: str) -> str | None:
     try:
         download(address, str(partial), None)
     except OSError as error:  # which every error of requests is
-        return str(error)
+        return str(_root(error))
     found = pooch.file_hash(partial)
     return None if found == sha256 else f"its sha256 is {found}, not {sha256}"
+
+
+def _root(error: BaseException) -> BaseException:
+    """What it began with: "Connection refused", where the last error of the chain repeats the address at length."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error

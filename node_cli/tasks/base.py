@@ -26,6 +26,8 @@ class Evaluation:
 class Task(Protocol):
     """Loss and metrics of one kind of problem."""
 
+    metric_names: tuple[str, ...]  # what `evaluate` measures
+
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The 0-dim loss to minimise, with a graph, and the batch's metrics, without one."""
 

@@ -26,6 +26,8 @@ class LabelledBatch(NamedTuple):
 class Classification:
     """A model whose outputs `(batch, classes)` are logits. Metrics: loss, accuracy and error, both 0 to 1."""
 
+    metric_names = ("loss", "accuracy", "error")
+
     def __init__(self, class_names: tuple[str, ...], *, label_smoothing: float) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")

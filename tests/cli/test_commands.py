@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from node_cli import __version__
 
@@ -203,7 +205,7 @@ def test_node_eval_compares_solvers_side_by_side(typed, tmp_path: Path):
         "reconstruction",
         "agreement",
     ]
-    assert own[0] == "its own: dopri5 rtol=0.001 atol=0.001"
+    assert own[0] == "dopri5 rtol=0.001 atol=0.001, its own"
     assert f"{summary['metrics']['test/accuracy']:.4f}" in own
     assert other[0].startswith("dopri5 rtol=1e-06")
     assert "the network stands for the ODE" in result.out
@@ -234,3 +236,18 @@ def test_node_eval_refuses_a_solver_where_nothing_is_solved(typed):
     assert result.err == "node-eval: solver: Mlp of mine has no ODE block to solve: leave it out\n"
     assert result.status == 2
     assert typed("node-eval", "run=mine/checkpoints/last.pt", "num_threads=1").status == 0
+
+
+def test_hyperparameters_and_final_metrics_stand_in_the_run_itself(typed, tmp_path: Path):
+    typed("node-train", *QUICK, "run_dir=mine", "logger=tensorboard")
+    accumulator = EventAccumulator(str(tmp_path / "mine"))
+    accumulator.Reload()
+    content = accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["model"].string_value == "Mlp"
+    assert hparams["model.width"].number_value == 8
+    assert "run_dir" not in hparams
+    summary = json.loads((tmp_path / "mine" / "summary.json").read_text())
+    (event,) = accumulator.Scalars("test/error")
+    assert event.value == pytest.approx(summary["metrics"]["test/error"])
+    assert {"test/confusion_matrix", "test/wrong_predictions", "train/inputs"} == set(accumulator.Tags()["images"])
