@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from node_cli import __version__
 from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.cli.help import help_text
 from node_cli.config import ConfigError, config_dir
 
 
@@ -31,7 +32,10 @@ def launch(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets hydra.main raise, so that a mistake can be told in one line
     with one_line_errors(program):
         args = get_args_parser().parse_args()
-        if not (args.help or args.hydra_help or args.shell_completion or args.info):
+        if args.help:
+            sys.stdout.write(help_text(name, args.config_dir) + "\n")
+            return
+        if not (args.hydra_help or args.shell_completion or args.info):
             flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
             args.overrides = expand(args.overrides)
             _check_command_line(name, args)

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
+from node_cli.cli.help import groups_in
 from node_cli.config import (
     ConfigError,
     Reference,
@@ -131,8 +132,7 @@ def _groups(config_name: str) -> set[str]:
         if source.is_config(config_name):
             primary = OmegaConf.to_container(source.load_config(config_name).config)
             assert isinstance(primary, dict)
-            entries = [entry for entry in primary["defaults"] if isinstance(entry, dict)]
-            return {name for entry in entries for name in entry if not name.startswith("override ")}
+            return set(groups_in(primary["defaults"]))
     raise ConfigError(f"--config-name {config_name}: there is no {config_name}.yaml")
 
 
