@@ -53,6 +53,9 @@ def checkpoint_to_resume(config: dict[str, Any], folder: RunFolder) -> Path | No
         ConfigError: the folder holds a run that was not asked for, or one with other settings, or no checkpoint.
     """
     resume = config["resume"]
+    foreign = folder.foreign_files() if not folder.holds_run else []
+    if foreign:
+        raise ConfigError(f"run_dir={folder.path} holds no run but {', '.join(foreign[:3])}: set a folder of its own")
     if resume is None:
         if folder.holds_run:
             raise ConfigError(

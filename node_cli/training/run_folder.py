@@ -44,6 +44,12 @@ class RunFolder:
         """Whether a run was ever started here."""
         return self._config.is_file()
 
+    def foreign_files(self) -> list[str]:
+        """What lies in the folder and was not written by a run."""
+        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        return [name for name in names if name not in ours and not name.startswith("events.out.tfevents.")]
+
     def lock(self) -> None:
         """Makes the folder and keeps other processes out of it, until `unlock` or the end of this process.
 

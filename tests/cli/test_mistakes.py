@@ -151,6 +151,18 @@ def test_a_user_array_of_the_wrong_shape(typed, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
 
 
+def test_a_folder_that_holds_other_things_is_no_run_folder(typed, tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "metrics.jsonl").write_text("mine too")
+    result = typed("node-train", "run_dir=.")
+    assert result.err == "node-train: run_dir=. holds no run but thesis.tex: set a folder of its own\n"
+    assert result.status == 2
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "thesis.tex": "mine",
+        "metrics.jsonl": "mine too",
+    }
+
+
 def test_our_own_bugs_keep_their_traceback(typed, monkeypatch: pytest.MonkeyPatch):
     from node_cli.training import trainer
 
