@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from node_cli.files import write_whole
 from node_cli.loggers.base import Logger
-from node_cli.loggers.files import rewrite
 
 FILE_NAME = "metrics.jsonl"
 
@@ -75,7 +75,7 @@ def _keep_until(path: Path, last_step: int) -> None:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     *whole, _cut_short = text.split("\n")
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    rewrite(path, "".join(f"{line}\n" for line in kept).encode())
+    write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _step(path: Path, number: int, line: str) -> int:

@@ -19,8 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from node_cli.files import write_whole
 from node_cli.loggers.base import Logger
-from node_cli.loggers.files import rewrite
 
 # Category -> chart -> tags (regular expressions, matched from the start of a tag).
 LAYOUT = {
@@ -122,7 +122,7 @@ def _cut(folder: Path, first_step: int) -> None:
         for record in RawEventFileLoader(str(path)).Load():
             if Event.FromString(record).step < first_step:
                 writer.write(record)
-        rewrite(path, kept.getvalue())
+        write_whole(path, kept.getvalue())
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:

@@ -6,7 +6,6 @@ Needs no torch: what is wrong with a folder is said before anything slow is load
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError
+from node_cli.files import TEMPORARY, write_whole
 
 
 class RunFolder:
@@ -46,7 +46,7 @@ class RunFolder:
 
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
-        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", TEMPORARY}
         names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
         return [name for name in names if name not in ours and not name.startswith("events.out.tfevents.")]
 
@@ -84,8 +84,8 @@ class RunFolder:
         """
         self.summary.unlink(missing_ok=True)  # it would call a longer run finished
         self._config.parent.mkdir(exist_ok=True)
-        write_whole(self._overrides, yaml.safe_dump(overrides, sort_keys=False))
-        write_whole(self._config, yaml.safe_dump(config, sort_keys=False))
+        write_whole(self._overrides, yaml.safe_dump(overrides, sort_keys=False).encode())
+        write_whole(self._config, yaml.safe_dump(config, sort_keys=False).encode())
 
     def read_config(self) -> dict[str, Any]:
         """The config as it was recorded, plain containers."""
@@ -103,14 +103,4 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Records the outcome as JSON."""
-        write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+        write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())

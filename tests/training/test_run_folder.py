@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from node_cli.config import ConfigError
-from node_cli.training.run_folder import RunFolder, write_whole
+from node_cli.training.run_folder import RunFolder
 
 HOLDER = """
 import sys, time
@@ -105,14 +105,6 @@ def test_the_folder_of_a_run_or_of_its_checkpoint(name, tmp_path):
     run.mkdir()
     RunFolder(run).write_config({"seed": 0}, [])
     assert RunFolder.of(str(run / name)).path == run
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "summary.json"
-    write_whole(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "half of the new text \ud800")
-    assert path.read_text() == "old"
 
 
 def test_needs_no_torch():
