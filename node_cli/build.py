@@ -66,7 +66,7 @@ def build_problem(config: dict[str, Any]) -> Problem:
         "solver": build_solver(config),
         "gradient": _build(config, "gradient"),
     }
-    asked = inspect.signature(_target(config, "model")).parameters
+    asked = inspect.signature(_target("model", config["model"], config["packages"])).parameters
     model = _build(config, "model", **{name: value for name, value in runtime.items() if name in asked})
     return Problem(dataset, model.to(device), task)
 
@@ -103,7 +103,8 @@ def build_loggers(config: dict[str, Any], folder: Path, resume_step: int | None)
     Raises:
         ConfigError: what a logger refuses, in its settings or in the records that it should continue.
     """
-    factories = [_build(config["logger"], name) for name in config["logger"]]
+    nodes = config["logger"].items()
+    factories = [_build_node(f"logger.{name}", node, config["packages"]) for name, node in nodes]
     try:
         return Loggers([factory(folder, resume_step) for factory in factories])
     except ValueError as error:
@@ -115,23 +116,38 @@ def uses_solver(model: nn.Module) -> bool:
     return bool(ode_blocks(model))
 
 
-def _target(config: dict[str, Any], group: str) -> Callable[..., Any]:
-    """The class or function that a group names. The name was found to be trusted; what it leads to must be too."""
-    name = config[group]["_target_"]
+def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[..., Any]:
+    """The class or function that a node names. The name was found to be trusted; what it leads to must be too."""
+    name = node["_target_"]
     try:
         target = get_object(name)
     except (ImportError, InstantiationException, ValueError) as error:
-        raise ConfigError(f"{group}._target_={name} cannot be imported: {' '.join(str(error).split())}") from error
-    if not is_trusted(target.__module__, config.get("packages", [])):
-        raise ConfigError(f"{group}._target_={name} is not allowed: it leads to {target.__module__}")
+        raise ConfigError(f"{key}._target_={name} cannot be imported: {' '.join(str(error).split())}") from error
+    if not (inspect.isclass(target) or inspect.isfunction(target)):
+        raise ConfigError(f"{key}._target_={name} is not allowed: it is no class and no function of Python")
+    if not is_trusted(target.__module__, packages):
+        raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}")
     callable_target: Callable[..., Any] = target
     return callable_target
 
 
+def _check_nested_targets(key: str, value: Any, packages: list[str]) -> None:
+    """What lies deeper in a node is instantiated with it, so it is held to the same rule."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        if isinstance(child, dict) and "_target_" in child:
+            _target(f"{key}.{name}", child, packages)
+        _check_nested_targets(f"{key}.{name}", child, packages)
+
+
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
-    """The part that `config[group]` describes, called with the runtime objects if its YAML says `_partial_`."""
-    node = config[group]
-    _check_types(group, node, _target(config, group))
+    """The part that a group describes, called with the runtime objects if its YAML says `_partial_`."""
+    return _build_node(group, config[group], config["packages"], **runtime)
+
+
+def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
+    _check_nested_targets(group, node, packages)
+    _check_types(group, node, _target(group, node, packages))
     try:
         part = instantiate(node, _convert_="all")
         return part(**runtime) if runtime else part

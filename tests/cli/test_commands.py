@@ -251,3 +251,43 @@ def test_hyperparameters_and_final_metrics_stand_in_the_run_itself(typed, tmp_pa
     (event,) = accumulator.Scalars("test/error")
     assert event.value == pytest.approx(summary["metrics"]["test/error"])
     assert {"test/confusion_matrix", "test/wrong_predictions", "train/inputs"} == set(accumulator.Tags()["images"])
+
+
+def test_nothing_in_a_foreign_run_folder_is_run(typed, tmp_path: Path):
+    """Not even what hides below a part and leads out of node_cli through one of its modules."""
+    typed("node-train", *QUICK, "run_dir=mine", "logger=none")
+    path = tmp_path / "mine" / ".hydra" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["scheduler"]["warmup"] = config["model"]["width"] = {
+        "_target_": "node_cli.training.checkpoint.os.mkdir",
+        "path": "owned",
+    }
+    path.write_text(yaml.safe_dump(config))
+    result = typed("node-eval", "run=mine", "num_threads=1")
+    assert result.err == (
+        "node-eval: model.width._target_=node_cli.training.checkpoint.os.mkdir is not allowed: "
+        "it is no class and no function of Python\n"
+    )
+    assert result.status == 2
+    assert not (tmp_path / "owned").exists()
+
+
+OWN_LOGGER = """
+from pathlib import Path
+from node_cli.loggers.jsonl import JsonlLogger
+
+class Shout(JsonlLogger):
+    def __init__(self, folder: Path, resume_step: int | None, word: str) -> None:
+        super().__init__(folder, resume_step)
+        (folder / "shout").write_text(word)
+"""
+
+
+def test_a_logger_of_ones_own(typed, tmp_path: Path):
+    (tmp_path / "loudlab.py").write_text(OWN_LOGGER)
+    (tmp_path / "mine" / "logger").mkdir(parents=True)
+    yaml_text = "shout:\n  _target_: loudlab.Shout\n  _partial_: true\n  word: hey\n"
+    (tmp_path / "mine" / "logger" / "shout.yaml").write_text(yaml_text)
+    words = ["--config-dir", "mine", "logger=[shout]", "packages=[loudlab]", "run_dir=run"]
+    assert typed("node-train", *words, *QUICK).status == 0
+    assert (tmp_path / "run" / "shout").read_text() == "hey"
