@@ -12,6 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from node_cli.ode import states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_positive
 from node_cli.ode.solution import Solution, State, Status
@@ -41,14 +42,27 @@ class Scipy(Solver):
     has_norm: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice("method", self.method, EXPLICIT_METHODS + STIFF_METHODS)
         require_positive(rtol=self.rtol, atol=self.atol, max_step=self.max_step, max_nfe=self.max_nfe)
         require(self.rtol >= 1e-13, "rtol must be at least 1e-13 for scipy", self.rtol)
 
     def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
+        self,
+        vector_field: VectorField[State],
+        y0: State,
+        ts: Tensor,
+        *,
+        norm: Norm | None = None,
+        first_step: float | None = None,
     ) -> Solution[State]:
-        """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them."""
+        """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them.
+
+        Raises:
+            ValueError: `y0` or `ts` is none that a solve can start from.
+        """
+        states.require_state(y0)
+        times = np.array(states.output_times(ts))
         counted = CountedVectorField(vector_field, self.max_nfe)
         flat0 = _flatten(y0)
         if self.method in STIFF_METHODS and len(flat0) > MAX_STIFF_SIZE:
@@ -61,7 +75,6 @@ class Scipy(Solver):
                 raise counted.failure(Status.NON_FINITE, time)
             return dy
 
-        times = ts.detach().cpu().numpy()
         with torch.no_grad(), np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="scipy")  # what it warns of, it also returns as a failure
             result = solve_ivp(
@@ -78,7 +91,9 @@ class Scipy(Solver):
             raise counted.failure(Status.STOPPED_EARLY, ts.new_tensor(result.t[-1]), f"{result.message.rstrip('.')}; ")
         counted.stats.step_sizes = np.abs(np.diff(result.t)).tolist()
         counted.stats.num_accepted = len(counted.stats.step_sizes)
-        return Solution(_unflatten(result.sol(times).T, y0), counted.stats)
+        flat = result.sol(times).T
+        flat[0] = flat0  # LSODA's interpolant misses it by its rounding
+        return Solution(_unflatten(flat, y0), counted.stats)
 
 
 def _parts(y: State) -> tuple[Tensor, ...]:
