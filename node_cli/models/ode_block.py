@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
-from node_cli.ode.solution import Solution, SolveStats
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
 class OdeBlock(nn.Module):
     """Maps y(t0) to y(t1), where dy/dt = vector_field(t, y). Input and output: `(batch, ...)`, float32 or float64.
 
-    After a call, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`.
+    After a call, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. In training, a
+    solver that carries its first step over finds it in `first_steps`, which is part of the block's state; judging never
+    depends on what was solved before.
 
     Raises:
         ValueError: t0 equals t1, one of them is not finite, or the gradient and the solver do not go together.
@@ -44,6 +46,7 @@ class OdeBlock(nn.Module):
         self.gradient = gradient
         self.stats = SolveStats()
         self.backward_stats = SolveStats()
+        self.first_steps = FirstSteps()
         # Apple's GPUs have no float64.
         ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
         if learn_times:
@@ -59,9 +62,19 @@ class OdeBlock(nn.Module):
         """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
         if y0.dtype in (torch.bfloat16, torch.float16):
             y0 = y0.float()
-        solution = self.gradient.solve(self.solver, self.vector_field, y0, ts)
+        first_steps = self.first_steps if self.training else FirstSteps()
+        solution = self.gradient.solve(self.solver, self.vector_field, y0, ts, first_steps)
         self.stats, self.backward_stats = solution.stats, solution.backward_stats
         return solution
+
+    def get_extra_state(self) -> Tensor:
+        """The first steps, forward and backward, NaN for none: a continued run tries the same ones."""
+        steps = (self.first_steps.forward, self.first_steps.backward)
+        return torch.tensor([math.nan if step is None else step for step in steps], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes up `get_extra_state`."""
+        self.first_steps = FirstSteps(*(None if math.isnan(step) else step for step in state.tolist()))
 
 
 def ode_blocks(model: nn.Module) -> dict[str, OdeBlock]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from node_cli.models.checks import require_at_least
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode.gradients import Gradient
-from node_cli.ode.solvers import Solver
+from node_cli.ode.base import Solver
 
 
 class ZeroChannels(nn.Module):

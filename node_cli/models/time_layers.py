@@ -49,5 +49,5 @@ class TimeLinear(nn.Module):
         self.bias = nn.Parameter(concatenated.bias.detach())  # (out_features,)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """`W y + t w_t + b`."""
-        return F.linear(y, self.weight, self.bias + t * self.time_weight)
+        """`W y + t w_t + b`; `t` may be `(batch, 1)`, one for each sample."""
+        return F.linear(y, self.weight) + (self.bias + t * self.time_weight)

@@ -5,35 +5,68 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any
 
 from torch import Tensor
 
+from node_cli.ode.checks import require_choice, require_positive
 from node_cli.ode.solution import Solution, State
 
 VectorField = Callable[[Tensor, State], State]
 Norm = Callable[[tuple[Tensor, ...]], Tensor]
 
+ON_FAILURE = ("raise", "skip_batch", "fallback")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """How an initial value problem is stepped."""
+    """How an initial value problem is stepped.
 
-    differentiable: ClassVar[bool]  # autograd can look through `integrate`
-    has_tolerances: ClassVar[bool]  # there are `rtol` and `atol`
-    has_norm: ClassVar[bool]  # `integrate` heeds `norm`
+    `on_failure` says what training does with a batch whose solve fails: `raise`, `skip_batch`, or `fallback`, which
+    solves this batch once more by the classic rk4 in `fallback_steps` steps between two output times.
+    """
+
+    on_failure: str
+    fallback_steps: int
+
+    def __post_init__(self) -> None:
+        require_choice("on_failure", self.on_failure, ON_FAILURE)
+        require_positive(fallback_steps=self.fallback_steps)
+
+    @property
+    @abstractmethod
+    def differentiable(self) -> bool:
+        """Whether autograd can look through `integrate`."""
+
+    @property
+    @abstractmethod
+    def has_tolerances(self) -> bool:
+        """Whether there are `rtol` and `atol` that have an effect."""
+
+    @property
+    @abstractmethod
+    def has_norm(self) -> bool:
+        """Whether `integrate` heeds `norm`."""
 
     @abstractmethod
     def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
+        self,
+        vector_field: VectorField[State],
+        y0: State,
+        ts: Tensor,
+        *,
+        norm: Norm | None = None,
+        first_step: float | None = None,
     ) -> Solution[State]:
         """Solves dy/dt = vector_field(t, y) from `y0` at `ts[0]`.
 
         Args:
-            vector_field: maps a 0-dim `t` and a state to dy/dt.
+            vector_field: maps a time and a state to dy/dt. The time is 0-dim, or `(batch, 1, ..., 1)` where each
+                sample has its own.
             y0: `(batch, ...)` or a tuple of tensors of any shapes.
             ts: output times, 1-dim, float64, strictly increasing or decreasing; `ys[0]` is `y0`.
             norm: for a tuple state, what the error of a step is measured with.
+            first_step: the step to try first, for a solver that carries it over from the last solve.
 
         Raises:
             SolveError: the solve failed; its `status` says how.
@@ -45,6 +78,6 @@ class Solver(ABC):
         Raises:
             ValueError: the solver does not take the tolerances.
         """
-        changes = {key: value for key, value in (("rtol", rtol), ("atol", atol)) if value is not None}
+        changes: dict[str, Any] = {key: value for key, value in (("rtol", rtol), ("atol", atol)) if value is not None}
         assert self.has_tolerances or not changes
         return replace(self, **changes)

@@ -51,12 +51,33 @@ class SolveError(RuntimeError):
 
 @dataclass
 class SolveStats:
-    """What one solve cost. `step_sizes` are the accepted ones, in order, as magnitudes in units of t."""
+    """What one solve cost. `step_sizes` are the accepted ones, in order, as magnitudes in units of t.
+
+    `next_step` is what would have been tried next, and `next_first_step`, of a solver that carries it over, what a
+    solve of a similar problem should try first; None for solvers that do not choose their steps.
+    """
 
     nfe: int = 0
     num_accepted: int = 0
     num_rejected: int = 0
     step_sizes: list[float] = field(default_factory=list)
+    next_step: float | None = None
+    next_first_step: float | None = None
+
+    def add(self, other: SolveStats) -> None:
+        """Counts the cost of another solve too."""
+        self.nfe += other.nfe
+        self.num_accepted += other.num_accepted
+        self.num_rejected += other.num_rejected
+        self.step_sizes += other.step_sizes
+
+
+@dataclass
+class FirstSteps:
+    """What the next solve of the same problem tries first, and what its backward solve does; None: chosen anew."""
+
+    forward: float | None = None
+    backward: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,219 +1,242 @@
-"""What a `solver` config names, but for scipy's: the stepping itself is torchdiffeq's.
-
-Time is kept in float64 and cast once, to the dtype of the state, for the vector field.
-"""
+"""What a `solver` config names: explicit Runge-Kutta methods on a fixed grid, or with steps that the error chooses."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
+from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
-from node_cli.ode.solution import Solution, State, Status
-from node_cli.ode.vector_field import CountedVectorField, all_finite
+from node_cli.ode.control import Controller, Tolerance
+from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
+from node_cli.ode.per_sample import integrate_per_sample
+from node_cli.ode.solution import Solution, SolveStats, State
+from node_cli.ode.stepping import Slope, Stepper
+from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
+from node_cli.ode.vector_field import CountedVectorField
 
-ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-FIXED_METHODS = ("euler", "midpoint", "heun2", "heun3", "rk4")
-
-_NOT_CONVERGED = "Functional iteration did not converge"  # torchdiffeq only warns
+FIRST_STEPS = ("chosen", "carried")
+OUTPUTS = ("interpolate", "step")
+BATCHINGS = ("joint", "per_sample")
+NORMS = {"rms": (control.rms, control.rms_per_sample), "max": (control.largest, control.largest_per_sample)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive(Solver):
-    """Embedded Runge-Kutta pairs whose step size follows the estimated error.
-
-    dopri5 (order 5, Dormand and Prince 1980), dopri8 (8, Hairer et al. 1993), bosh3 (3, Bogacki and Shampine 1989),
-    fehlberg2 (2, Fehlberg 1969), adaptive_heun (2). Every output time ends a step, but dopri5 interpolates (order 4)
-    at those before the last: the interpolation of the other methods is worse than their steps.
-    """
+class RungeKutta(Solver):
+    """An explicit Runge-Kutta method of `tableaus.py`; gradients are handed its steps, so it needs no autograd."""
 
     method: str
-    rtol: float
-    atol: float
-    first_step: float | None
-    min_step: float
-    max_step: float | None
-    safety: float
-    ifactor: float
-    dfactor: float
-    max_steps: int | None
     max_nfe: int | None
     differentiable: ClassVar[bool] = True
-    has_tolerances: ClassVar[bool] = True
-    has_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_choice("method", self.method, ADAPTIVE_METHODS)
-        require_positive(rtol=self.rtol, atol=self.atol, first_step=self.first_step, max_step=self.max_step)
-        require_positive(max_steps=self.max_steps, max_nfe=self.max_nfe)
-        require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
-        require(0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
-        require(0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
-        require(self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
-        require(self.max_step is None or self.max_step > self.min_step, "max_step must exceed min_step", self.max_step)
+        super().__post_init__()
+        require_positive(max_nfe=self.max_nfe)
+
+    @property
+    def tableau(self) -> Tableau:
+        """The coefficients of `method`."""
+        return TABLEAUS[self.method]
 
     def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
+        self,
+        vector_field: VectorField[State],
+        y0: State,
+        ts: Tensor,
+        *,
+        norm: Norm | None = None,
+        first_step: float | None = None,
+        record: Record = lambda step, y: None,
     ) -> Solution[State]:
-        """See `Solver.integrate`."""
-        counted = CountedVectorField(vector_field, self.max_nfe, self.max_steps)
-        callbacks = {
-            "callback_step": counted.start_step,
-            "callback_accept_step": counted.accept_step,
-            "callback_reject_step": counted.reject_step,
-        }
-        options = {
-            "first_step": self.first_step,
-            "min_step": self.min_step,
-            "max_step": math.inf if self.max_step is None else self.max_step,
-            "safety": self.safety,
-            "ifactor": self.ifactor,
-            "dfactor": self.dfactor,
-            "dtype": ts.dtype,
-            "step_t": ts[-1:] if self.method == "dopri5" else ts[1:],
-            **({} if norm is None else {"norm": norm}),
-        }
-        return _odeint(counted, callbacks, y0, ts, method=self.method, rtol=self.rtol, atol=self.atol, options=options)
+        """See `Solver.integrate`; `record` is handed every accepted step, of the flat state if that is a tuple.
+
+        Raises:
+            ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
+                returns another shape.
+        """
+        states.require_state(y0)
+        times = states.output_times(ts)
+        with torch.no_grad():
+            if not isinstance(y0, tuple):
+                return self._solve(vector_field, y0, times, None, first_step, record)
+            flat_field = states.flat_vector_field(vector_field, y0)
+            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, y0))
+            flat_norm = flat_norm or control.rms
+            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record)
+            return Solution(states.unflatten(flat.ys, y0), flat.stats)
+
+    def _solve(
+        self,
+        vector_field: Slope,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        record: Record,
+    ) -> Solution[Tensor]:
+        device = y0.device.type
+        counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
+        with states.outside_autocast(device):
+            ys = self._steps(Stepper(self.tableau, counted, y0), y0, ts, norm, first_step, counted.stats, record)
+        return Solution(ys, counted.stats)
+
+    @abstractmethod
+    def _steps(
+        self,
+        stepper: Stepper,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        stats: SolveStats,
+        record: Record,
+    ) -> Tensor:
+        """States at `ts`; `norm` is set for a state that is several things in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnGrid(Solver):
-    """Steps that nothing but the config chooses.
+class Fixed(RungeKutta):
+    """Steps that nothing but the config chooses, by any method of `tableaus.py`.
 
     Between two output times lie `num_steps` equal steps, or steps of `step_size`, the last one shorter.
     """
 
     num_steps: int | None
     step_size: float | None
-    max_nfe: int | None
-    differentiable: ClassVar[bool] = True
+    has_tolerances: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
 
-    @abstractmethod
-    def odeint_arguments(self) -> dict[str, Any]:
-        """Method, tolerances and options, as torchdiffeq calls them."""
-
-    def integrate(
-        self, vector_field: VectorField[State], y0: State, ts: Tensor, norm: Norm | None = None
-    ) -> Solution[State]:
-        """See `Solver.integrate`."""
-
-        def grid(_f: Any, _y0: Any, ts: Tensor) -> Tensor:
-            return _grid(ts, self.num_steps, self.step_size)
-
-        counted = CountedVectorField(vector_field, self.max_nfe)
-        arguments = self.odeint_arguments()
-        arguments["options"]["grid_constructor"] = grid
-        return _odeint(counted, {"callback_step": counted.start_and_accept_step}, y0, ts, **arguments)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fixed(OnGrid):
-    """Runge-Kutta methods: euler (order 1), midpoint (2), heun2 (2), heun3 (3), rk4 (4, the 3/8 rule)."""
-
-    method: str
-    perturb: bool
-    has_tolerances: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
-        require_choice("method", self.method, FIXED_METHODS)
+        super().__post_init__()
+        require_choice("method", self.method, tuple(TABLEAUS))
         require_grid(self.num_steps, self.step_size)
-        require_positive(max_nfe=self.max_nfe)
 
-    def odeint_arguments(self) -> dict[str, Any]:
-        """See `OnGrid.odeint_arguments`."""
-        return {"method": self.method, "options": {"perturb": self.perturb}}
+    def grid(self, t0: float, t1: float) -> list[float]:
+        """The ends of the steps from `t0` to `t1`; the last one is `t1` exactly. Between equal times, one of none."""
+        if t0 == t1:
+            return [t1]
+        if self.num_steps is not None:
+            count, size = self.num_steps, (t1 - t0) / self.num_steps
+        else:
+            assert self.step_size is not None
+            # A last step of rounding size would be no step: the tolerance is relative to the number of steps.
+            count = max(1, math.ceil(abs(t1 - t0) / self.step_size * (1 - 1e-12)))
+            size = math.copysign(self.step_size, t1 - t0)
+        return [*(t0 + i * size for i in range(1, count)), t1]
+
+    def _steps(
+        self,
+        stepper: Stepper,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        stats: SolveStats,
+        record: Record,
+    ) -> Tensor:
+        is_anchored = self.step_size is not None
+        return integrate_on_grid(stepper, self.grid, y0, ts, stats, record, is_anchored=is_anchored)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplicitAdams(OnGrid):
-    """Adams-Bashforth of variable order up to `max_order`; starts with rk4 and order 3, so the error is of order 4.
+class Adaptive(RungeKutta):
+    """An embedded pair whose step size follows the estimated error of a step.
 
-    The higher the order, the smaller the steps that are stable (order 4: step size times the largest eigenvalue below
-    0.3; order 8: below 0.03). The coefficients are those of equal steps: a `step_size` that does not divide every
-    interval costs accuracy.
-    """
-
-    max_order: int
-    has_tolerances: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        require_grid(self.num_steps, self.step_size)
-        require_positive(max_nfe=self.max_nfe)
-        require(3 <= self.max_order <= 11, "max_order must be between 3 and 11", self.max_order)
-
-    def odeint_arguments(self) -> dict[str, Any]:
-        """See `OnGrid.odeint_arguments`."""
-        # torchdiffeq names the order of the implicit corrector, one more, which is not used here
-        return {"method": "explicit_adams", "options": {"max_order": self.max_order + 1}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImplicitAdams(OnGrid):
-    """Adams-Bashforth-Moulton of variable order up to `max_order`; else like `ExplicitAdams`.
-
-    `rtol` and `atol` end the fixed-point iteration of a step after at most `max_iters` rounds; they choose no steps.
+    `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state) bound that error in the `norm` rms
+    or max. `first_step` is `chosen` from the state and its slope (one evaluation more), `carried` over from the last
+    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that
+    has one, or by stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample
+    keeps its own time and step and no sample sees the others; a tuple state is always stepped as one.
     """
 
     rtol: float
-    atol: float
-    max_iters: int
-    max_order: int
+    atol: float | list[float]
+    norm: str
+    first_step: float | str
+    min_step: float
+    max_step: float | None
+    safety: float
+    ifactor: float
+    dfactor: float
+    pcoeff: float
+    icoeff: float
+    dcoeff: float
+    max_steps: int | None
+    outputs: str
+    batching: str
     has_tolerances: ClassVar[bool] = True
+    has_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_grid(self.num_steps, self.step_size)
-        require_positive(rtol=self.rtol, atol=self.atol, max_iters=self.max_iters, max_nfe=self.max_nfe)
-        require(4 <= self.max_order <= 12, "max_order must be between 4 and 12", self.max_order)
-
-    def odeint_arguments(self) -> dict[str, Any]:
-        """See `OnGrid.odeint_arguments`."""
-        options = {"max_order": self.max_order, "max_iters": self.max_iters}
-        return {"method": "implicit_adams", "rtol": self.rtol, "atol": self.atol, "options": options}
-
-
-def _grid(ts: Tensor, num_steps: int | None, step_size: float | None) -> Tensor:
-    """All step boundaries: every output time, and between two of them equal steps or steps of `step_size`."""
-    pieces = []
-    for t0, t1 in zip(ts[:-1], ts[1:], strict=True):
-        if num_steps is not None:
-            offsets = torch.arange(num_steps, dtype=ts.dtype, device=ts.device) * ((t1 - t0) / num_steps)
+        super().__post_init__()
+        require_choice("method", self.method, ADAPTIVE_METHODS)
+        require_choice("norm", self.norm, tuple(NORMS))
+        require_choice("outputs", self.outputs, OUTPUTS)
+        require_choice("batching", self.batching, BATCHINGS)
+        require_positive(rtol=self.rtol, max_step=self.max_step, max_steps=self.max_steps)
+        for atol in self.atol if isinstance(self.atol, list) else [self.atol]:
+            require_positive(atol=atol)
+        if isinstance(self.first_step, str):
+            rule = f"first_step must be a number or one of {', '.join(FIRST_STEPS)}"
+            require(self.first_step in FIRST_STEPS, rule, self.first_step)
         else:
-            assert step_size is not None
-            # A last step of rounding size would be no step: the tolerance is relative to the number of steps.
-            count = max(1, math.ceil(abs((t1 - t0).item()) / step_size * (1 - 1e-12)))
-            offsets = torch.arange(count, dtype=ts.dtype, device=ts.device) * step_size * torch.sign(t1 - t0)
-        pieces.append(t0 + offsets)
-    return torch.cat([*pieces, ts[-1:]])
+            require_positive(first_step=self.first_step)
+        require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
+        require(0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
+        require(0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
+        require(self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
+        require(self.icoeff > 0, "icoeff must be positive", self.icoeff)
+        require(self.max_step is None or self.max_step > self.min_step, "max_step must exceed min_step", self.max_step)
+        if self.outputs == "interpolate":
+            interpolating = [name for name in ADAPTIVE_METHODS if TABLEAUS[name].dense is not None]
+            rule = f"outputs must be step for a method without interpolant (with one: {', '.join(interpolating)})"
+            require(self.method in interpolating, rule, self.outputs)
+
+    def _steps(
+        self,
+        stepper: Stepper,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        stats: SolveStats,
+        record: Record,
+    ) -> Tensor:
+        per_sample = self.batching == "per_sample" and norm is None
+        norm = norm or NORMS[self.norm][per_sample]
+        tolerance = Tolerance(self.rtol, self._atol_like(y0), norm)
+        assert self.tableau.error_order is not None
+        coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
+        controller = Controller(self.tableau.error_order, *coefficients)
+        limits = Limits(self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
+        times = OutputTimes(ts, stepping_onto=self.outputs == "step")
+        run: Any = integrate_per_sample if per_sample else integrate_adaptively
+        first = None if per_sample else first_step
+        if not isinstance(self.first_step, str):
+            first = float(self.first_step)
+        ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
+        if self.first_step != "carried":
+            stats.next_first_step = None
+        return ys
+
+    def _atol_like(self, y: Tensor) -> float | Tensor:
+        if not isinstance(self.atol, list):
+            return self.atol
+        if y.dim() < 2 or y.shape[1] != len(self.atol):
+            raise ValueError(
+                f"solver.atol has {len(self.atol)} values, but the state of shape {tuple(y.shape)} has another number "
+                "of channels (dimension 1)"
+            )
+        return y.new_tensor(self.atol).view(-1, *(1,) * (y.dim() - 2))
 
 
-def _odeint(
-    counted: CountedVectorField[State],
-    callbacks: dict[str, Callable[..., None]],
-    y0: State,
-    ts: Tensor,
-    **arguments: Any,
-) -> Solution[State]:
-    """One call of torchdiffeq, its callbacks attached, its warning turned into a named failure."""
-    vars(counted).update(callbacks)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", _NOT_CONVERGED)
-        try:
-            ys = odeint(counted, y0, ts, **arguments)
-        except UserWarning as warning:
-            if not str(warning).startswith(_NOT_CONVERGED):
-                raise
-            raise counted.failure(Status.NOT_CONVERGED, counted.step_start) from None
-    final = tuple(y[-1] for y in ys) if isinstance(ys, tuple) else ys[-1]
-    if not all_finite(final):
-        raise counted.failure(Status.NON_FINITE, ts[-1])
-    return Solution(ys, counted.stats)
+def fallback_of(solver: Solver) -> Fixed:
+    """What solves a batch that `solver` has failed on, where its `on_failure` is `fallback`."""
+    steps = solver.fallback_steps
+    return Fixed(method="rk4", num_steps=steps, step_size=None, max_nfe=None, on_failure="raise", fallback_steps=steps)

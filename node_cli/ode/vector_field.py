@@ -35,7 +35,12 @@ class CountedVectorField(Generic[State]):
             raise self.failure(Status.TOO_MANY_EVALUATIONS, t)
         self.stats.nfe += 1
         dy: State = self._f(t, y)
-        return dy if isinstance(y, tuple) else dy.to(y.dtype)
+        if isinstance(y, tuple) or isinstance(dy, tuple):
+            return dy
+        if dy.shape != y.shape:
+            shapes = f"{tuple(y.shape)}, got {tuple(dy.shape)}"
+            raise ValueError(f"the vector field must return the shape of the state, {shapes}")
+        return dy.to(y.dtype)
 
     def failure(self, status: Status, t: Tensor, detail: str = "") -> SolveError:
         """The error to raise for a solve that failed at `t`."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from node_cli.ode.base import Solver
-from node_cli.ode.solution import Solution
+from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.solution import FirstSteps, Solution
 
 
 class Gradient(Protocol):
@@ -16,5 +16,14 @@ class Gradient(Protocol):
     def check(self, solver: Solver) -> None:
         """Raises ValueError where this gradient and `solver` do not go together."""
 
-    def solve(self, solver: Solver, vector_field: nn.Module, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
-        """Solves from `y0` `(batch, ...)` at `ts[0]`; `ys` has a gradient for y0, `ts` and the parameters."""
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """Solves from `y0` `(batch, ...)` at `ts[0]`.
+
+        `ys` has a gradient for `y0`, `ts`, the parameters of a module, and every other tensor that the vector field
+        uses. `first_steps` are tried first and brought up to date, the backward one by `backward()`.
+
+        Raises:
+            SolveError: the solve failed; in `backward()`, the backward solve did.
+        """

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
-from node_cli.ode.base import Norm, Solver
-from node_cli.ode.solution import Solution, SolveStats
+from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
+from node_cli.ode.gradients.recorded import refuse_second_derivative
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.states import keep_autocast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,96 +58,101 @@ class Adjoint:
                 f"gradient.norm={self.norm} has no effect on this solver, which has an error norm of its own or none: "
                 "take gradient.norm=full, or solver=dopri5"
             )
+        if self.atol is None and isinstance(vars(solver).get("atol"), list):
+            raise ValueError(
+                "gradient.atol=null would take solver.atol, one for each channel, which the backward solve does not "
+                "have: set gradient.atol to a number"
+            )
         solver.with_tolerances(self.rtol, self.atol)
 
-    def solve(self, solver: Solver, vector_field: nn.Module, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        parameters = tuple(p for p in vector_field.parameters() if p.requires_grad)
-        stats, backward_stats = SolveStats(), SolveStats()
-        backward_solver = solver.with_tolerances(self.rtol, self.atol)
-        job = _Job(solver, backward_solver, _NORMS[self.norm], vector_field, stats, backward_stats)
-        ys = _AdjointSolve.apply(job, y0, ts, *parameters)
-        return Solution(ys, stats, backward_stats)
+        watched = WatchedVectorField(vector_field)
+        with torch.no_grad():
+            solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward)
+        first_steps.forward = solution.stats.next_first_step
+        backward_stats = SolveStats()
+        job = _Job(
+            solver.with_tolerances(self.rtol, self.atol),
+            _NORMS[self.norm],
+            keep_autocast(vector_field, y0.device.type),
+            backward_stats,
+            first_steps,
+        )
+        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
+        return Solution(ys, solution.stats, backward_stats)
 
 
 @dataclass(frozen=True)
 class _Job:
     solver: Solver
-    backward_solver: Solver
     norm: Norm
-    vector_field: nn.Module
+    vector_field: VectorField[Tensor]
     stats: SolveStats
-    backward_stats: SolveStats
+    first_steps: FirstSteps
 
 
 class _AdjointSolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, job: _Job, y0: Tensor, ts: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, job: _Job, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor) -> Tensor:
         ctx.job = job
-        ctx.autocast = {
-            "device_type": y0.device.type,
-            "dtype": torch.get_autocast_dtype(y0.device.type),
-            "enabled": torch.is_autocast_enabled(y0.device.type),
-            "cache_enabled": False,  # a weight that was cast without a graph must not be met again where there is one
-        }
-        with torch.autocast(**ctx.autocast):
-            solution = job.solver.integrate(job.vector_field, y0, ts)
-        vars(job.stats).update(vars(solution.stats))
-        ctx.save_for_backward(ts, solution.ys, *parameters)
-        return solution.ys
+        ctx.save_for_backward(ts, ys, *inputs)
+        return ys.view_as(ys)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            refuse_second_derivative(allowed=False)
         job: _Job = ctx.job
-        ts, ys, *parameters = ctx.saved_tensors
-        augmented = _augmented_vector_field(job.vector_field, tuple(parameters))
-        grads = tuple(torch.zeros_like(p) for p in parameters)
-        grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[2] else None
+        ts, ys, *inputs = ctx.saved_tensors
+        augmented = _augmented_vector_field(job.vector_field, tuple(inputs))
+        grads = tuple(torch.zeros_like(p) for p in inputs)
+        grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[3] else None
         adjoint = torch.zeros_like(ys[0])
-        with torch.autocast(**ctx.autocast):
-            for i in range(len(ts) - 1, 0, -1):
-                if grad_ts is not None:
-                    grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
-                state = (ys[i], adjoint + grad_ys[i], *grads)
-                interval = torch.stack([ts[i], ts[i - 1]])
-                solution = job.backward_solver.integrate(augmented, state, interval, job.norm)
-                _add_stats(job.backward_stats, solution.stats)
-                _, adjoint, *rest = (y[-1] for y in solution.ys)
-                grads = tuple(rest)
+        first_step, next_first_step = job.first_steps.backward, None
+        for i in range(len(ts) - 1, 0, -1):
             if grad_ts is not None:
-                grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
-        return None, adjoint + grad_ys[0], grad_ts, *grads
+                grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
+            state = (ys[i], adjoint + grad_ys[i], *grads)
+            interval = torch.stack([ts[i], ts[i - 1]])
+            solution = job.solver.integrate(augmented, state, interval, norm=job.norm, first_step=first_step)
+            job.stats.add(solution.stats)
+            # What one interval has found out about the step size holds for the next one.
+            first_step = solution.stats.next_step
+            next_first_step = next_first_step or solution.stats.next_first_step
+            _, adjoint, *rest = (y[-1] for y in solution.ys)
+            grads = tuple(rest)
+        if grad_ts is not None:
+            grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
+        job.first_steps.backward = next_first_step
+        return None, None, adjoint + grad_ys[0], grad_ts, *grads
 
 
 def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """A f(t, y), one counted evaluation."""
-    job.backward_stats.nfe += 1
+    job.stats.nfe += 1
     product: Tensor = a * job.vector_field(t.to(y.dtype), y)
     return product.sum()
 
 
 def _augmented_vector_field(
-    vector_field: nn.Module, parameters: tuple[Tensor, ...]
+    vector_field: VectorField[Tensor], inputs: tuple[Tensor, ...]
 ) -> Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
+    known = KnownInputs(*inputs)
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             dy = vector_field(t, y).to(y.dtype)
-            vjps = torch.autograd.grad(dy, (y, *parameters), -adjoint, allow_unused=True, materialize_grads=True)
+            known.check(dy, y, t)
+            vjps = torch.autograd.grad(dy, (y, *inputs), -adjoint, allow_unused=True, materialize_grads=True)
         return (dy.detach(), *vjps)
 
     return augmented
-
-
-def _add_stats(total: SolveStats, part: SolveStats) -> None:
-    total.nfe += part.nfe
-    total.num_accepted += part.num_accepted
-    total.num_rejected += part.num_rejected
-    total.step_sizes += part.step_sizes
 
 
 def _rms(y: Tensor) -> Tensor:

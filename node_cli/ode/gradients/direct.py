@@ -1,18 +1,25 @@
-"""Discretise, then optimise: autograd looks through every step of the solver."""
+"""The exact gradient of the solve that was made, with the graph of every evaluation kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from node_cli.ode.base import Solver
-from node_cli.ode.solution import Solution
+from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.recorded import RecordedSolve, attach
+from node_cli.ode.gradients.trajectory import Point, TapedVectorField, Trajectory
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.solvers import RungeKutta
+from node_cli.ode.states import keep_autocast, output_times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direct:
-    """The exact gradient of the solve that was made; memory grows with the evaluations."""
+    """Backpropagation through the accepted steps; memory grows with the evaluations. Second derivatives too."""
 
     def check(self, solver: Solver) -> None:
         """Raises ValueError for a solver that autograd cannot look through."""
@@ -22,6 +29,27 @@ class Direct:
                 "which runs outside autograd: use gradient=adjoint"
             )
 
-    def solve(self, solver: Solver, vector_field: nn.Module, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        return solver.integrate(vector_field, y0, ts)
+        if not isinstance(solver, RungeKutta) or not torch.is_grad_enabled():
+            return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
+        field = keep_autocast(vector_field, y0.device.type)
+        watched = WatchedVectorField(field)
+        tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad)
+        trajectory = Trajectory()
+        keep = trajectory.keeper_of_points(solver.tableau, tape)
+        solution = solver.integrate(tape, y0.detach(), ts, first_step=first_steps.forward, record=keep)
+        first_steps.forward = solution.stats.next_first_step
+        backward_stats = SolveStats()
+        solve = RecordedSolve(
+            solver.tableau, field, output_times(ts), trajectory.steps, ts.requires_grad, backward_stats
+        )
+
+        def walk() -> Iterator[tuple[int, list[Point]]]:
+            for n in reversed(range(len(trajectory.steps))):  # each graph serves once; after that its step is run again
+                yield n, trajectory.points.pop(n, []) or solve.rerun(n, trajectory.states[n])
+
+        ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=True)
+        return Solution(ys, solution.stats, backward_stats)

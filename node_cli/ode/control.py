@@ -1,0 +1,125 @@
+"""Step-size control: how far an error is from what is allowed, and which step to try next.
+
+Everything works on one number for a whole state, or on one for each sample `(batch,)`, alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_cli.ode.stepping import Stepper, Time, as_column
+
+SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
+Norm = Callable[[Tensor], Tensor]  # of an error in units of what is allowed: 0-dim, or `(batch,)`
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What error of a step is allowed: `atol + rtol |y|`, element by element; `atol` may be one for each channel."""
+
+    rtol: float
+    atol: float | Tensor
+    norm: Norm
+
+    def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
+        """The norm of the error in units of what is allowed; 1 is just good enough."""
+        return self.norm(error.div_(self.scale(torch.maximum(y0.abs(), y1.abs()))))
+
+    def scale(self, size: Tensor) -> Tensor:
+        """What is allowed for states of this magnitude; the argument is overwritten."""
+        return size.mul_(self.rtol).add_(self.atol)
+
+
+@dataclass
+class Controller:
+    """A PID controller of the step size (Soderlind 2003, "Digital filters in adaptive time-stepping").
+
+    With r_n the error ratio of step n and k one more than the order of the error estimate, a step is changed by
+
+        safety r_n^(-(icoeff + pcoeff + dcoeff) / k) r_(n-1)^((pcoeff + 2 dcoeff) / k) r_(n-2)^(-dcoeff / k),
+
+    but by no more than `ifactor` and no less than `dfactor`. A step that is tried again does not grow.
+    """
+
+    error_order: int
+    safety: float
+    ifactor: float
+    dfactor: float
+    pcoeff: float
+    icoeff: float
+    dcoeff: float
+    _last: Any = 1.0  # ratios of the last two accepted steps
+    _before: Any = 1.0
+
+    def factor(self, ratio: Any) -> Any:
+        """What the step just tried is to be multiplied by; `ratio` is not a number where the step was no good."""
+        k = self.error_order + 1
+        bounded = np.maximum(ratio, SMALLEST_RATIO)
+        factor = (
+            self.safety
+            * bounded ** (-(self.icoeff + self.pcoeff + self.dcoeff) / k)
+            * self._last ** ((self.pcoeff + 2 * self.dcoeff) / k)
+            * self._before ** (-self.dcoeff / k)
+        )
+        factor = np.clip(np.where(np.isfinite(ratio), factor, self.dfactor), self.dfactor, self.ifactor)
+        accepted = ratio <= 1
+        self._before = np.where(accepted, self._last, self._before)
+        self._last = np.where(accepted, bounded, self._last)
+        return np.where(accepted, factor, np.minimum(factor, 1.0))
+
+
+def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time) -> Tensor:
+    """A first step size, a magnitude, from the size of the state and of its first two derivatives; one evaluation.
+
+    The slope at the start is in `stepper.stages[0]`; `span` is the signed length of the interval, which bounds the
+    result. All of it stays on the device.
+
+    Source: Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, section II.4.
+    """
+    assert stepper.tableau.error_order is not None
+    dy0 = stepper.stages[0]
+    scale = tolerance.scale(y0.abs())
+    size, speed = tolerance.norm(y0 / scale), tolerance.norm(dy0 / scale)
+    longest = size.new_tensor(np.abs(span))
+    guess = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).minimum(longest)
+    step = as_column(guess * size.new_tensor(np.sign(span)), y0)
+    t = as_column(guess.new_tensor(t0), y0) + step
+    probe = stepper.slope(t, torch.addcmul(y0, step, dy0))
+    steepest = torch.maximum(speed, tolerance.norm((probe - dy0) / scale) / guess)
+    exponent = 1 / (stepper.tableau.error_order + 1)
+    chosen = torch.where(steepest <= 1e-15, (1e-3 * guess).clamp(min=1e-6), (0.01 / steepest) ** exponent)
+    return torch.minimum(100 * guess, chosen).minimum(longest)
+
+
+def rms(ratios: Tensor) -> Tensor:
+    """Root mean square over everything."""
+    norm: Tensor = _norm(ratios) / ratios.numel() ** 0.5
+    return norm
+
+
+def largest(ratios: Tensor) -> Tensor:
+    """Greatest magnitude over everything."""
+    return _norm(ratios, math.inf)
+
+
+def rms_per_sample(ratios: Tensor) -> Tensor:
+    """Root mean square of each sample, `(batch,)`."""
+    norm: Tensor = _norm(ratios.reshape(len(ratios), -1), 2, 1) / (ratios.numel() / len(ratios)) ** 0.5
+    return norm
+
+
+def largest_per_sample(ratios: Tensor) -> Tensor:
+    """Greatest magnitude in each sample, `(batch,)`."""
+    return _norm(ratios.reshape(len(ratios), -1), math.inf, 1)
+
+
+def _norm(ratios: Tensor, order: float = 2, dim: int | None = None) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(ratios, order, dim=dim)
+    return norm

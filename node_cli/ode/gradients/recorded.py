@@ -1,0 +1,108 @@
+"""Discretise, then optimise: the exact gradient of the steps that a solve made, from a record of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.gradients.inputs import KnownInputs
+from node_cli.ode.gradients.pullback import Pullback
+from node_cli.ode.gradients.replay import replay
+from node_cli.ode.gradients.trajectory import Point, TapedVectorField
+from node_cli.ode.solution import SolveStats
+from node_cli.ode.states import outside_autocast
+from node_cli.ode.stepping import Slope, Step, Stepper, as_column
+from node_cli.ode.tableaus import Tableau
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedSolve:
+    """A finished solve that can be gone through again, backwards."""
+
+    tableau: Tableau
+    vector_field: Slope
+    ts: list[float]
+    steps: list[Step]
+    with_times: bool
+    backward_stats: SolveStats
+
+    def rerun(self, n: int, y: Tensor) -> list[Point]:
+        """The evaluations of step n, made once more from its state `y`, each with its graph."""
+        tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
+        is_last = n == len(self.steps) - 1
+        self._step(n, y, tape, with_last_stage=is_last and bool(self.steps[n].inside))
+        self.backward_stats.nfe += len(tape.points)
+        return tape.points
+
+    def advance(self, n: int, y: Tensor) -> Tensor:
+        """The state after step n, made once more from its state `y`."""
+        y1 = self._step(n, y, self.vector_field, with_last_stage=False)
+        self.backward_stats.nfe += self.tableau.num_stages - self.tableau.is_fsal
+        accepted = self.steps[n].accepted
+        return y1 if accepted is None else torch.where(as_column(accepted, y), y1, y)
+
+    def _step(self, n: int, y: Tensor, slope: Slope, *, with_last_stage: bool) -> Tensor:
+        stepper, step = Stepper(self.tableau, slope, y), self.steps[n]
+        with torch.no_grad():
+            stepper.start(step.t0, y)
+            return stepper.step(step.t0, step.t1, y, with_last_stage=with_last_stage)
+
+
+Walk = Callable[[], Iterator[tuple[int, list[Point]]]]  # the steps in reverse order, each with its evaluations
+
+
+def attach(
+    solve: RecordedSolve, walk: Walk, ys: Tensor, y0: Tensor, ts: Tensor, inputs: tuple[Tensor, ...], *, twice: bool
+) -> Tensor:
+    """`ys` with a gradient for `y0`, `ts` and `inputs`; with `twice`, for second derivatives too.
+
+    Raises:
+        RuntimeError: in the backward pass, when a second derivative is asked for without `twice`.
+    """
+    attached: Tensor = _Attached.apply(solve, walk, twice, ys, y0, ts, *inputs)
+    return attached
+
+
+class _Attached(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, solve: RecordedSolve, walk: Walk, twice: bool, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor
+    ) -> Tensor:
+        ctx.solve, ctx.walk, ctx.twice = solve, walk, twice
+        ctx.save_for_backward(y0, ts, *inputs)
+        return ys.view_as(ys)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
+        y0, ts, *inputs = ctx.saved_tensors
+        needs_y0, needs_ts, *needs_inputs = ctx.needs_input_grad[4:]
+        if torch.is_grad_enabled():
+            refuse_second_derivative(ctx.twice)
+            ys = replay(ctx.solve.tableau, ctx.solve.vector_field, ctx.solve.steps, y0, ts)
+            needed = ctx.needs_input_grad[4:]
+            wanted = list(itertools.compress((y0, ts, *inputs), needed))
+            found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=True, allow_unused=True))
+            return (None, None, None, None, *(next(found) if is_needed else None for is_needed in needed))
+        solve: RecordedSolve = ctx.solve
+        used = list(itertools.compress(inputs, needs_inputs))
+        with outside_autocast(grad_ys.device.type):
+            known = KnownInputs(*inputs)
+            pullback = Pullback(solve.tableau, used, known, solve.ts, grad_ys, with_times=needs_ts)
+            for n, points in ctx.walk():
+                pullback.step(solve.steps[n], points)
+            pullback.finish(solve.steps[0])
+        grads = iter(pullback.grad_inputs)
+        grad_ts = pullback.grad_ts.to(ts.dtype) if pullback.grad_ts is not None else None
+        grad_y0 = pullback.grad_y if needs_y0 else None
+        return (None, None, None, None, grad_y0, grad_ts, *(next(grads) if needed else None for needed in needs_inputs))
+
+
+def refuse_second_derivative(allowed: bool) -> None:
+    """Raises RuntimeError unless second derivatives are there."""
+    if not allowed:
+        raise RuntimeError("second derivatives (create_graph=True) need gradient=direct: the others have none")

@@ -1,0 +1,81 @@
+"""What a solve leaves behind for its gradient: its accepted steps, and their states or their evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.stepping import Slope, Step, as_column
+from node_cli.ode.tableaus import Tableau
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One evaluation `dy = f(t, y)` with its graph; `y` is a leaf, `t` one too if times have gradients.
+
+    `slope` is what the step made use of: not `dy` for samples whose last step was refused, which keep an older one.
+    """
+
+    t: Tensor
+    y: Tensor
+    dy: Tensor
+    slope: Tensor
+
+
+class TapedVectorField:
+    """A vector field that keeps the graph of each evaluation, apart from all others, in `points`."""
+
+    def __init__(self, vector_field: Slope, *, times_have_gradients: bool) -> None:
+        self._vector_field = vector_field
+        self._times_have_gradients = times_have_gradients
+        self.points: list[Point] = []
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """The slope, detached."""
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            t = t.detach().requires_grad_(self._times_have_gradients)
+            dy = self._vector_field(t, y)
+            if dy.dtype != y.dtype and dy.shape == y.shape:
+                dy = dy.to(y.dtype)
+        slope = dy.detach()
+        self.points.append(Point(t, y, dy, slope))
+        return slope
+
+
+class Trajectory:
+    """The accepted steps of one solve in order; of each the state that it started from."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.states: dict[int, Tensor] = {}
+        self.points: dict[int, list[Point]] = {}
+
+    def keep_state(self, step: Step, y: Tensor) -> None:
+        """Records a step with its state."""
+        self.states[len(self.steps)] = y
+        self.steps.append(step)
+
+    def keeper_of_points(self, tableau: Tableau, tape: TapedVectorField) -> Callable[[Step, Tensor], None]:
+        """A `record` that keeps state and evaluations; those of rejected steps on the tape are dropped."""
+
+        def keep(step: Step, y: Tensor) -> None:
+            first, *others = tape.points
+            others = others[len(others) - (tableau.num_stages - 1) :]
+            self.points[len(self.steps)] = [first, *others]
+            self.keep_state(step, y)
+            tape.points.clear()
+            if tableau.is_fsal:
+                tape.points.append(_shared(first, others[-1], step.accepted))
+
+        return keep
+
+
+def _shared(first: Point, last: Point, moved: Tensor | None) -> Point:
+    """The last evaluation of a step as the first one of the next."""
+    if moved is None:
+        return last
+    return replace(last, slope=torch.where(as_column(moved, last.slope), last.slope, first.slope))

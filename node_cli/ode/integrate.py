@@ -1,0 +1,183 @@
+"""The step loops for a whole batch: in steps of a grid, or in steps that the error of all samples together chooses.
+
+No loop knows a gradient: it hands every accepted step to `record`, and all evaluations go through the vector field
+that it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.control import Controller, Tolerance, choose_first_step
+from node_cli.ode.solution import SolveError, SolveStats, Status
+from node_cli.ode.stepping import Output, Step, Stepper
+from node_cli.ode.vector_field import all_finite
+
+Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
+
+STRETCH = 1.05  # a step that ends so little before its target is stretched to it
+CUT_OFF = 0.999  # a step that its target made shorter than this says nothing against the length that was meant
+CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the steps; `max_steps` bounds the attempts."""
+
+    min_step: float
+    max_step: float
+    max_steps: float
+
+
+@dataclass
+class OutputTimes:
+    """The times `ts` at which the state is asked for, and how far a solve has come through them.
+
+    With `stepping_onto` every output time ends a step, else only the last one does.
+    """
+
+    ts: list[float]
+    stepping_onto: bool
+    next: int = 1
+
+    @property
+    def sign(self) -> float:
+        """1 forwards in time, -1 backwards."""
+        return math.copysign(1.0, self.ts[-1] - self.ts[0])
+
+    @property
+    def done(self) -> bool:
+        """Whether every output has been reached."""
+        return self.next == len(self.ts)
+
+    @property
+    def segment(self) -> tuple[int, int]:
+        """Positions of the output times between which the steps are free."""
+        return (self.next - 1, self.next) if self.stepping_onto else (0, len(self.ts) - 1)
+
+    def reached_by(self, t0: float, t1: float) -> list[Output]:
+        """The next outputs that lie in the step from `t0` to `t1`, which count as reached from now on."""
+        outputs = []
+        while not self.done and self.sign * (self.ts[self.next] - t1) <= 0:
+            t = self.ts[self.next]
+            outputs.append(Output(self.next, 1.0 if t == t1 else (t - t0) / (t1 - t0)))
+            self.next += 1
+        return outputs
+
+
+def integrate_on_grid(
+    stepper: Stepper,
+    grid: Callable[[float, float], Sequence[float]],
+    y0: Tensor,
+    ts: list[float],
+    stats: SolveStats,
+    record: Record,
+    *,
+    is_anchored: bool,
+) -> Tensor:
+    """States at `ts`, `(len(ts), *y0.shape)`; `grid` gives the ends of the steps between two output times.
+
+    They lie at shares of that interval, or, if `is_anchored`, at distances from its start.
+
+    Raises:
+        SolveError: the state is not finite any more, which is looked for once, at the end.
+    """
+    ys, y = [y0], y0
+    ends: list[float] = []
+    sizes: list[Tensor] = []
+    stepper.start(ts[0], y0)
+    for i, (t, end) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
+        for t1 in grid(t, end):
+            if ends:
+                stepper.next(t, y)
+            y1 = stepper.step(t, t1, y)
+            outputs = [Output(i + 1, 1.0)] if t1 == end else []
+            record(Step(t, t1, outputs, (i, i + 1), is_anchored), y)
+            stats.num_accepted += 1
+            stats.step_sizes.append(abs(t1 - t))
+            sizes.append(torch.linalg.vector_norm(y1, math.inf))
+            ends.append(t1)
+            t, y = t1, y1
+        ys.append(y)
+    finite = torch.isfinite(torch.stack(sizes)).tolist()
+    if not all(finite):
+        raise SolveError(Status.NON_FINITE, ends[finite.index(False)], stats.nfe)
+    return torch.stack(ys)
+
+
+def integrate_adaptively(
+    stepper: Stepper,
+    tolerance: Tolerance,
+    controller: Controller,
+    limits: Limits,
+    y0: Tensor,
+    times: OutputTimes,
+    first_step: float | None,
+    stats: SolveStats,
+    record: Record,
+) -> Tensor:
+    """States at the output times; `first_step` is tried first, None: chosen.
+
+    Raises:
+        SolveError: a bound was reached, the step size underflowed, or the state is not finite.
+    """
+    ys: list[Any] = [y0] + [None] * (len(times.ts) - 1)
+    t, y, ratio = times.ts[0], y0, 0.0
+    stepper.start(t, y)
+    step = first_step or float(choose_first_step(tolerance, stepper, t, y, times.ts[-1] - t))
+    while True:
+        segment = times.segment
+        t1 = _end_of_step(t, times.ts[segment[1]], min(step, limits.max_step))
+        if stats.num_accepted + stats.num_rejected >= limits.max_steps:
+            raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
+        if t1 != times.ts[segment[1]] and (t1 == t or step < limits.min_step):
+            raise SolveError(Status.STEP_UNDERFLOW if math.isfinite(ratio) else Status.NON_FINITE, t, stats.nfe)
+        y1 = stepper.step(t, t1, y)
+        ratio = float(tolerance.ratio(stepper.error(t, t1), y, y1))  # the one wait for the device
+        tried = abs(t1 - t)
+        proposed = tried * float(controller.factor(ratio))
+        if stats.num_accepted + stats.num_rejected == 0:
+            stats.next_first_step = CAUTION * proposed
+        if not ratio <= 1:
+            if not (math.isfinite(ratio) or all_finite((y, stepper.stages[0]))):
+                raise SolveError(Status.NON_FINITE, t, stats.nfe)
+            stats.num_rejected += 1
+            step = proposed
+            continue
+        step = max(step, proposed) if tried < CUT_OFF * step else proposed
+        outputs = times.reached_by(t, t1)
+        _keep(ys, outputs, stepper, t, t1, y, y1)
+        record(Step(t, t1, outputs, segment), y)
+        stats.num_accepted += 1
+        stats.step_sizes.append(tried)
+        t, y = t1, y1
+        if times.done:
+            stats.next_step = step
+            return torch.stack(ys)
+        stepper.next(t, y)
+
+
+def _end_of_step(t: float, target: float, step: float) -> float:
+    """Where a step of this size ends: exactly at the target if it comes near, half way to it if two will do."""
+    left = abs(target - t)
+    if left <= STRETCH * step:
+        return target
+    return t + math.copysign(min(step, left / 2), target - t)
+
+
+def _keep(ys: list[Any], outputs: list[Output], stepper: Stepper, t0: float, t1: float, y0: Tensor, y1: Tensor) -> None:
+    """Puts the states at the outputs of a step in their places."""
+    inside = [output for output in outputs if output.theta != 1.0]
+    if inside:
+        states = stepper.interpolate(t0, t1, y0, [output.theta for output in inside])
+        for output, state in zip(inside, states, strict=True):
+            ys[output.index] = state
+    for output in outputs:
+        if output.theta == 1.0:
+            ys[output.index] = y1

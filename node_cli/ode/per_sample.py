@@ -1,0 +1,134 @@
+"""The step loop in which each sample of a batch keeps its own time and step size, and sees no other.
+
+All samples are evaluated together until the last one arrives; one that has arrived takes steps of length zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_cli.ode.control import Controller, Tolerance, choose_first_step
+from node_cli.ode.integrate import CUT_OFF, STRETCH, Limits, OutputTimes, Record
+from node_cli.ode.solution import SolveError, SolveStats, Status
+from node_cli.ode.stepping import Array, Output, Step, Stepper, as_column
+
+
+def integrate_per_sample(
+    stepper: Stepper,
+    tolerance: Tolerance,
+    controller: Controller,
+    limits: Limits,
+    y0: Tensor,
+    times: OutputTimes,
+    first_step: float | None,
+    stats: SolveStats,
+    record: Record,
+) -> Tensor:
+    """States at the output times, by the rules of `integrate_adaptively` for each sample.
+
+    The norm of `tolerance` gives a number for each sample. `stats` counts evaluations of the whole batch, the steps
+    of the sample that took most of them, and the step sizes of all samples.
+
+    Raises:
+        SolveError: one of the samples failed.
+    """
+    batch, ts = len(y0), np.array(times.ts)
+    y, t, last = y0, np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
+    ys = y0.expand(len(ts), *y0.shape).clone()
+    num_accepted, num_rejected = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    attempts, ratio = 0, np.zeros(batch)
+    stepper.start(t, y)
+    if first_step is None:
+        step = choose_first_step(tolerance, stepper, t, y, ts[-1] - ts[0]).double().cpu().numpy()
+    else:
+        step = np.full(batch, first_step)
+    while (active := last < len(ts) - 1).any():
+        ahead = np.minimum(last + 1, len(ts) - 1)
+        segment = (ahead - 1, ahead) if times.stepping_onto else (np.zeros_like(last), np.full_like(last, len(ts) - 1))
+        target = np.where(active, ts[segment[1]], t)
+        t1 = _ends_of_steps(t, target, np.minimum(step, limits.max_step))
+        _refuse_hopeless(attempts, t, t1, target, step, ratio, limits, stats)
+        attempts += 1
+        y1 = stepper.step(t, t1, y)
+        ratio = tolerance.ratio(stepper.error(t, t1), y, y1).double().cpu().numpy()  # the one wait for the device
+        ratio = np.where(active, ratio, 0.0)
+        if not np.isfinite(ratio).all():
+            # Nobody moves: in a step with a slope that is no number no gradient could be told apart.
+            _refuse_non_finite(t, y, stepper.stages[0], ratio, stats)
+            step = np.where(np.isfinite(ratio), step, np.abs(t1 - t) * controller.dfactor)
+            num_rejected += ~np.isfinite(ratio)
+            continue
+        moves = active & (ratio <= 1)
+        tried = np.abs(t1 - t)
+        proposed = tried * controller.factor(ratio)
+        step = np.where(moves & (tried < CUT_OFF * step), np.maximum(step, proposed), proposed)
+        num_accepted += moves
+        num_rejected += active & ~moves
+        stats.num_accepted, stats.num_rejected = int(num_accepted.max()), int(num_rejected.max())
+        if not moves.any():
+            continue
+        outputs = _reached(ts, times.sign, last, t, t1, moves)
+        _keep(ys, outputs, stepper, t, t1, y, y1)
+        moved = torch.from_numpy(moves).to(y.device)
+        record(Step(t, t1, outputs, segment, accepted=None if moves.all() else moved), y)
+        stats.step_sizes.extend(tried[moves].tolist())
+        t, y = np.where(moves, t1, t), torch.where(as_column(moved, y), y1, y)
+        for output in outputs:
+            last[output.mask] = output.index
+        stepper.next(t, y, as_column(moved, y))
+    return ys
+
+
+def _ends_of_steps(t: Array, target: Array, step: Array) -> Array:
+    """Exactly at the target if a step comes near it, half way to it if two will do; where the step ends, if not."""
+    left = np.abs(target - t)
+    length = np.minimum(step, left / 2)
+    return np.where(left <= STRETCH * step, target, t + np.copysign(length, target - t))
+
+
+def _refuse_hopeless(
+    attempts: int, t: Array, t1: Array, target: Array, step: Array, ratio: Array, limits: Limits, stats: SolveStats
+) -> None:
+    """Raises SolveError before an attempt that is one too many or too short, of one of the samples."""
+    if attempts >= limits.max_steps:
+        raise SolveError(Status.TOO_MANY_STEPS, float(t[np.argmax(np.abs(target - t))]), stats.nfe)
+    stuck = (t1 != target) & ((t1 == t) | (step < limits.min_step))
+    if stuck.any():
+        sample = int(np.argmax(stuck))
+        status = Status.STEP_UNDERFLOW if np.isfinite(ratio[sample]) else Status.NON_FINITE
+        raise SolveError(status, float(t[sample]), stats.nfe, f"sample {sample}: ")
+
+
+def _refuse_non_finite(t: Array, y: Tensor, dy: Tensor, ratio: Array, stats: SolveStats) -> None:
+    """Raises SolveError for a sample whose step starts from what is no number."""
+    finite = torch.isfinite(y + dy).reshape(len(y), -1).all(1).cpu().numpy()
+    hopeless = ~finite & ~np.isfinite(ratio)
+    if hopeless.any():
+        sample = int(np.argmax(hopeless))
+        raise SolveError(Status.NON_FINITE, float(t[sample]), stats.nfe, f"sample {sample}: ")
+
+
+def _reached(ts: Array, sign: float, last: Array, t0: Array, t1: Array, moves: Array) -> list[Output]:
+    """The outputs that some sample passes in its step."""
+    outputs = []
+    for index in range(int(last[moves].min()) + 1, len(ts)):
+        mask = moves & (last < index) & (sign * (ts[index] - t1) <= 0)
+        if not mask.any():
+            continue
+        if (t1[mask] == ts[index]).all():
+            outputs.append(Output(index, 1.0, mask))
+        else:
+            length = np.where(t1 == t0, 1.0, t1 - t0)
+            outputs.append(Output(index, np.where(mask, (ts[index] - t0) / length, 0.0), mask))
+    return outputs
+
+
+def _keep(ys: Tensor, outputs: list[Output], stepper: Stepper, t0: Array, t1: Array, y0: Tensor, y1: Tensor) -> None:
+    """Puts the states at the outputs of a step in their places."""
+    for output in outputs:
+        state = y1 if isinstance(output.theta, float) else stepper.interpolate(t0, t1, y0, [output.theta])[0]
+        assert output.mask is not None
+        mask = as_column(torch.from_numpy(output.mask).to(y0.device), y0)
+        ys[output.index] = torch.where(mask, state, ys[output.index])

@@ -1,0 +1,104 @@
+"""What a solve starts from: states and times that are refused, tuple states as one tensor, autocast kept out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.solution import State
+
+Parts = tuple[Tensor, ...]
+
+
+def require_state(y0: Tensor | Parts) -> None:
+    """Raises ValueError for a state that no solve can start from."""
+    parts = y0 if isinstance(y0, tuple) else (y0,)
+    for part in parts:
+        if part.is_complex():
+            raise ValueError(
+                f"y0 must be real, got {part.dtype}: solve for its real and imaginary parts (torch.view_as_real)"
+            )
+        if part.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"y0 must be float32 or float64, got {part.dtype}: convert it with .float()")
+    if not parts or any(part.numel() == 0 for part in parts):
+        raise ValueError(f"y0 must not be empty, got shape {[tuple(part.shape) for part in parts]}")
+    if len({(part.dtype, part.device) for part in parts}) > 1:
+        raise ValueError(f"the parts of y0 must share dtype and device, got {[(p.dtype, p.device) for p in parts]}")
+
+
+def output_times(ts: Tensor) -> list[float]:
+    """The times on the host, in float64; they may repeat.
+
+    Raises:
+        ValueError: they are fewer than two, not finite, or neither increasing nor decreasing.
+    """
+    if ts.dim() != 1 or len(ts) < 2:
+        raise ValueError(f"ts must be 1-dim with at least two times, got shape {tuple(ts.shape)}")
+    times: list[float] = (
+        ts.detach().double().tolist() if ts.device.type != "mps" else ts.detach().cpu().double().tolist()
+    )
+    if not all(math.isfinite(t) for t in times):
+        raise ValueError(f"ts must be finite, got {times}")
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    if min(steps) < 0 < max(steps):
+        raise ValueError(f"ts must be increasing or decreasing, got {times}")
+    return times
+
+
+def flatten(parts: Parts) -> Tensor:
+    """All parts as one 1-dim tensor."""
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def unflatten(flat: Tensor, like: Parts) -> Parts:
+    """Views of `flat` `(..., n)` with the shapes of `like` after the leading dimensions."""
+    pieces = flat.split([part.numel() for part in like], dim=-1)
+    return tuple(piece.view(*flat.shape[:-1], *part.shape) for piece, part in zip(pieces, like, strict=True))
+
+
+def flat_vector_field(
+    vector_field: Callable[[Tensor, Parts], Parts], like: Parts
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A vector field of tuples as one of 1-dim tensors.
+
+    Raises:
+        ValueError: at an evaluation that does not return the shapes of the state.
+    """
+
+    def flat(t: Tensor, y: Tensor) -> Tensor:
+        dy = vector_field(t, unflatten(y, like))
+        if [part.shape for part in dy] != [part.shape for part in like]:
+            raise ValueError(
+                f"the vector field must return the shapes of the state, {[tuple(part.shape) for part in like]}, "
+                f"got {[tuple(part.shape) for part in dy]}"
+            )
+        return flatten(tuple(part.to(y.dtype) for part in dy))
+
+    return flat
+
+
+def keep_autocast(vector_field: Callable[[Any, Any], State], device_type: str) -> Callable[[Any, Any], State]:
+    """The vector field, always evaluated under the autocast of this moment, wherever it is called from."""
+    if not torch.is_autocast_enabled(device_type):
+        return vector_field
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def under_autocast(t: Any, y: Any) -> Any:
+        # Without the cache: a weight that was cast without a graph must not be met again where there is one.
+        with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
+            return vector_field(t, y)
+
+    return under_autocast
+
+
+def outside_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """States and error estimates keep their precision; only the vector field is autocast."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,187 @@
+"""One step of an explicit Runge-Kutta method: the only place where stages are evaluated and combined.
+
+A time `t` is a float on the host in float64, or, where each sample of a batch has its own, a float64 array `(batch,)`.
+It is cast once, for the vector field, to the dtype of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_cli.ode.tableaus import Row, Tableau
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Time: TypeAlias = float | Array
+Slope: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One accepted step from `t0` to `t1`, as gradients need it.
+
+    `outputs` are the asked times that it reached. The step was free between `ts[segment[0]]` and `ts[segment[1]]`: as
+    a share of that interval its ends stay where they are when the two times move; with `is_anchored`, as a distance
+    from the first of the two. Per sample, `segment` holds two arrays, and `accepted` `(batch,)` says who moved.
+    """
+
+    t0: Time
+    t1: Time
+    outputs: list[Output]
+    segment: tuple[Any, Any]
+    is_anchored: bool = False
+    accepted: Tensor | None = None
+
+    @property
+    def ends(self) -> list[Output]:
+        """The outputs at the end of the step."""
+        return [output for output in self.outputs if isinstance(output.theta, float) and output.theta == 1.0]
+
+    @property
+    def inside(self) -> list[Output]:
+        """The outputs that are interpolated."""
+        return [output for output in self.outputs if not (isinstance(output.theta, float) and output.theta == 1.0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """An asked time, by its position in `ts`, and how far into a step it lies, 0 to 1.
+
+    Per sample, `theta` is an array `(batch,)`, and `mask` says for which samples it lies in this step.
+    """
+
+    index: int
+    theta: Time
+    mask: Array | None = None
+
+
+class Stepper:
+    """Takes steps of one method; `stages` `(num_stages, *y.shape)` holds the slopes of the last one."""
+
+    def __init__(self, tableau: Tableau, slope: Slope, like: Tensor) -> None:
+        self.tableau = tableau
+        self.slope = slope
+        self.stages = like.new_empty(tableau.num_stages, *like.shape)
+        self._flat = self.stages.view(tableau.num_stages, -1)
+        self._weights = weights_of(tableau, like.dtype, like.device)
+
+    def start(self, t: Time, y: Tensor) -> None:
+        """Evaluates the first stage of the next step."""
+        self.stages[0].copy_(self.slope(as_tensor(t, y), y))
+
+    def step(self, t0: Time, t1: Time, y: Tensor, *, with_last_stage: bool = True) -> Tensor:
+        """The state at `t1` from `y` at `t0`, whose slope is in `stages[0]`.
+
+        A last stage that is the first one of the next step is evaluated for its own step's error and interpolation.
+        """
+        h = as_factor(t1 - t0, y)
+        stage = y
+        for i in range(1, self.tableau.num_stages):
+            stage = self._combine(y, self._weights.a[i - 1], h)
+            if i < self.tableau.num_stages - 1 or with_last_stage or not self.tableau.is_fsal:
+                t = as_tensor(stage_time(t0, t1, self.tableau.c[i]), y)
+                self.stages[i].copy_(self.slope(t, stage))
+        return stage if self.tableau.is_fsal else self._combine(y, self._weights.b, h)
+
+    def next(self, t: Time, y: Tensor, moved: Tensor | None = None) -> None:
+        """Makes the first stage of a step from `y`, where the last step ended, by its last stage or a new evaluation.
+
+        Where not all samples `moved` (a mask that multiplies a state), the others keep their first stage.
+        """
+        if not self.tableau.is_fsal:
+            self.start(t, y)
+        elif moved is None:
+            self.stages[0].copy_(self.stages[-1])
+        else:
+            self.stages[0].copy_(torch.where(moved, self.stages[-1], self.stages[0]))
+
+    def error(self, t0: Time, t1: Time) -> Tensor:
+        """The estimated error of the last step, of the shape of the state."""
+        error = torch.mv(self._flat.t(), self._weights.error).view(self.stages.shape[1:])
+        return error.mul_(as_factor(t1 - t0, error))
+
+    def interpolate(self, t0: Time, t1: Time, y: Tensor, thetas: list[Time]) -> Tensor:
+        """The states at `t0 + theta (t1 - t0)`, `(len(thetas), *y.shape)`."""
+        weights = dense_tensor(self.tableau.dense_weights, thetas, y)
+        h = as_factor(t1 - t0, y)
+        if weights.dim() == 2:
+            rows = torch.addmm(y.reshape(1, -1), weights, self._flat, alpha=h)
+            return rows.view(-1, *y.shape)
+        states: Tensor = y + h * torch.einsum("osb,sb...->ob...", weights, self.stages)
+        return states
+
+    def _combine(self, y: Tensor, weights: Tensor, h: float | Tensor) -> Tensor:
+        """`y + h sum_i weights_i stages_i`, in one pass over the memory."""
+        rows = self._flat[: len(weights)].t()
+        if isinstance(h, Tensor):
+            return torch.addcmul(y, h, torch.mv(rows, weights).view(y.shape))
+        return torch.addmv(y.reshape(-1), rows, weights, alpha=h).view(y.shape)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The coefficients of a tableau on a device.
+
+    For a step backwards: `columns[i]` are the weights of stage i in the result and in the stages from the last one
+    down to i + 1; `rows` `(own stages, own stages)` are those of all stages in the result and in the stages, in that
+    order. Own stages are all but a last one that the next step shares.
+    """
+
+    a: list[Tensor]
+    b: Tensor
+    error: Tensor
+    columns: list[Tensor]
+    rows: Tensor
+
+
+@lru_cache(maxsize=64)
+def weights_of(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Weights:
+    """The coefficients in the dtype of the state, put on its device once."""
+
+    def tensor(row: Row) -> Tensor:
+        return torch.tensor(row, dtype=dtype, device=device)
+
+    num_own = tableau.num_stages - tableau.is_fsal
+    table = np.zeros((num_own, num_own))
+    table[0] = tableau.b[:num_own]
+    for i in range(1, num_own):
+        table[num_own - i, :i] = tableau.a[i - 1]
+    columns = [tensor(tuple(table[: num_own - i, i])) for i in range(num_own)]
+    a = [tensor(row) for row in tableau.a]
+    return Weights(
+        a, tensor(tableau.b), tensor(tableau.error_weights or ()), columns, torch.tensor(table).to(columns[0])
+    )
+
+
+def stage_time(t0: Time, t1: Time, c: float) -> Time:
+    """`t0 + c (t1 - t0)`, exactly `t1` at `c == 1`."""
+    return t1 if c == 1.0 else t0 + c * (t1 - t0)
+
+
+def as_tensor(t: Time, like: Tensor) -> Tensor:
+    """A time for the vector field: 0-dim, or `(batch, 1, ..., 1)`; no copy from the host waits for the device."""
+    if isinstance(t, float):
+        return like.new_full((), t)
+    return as_column(torch.from_numpy(t).to(like, non_blocking=True), like)
+
+
+def as_column(values: Tensor, like: Tensor) -> Tensor:
+    """A number as it is; numbers `(batch,)` as `(batch, 1, ..., 1)`, which multiplies a state sample by sample."""
+    return values.view(-1, *(1,) * (like.dim() - 1)) if values.dim() else values
+
+
+def as_factor(h: Time, like: Tensor) -> Any:
+    """A step size as what a state can be multiplied by."""
+    return h if isinstance(h, float) else as_tensor(h, like)
+
+
+def dense_tensor(weights: Callable[[Any], Row], thetas: list[Time], like: Tensor) -> Tensor:
+    """Weights of the stages at each theta: `(outputs, stages)`, or `(outputs, stages, batch)` per sample."""
+    rows = np.array([np.broadcast_arrays(*weights(theta)) if np.ndim(theta) else weights(theta) for theta in thetas])
+    return torch.from_numpy(rows).to(like)
