@@ -11,8 +11,8 @@ from torch import Tensor
 
 from node_cli.datasets.base import Dataset
 from node_cli.models.ode_block import OdeBlock, ode_blocks
+from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
-from node_cli.ode.solvers import Solver
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.evaluation import autocast, evaluate
 from node_cli.training.solve_monitor import SolveMonitor
@@ -29,6 +29,11 @@ class Judgement:
     nfe: float
     agreement: float
     reconstruction: float | None
+
+    @property
+    def num_failed(self) -> int:
+        """Samples that this solver could not solve."""
+        return int(self.evaluation.metrics.get("failed", 0))
 
 
 class SolverComparison:
@@ -50,7 +55,7 @@ class SolverComparison:
         """Judges under `solver` (None: the model's own); agreement is with the first judgement.
 
         Raises:
-            SolveError: the forward solve failed.
+            SolveError: the forward solve failed; unless `on_failure` is `raise`, that of every sample alone.
         """
         for block in ode_blocks(self._model).values():
             block.solver = solver or block.solver
@@ -68,6 +73,12 @@ class SolverComparison:
         own, other = self.judgements[0], self.judgements[-1]
         was, now = (self._task.rank(j.evaluation.metrics)[0] for j in (own, other))
         moved = f"from {was:.4f} to {now:.4f}, {100 * other.agreement:.1f} % of predictions the same"
+        failed = [f"{j.num_failed} samples under {j.name}" for j in (own, other) if j.num_failed]
+        if failed:
+            return (
+                f"The solve of {' and of '.join(failed)} failed, and counts as wrong: whether the network is still an "
+                f"ODE is open (result {moved})."
+            )
         if other.nfe <= own.nfe:
             return (
                 f"{other.name} makes no more evaluations than the run's own solver: only a finer one tells whether "
@@ -119,11 +130,14 @@ class _ReconstructionMeter:
 
 
 def comparison_table(judgements: Sequence[Judgement]) -> list[str]:
-    """The judgements side by side, one line each under a line of names."""
+    """The judgements side by side, one line each under a line of names; failed samples where there are any."""
+    names = [name for name in judgements[0].evaluation.metrics if name != "failed"]
+    any_failed = any(j.num_failed for j in judgements)
     rows: list[dict[str, Any]] = [
         {
             "solver": j.name,
-            **{name: f"{value:.4f}" for name, value in j.evaluation.metrics.items()},
+            **{name: f"{j.evaluation.metrics[name]:.4f}" for name in names},
+            **({"failed": str(j.num_failed)} if any_failed else {}),
             **({"NFE": f"{j.nfe:.1f}", "reconstruction": _number(j.reconstruction)} if j.nfe else {}),
             "agreement": f"{100 * j.agreement:.1f} %",
         }

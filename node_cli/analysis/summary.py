@@ -29,6 +29,7 @@ def summarize(config: Mapping[str, Any], trainer: Trainer, test: Evaluation, sta
         "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
         "details": test.details,
         "nfe": {tag: last[tag] for tag in ("nfe/forward", "nfe/backward", "nfe/val") if tag in last},
+        "failures": {"skipped": trainer.state.num_skipped, "fallbacks": trainer.state.num_fallbacks},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "epochs": trainer.state.epoch,
         "best_epoch": trainer.state.best_epoch,
@@ -55,9 +56,16 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
     rows = {}
     if "test/error" in metrics:
         rows["test error"] = f"{100 * metrics['test/error']:.2f} %"
-    rows |= {tag.replace("/", " "): f"{value:.4f}" for tag, value in metrics.items() if tag != "test/error"}
+    for tag, value in metrics.items():
+        if tag.endswith("/failed"):
+            rows |= {tag.replace("/", " "): f"{value} samples"} if value else {}
+        elif tag != "test/error":
+            rows[tag.replace("/", " ")] = f"{value:.4f}"
     rows["parameters"] = f"{summary['parameters']:,}"
-    if nfe:
+    for name, count in summary["failures"].items():
+        if count:
+            rows[name] = f"{count} of {summary['steps']} batches"
+    if "nfe/forward" in nfe:
         rows["NFE"] = f"{nfe['nfe/forward']:.1f} forward, {nfe['nfe/backward']:.1f} backward (last epoch)"
     rows["best epoch"] = f"{summary['best_epoch']} of {summary['epochs']}"
     rows["seconds"] = f"{summary['seconds']['last_session']:.1f} ({summary['seconds']['training']:.1f} in updates)"

@@ -19,8 +19,10 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.config import ConfigError
 from node_cli.loggers.base import Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from node_cli.training.evaluation import metric_names
 from node_cli.training.run_folder import RunFolder
-from node_cli.training.trainer import Trainer, TrainingError
+from node_cli.training.state import TrainingError
+from node_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,8 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
-    metrics = [f"{split}/{name}" for split in ("val", "test") for name in trainer.task.metric_names]
+    names = metric_names(trainer.model, trainer.task)
+    metrics = [f"{split}/{name}" for split in ("val", "test") for name in names]
     logger.log_hparams(_hyperparameters(config), metrics)
     if not is_new:
         return

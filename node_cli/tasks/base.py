@@ -14,7 +14,8 @@ from torch import Tensor, nn
 class Evaluation:
     """A model judged on one split: `metrics` of the whole split, and what the task's pictures need.
 
-    `outputs` are predictions, one row a sample, comparable between two evaluations of the same split.
+    `outputs` are predictions, one row a sample, comparable between two evaluations of the same split; the task says how
+    it marks a sample without one.
     `details` are further figures for `summary.json`: plain containers.
     """
 
@@ -26,13 +27,19 @@ class Evaluation:
 class Task(Protocol):
     """Loss and metrics of one kind of problem."""
 
-    metric_names: tuple[str, ...]  # what `evaluate` measures
+    metric_names: tuple[str, ...]  # what `evaluate` measures, but for `failed`
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The 0-dim loss to minimise, with a graph, and the batch's metrics, without one."""
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Any]) -> Evaluation:
-        """Judges `model`, which is in evaluation mode, on all `batches`."""
+    def evaluate(self, model: nn.Module, batches: Iterable[Any], *, skip_failed: bool) -> Evaluation:
+        """Judges `model`, which is in evaluation mode, on all `batches`.
+
+        With `skip_failed`, a sample whose solve fails gets no prediction, and the metric `failed` counts these samples.
+
+        Raises:
+            SolveError: a solve failed; with `skip_failed`, that of every sample.
+        """
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """What validations are compared by: the greater tuple is the better one."""

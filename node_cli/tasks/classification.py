@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from node_cli.tasks.base import Evaluation
-from node_cli.tasks.pictures import confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.tasks.pictures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.tasks.solved_samples import SolvedSamples
 
 NUM_SAMPLES_SHOWN = 32
 
@@ -40,17 +41,24 @@ class Classification:
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
         return loss, {"accuracy": (logits.detach().argmax(1) == batch.targets).float().mean()}
 
-    def evaluate(self, model: nn.Module, batches: Iterable[LabelledBatch]) -> Evaluation:
-        """Loss without smoothing. Details: precision, recall and number of samples of each class."""
-        logits, targets = [], []
+    def evaluate(self, model: nn.Module, batches: Iterable[LabelledBatch], *, skip_failed: bool) -> Evaluation:
+        """Loss without smoothing. Details: precision, recall and number of samples of each class.
+
+        A sample without a prediction (`NO_PREDICTION` among the outputs) counts as wrong, and is left out of the loss.
+        """
+        samples, targets = SolvedSamples(model, skip_failed=skip_failed), []
         for batch in batches:
-            logits.append(model(batch.inputs).float())
+            samples.add(batch.inputs)
             targets.append(batch.targets)
-        all_logits, all_targets = torch.cat(logits), torch.cat(targets)
-        predictions = all_logits.argmax(1)
+        logits, all_targets = samples.outputs.float(), torch.cat(targets)
+        solved = samples.solved.to(all_targets.device)
+        predictions = torch.full_like(all_targets, NO_PREDICTION)
+        predictions[solved] = logits.argmax(1)
         accuracy = (predictions == all_targets).double().mean().item()
-        loss = F.cross_entropy(all_logits, all_targets).item()
+        loss = F.cross_entropy(logits, all_targets[solved]).item()
         metrics = {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy}
+        if skip_failed:
+            metrics["failed"] = (~solved).sum().item()
         return Evaluation(metrics, predictions.cpu(), {"per_class": self._per_class(predictions, all_targets)})
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -58,8 +66,9 @@ class Classification:
         return metrics["accuracy"], -metrics["loss"]
 
     def agreement(self, one: Evaluation, other: Evaluation) -> float:
-        """Share of samples that are given the same class."""
-        return (one.outputs == other.outputs).double().mean().item()
+        """Share of samples that are given the same class; a sample without a prediction is given none."""
+        same = (one.outputs == other.outputs) & (one.outputs != NO_PREDICTION)
+        return same.double().mean().item()
 
     def sample_pictures(self, batch: LabelledBatch) -> dict[str, np.ndarray]:
         """Some inputs with their classes."""
@@ -79,7 +88,7 @@ class Classification:
     def _per_class(self, predictions: Tensor, targets: Tensor) -> dict[str, dict[str, Any]]:
         count = len(self.class_names)
         hits = torch.bincount(targets[predictions == targets], minlength=count).tolist()
-        given = torch.bincount(predictions, minlength=count).tolist()
+        given = torch.bincount(predictions[predictions != NO_PREDICTION], minlength=count).tolist()
         true = torch.bincount(targets, minlength=count).tolist()
         return {
             name: {

@@ -18,6 +18,7 @@ ROWS, COLUMNS = 4, 8  # of images in a grid
 MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
 MAX_TICKS = 25
 WRONG_COLOUR = "#c62828"
+NO_PREDICTION = -1  # in the place of a class index
 DPI = 100
 
 
@@ -26,11 +27,13 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
 
     Args:
         targets: (n,) class indices.
-        predictions: (n,) class indices.
+        predictions: (n,) class indices, or NO_PREDICTION, which has no cell.
         class_names: a name for each class.
     """
     num_classes = len(class_names)
-    counts = np.bincount(num_classes * targets + predictions, minlength=num_classes**2).reshape(num_classes, -1)
+    given = predictions != NO_PREDICTION
+    cells = (num_classes * targets + predictions)[given]
+    counts = np.bincount(cells, minlength=num_classes**2).reshape(num_classes, -1)
     fractions = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = float(np.clip(2.5 + 0.45 * num_classes, 4.0, 9.0))
     figure, axes = _figure(side, side)
@@ -43,7 +46,7 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
     axes.set_yticks(ticks, names)
     axes.set_xlabel("prediction")
     axes.set_ylabel("target")
-    axes.set_title(f"{np.trace(counts)} of {len(targets)} right")
+    axes.set_title(f"{np.trace(counts)} of {len(targets)} right{_missing(predictions)}")
     if num_classes <= MAX_COUNTED_CLASSES:
         for row, column in np.argwhere(counts):
             colour = "white" if fractions[row, column] > 0.3 else "black"
@@ -74,20 +77,26 @@ def wrong_predictions(
     Args:
         inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
         targets: (n,) class indices.
-        predictions: (n,) class indices.
+        predictions: (n,) class indices, or NO_PREDICTION.
         class_names: a name for each class.
     """
     wrong = np.flatnonzero(targets != predictions)
-    title = f"{len(wrong)} of {len(targets)} predictions wrong"
+    title = f"{len(wrong)} of {len(targets)} predictions wrong{_missing(predictions)}"
     if inputs.ndim == 4:
         shown = wrong[: ROWS * COLUMNS]
-        captions = [f"{class_names[targets[i]]} → {class_names[predictions[i]]}" for i in shown]
+        names = {NO_PREDICTION: "none", **dict(enumerate(class_names))}
+        captions = [f"{names[targets[i]]} → {names[predictions[i]]}" for i in shown]
         return _grid(inputs[wrong], captions, title, WRONG_COLOUR)
     figure, axes = _scatter(inputs, targets, class_names, title)
     x, y = _plane(inputs[wrong])
     axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR, label="wrong")
     _legend(axes)
     return _render(figure)
+
+
+def _missing(predictions: np.ndarray) -> str:
+    count = np.count_nonzero(predictions == NO_PREDICTION)
+    return f", {count} without a prediction" if count else ""
 
 
 def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> np.ndarray:

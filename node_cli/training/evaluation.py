@@ -9,6 +9,7 @@ from torch import nn
 
 from node_cli.datasets.base import Dataset
 from node_cli.tasks.base import Evaluation, Task
+from node_cli.training.failures import on_failure
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -17,8 +18,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def evaluate(model: nn.Module, task: Task, dataset: Dataset, split: str, batch_size: int, precision: str) -> Evaluation:
-    """Judges `model` on one split, without gradients and without augmentation."""
+    """Judges `model` on one split, without gradients and without augmentation.
+
+    Raises:
+        SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
+    """
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad(), autocast(device, precision):
-        return task.evaluate(model, dataset.batches(split, batch_size))
+        batches = dataset.batches(split, batch_size)
+        return task.evaluate(model, batches, skip_failed=_skips_failed(model))
+
+
+def metric_names(model: nn.Module, task: Task) -> tuple[str, ...]:
+    """The metrics of every evaluation of `model`."""
+    return (*task.metric_names, "failed") if _skips_failed(model) else task.metric_names
+
+
+def _skips_failed(model: nn.Module) -> bool:
+    return on_failure(model) != "raise"

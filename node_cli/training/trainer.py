@@ -8,7 +8,8 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,33 +21,18 @@ from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.checkpoint import Checkpoints
-from node_cli.training.evaluation import autocast, evaluate
+from node_cli.training.evaluation import evaluate
+from node_cli.training.failures import check_fallback
 from node_cli.training.schedules import Schedule
-from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
+from node_cli.training.solve_monitor import SolveMonitor
+from node_cli.training.state import TrainingError, TrainState
+from node_cli.training.update import Updater
 
 log = logging.getLogger(__name__)
 
 SHOWN_IN_BAR = {"loss": "train/loss", "accuracy": "train/accuracy", "nfe": "nfe/forward"}
 SHOWN_IN_LINE = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what to do."""
-
-
-@dataclass
-class TrainState:
-    """How far a run is. Everything in it is a plain value, so that it goes into a checkpoint as it stands."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the current epoch
-    step: int = 0  # updates so far
-    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch: each figure x samples, and samples
-    step_sizes: list[float] = field(default_factory=list)  # accepted by the solver in the current epoch
-    best: list[float] = field(default_factory=list)  # rank of the best validation
-    best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # figures of each finished epoch
-    seconds: float = 0.0  # spent on updates, over all sessions of the run
+FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks")
 
 
 @dataclass(kw_only=True)
@@ -54,7 +40,7 @@ class Trainer:
     """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range, or a fallback that the gradient does not go with.
     """
 
     model: nn.Module
@@ -69,6 +55,7 @@ class Trainer:
     batch_size: int
     eval_batch_size: int
     clip_norm: float | None
+    max_skipped: int
     patience: int | None
     log_every_steps: int
     histograms_every_epochs: int
@@ -77,12 +64,22 @@ class Trainer:
 
     def __post_init__(self) -> None:
         _require_in_range(self)
+        check_fallback(self.model)
         self.device = next(self.model.parameters()).device
         self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.steps_per_epoch = self.dataset.num_train_batches(self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.monitor = SolveMonitor(self.model)
+        self.updater = Updater(
+            model=self.model,
+            task=self.task,
+            optimizer=self.optimizer,
+            monitor=self.monitor,
+            precision=self.precision,
+            clip_norm=self.clip_norm,
+            max_skipped=self.max_skipped,
+        )
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
 
@@ -147,56 +144,33 @@ class Trainer:
         for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
             if self._epoch_is_over:
                 break
-            started = time.perf_counter()
-            figures = self._train_step(batch)
+            self._set_rate()
+            started, num_failed = time.perf_counter(), self.state.num_failed
+            figures = self.updater.update(batch, self.state)
             seconds = time.perf_counter() - started
-            figures["time/step_ms"] = 1000 * seconds
             self.state.seconds += seconds
             self.state.batch += 1
             self.state.step += 1
-            self._add_to_sums(figures, len(batch.targets))
-            if self.state.step % self.log_every_steps == 0 or self.state.step == 1:
-                logger.log_scalars(self.state.step, {**figures, "memory/peak_mb": peak_memory_mb(self.device)})
+            if figures:
+                figures["time/step_ms"] = 1000 * seconds
+                self._add_to_sums(figures, len(batch.targets))
+            self._log_step(logger, figures, has_failed=self.state.num_failed > num_failed)
             shown = {name: figures[tag] for name, tag in SHOWN_IN_BAR.items() if tag in figures}
             progress.update(len(batch.targets), **shown)
             save_is_due = self.save_every_steps and self.state.step % self.save_every_steps == 0
             if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)
 
-    def _train_step(self, batch: Any) -> dict[str, float]:
-        """One update; nothing is updated if the loss or the gradient is not finite."""
+    def _set_rate(self) -> None:
         rate = self.schedule(self.state.step / self.total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * rate
-        self.optimizer.zero_grad(set_to_none=True)
-        try:
-            with autocast(self.device, self.precision):
-                loss, metrics = self.task.loss(self.model, batch)
-            loss.backward()
-        except SolveError as error:
-            raise TrainingError(f"step {self.state.step + 1}: {error}") from error
-        costs = self.monitor.take()
-        self.state.step_sizes += costs.step_sizes
-        self._clip_and_check(loss, costs)
-        self.optimizer.step()
-        return {
-            "train/loss": loss.item(),
-            **{f"train/{name}": value.item() for name, value in metrics.items()},
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **costs.scalars(),
-        }
 
-    def _clip_and_check(self, loss: Tensor, costs: SolveCosts) -> None:
-        parameters = list(self.model.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            raise TrainingError(
-                f"step {self.state.step + 1}: the loss or its gradient is not finite (loss {loss.item():.4g}, gradient "
-                f"norm {norm.item():.4g}, NFE {costs.nfe_forward:.0f}); the weights were not changed. Lower "
-                "optimizer.lr, or clip gradients (trainer.clip_norm=1)"
-            )
-        if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+    def _log_step(self, logger: Logger, figures: Mapping[str, float], *, has_failed: bool) -> None:
+        """Records every so many steps, and every batch whose solve failed; one that was skipped has no figures."""
+        if self.state.step % self.log_every_steps == 0 or self.state.step == 1 or has_failed:
+            others = {**self.updater.failure_counts(self.state), "memory/peak_mb": peak_memory_mb(self.device)}
+            logger.log_scalars(self.state.step, {**figures, **others})
 
     def _add_to_sums(self, figures: Mapping[str, float], samples: int) -> None:
         sums = self.state.sums
@@ -213,17 +187,18 @@ class Trainer:
         logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             self._log_histograms(logger)
-        self.state.step_sizes = []
+        self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         log.info(epoch_line(self.state.history[-1], epochs, is_best))
         self._save(logger, checkpoints, is_best=is_best)
 
     def _close_epoch(self, rank: list[float], is_best: bool, figures: Mapping[str, float]) -> None:
         state = self.state
-        samples = state.sums.pop("samples")
+        samples = state.sums.pop("samples", 0.0)  # none if every batch was skipped: then there are no sums either
         means = {tag: total / samples for tag, total in state.sums.items()}
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
-        state.history.append({"epoch": state.epoch, "step": state.step, **means, **figures})
+        counts = self.updater.failure_counts(state)
+        state.history.append({"epoch": state.epoch, "step": state.step, **means, **counts, **figures})
         if is_best:
             state.best, state.best_epoch = rank, state.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -251,8 +226,11 @@ class Trainer:
     def _log_histograms(self, logger: Logger) -> None:
         for name, parameter in self.model.named_parameters():
             logger.log_histogram(self.state.step, f"weights/{name}", parameter.detach())
-        if self.state.step_sizes:
-            logger.log_histogram(self.state.step, "solver/step_size", torch.tensor(self.state.step_sizes))
+        sizes = self.state.step_sizes
+        tagged = {f"solver/step_size/{name}": steps for name, steps in sizes.items()} if len(sizes) > 1 else {}
+        for tag, steps in {"solver/step_size": list(chain(*sizes.values())), **tagged}.items():
+            if steps:
+                logger.log_histogram(self.state.step, tag, torch.tensor(steps))
 
     def _save(self, logger: Logger, checkpoints: Checkpoints, *, is_best: bool) -> None:
         logger.flush()
@@ -264,6 +242,7 @@ def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
     parts = [f"epoch {figures['epoch']:.0f}/{epochs}"]
     parts += [f"{tag} {figures[tag]:.4f}" for tag in SHOWN_IN_LINE if tag in figures]
     parts += [f"{tag} {figures[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if figures.get(tag)]
+    parts += [f"{tag} {figures[tag]:.0f}" for tag in FAILURES_IN_LINE if figures.get(tag)]
     return "  ".join(parts) + ("  best so far" if is_best else "")
 
 
@@ -285,5 +264,6 @@ def _require_in_range(trainer: Trainer) -> None:
             raise ValueError(f"{key} must be at least 1, got {value}")
     if trainer.clip_norm is not None and not trainer.clip_norm > 0:
         raise ValueError(f"clip_norm must be positive or null, got {trainer.clip_norm}")
-    if trainer.histograms_every_epochs < 0:
-        raise ValueError(f"histograms_every_epochs must be 0 or more, got {trainer.histograms_every_epochs}")
+    for key in ("max_skipped", "histograms_every_epochs"):
+        if getattr(trainer, key) < 0:
+            raise ValueError(f"{key} must be 0 or more, got {getattr(trainer, key)}")

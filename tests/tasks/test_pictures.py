@@ -42,6 +42,25 @@ def test_the_confusion_matrix_has_targets_in_rows():
     assert rows.min() < image.shape[0] * 0.3 < image.shape[0] * 0.6 < rows.max()
 
 
+def test_a_sample_without_a_prediction_has_no_cell():
+    targets = np.array([0, 1, 1])
+    missing = pictures.confusion_matrix(targets, np.array([0, 1, -1]), ["a", "b"])
+    given = pictures.confusion_matrix(targets[:2], np.array([0, 1]), ["a", "b"])
+    assert np.array_equal(is_darkest(missing), is_darkest(given))
+    assert not np.array_equal(missing, given)  # the title says so
+    assert not is_darkest(pictures.confusion_matrix(targets, np.array([-1, -1, -1]), ["a", "b"])).any()
+
+
+def test_a_sample_without_a_prediction_is_shown_among_the_wrong_ones():
+    inputs = np.zeros((1, 3, 8, 8), dtype=np.float32)
+    inputs[0, 2, :4] = 1.0
+    missing, wrong = (
+        pictures.wrong_predictions(inputs, np.array([0]), np.array([prediction]), ["a", "b"]) for prediction in (-1, 1)
+    )
+    assert has_colour(missing, (0, 0, 255))
+    assert not np.array_equal(missing, wrong)
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
 def test_the_confusion_matrix_takes_classes_that_never_occur(num_classes):
     names = [f"class {index}" for index in range(num_classes)]

@@ -26,6 +26,7 @@ SETTINGS = {
     "batch_size": 8,
     "eval_batch_size": 8,
     "clip_norm": None,
+    "max_skipped": 10,
     "patience": None,
     "log_every_steps": 1,
     "histograms_every_epochs": 0,

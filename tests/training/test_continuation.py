@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, image_dataset
+from small_runs import Recorder, build_ode_net, build_part, build_trainer, image_dataset, point_dataset
+from touchy import Touchy
 
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
 from node_cli.training.schedules import Constant, Cosine, OneCycle, Step
@@ -58,9 +59,9 @@ def run(trainer, folder):
 
 
 def plain(tree):
-    """The same containers with lists for tensors, so that == compares every bit that matters."""
+    """The same containers with text for tensors, so that == compares every bit that matters, NaN included."""
     if isinstance(tree, torch.Tensor):
-        return str(tree.dtype), tree.tolist()
+        return str(tree.dtype), repr(tree.tolist())
     if isinstance(tree, dict):
         return {key: plain(value) for key, value in tree.items()}
     return [plain(value) for value in tree] if isinstance(tree, list) else tree
@@ -72,17 +73,45 @@ def continued(trainer, checkpoint, folder):
     return run(trainer, folder)
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_stopped_after_any_step(case, tmp_path):
+def assert_continues_exactly(build_run, tmp_path):
+    """From each of its six steps; returns the state at the end."""
     folders = [tmp_path / name for name in ("whole", "saved", "continued")]
-    records, state = run(build(*case), folders[0])
-    assert run(build(*case, save_every_steps=1), folders[1]) == (records, state)
+    records, state = run(build_run(), folders[0])
+    assert run(build_run(save_every_steps=1), folders[1]) == (records, state)
     checkpoints = sorted(folders[1].glob("step-*.pt"))
     assert [path.name for path in checkpoints] == [f"step-{step:08d}.pt" for step in range(1, 7)]
     for step, path in enumerate(checkpoints, 1):
-        late_records, late_state = continued(build(*case), path, folders[2])
+        late_records, late_state = continued(build_run(), path, folders[2])
         assert late_records == [record for record in records if record[0] > step]
         assert late_state == state
+    return state["state"]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_stopped_after_any_step(case, tmp_path):
+    assert_continues_exactly(partial(build, *case), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("policy", "only_backward", "counted"),
+    [
+        ("skip_batch", False, (2, 0)),
+        ("skip_batch", True, (2, 0)),
+        ("fallback", False, (0, 2)),
+        ("fallback", True, (0, 2)),
+    ],
+)
+def test_stopped_before_and_after_batches_whose_solve_failed(policy, only_backward, counted, tmp_path):
+    def build_run(**settings):
+        dataset = point_dataset()
+        dataset.splits["train"].inputs[3] = 9.0  # fails in each epoch
+        solver = Touchy(on_failure=policy, only_backward=only_backward)
+        net = build_ode_net("odenet_mlp", solver, build_part("gradient", "adjoint" if only_backward else "direct"))
+        model = torch.nn.Sequential(net, torch.nn.Dropout(0.5))  # a failed attempt draws random numbers too
+        return build_trainer(model, dataset, optimizer=OPTIMIZERS["adamw"], schedule=SCHEDULES["cosine"], **settings)
+
+    state = assert_continues_exactly(build_run, tmp_path)
+    assert (state["num_skipped"], state["num_fallbacks"]) == counted
 
 
 def test_the_cases_name_every_choice():

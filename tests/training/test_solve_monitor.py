@@ -1,7 +1,9 @@
+import pytest
 import torch
 from small_runs import build_ode_net, build_part
 
-from node_cli.training.solve_monitor import SolveMonitor
+from node_cli.ode.solution import SolveStats
+from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
 
 
 def rk4(num_steps):
@@ -20,7 +22,8 @@ def test_one_block_is_reported_under_the_plain_tags():
     model(torch.ones(3, 2))
     expected = {"nfe/forward": 20, "nfe/backward": 0, "solver/accepted": 5, "solver/rejected": 0}
     scalars = monitor.take().scalars()
-    assert abs(scalars.pop("solver/step_min") - 0.2) < 1e-12
+    for figure in ("min", "mean", "first"):
+        assert abs(scalars.pop(f"solver/step_{figure}") - 0.2) < 1e-12
     assert scalars == expected
 
 
@@ -38,8 +41,47 @@ def test_two_blocks_are_summed_and_reported_apart():
         "nfe/forward/blocks.1": 8,
         "nfe/backward/blocks.1": 8,
     }
-    assert scalars["solver/accepted"] == 7
-    assert abs(scalars["solver/step_min"] - 0.2) < 1e-12
+    assert {tag: value for tag, value in scalars.items() if "accepted" in tag or "rejected" in tag} == {
+        f"solver/{direction}{counter}{block}": value if counter == "accepted" else 0
+        for direction in ("", "backward_")
+        for counter in ("accepted", "rejected")
+        for block, value in (("", 7), ("/blocks.0", 5), ("/blocks.1", 2))
+    }
+    expected = {
+        "solver/step_min": 0.2,
+        "solver/step_mean": 2 / 7,
+        "solver/step_first": 0.35,
+        **{f"solver/step_{figure}/blocks.0": 0.2 for figure in ("min", "mean", "first")},
+        **{f"solver/step_{figure}/blocks.1": 0.5 for figure in ("min", "mean", "first")},
+    }
+    assert {tag: value for tag, value in scalars.items() if "step" in tag} == pytest.approx(expected)
+
+
+def solve(first, *others, rejected, backward):
+    steps = [first, *others]
+    return SolveStats(9, len(steps), rejected, steps), SolveStats(4, backward, 1, [0.5] * backward)
+
+
+def test_figures_of_unequal_steps():
+    solves = [solve(0.1, 0.4, 0.5, rejected=2, backward=3), solve(0.3, 0.7, rejected=0, backward=2)]
+    assert SolveCosts({"block": solves}).scalars() == pytest.approx(
+        {
+            "nfe/forward": 9,
+            "nfe/backward": 4,
+            "solver/accepted": 2.5,
+            "solver/rejected": 1,
+            "solver/backward_accepted": 2.5,
+            "solver/backward_rejected": 1,
+            "solver/step_min": 0.1,
+            "solver/step_mean": 0.4,
+            "solver/step_first": 0.2,
+        }
+    )
+
+
+def test_a_solver_that_tells_no_steps_has_no_figures_of_them():
+    scalars = SolveCosts({"block": [(SolveStats(nfe=3), SolveStats())]}).scalars()
+    assert scalars == {"nfe/forward": 3, "nfe/backward": 0, "solver/accepted": 0, "solver/rejected": 0}
 
 
 def test_figures_are_means_over_solves_since_the_last_take():
@@ -50,5 +92,5 @@ def test_figures_are_means_over_solves_since_the_last_take():
         model(torch.ones(3, 2))
     costs = monitor.take()
     assert costs.nfe_forward == 12
-    assert len(costs.step_sizes) == 6
+    assert costs.step_sizes == {"blocks.0": pytest.approx([0.5] * 2 + [0.25] * 4)}
     assert not monitor.take()
