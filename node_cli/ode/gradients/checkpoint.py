@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.trajectory import Point, Trajectory
+from node_cli.ode.gradients.trajectory import Point
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.solvers import RungeKutta
 from node_cli.ode.states import keep_autocast, output_times
+from node_cli.ode.stepping import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +50,21 @@ class Checkpoint:
             return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
         field = keep_autocast(vector_field, y0.device.type)
         watched = WatchedVectorField(field)
-        trajectory = Trajectory()
-        solution = solver.integrate(
-            watched, y0.detach(), ts, first_step=first_steps.forward, record=trajectory.keep_state
-        )
+        steps: list[Step] = []
+        states = ThinnedStates(self.max_checkpoints)
+
+        def record(step: Step, y: Tensor) -> None:
+            steps.append(step)
+            states.append(y)
+
+        solution = solver.integrate(watched, y0.detach(), ts, first_step=first_steps.forward, record=record)
         first_steps.forward = solution.stats.next_first_step
         backward_stats = SolveStats()
-        solve = RecordedSolve(
-            solver.tableau, field, output_times(ts), trajectory.steps, ts.requires_grad, backward_stats
-        )
+        solve = RecordedSolve(solver.tableau, field, output_times(ts), steps, ts.requires_grad, backward_stats)
 
         def walk() -> Iterator[tuple[int, list[Point]]]:
-            for n in reversed(range(len(trajectory.steps))):
-                yield n, solve.rerun(n, trajectory.states[n])
+            for n, y in states.backwards(solve.advance):
+                yield n, solve.rerun(n, y)
 
         ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=False)
         return Solution(ys, solution.stats, backward_stats)

@@ -47,17 +47,12 @@ class TapedVectorField:
 
 
 class Trajectory:
-    """The accepted steps of one solve in order; of each the state that it started from."""
+    """The accepted steps of one solve in order; of each the state that it started from, and its evaluations."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.states: dict[int, Tensor] = {}
+        self.states: list[Tensor] = []
         self.points: dict[int, list[Point]] = {}
-
-    def keep_state(self, step: Step, y: Tensor) -> None:
-        """Records a step with its state."""
-        self.states[len(self.steps)] = y
-        self.steps.append(step)
 
     def keeper_of_points(self, tableau: Tableau, tape: TapedVectorField) -> Callable[[Step, Tensor], None]:
         """A `record` that keeps state and evaluations; those of rejected steps on the tape are dropped."""
@@ -66,7 +61,8 @@ class Trajectory:
             first, *others = tape.points
             others = others[len(others) - (tableau.num_stages - 1) :]
             self.points[len(self.steps)] = [first, *others]
-            self.keep_state(step, y)
+            self.states.append(y)
+            self.steps.append(step)
             tape.points.clear()
             if tableau.is_fsal:
                 tape.points.append(_shared(first, others[-1], step.accepted))
