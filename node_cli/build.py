@@ -19,7 +19,7 @@ from node_cli.config import ConfigError, is_trusted
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
-from node_cli.ode.solvers import Solver
+from node_cli.ode.base import Solver
 from node_cli.tasks.base import Task
 from node_cli.training.trainer import Trainer
 

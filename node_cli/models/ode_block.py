@@ -68,13 +68,13 @@ class OdeBlock(nn.Module):
         return solution
 
     def get_extra_state(self) -> Tensor:
-        """The first steps, forward and backward, NaN for none: a continued run tries the same ones."""
+        """The first steps, forward and backward, 0 for none: a continued run tries the same ones."""
         steps = (self.first_steps.forward, self.first_steps.backward)
-        return torch.tensor([math.nan if step is None else step for step in steps], dtype=torch.float64)
+        return torch.tensor([step or 0.0 for step in steps], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes up `get_extra_state`."""
-        self.first_steps = FirstSteps(*(None if math.isnan(step) else step for step in state.tolist()))
+        self.first_steps = FirstSteps(*(step or None for step in state.tolist()))
 
 
 def ode_blocks(model: nn.Module) -> dict[str, OdeBlock]:

@@ -36,7 +36,16 @@ class ThinnedStates:
                 self._kept[self._count] = y
         self._count += 1
 
-    def backwards(start: int, y: Tensor, end: int, slots: int, advance: Advance) -> Iterator[tuple[int, Tensor]]:
+    def backwards(self, advance: Advance) -> Iterator[tuple[int, Tensor]]:
+        """All steps from the last to the first, each with its state."""
+        end = self._count
+        limit = self._limit or self._count
+        for i, (n, y) in reversed(list(enumerate(self._kept.items()))):
+            yield from backwards(n, y, end, limit - 1 - i, advance)
+            end = n
+
+
+def backwards(start: int, y: Tensor, end: int, slots: int, advance: Advance) -> Iterator[tuple[int, Tensor]]:
     """The steps `end - 1` down to `start`, from the state `y` of the latter, with `slots` more states to keep."""
     while end - start > 1:
         middle, state = start + split(end - start, slots), y
