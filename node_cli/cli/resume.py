@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "trainer.epochs",
     "trainer.max_steps",
     "trainer.patience",
+    "trainer.max_skipped",
     "trainer.log_every_steps",
     "trainer.histograms_every_epochs",
     "trainer.save_every_steps",

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from node_cli.models.checks import require_at_least
 from node_cli.models.ode_block import OdeBlock
-from node_cli.ode.gradients import Gradient
 from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
 
 
 class ZeroChannels(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from node_cli.models.ode_stack import ZeroChannels, ode_stack
 from node_cli.models.stem import build_stem, group_norm, pooled_head
 from node_cli.models.time_layers import TimeConv2d
-from node_cli.ode.gradients import Gradient
 from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
 
 
 class ConvField(nn.Module):

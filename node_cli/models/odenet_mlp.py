@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from node_cli.models.checks import require_at_least, require_choice, require_points
 from node_cli.models.ode_stack import ZeroChannels, ode_stack
 from node_cli.models.time_layers import TimeLinear
-from node_cli.ode.gradients import Gradient
 from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 

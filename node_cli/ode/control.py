@@ -95,7 +95,7 @@ def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tens
     steepest = torch.maximum(speed, tolerance.norm((probe - dy0) / scale) / guess)
     exponent = 1 / (stepper.tableau.error_order + 1)
     chosen = torch.where(steepest <= 1e-15, (1e-3 * guess).clamp(min=1e-6), (0.01 / steepest) ** exponent)
-    return torch.minimum(100 * guess, chosen).minimum(longest)
+    return torch.where(steepest.isfinite(), torch.minimum(100 * guess, chosen), 1e-6).minimum(longest)
 
 
 def rms(ratios: Tensor) -> Tensor:

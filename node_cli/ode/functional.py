@@ -31,6 +31,7 @@ _ADAPTIVE: dict[str, Any] = {
     "batching": "joint",
     "max_steps": None,
     "max_nfe": None,
+    "compile": "none",
 }
 _NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1}  # what training does with failures
 _GRADIENTS: dict[str, Gradient] = {
@@ -108,7 +109,8 @@ def _solver(method: str, rtol: float, atol: float | list[float], options: dict[s
         raise ValueError(f"method must be one of {', '.join(TABLEAUS)}, got {method}")
     on_grid = "num_steps" in options or "step_size" in options or method not in ADAPTIVE_METHODS
     if on_grid:
-        grid: dict[str, Any] = {"num_steps": None if "step_size" in options else 1, "step_size": None, "max_nfe": None}
+        num_steps = None if "step_size" in options else 1
+        grid: dict[str, Any] = {"num_steps": num_steps, "step_size": None, "max_nfe": None, "compile": "none"}
         return Fixed(method=method, **_merged(grid, options), **_NOT_A_CONFIG)
     outputs: dict[str, Any] = {"outputs": "step" if TABLEAUS[method].dense is None else "interpolate"}
     return Adaptive(method=method, rtol=rtol, atol=atol, **_merged(_ADAPTIVE | outputs, options), **_NOT_A_CONFIG)

@@ -13,6 +13,7 @@ from torch import Tensor
 from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
+from node_cli.ode.compilation import COMPILE, compiled_vector_field, step_functions
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
@@ -33,11 +34,13 @@ class RungeKutta(Solver):
 
     method: str
     max_nfe: int | None
+    compile: str
     differentiable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(max_nfe=self.max_nfe)
+        require_choice("compile", self.compile, COMPILE)
 
     @property
     def tableau(self) -> Tableau:
@@ -81,9 +84,18 @@ class RungeKutta(Solver):
         record: Record,
     ) -> Solution[Tensor]:
         device = y0.device.type
-        counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
+        field = states.keep_autocast(vector_field, device)
+        counted = CountedVectorField(field, self.max_nfe)
+        functions = step_functions(self.method, field, device) if self.compile == "step" else None
+
+        def compiled(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            assert functions is not None
+            counted.count(self.tableau.num_stages - 1, t0)
+            return functions.attempt(t0, t1, y, slope)
+
         with states.outside_autocast(device):
-            ys = self._steps(Stepper(self.tableau, counted, y0), y0, ts, norm, first_step, counted.stats, record)
+            stepper = Stepper(self.tableau, counted, y0, compiled if functions else None)
+            ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
         return Solution(ys, counted.stats)
 
     @abstractmethod
@@ -239,4 +251,19 @@ class Adaptive(RungeKutta):
 def fallback_of(solver: Solver) -> Fixed:
     """What solves a batch that `solver` has failed on, where its `on_failure` is `fallback`."""
     steps = solver.fallback_steps
-    return Fixed(method="rk4", num_steps=steps, step_size=None, max_nfe=None, on_failure="raise", fallback_steps=steps)
+    return Fixed(
+        method="rk4",
+        num_steps=steps,
+        step_size=None,
+        max_nfe=None,
+        compile="none",
+        on_failure="raise",
+        fallback_steps=steps,
+    )
+
+
+def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> VectorField[Tensor]:
+    """The vector field as the solver's `compile` wants it evaluated."""
+    if isinstance(solver, RungeKutta) and solver.compile == "vector_field":
+        return compiled_vector_field(vector_field, y0.device.type)
+    return vector_field

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -87,7 +88,14 @@ def keep_autocast(vector_field: Callable[[Any, Any], State], device_type: str) -
     """The vector field, always evaluated under the autocast of this moment, wherever it is called from."""
     if not torch.is_autocast_enabled(device_type):
         return vector_field
-    dtype = torch.get_autocast_dtype(device_type)
+    return _autocast_field(vector_field, device_type, torch.get_autocast_dtype(device_type))
+
+
+@lru_cache(maxsize=32)
+def _autocast_field(
+    vector_field: Callable[[Any, Any], State], device_type: str, dtype: torch.dtype
+) -> Callable[[Any, Any], State]:
+    """The same object for the same arguments, which a compiler would else take for another function."""
 
     def under_autocast(t: Any, y: Any) -> Any:
         # Without the cache: a weight that was cast without a graph must not be met again where there is one.

@@ -20,6 +20,8 @@ from node_cli.ode.tableaus import Row, Tableau
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Time: TypeAlias = float | Array
 Slope: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+# Both ends of a step, the state and the slope at its start: the state at its end, and all stages.
+CompiledStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +66,10 @@ class Output:
 class Stepper:
     """Takes steps of one method; `stages` `(num_stages, *y.shape)` holds the slopes of the last one."""
 
-    def __init__(self, tableau: Tableau, slope: Slope, like: Tensor) -> None:
+    def __init__(self, tableau: Tableau, slope: Slope, like: Tensor, compiled: CompiledStep | None = None) -> None:
         self.tableau = tableau
         self.slope = slope
+        self._compiled = compiled
         self.stages = like.new_empty(tableau.num_stages, *like.shape)
         self._flat = self.stages.view(tableau.num_stages, -1)
         self._weights = weights_of(tableau, like.dtype, like.device)
@@ -80,6 +83,10 @@ class Stepper:
 
         A last stage that is the first one of the next step is evaluated for its own step's error and interpolation.
         """
+        if self._compiled is not None:
+            y1, stages = self._compiled(exact_tensor(t0, y), exact_tensor(t1, y), y, self.stages[0].clone())
+            self.stages.copy_(stages)
+            return y1.clone() if y1.is_cuda else y1  # a CUDA graph writes its next result to the same place
         h = as_factor(t1 - t0, y)
         stage = y
         for i in range(1, self.tableau.num_stages):
@@ -159,6 +166,35 @@ def weights_of(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> We
     )
 
 
+def plain_step(tableau: Tableau, vector_field: Slope) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A step in plain operations, which autograd can look through and a compiler can fuse.
+
+    The function maps `t0` and `t1` (float64, 0-dim or `(batch, 1, ..., 1)`), the state and its slope to the state at
+    `t1` and the stages `(num_stages, *y.shape)`; without the last stage, if that is left out and shared.
+    """
+    a, b, c, is_fsal = tableau.a, tableau.b, tableau.c, tableau.is_fsal
+
+    def step(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor, with_last_stage: bool = True) -> tuple[Tensor, Tensor]:
+        h = (t1 - t0).to(y.dtype)
+        stages = [slope.to(y.dtype)]
+        stage = y
+        for i, row in enumerate(a, start=1):
+            stage = y + h * _combination(row, stages)
+            if i < len(a) or with_last_stage or not is_fsal:
+                stages.append(vector_field((t0 + c[i] * (t1 - t0)).to(y.dtype), stage).to(y.dtype))
+        return stage if is_fsal else y + h * _combination(b, stages), torch.stack(stages)
+
+    return step
+
+
+def _combination(weights: Row, stages: list[Tensor]) -> Tensor:
+    terms = [weight * stage for weight, stage in zip(weights, stages, strict=True) if weight != 0]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
 def stage_time(t0: Time, t1: Time, c: float) -> Time:
     """`t0 + c (t1 - t0)`, exactly `t1` at `c == 1`."""
     return t1 if c == 1.0 else t0 + c * (t1 - t0)
@@ -169,6 +205,13 @@ def as_tensor(t: Time, like: Tensor) -> Tensor:
     if isinstance(t, float):
         return like.new_full((), t)
     return as_column(torch.from_numpy(t).to(like, non_blocking=True), like)
+
+
+def exact_tensor(t: Time, like: Tensor) -> Tensor:
+    """A time in float64 on the device: 0-dim, or `(batch, 1, ..., 1)`."""
+    if isinstance(t, float):
+        return torch.full((), t, dtype=torch.float64, device=like.device)
+    return as_column(torch.from_numpy(t).to(like.device, non_blocking=True), like)
 
 
 def as_column(values: Tensor, like: Tensor) -> Tensor:

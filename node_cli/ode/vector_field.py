@@ -31,9 +31,7 @@ class CountedVectorField(Generic[State]):
         self.stats = SolveStats()
 
     def __call__(self, t: Tensor, y: State) -> State:
-        if self.stats.nfe == self._max_nfe:
-            raise self.failure(Status.TOO_MANY_EVALUATIONS, t)
-        self.stats.nfe += 1
+        self.count(1, t)
         dy: State = self._f(t, y)
         if isinstance(y, tuple) or isinstance(dy, tuple):
             return dy
@@ -41,6 +39,12 @@ class CountedVectorField(Generic[State]):
             shapes = f"{tuple(y.shape)}, got {tuple(dy.shape)}"
             raise ValueError(f"the vector field must return the shape of the state, {shapes}")
         return dy.to(y.dtype)
+
+    def count(self, evaluations: int, t: Tensor) -> None:
+        """Counts evaluations at `t`, also those that are made elsewhere."""
+        if self._max_nfe is not None and self.stats.nfe + evaluations > self._max_nfe:
+            raise self.failure(Status.TOO_MANY_EVALUATIONS, t)
+        self.stats.nfe += evaluations
 
     def failure(self, status: Status, t: Tensor, detail: str = "") -> SolveError:
         """The error to raise for a solve that failed at `t`."""

@@ -11,16 +11,17 @@ value at each output time, where a jumps by the gradient that the loss hands ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
+from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField, inputs_of
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast
 
 
@@ -69,19 +70,25 @@ class Adjoint:
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        watched = WatchedVectorField(vector_field)
+        field = compiled_field(solver, vector_field, y0)
+        watched = WatchedVectorField(field, first=vector_field)
         with torch.no_grad():
-            solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward)
+            if isinstance(solver, RungeKutta) and solver.compile == "step":
+                inputs = inputs_of(vector_field, ts[0].to(y0.dtype), y0)
+                solution = solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
+            else:
+                solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward)
+                inputs = watched.inputs
         first_steps.forward = solution.stats.next_first_step
         backward_stats = SolveStats()
         job = _Job(
-            solver.with_tolerances(self.rtol, self.atol),
+            _uncompiled(solver.with_tolerances(self.rtol, self.atol)),
             _NORMS[self.norm],
-            keep_autocast(vector_field, y0.device.type),
+            keep_autocast(field, y0.device.type),
             backward_stats,
             first_steps,
         )
-        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
+        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
         return Solution(ys, solution.stats, backward_stats)
 
 
@@ -128,6 +135,11 @@ class _AdjointSolve(torch.autograd.Function):
             grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
         job.first_steps.backward = next_first_step
         return None, None, adjoint + grad_ys[0], grad_ts, *grads
+
+
+def _uncompiled(solver: Solver) -> Solver:
+    """The augmented vector field holds a backward pass, which is not compiled."""
+    return replace(solver, compile="none") if isinstance(solver, RungeKutta) else solver
 
 
 def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:

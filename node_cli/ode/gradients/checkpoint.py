@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.compilation import step_functions
 from node_cli.ode.gradients.binomial import ThinnedStates
-from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.inputs import WatchedVectorField, inputs_of
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.trajectory import Point
+from node_cli.ode.gradients.trajectory import Evaluations
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta
+from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.stepping import Step
 
@@ -46,25 +47,49 @@ class Checkpoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         assert isinstance(solver, RungeKutta)
-        if not torch.is_grad_enabled():
-            return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
-        field = keep_autocast(vector_field, y0.device.type)
-        watched = WatchedVectorField(field)
-        steps: list[Step] = []
-        states = ThinnedStates(self.max_checkpoints)
+        return checkpointed_solve(solver, vector_field, y0, ts, first_steps, self.max_checkpoints, twice=False)
 
-        def record(step: Step, y: Tensor) -> None:
-            steps.append(step)
-            states.append(y)
 
-        solution = solver.integrate(watched, y0.detach(), ts, first_step=first_steps.forward, record=record)
-        first_steps.forward = solution.stats.next_first_step
-        backward_stats = SolveStats()
-        solve = RecordedSolve(solver.tableau, field, output_times(ts), steps, ts.requires_grad, backward_stats)
+def checkpointed_solve(
+    solver: RungeKutta,
+    vector_field: VectorField[Tensor],
+    y0: Tensor,
+    ts: Tensor,
+    first_steps: FirstSteps,
+    max_checkpoints: int | None,
+    *,
+    twice: bool,
+) -> Solution[Tensor]:
+    """A solve without a graph, whose steps are run again in the backward pass; see `Checkpoint`."""
+    device = y0.device.type
+    raw = keep_autocast(vector_field, device)
+    field = keep_autocast(compiled_field(solver, vector_field, y0), device)
+    if not torch.is_grad_enabled():
+        return solver.integrate(field, y0, ts, first_step=first_steps.forward)
+    steps: list[Step] = []
+    states = ThinnedStates(max_checkpoints)
 
-        def walk() -> Iterator[tuple[int, list[Point]]]:
-            for n, y in states.backwards(solve.advance):
-                yield n, solve.rerun(n, y)
+    def record(step: Step, y: Tensor) -> None:
+        steps.append(step)
+        states.append(y)
 
-        ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=False)
-        return Solution(ys, solution.stats, backward_stats)
+    watched = WatchedVectorField(field, first=raw)
+    compiled = step_functions(solver.method, raw, device) if solver.compile == "step" else None
+    start = y0.detach()
+    if compiled:
+        inputs = inputs_of(raw, ts[0].detach().to(y0.dtype), start)
+        solution = solver.integrate(raw, start, ts, first_step=first_steps.forward, record=record)
+    else:
+        solution = solver.integrate(watched, start, ts, first_step=first_steps.forward, record=record)
+        inputs = watched.inputs
+    first_steps.forward = solution.stats.next_first_step
+    backward_stats = SolveStats()
+    times = output_times(ts)
+    solve = RecordedSolve(solver.tableau, field, times, steps, ts.requires_grad, backward_stats, compiled)
+
+    def walk() -> Iterator[tuple[int, Evaluations]]:
+        for n, y in states.backwards(solve.advance):
+            yield n, solve.rerun(n, y)
+
+    ys = attach(solve, walk, solution.ys, y0, ts, inputs, twice=twice)
+    return Solution(ys, solution.stats, backward_stats)

@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.gradients.checkpoint import checkpointed_solve
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.trajectory import Point, TapedVectorField, Trajectory
+from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, Trajectory
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta
+from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast, output_times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direct:
-    """Backpropagation through the accepted steps; memory grows with the evaluations. Second derivatives too."""
+    """Backpropagation through the accepted steps; memory grows with the evaluations. Second derivatives too.
+
+    With `compile=step` no graph is kept: the compiled step backwards is faster with the step itself in it.
+    """
 
     def check(self, solver: Solver) -> None:
         """Raises ValueError for a solver that autograd cannot look through."""
@@ -33,10 +37,13 @@ class Direct:
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        if not isinstance(solver, RungeKutta) or not torch.is_grad_enabled():
+        if not isinstance(solver, RungeKutta):
             return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
-        field = keep_autocast(vector_field, y0.device.type)
-        watched = WatchedVectorField(field)
+        if solver.compile == "step" or not torch.is_grad_enabled():
+            return checkpointed_solve(solver, vector_field, y0, ts, first_steps, None, twice=True)
+        raw = keep_autocast(vector_field, y0.device.type)
+        field = keep_autocast(compiled_field(solver, vector_field, y0), y0.device.type)
+        watched = WatchedVectorField(field, first=raw)
         tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad)
         trajectory = Trajectory()
         keep = trajectory.keeper_of_points(solver.tableau, tape)
@@ -47,7 +54,7 @@ class Direct:
             solver.tableau, field, output_times(ts), trajectory.steps, ts.requires_grad, backward_stats
         )
 
-        def walk() -> Iterator[tuple[int, list[Point]]]:
+        def walk() -> Iterator[tuple[int, Evaluations]]:
             for n in reversed(range(len(trajectory.steps))):  # each graph serves once; after that its step is run again
                 yield n, trajectory.points.pop(n, []) or solve.rerun(n, trajectory.states[n])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -14,11 +16,13 @@ class WatchedVectorField:
     """A vector field whose first evaluation is watched: `inputs` are the tensors with gradients that it uses.
 
     These are the parameters of a module, used or not, and whatever else takes part in an operation without having been
-    made by one: tensors that a closure holds, or that were set as attributes.
+    made by one: tensors that a closure holds, or that were set as attributes. `first` is what is evaluated then: the
+    same vector field, but one that can be watched.
     """
 
-    def __init__(self, vector_field: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, vector_field: Callable[[Any, Any], Any], first: Callable[[Any, Any], Any] | None = None) -> None:
         self._vector_field = vector_field
+        self._first = first or vector_field
         self._was_watched = False
         self._found: dict[int, Tensor] = {}
         if isinstance(vector_field, nn.Module):
@@ -36,9 +40,30 @@ class WatchedVectorField:
         self._was_watched = True
         watch = _Watch((t, y))
         with watch:
-            dy = self._vector_field(t, y)
+            dy = self._first(t, y)
         self._found |= watch.found
         return dy
+
+
+_modules_on_their_own: WeakSet[Any] = WeakSet()
+
+
+def inputs_of(vector_field: Callable[[Any, Any], Any], t: Any, y: Any) -> tuple[Tensor, ...]:
+    """The `inputs` of a vector field, by an evaluation that serves nothing else.
+
+    Of a module that was once found to use nothing but its parameters, none is made again: what else it may come to
+    use, `KnownInputs` refuses.
+    """
+    parameters = list(vector_field.parameters()) if isinstance(vector_field, nn.Module) else []
+    trainable = tuple(p for p in parameters if p.requires_grad)
+    if vector_field in _modules_on_their_own:
+        return trainable
+    watched = WatchedVectorField(vector_field)
+    with torch.no_grad():
+        watched(t, y)
+    if isinstance(vector_field, nn.Module) and len(watched.inputs) == len(trainable):
+        _modules_on_their_own.add(vector_field)
+    return watched.inputs
 
 
 class _Watch(TorchDispatchMode):

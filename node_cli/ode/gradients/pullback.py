@@ -20,7 +20,7 @@ from torch import Tensor
 
 from node_cli.ode.gradients.inputs import KnownInputs
 from node_cli.ode.gradients.time_gradients import TimeGradients
-from node_cli.ode.gradients.trajectory import Point
+from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
 from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, weights_of
 from node_cli.ode.tableaus import Tableau
 
@@ -58,13 +58,19 @@ class Pullback:
         """Gradients of the output times, float64."""
         return self._times.grad_ts if self._times else None
 
-    def step(self, step: Step, points: list[Point]) -> None:
+    def step(self, step: Step, evaluations: Evaluations) -> None:
         """Pulls `grad_y` from the end of a step to its start.
 
-        `points` are the evaluations of the step; the last one may be missing if the next step has it.
+        Of its evaluations the last one may be missing if the next step has it.
         """
         for output in step.ends:
             self.grad_y = self.grad_y + _masked(self._grad_ys[output.index], output)
+        if isinstance(evaluations, WholeStep):
+            self._pull_whole_step(step, evaluations)
+        else:
+            self._pull_step(step, evaluations)
+
+    def _pull_step(self, step: Step, points: list[Point]) -> None:
         h = as_factor(step.t1 - step.t0, self.grad_y)
         moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
         grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
@@ -105,6 +111,30 @@ class Pullback:
         if self._shared is not None:
             self.grad_y = self.grad_y + self._pull(*self._shared, first, 0.0)
         self.grad_y = self.grad_y + self._grad_ys[0]
+
+    def _pull_whole_step(self, step: Step, whole: WholeStep) -> None:
+        """A step whose graph is in one piece, with the slope at its start."""
+        h = as_factor(step.t1 - step.t0, self.grad_y)
+        moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
+        grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
+        grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
+        results, cotangents = [whole.y1], [grad_y1]
+        if grad_stages is not None:
+            results.append(whole.stages)
+            cotangents.append(grad_stages)
+        times = (whole.t0, whole.t1) if self._times else ()
+        self._known.check(whole.y1, whole.y, *times)
+        wanted = (whole.y, *self._inputs, *times)
+        grad_y, *grads = torch.autograd.grad(results, wanted, cotangents, allow_unused=True, materialize_grads=True)
+        if self._times:
+            self._times.add_ends(step, *(grads.pop(-2), grads.pop()))
+            if grad_outputs is not None:
+                self._times.add_outputs(step, grad_outputs, whole.stages.detach(), self._tableau)
+        for i, grad in enumerate(grads):
+            self._add_input(i, grad)
+        if moved is not None:
+            grad_y = grad_y + torch.where(moved, 0, self.grad_y)
+        self.grad_y = grad_y if grad_outputs is None else grad_y + grad_outputs.sum(0)
 
     def _through_interpolation(self, outputs: list[Output], h: Any) -> tuple[Tensor | None, Tensor | None]:
         """Cotangents of the outputs inside a step, `(outputs, *y.shape)`, and what they add to those of its stages."""

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.gradients.inputs import KnownInputs
 from node_cli.ode.gradients.pullback import Pullback
 from node_cli.ode.gradients.replay import replay
-from node_cli.ode.gradients.trajectory import Point, TapedVectorField
+from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.states import outside_autocast
-from node_cli.ode.stepping import Slope, Step, Stepper, as_column
+from node_cli.ode.stepping import Slope, Step, Stepper, as_column, exact_tensor
 from node_cli.ode.tableaus import Tableau
 
 
@@ -30,9 +31,12 @@ class RecordedSolve:
     steps: list[Step]
     with_times: bool
     backward_stats: SolveStats
+    compiled: StepFunctions | None = None
 
-    def rerun(self, n: int, y: Tensor) -> list[Point]:
-        """The evaluations of step n, made once more from its state `y`, each with its graph."""
+    def rerun(self, n: int, y: Tensor) -> Evaluations:
+        """The evaluations of step n, made once more from its state `y`, with their graphs."""
+        if self.compiled is not None:
+            return self._whole_step(self.steps[n], y, self.compiled)
         tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
         is_last = n == len(self.steps) - 1
         self._step(n, y, tape, with_last_stage=is_last and bool(self.steps[n].inside))
@@ -46,6 +50,14 @@ class RecordedSolve:
         accepted = self.steps[n].accepted
         return y1 if accepted is None else torch.where(as_column(accepted, y), y1, y)
 
+    def _whole_step(self, step: Step, y: Tensor, compiled: StepFunctions) -> WholeStep:
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            t0, t1 = (exact_tensor(t, y).requires_grad_(self.with_times) for t in (step.t0, step.t1))
+            y1, stages = compiled.rerun(t0, t1, y, bool(step.inside))
+        self.backward_stats.nfe += len(stages)
+        return WholeStep(t0, t1, y, y1, stages)
+
     def _step(self, n: int, y: Tensor, slope: Slope, *, with_last_stage: bool) -> Tensor:
         stepper, step = Stepper(self.tableau, slope, y), self.steps[n]
         with torch.no_grad():
@@ -53,7 +65,7 @@ class RecordedSolve:
             return stepper.step(step.t0, step.t1, y, with_last_stage=with_last_stage)
 
 
-Walk = Callable[[], Iterator[tuple[int, list[Point]]]]  # the steps in reverse order, each with its evaluations
+Walk = Callable[[], Iterator[tuple[int, Evaluations]]]  # the steps in reverse order, each with its evaluations
 
 
 def attach(

@@ -8,33 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_cli.ode.stepping import Slope, Step, as_column
-from node_cli.ode.tableaus import Row, Tableau
+from node_cli.ode.stepping import Slope, Step, as_column, plain_step
+from node_cli.ode.tableaus import Tableau
 
 
 def replay(tableau: Tableau, vector_field: Slope, steps: Sequence[Step], y0: Tensor, ts: Tensor) -> Tensor:
     """States at `ts` with a graph for `y0`, `ts` and all that the vector field uses; the steps keep their shares."""
     y, ys = y0, [y0] * len(ts)
+    take_step = plain_step(tableau, vector_field)
     for step in steps:
         t0, t1 = (as_column(_moving_time(step, which, ts), y) for which in (0, 1))
-        h = (t1 - t0).to(y.dtype)
-        slopes: list[Tensor] = []
-        for row, c in zip(((), *tableau.a), tableau.c, strict=True):
-            stage = y + h * _combination(row, slopes)
-            slopes.append(vector_field((t0 + c * (t1 - t0)).to(y.dtype), stage).to(y.dtype))
-        y1 = y + h * _combination(tableau.b, slopes)
+        y1, stages = take_step(t0, t1, y, vector_field(t0.to(y.dtype), y))
         for output in step.ends:
             ys[output.index] = _where(output.mask, y1, ys[output.index])
         for output in step.inside:
             theta = (ts[output.index] - t0) / torch.where(t0 == t1, 1.0, t1 - t0)
-            state = y + h * _combination([weight.to(y.dtype) for weight in tableau.dense_weights(theta)], slopes)
+            weights = [as_column(torch.as_tensor(weight), y) for weight in tableau.dense_weights(theta)]
+            change = sum(weight.to(y.dtype) * slope for weight, slope in zip(weights, stages, strict=True))
+            state = y + (t1 - t0).to(y.dtype) * change
             ys[output.index] = _where(output.mask, state, ys[output.index])
         y = y1 if step.accepted is None else torch.where(as_column(step.accepted, y), y1, y)
     return torch.stack(ys)
-
-
-def _combination(weights: Row | list[Any], slopes: list[Tensor]) -> Any:
-    return sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
 
 
 def _where(mask: Any, yes: Tensor, no: Tensor) -> Tensor:

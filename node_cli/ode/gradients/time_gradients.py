@@ -28,7 +28,7 @@ class TimeGradients:
     def add_stage(self, step: Step, c: float, grad_t: Tensor) -> None:
         """Of an evaluation at `t0 + c (t1 - t0)`."""
         grad = grad_t.double().reshape(-1)
-        self._add_to_ends(step, (1 - c) * grad, c * grad)
+        self.add_ends(step, (1 - c) * grad, c * grad)
 
     def add_step(self, step: Step, grad_rows: Tensor, points: list[Point], weights: Tensor) -> None:
         """Of the length of a step: `grad_rows` are the cotangents of its result and stages, each `y + h weights k`."""
@@ -40,7 +40,7 @@ class TimeGradients:
             batch = grad_rows.shape[1]
             sides = (side.view(len(side), batch, -1) for side in (grad_rows, slopes))
             grad_h = torch.einsum("rs,rbn,sbn->b", weights, *sides).double()
-        self._add_to_ends(step, -grad_h, grad_h)
+        self.add_ends(step, -grad_h, grad_h)
 
     def add_outputs(self, step: Step, grad_outputs: Tensor, slopes: Tensor, tableau: Tableau) -> None:
         """Of the outputs inside a step, `y + h sum_i b_i(theta) k_i` with `theta = (t - t0) / h`."""
@@ -59,10 +59,12 @@ class TimeGradients:
             theta = torch.as_tensor(output.theta, dtype=torch.float64, device=grad_t.device)
             grad_h = (weights[i] * products).sum(0).double() - theta * grad_t
             self.grad_ts[output.index] += grad_t.sum()
-            self._add_to_ends(step, -grad_t - grad_h, grad_h)
+            self.add_ends(step, -grad_t - grad_h, grad_h)
 
-    def _add_to_ends(self, step: Step, grad_t0: Tensor, grad_t1: Tensor) -> None:
+    def add_ends(self, step: Step, grad_t0: Tensor, grad_t1: Tensor) -> None:
+        """Of the two ends of a step."""
         for t, grad, at_no_length in ((step.t0, grad_t0, 0.0), (step.t1, grad_t1, 1.0)):
+            grad = grad.reshape(-1) if grad.dim() else grad
             share = torch.as_tensor(self._share(step, t, at_no_length), device=grad.device)
             for position, part in ((step.segment[0], (1 - share) * grad), (step.segment[1], share * grad)):
                 index = torch.as_tensor(position, device=grad.device).expand(part.numel())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +24,20 @@ class Point:
     y: Tensor
     dy: Tensor
     slope: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class WholeStep:
+    """A compiled step with its graph: from the leaves `t0`, `t1`, `y` to `y1` and the `stages`."""
+
+    t0: Tensor
+    t1: Tensor
+    y: Tensor
+    y1: Tensor
+    stages: Tensor
+
+
+Evaluations: TypeAlias = "list[Point] | WholeStep"  # of one step
 
 
 class TapedVectorField:
