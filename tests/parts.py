@@ -6,16 +6,27 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ADAPTIVE = ["adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2"]
-FIXED = ["euler", "heun2", "heun3", "midpoint", "rk4"]
 
 
 def names(group):
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+def load(group, name):
+    """A part's YAML."""
+    return OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+
+
+def _solvers(target):
+    return [name for name in names("solver") if load("solver", name)._target_ == f"node_cli.ode.solvers.{target}"]
+
+
+ADAPTIVE, FIXED = _solvers("Adaptive"), _solvers("Fixed")
+INTERPOLATING = [name for name in ADAPTIVE if load("solver", name).outputs == "interpolate"]
+
+
 def _part(group, name, keys):
-    return instantiate({**OmegaConf.load(CONFIGS / group / f"{name}.yaml"), **keys})
+    return instantiate({**load(group, name), **keys})
 
 
 def make_solver(name, **keys):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, lru_cache
 from types import FunctionType
+from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
-from node_cli.ode.stepping import Slope, plain_step
+from node_cli.ode.stepping import CompiledStep, Slope, plain_step
 from node_cli.ode.tableaus import TABLEAUS
 
 log = logging.getLogger(__name__)
@@ -27,21 +30,49 @@ def compiled_vector_field(vector_field: Slope, device_type: str) -> Slope:
 
 
 class StepFunctions:
-    """A step of one method from one vector field, compiled as a whole; on a GPU as a CUDA graph."""
+    """A step of one method from one vector field, compiled as a whole, forwards and backwards.
+
+    `attempt` is a `CompiledStep`. `pull` takes both ends of the step (float64), its state, the cotangents of the next
+    state and of the stages (None: none), and the tensors that the vector field uses; it runs the step again and
+    returns the cotangents of the state, of those tensors and, if `with_times`, of the two ends; and the stages.
+    """
 
     def __init__(self, method: str, vector_field: Slope, device_type: str) -> None:
         step = plain_step(TABLEAUS[method], vector_field)
-        mode = "reduce-overhead" if device_type == "cuda" else None
 
-        def rerun(t0: Tensor, t1: Tensor, y: Tensor, with_last_stage: bool) -> tuple[Tensor, Tensor]:
-            return step(t0, t1, y, vector_field(t0.to(y.dtype), y), with_last_stage)
+        def pull(
+            t0: Tensor,
+            t1: Tensor,
+            y: Tensor,
+            grad_y1: Tensor,
+            grad_stages: Tensor | None,
+            inputs: tuple[Tensor, ...],
+            with_times: bool,
+        ) -> tuple[tuple[Tensor, ...], Tensor]:
+            with torch.enable_grad():
+                y = y.detach().requires_grad_()
+                ends = (t0.detach().requires_grad_(), t1.detach().requires_grad_()) if with_times else ()
+                t0, t1 = ends or (t0, t1)
+                y1, stages = step(t0, t1, y, vector_field(t0.to(y.dtype), y), grad_stages is not None)
+                results = [y1] if grad_stages is None else [y1, stages]
+                cotangents = [grad_y1] if grad_stages is None else [grad_y1, grad_stages]
+                grads = torch.autograd.grad(
+                    results, (y, *inputs, *ends), cotangents, allow_unused=True, materialize_grads=True
+                )
+            return grads, stages.detach()
 
-        # With the slope at the start given, and without a graph; and from the state alone, to be differentiated.
-        self.attempt: Callable[..., tuple[Tensor, Tensor]] = torch.compile(_with_own_code(step), mode=mode)
-        self.rerun: Callable[..., tuple[Tensor, Tensor]] = torch.compile(_with_own_code(rerun), mode=mode)
+        # One graph for the step and its gradient; where torch is too old for it, they are compiled in pieces.
+        with suppress(AttributeError):
+            torch._dynamo.config.trace_autograd_ops = True
+        # On a GPU as CUDA graphs; elsewhere by less Python between the kernels.
+        options: dict[str, Any] = {"triton.cudagraphs": True} if device_type == "cuda" else {"cpp_wrapper": True}
+        self.attempt: CompiledStep = torch.compile(_with_own_code(step), options=options)
+        self.pull: Callable[..., tuple[tuple[Tensor, ...], Tensor]] = torch.compile(
+            _with_own_code(pull), options=options
+        )
 
 
-def _with_own_code(function: FunctionType) -> FunctionType:
+def _with_own_code(function: Any) -> Any:
     """A copy: the compiler counts recompilations by code, which all vector fields and methods would share."""
     code = function.__code__.replace()
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)

@@ -13,7 +13,7 @@ from torch import Tensor
 from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
-from node_cli.ode.compilation import COMPILE, compiled_vector_field, step_functions
+from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
@@ -56,8 +56,11 @@ class RungeKutta(Solver):
         norm: Norm | None = None,
         first_step: float | None = None,
         record: Record = lambda step, y: None,
+        compiled: StepFunctions | None = None,
     ) -> Solution[State]:
         """See `Solver.integrate`; `record` is handed every accepted step, of the flat state if that is a tuple.
+
+        `compiled` steps are those of the same vector field, which is then evaluated at the start only.
 
         Raises:
             ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
@@ -67,11 +70,11 @@ class RungeKutta(Solver):
         times = states.output_times(ts)
         with torch.no_grad():
             if not isinstance(y0, tuple):
-                return self._solve(vector_field, y0, times, None, first_step, record)
+                return self._solve(vector_field, y0, times, None, first_step, record, compiled)
             flat_field = states.flat_vector_field(vector_field, y0)
             flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, y0))
             flat_norm = flat_norm or control.rms
-            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record)
+            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record, compiled)
             return Solution(states.unflatten(flat.ys, y0), flat.stats)
 
     def _solve(
@@ -82,19 +85,18 @@ class RungeKutta(Solver):
         norm: control.Norm | None,
         first_step: float | None,
         record: Record,
+        compiled: StepFunctions | None,
     ) -> Solution[Tensor]:
         device = y0.device.type
-        field = states.keep_autocast(vector_field, device)
-        counted = CountedVectorField(field, self.max_nfe)
-        functions = step_functions(self.method, field, device) if self.compile == "step" else None
+        counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
 
-        def compiled(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            assert functions is not None
+        def attempt(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            assert compiled is not None
             counted.count(self.tableau.num_stages - 1, t0)
-            return functions.attempt(t0, t1, y, slope)
+            return compiled.attempt(t0, t1, y, slope)
 
         with states.outside_autocast(device):
-            stepper = Stepper(self.tableau, counted, y0, compiled if functions else None)
+            stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
             ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
         return Solution(ys, counted.stats)
 
@@ -267,3 +269,10 @@ def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor
     if isinstance(solver, RungeKutta) and solver.compile == "vector_field":
         return compiled_vector_field(vector_field, y0.device.type)
     return vector_field
+
+
+def compiled_steps(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> StepFunctions | None:
+    """The compiled steps of the vector field, where the solver's `compile` asks for them."""
+    if isinstance(solver, RungeKutta) and solver.compile == "step":
+        return step_functions(solver.method, vector_field, y0.device.type)
+    return None

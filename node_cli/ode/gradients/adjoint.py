@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField, inputs_of
+from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta, compiled_field
+from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast
 
 
@@ -73,12 +73,11 @@ class Adjoint:
         field = compiled_field(solver, vector_field, y0)
         watched = WatchedVectorField(field, first=vector_field)
         with torch.no_grad():
-            if isinstance(solver, RungeKutta) and solver.compile == "step":
-                inputs = inputs_of(vector_field, ts[0].to(y0.dtype), y0)
-                solution = solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
+            if isinstance(solver, RungeKutta):
+                compiled = compiled_steps(solver, keep_autocast(vector_field, y0.device.type), y0)
+                solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward, compiled=compiled)
             else:
                 solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward)
-                inputs = watched.inputs
         first_steps.forward = solution.stats.next_first_step
         backward_stats = SolveStats()
         job = _Job(
@@ -88,7 +87,7 @@ class Adjoint:
             backward_stats,
             first_steps,
         )
-        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
+        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
         return Solution(ys, solution.stats, backward_stats)
 
 

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
-from node_cli.ode.compilation import step_functions
 from node_cli.ode.gradients.binomial import ThinnedStates
-from node_cli.ode.gradients.inputs import WatchedVectorField, inputs_of
+from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta, compiled_field
+from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.stepping import Step
 
@@ -64,8 +63,10 @@ def checkpointed_solve(
     device = y0.device.type
     raw = keep_autocast(vector_field, device)
     field = keep_autocast(compiled_field(solver, vector_field, y0), device)
+    compiled = compiled_steps(solver, raw, y0)
+    first_step = first_steps.forward
     if not torch.is_grad_enabled():
-        return solver.integrate(field, y0, ts, first_step=first_steps.forward)
+        return solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled)
     steps: list[Step] = []
     states = ThinnedStates(max_checkpoints)
 
@@ -74,14 +75,7 @@ def checkpointed_solve(
         states.append(y)
 
     watched = WatchedVectorField(field, first=raw)
-    compiled = step_functions(solver.method, raw, device) if solver.compile == "step" else None
-    start = y0.detach()
-    if compiled:
-        inputs = inputs_of(raw, ts[0].detach().to(y0.dtype), start)
-        solution = solver.integrate(raw, start, ts, first_step=first_steps.forward, record=record)
-    else:
-        solution = solver.integrate(watched, start, ts, first_step=first_steps.forward, record=record)
-        inputs = watched.inputs
+    solution = solver.integrate(watched, y0.detach(), ts, first_step=first_step, record=record, compiled=compiled)
     first_steps.forward = solution.stats.next_first_step
     backward_stats = SolveStats()
     times = output_times(ts)
@@ -91,5 +85,5 @@ def checkpointed_solve(
         for n, y in states.backwards(solve.advance):
             yield n, solve.rerun(n, y)
 
-    ys = attach(solve, walk, solution.ys, y0, ts, inputs, twice=twice)
+    ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=twice)
     return Solution(ys, solution.stats, backward_stats)

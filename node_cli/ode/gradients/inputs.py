@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -43,27 +41,6 @@ class WatchedVectorField:
             dy = self._first(t, y)
         self._found |= watch.found
         return dy
-
-
-_modules_on_their_own: WeakSet[Any] = WeakSet()
-
-
-def inputs_of(vector_field: Callable[[Any, Any], Any], t: Any, y: Any) -> tuple[Tensor, ...]:
-    """The `inputs` of a vector field, by an evaluation that serves nothing else.
-
-    Of a module that was once found to use nothing but its parameters, none is made again: what else it may come to
-    use, `KnownInputs` refuses.
-    """
-    parameters = list(vector_field.parameters()) if isinstance(vector_field, nn.Module) else []
-    trainable = tuple(p for p in parameters if p.requires_grad)
-    if vector_field in _modules_on_their_own:
-        return trainable
-    watched = WatchedVectorField(vector_field)
-    with torch.no_grad():
-        watched(t, y)
-    if isinstance(vector_field, nn.Module) and len(watched.inputs) == len(trainable):
-        _modules_on_their_own.add(vector_field)
-    return watched.inputs
 
 
 class _Watch(TorchDispatchMode):

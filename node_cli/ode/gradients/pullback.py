@@ -21,7 +21,7 @@ from torch import Tensor
 from node_cli.ode.gradients.inputs import KnownInputs
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
-from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, weights_of
+from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
 from node_cli.ode.tableaus import Tableau
 
 
@@ -44,7 +44,7 @@ class Pullback:
     ) -> None:
         self._tableau = tableau
         self._weights = weights_of(tableau, grad_ys.dtype, grad_ys.device)
-        self._inputs = inputs
+        self._inputs = tuple(inputs)
         self._known = known
         self._grad_ys = grad_ys
         self._times = TimeGradients(ts, grad_ys.device) if with_times else None
@@ -113,23 +113,20 @@ class Pullback:
         self.grad_y = self.grad_y + self._grad_ys[0]
 
     def _pull_whole_step(self, step: Step, whole: WholeStep) -> None:
-        """A step whose graph is in one piece, with the slope at its start."""
+        """A step that is run again and pulled back in one piece, with the slope at its start."""
         h = as_factor(step.t1 - step.t0, self.grad_y)
         moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
         grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
-        results, cotangents = [whole.y1], [grad_y1]
-        if grad_stages is not None:
-            results.append(whole.stages)
-            cotangents.append(grad_stages)
-        times = (whole.t0, whole.t1) if self._times else ()
-        self._known.check(whole.y1, whole.y, *times)
-        wanted = (whole.y, *self._inputs, *times)
-        grad_y, *grads = torch.autograd.grad(results, wanted, cotangents, allow_unused=True, materialize_grads=True)
+        ends = (exact_tensor(t, whole.y) for t in (step.t0, step.t1))
+        with_times = self._times is not None
+        pulled, stages = whole.functions.pull(*ends, whole.y, grad_y1, grad_stages, self._inputs, with_times)
+        grad_y, *grads = pulled
         if self._times:
-            self._times.add_ends(step, *(grads.pop(-2), grads.pop()))
+            self._times.add_ends(step, *grads[-2:])
+            del grads[-2:]
             if grad_outputs is not None:
-                self._times.add_outputs(step, grad_outputs, whole.stages.detach(), self._tableau)
+                self._times.add_outputs(step, grad_outputs, stages, self._tableau)
         for i, grad in enumerate(grads):
             self._add_input(i, grad)
         if moved is not None:

@@ -17,7 +17,7 @@ from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.states import outside_autocast
-from node_cli.ode.stepping import Slope, Step, Stepper, as_column, exact_tensor
+from node_cli.ode.stepping import Slope, Step, Stepper, as_column
 from node_cli.ode.tableaus import Tableau
 
 
@@ -36,7 +36,9 @@ class RecordedSolve:
     def rerun(self, n: int, y: Tensor) -> Evaluations:
         """The evaluations of step n, made once more from its state `y`, with their graphs."""
         if self.compiled is not None:
-            return self._whole_step(self.steps[n], y, self.compiled)
+            own = self.tableau.num_stages - self.tableau.is_fsal
+            self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
+            return WholeStep(y, self.compiled)
         tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
         is_last = n == len(self.steps) - 1
         self._step(n, y, tape, with_last_stage=is_last and bool(self.steps[n].inside))
@@ -49,14 +51,6 @@ class RecordedSolve:
         self.backward_stats.nfe += self.tableau.num_stages - self.tableau.is_fsal
         accepted = self.steps[n].accepted
         return y1 if accepted is None else torch.where(as_column(accepted, y), y1, y)
-
-    def _whole_step(self, step: Step, y: Tensor, compiled: StepFunctions) -> WholeStep:
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            t0, t1 = (exact_tensor(t, y).requires_grad_(self.with_times) for t in (step.t0, step.t1))
-            y1, stages = compiled.rerun(t0, t1, y, bool(step.inside))
-        self.backward_stats.nfe += len(stages)
-        return WholeStep(t0, t1, y, y1, stages)
 
     def _step(self, n: int, y: Tensor, slope: Slope, *, with_last_stage: bool) -> Tensor:
         stepper, step = Stepper(self.tableau, slope, y), self.steps[n]

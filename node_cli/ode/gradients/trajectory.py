@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.stepping import Slope, Step, as_column
 from node_cli.ode.tableaus import Tableau
 
@@ -28,13 +29,10 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class WholeStep:
-    """A compiled step with its graph: from the leaves `t0`, `t1`, `y` to `y1` and the `stages`."""
+    """A step from `y` that is run again and pulled back in one piece."""
 
-    t0: Tensor
-    t1: Tensor
     y: Tensor
-    y1: Tensor
-    stages: Tensor
+    functions: StepFunctions
 
 
 Evaluations: TypeAlias = "list[Point] | WholeStep"  # of one step
