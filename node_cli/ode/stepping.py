@@ -72,6 +72,7 @@ class Stepper:
         self._compiled = compiled
         self.stages = like.new_empty(tableau.num_stages, *like.shape)
         self._flat = self.stages.view(tableau.num_stages, -1)
+        self._columns = [self._flat[:count].t() for count in range(1, tableau.num_stages + 1)]  # of the first stages
         self._weights = weights_of(tableau, like.dtype, like.device)
 
     def start(self, t: Time, y: Tensor) -> None:
@@ -110,7 +111,7 @@ class Stepper:
 
     def error(self, t0: Time, t1: Time) -> Tensor:
         """The estimated error of the last step, of the shape of the state."""
-        error = torch.mv(self._flat.t(), self._weights.error).view(self.stages.shape[1:])
+        error = torch.mv(self._columns[-1], self._weights.error).view(self.stages.shape[1:])
         return error.mul_(as_factor(t1 - t0, error))
 
     def interpolate(self, t0: Time, t1: Time, y: Tensor, thetas: list[Time]) -> Tensor:
@@ -125,10 +126,10 @@ class Stepper:
 
     def _combine(self, y: Tensor, weights: Tensor, h: float | Tensor) -> Tensor:
         """`y + h sum_i weights_i stages_i`, in one pass over the memory."""
-        rows = self._flat[: len(weights)].t()
+        columns = self._columns[len(weights) - 1]
         if isinstance(h, Tensor):
-            return torch.addcmul(y, h, torch.mv(rows, weights).view(y.shape))
-        return torch.addmv(y.reshape(-1), rows, weights, alpha=h).view(y.shape)
+            return torch.addcmul(y, h, torch.mv(columns, weights).view(y.shape))
+        return torch.addmv(y.reshape(-1), columns, weights, alpha=h).view(y.shape)
 
 
 @dataclass(frozen=True)

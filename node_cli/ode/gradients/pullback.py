@@ -51,6 +51,9 @@ class Pullback:
         self._shared: tuple[Point, Tensor] | None = None  # the first evaluation of the step after, and its cotangent
         self._is_owned: list[bool] = [False] * len(inputs)
         self.grad_y = torch.zeros_like(grad_ys[0])
+        num_own = tableau.num_stages - tableau.is_fsal
+        self._rows = grad_ys.new_empty(num_own, *grad_ys.shape[1:])  # y1*, then Y_i* from the last stage on
+        self._columns = [self._rows[:count].view(count, -1).t() for count in range(1, num_own + 1)]
         self.grad_inputs: list[Tensor | None] = [None] * len(inputs)
 
     @property
@@ -79,13 +82,19 @@ class Pullback:
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
 
         num_own = self._tableau.num_stages - self._tableau.is_fsal
-        rows = grad_y1.new_empty(num_own, *grad_y1.shape)  # y1*, then Y_i* from the last stage on
+        rows = self._rows
         rows[0].copy_(grad_y1)
         grad_start = None
         for count, i in enumerate(reversed(range(num_own)), start=1):
             grad_dy = _combine(
-                rows[:count], self._weights.columns[i], h, None if grad_stages is None else grad_stages[i]
+                self._columns[count - 1],
+                self._weights.columns[i],
+                h,
+                grad_y1,
+                None if grad_stages is None else grad_stages[i],
             )
+            if count == 1:  # one evaluation a step: the walk costs as much as an evaluation of a small network
+                self._known.check(points[i].dy, points[i].y, points[i].t)
             if i > 0:
                 rows[count].copy_(self._pull(points[i], grad_dy, step, self._tableau.c[i]))
             elif self._tableau.is_fsal:
@@ -167,7 +176,6 @@ class Pullback:
         """Y* = k* df/dy at one evaluation; gathers the gradients of everything else it depends on."""
         if not point.dy.requires_grad:
             return torch.zeros_like(point.y)
-        self._known.check(point.dy, point.y, point.t)
         wanted = (point.y, *self._inputs, *([point.t] if self._times else []))
         grad_y, *grads = torch.autograd.grad(point.dy, wanted, grad_dy, allow_unused=True)
         if self._times:
@@ -195,11 +203,10 @@ def _masked(grad: Tensor, output: Output) -> Tensor:
     return torch.where(as_column(torch.from_numpy(output.mask).to(grad.device), grad), grad, 0)
 
 
-def _combine(rows: Tensor, weights: Tensor, h: Any, start: Tensor | None) -> Tensor:
-    """`start + h sum_i weights_i rows_i`, in one pass over the memory."""
-    flat = rows.view(len(rows), -1)
+def _combine(columns: Tensor, weights: Tensor, h: Any, like: Tensor, start: Tensor | None) -> Tensor:
+    """`start + h columns weights` with the shape of `like`, in one pass over the memory."""
     if isinstance(h, Tensor):
-        combined = torch.mv(flat.t(), weights).view(rows.shape[1:]).mul_(h)
+        combined = torch.mv(columns, weights).view(like.shape).mul_(h)
         return combined if start is None else combined.add_(start)
-    base, beta = (flat[0], 0) if start is None else (start.reshape(-1), 1)
-    return torch.addmv(base, flat.t(), weights, beta=beta, alpha=h).view(rows.shape[1:])
+    base, beta = (columns[:, 0], 0) if start is None else (start.reshape(-1), 1)
+    return torch.addmv(base, columns, weights, beta=beta, alpha=h).view(like.shape)
