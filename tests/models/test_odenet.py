@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from parts import make_solver
 from torch import nn
 
 from node_cli.models.odenet import OdeNet
 from node_cli.models.time_layers import TimeConv2d
 from node_cli.ode.gradients.direct import Direct
-from node_cli.ode.solvers import Fixed
 
 MNIST, DIGITS, CIFAR = (1, 28, 28), (1, 8, 8), (3, 32, 32)
 KEYS = {
@@ -21,12 +21,8 @@ KEYS = {
 }
 
 
-def rk4(num_steps=1):
-    return Fixed(method="rk4", num_steps=num_steps, step_size=None, perturb=False, max_nfe=None)
-
-
 def odenet(input_shape=DIGITS, num_steps=1, **keys):
-    solver = rk4(num_steps)
+    solver = make_solver("rk4_38", num_steps=num_steps)
     return OdeNet(input_shape=input_shape, num_outputs=10, solver=solver, gradient=Direct(), **{**KEYS, **keys})
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from parts import make_solver
 
 from node_cli.models.odenet_mlp import MlpField, OdeNetMlp
 from node_cli.ode.gradients.direct import Direct
-from node_cli.ode.solvers import Fixed
 
 KEYS = {
     "width": 16,
@@ -19,7 +19,7 @@ KEYS = {
 
 
 def odenet_mlp(input_shape=(2,), **keys):
-    solver = Fixed(method="rk4", num_steps=2, step_size=None, perturb=False, max_nfe=None)
+    solver = make_solver("rk4", num_steps=2)
     return OdeNetMlp(input_shape=input_shape, num_outputs=2, solver=solver, gradient=Direct(), **{**KEYS, **keys})
 
 
