@@ -32,7 +32,10 @@ LAYOUT = {
     "ODE solve": {
         "NFE, forward and backward": ["Multiline", ["nfe/forward", "nfe/backward"]],
         "solver steps": ["Multiline", ["solver/accepted", "solver/rejected"]],
-        "smallest step size": ["Multiline", ["solver/step_min"]],
+        "step size: smallest, mean, first": [
+            "Multiline",
+            ["solver/step_min$", "solver/step_mean$", "solver/step_first$"],
+        ],
     },
     "Cost": {
         "time of a step (ms)": ["Multiline", ["time/step_ms"]],

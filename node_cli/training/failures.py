@@ -38,7 +38,11 @@ def check_fallback(model: nn.Module) -> None:
             try:
                 block.gradient.check(fallback_of(block.solver))
             except ValueError as error:
-                raise ValueError(f"solver.on_failure=fallback solves by rk4, and there {error}") from error
+                raise ValueError(
+                    "solver.on_failure=fallback solves by rk4, which has no tolerances and no norm for gradient.rtol, "
+                    "gradient.atol and gradient.norm: set them to null, null and full, or take "
+                    "solver.on_failure=skip_batch"
+                ) from error
 
 
 def state_beside_weights(model: nn.Module) -> dict[str, Any]:
