@@ -1,0 +1,88 @@
+"""What the tests of the gradients share: solvers by method, a loss that hears of every output, and comparisons."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from parts import make_gradient, make_solver
+from problems import Wave, times
+from torch import Tensor
+
+from node_cli.ode.solution import FirstSteps, Solution
+from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
+
+GRADIENTS = ["direct", "checkpoint", "adjoint"]
+EXACT = ["direct", "checkpoint"]
+NOT_YET_ADJOINT = pytest.param("adjoint", marks=pytest.mark.xfail(reason="0-dim parts of a tuple", strict=True))
+STARTS = [[0.4, -0.2, 0.8], [5.0, 0.1, -4.5], [1.0, 0.0, 0.3]]  # the second sample needs the shortest steps
+FORWARD, BACKWARD = (0.0, 0.6, 0.9, 1.5), (1.5, 0.9, 0.6, 0.0)
+
+
+def fixed(method="rk4", **grid):
+    return replace(make_solver("rk4"), **{"method": method, "num_steps": None, **grid})
+
+
+def adaptive(method="dopri5", **keys):
+    outputs = "step" if TABLEAUS[method].dense is None else "interpolate"
+    return replace(make_solver("dopri5"), **{"method": method, "outputs": outputs, "first_step": "chosen", **keys})
+
+
+def tight(method="dopri8", tolerance=1e-11):
+    return adaptive(method, rtol=tolerance, atol=tolerance)
+
+
+def adaptive_cases():
+    """Method, outputs and batching, all that go together."""
+    return [
+        (method, outputs, batching)
+        for method in ADAPTIVE_METHODS
+        for outputs in ("interpolate", "step")
+        for batching in ("joint", "per_sample")
+        if outputs == "step" or TABLEAUS[method].dense is not None
+    ]
+
+
+def solve(gradient, solver, vector_field, y0, ts, first_steps=None, **keys):
+    """A solve whose gradient is given by its name in `configs/gradient`."""
+    part = make_gradient(gradient, **keys)
+    part.check(solver)
+    return part.solve(solver, vector_field, y0, ts, first_steps or FirstSteps())
+
+
+def start(dtype=torch.float64, requires_grad=True):
+    return torch.tensor(STARTS, dtype=dtype, requires_grad=requires_grad)
+
+
+def loss_of(ys):
+    """Hears of every entry at every output time, of each with another weight."""
+    weights = torch.linspace(-1, 2, ys.numel(), dtype=ys.dtype).view(ys.shape).sin()
+    return (weights * (ys.sin() + ys**2 / 9)).sum()
+
+
+@dataclass
+class Run:
+    solution: Solution
+    grads: dict[str, Tensor]
+
+
+def run(gradient, solver, ts=FORWARD, *, field=None, dtype=torch.float64, **keys):
+    """A solve from `start` and the gradients of everything that it depends on."""
+    field = field or Wave(dtype=dtype)
+    y0, ts = start(dtype), times(*ts, requires_grad=True)
+    solution = solve(gradient, solver, field, y0, ts, **keys)
+    inputs = {"y0": y0, "ts": ts, **dict(field.named_parameters())}
+    grads = torch.autograd.grad(loss_of(solution.ys), list(inputs.values()))
+    return Run(solution, dict(zip(inputs, grads, strict=True)))
+
+
+def assert_close(found, expected, rtol):
+    assert found.keys() == expected.keys()
+    for name, grad in expected.items():
+        difference = (found[name] - grad).norm() / grad.norm()
+        assert difference <= rtol, f"{name}: {difference:.2g}"
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    different = [name for name, grad in expected.items() if not torch.equal(found[name], grad)]
+    assert not different
