@@ -26,7 +26,7 @@ INTERPOLATING = [name for name in ADAPTIVE if load("solver", name).outputs == "i
 
 
 def _part(group, name, keys):
-    return instantiate({**load(group, name), **keys})
+    return instantiate({**load(group, name), **keys}, _convert_="all")
 
 
 def make_solver(name, **keys):

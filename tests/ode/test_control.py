@@ -170,8 +170,6 @@ def test_each_sample_has_a_first_step_of_its_own():
     y0, t0 = torch.ones(3, 1, dtype=torch.float64), np.zeros(3)
     stepper.start(t0, y0)
     together = choose_first_step(Tolerance(1e-3, 1e-6, rms_per_sample), stepper, t0, y0, 10.0).tolist()
-    alone = [
-        first_step(lambda t, y, rate=rate: -rate * y, y0[:1], 10.0, norm=rms, method="bosh3")[0] for rate in rates
-    ]
+    alone = [first_step(lambda t, y, rate=rate: -rate * y, y0[:1], 10.0, norm=rms, method="bosh3")[0] for rate in rates]
     assert together == pytest.approx(alone, rel=1e-14)
     assert together[1] < together[0] / 10

@@ -1,7 +1,11 @@
+"""Where the steps of a fixed grid lie."""
+
 import pytest
 import torch
-from parts import make_solver
+from parts import FIXED, make_solver
 from problems import times
+
+from node_cli.ode.tableaus import TABLEAUS
 
 
 def step_boundaries(ts, **keys):
@@ -54,14 +58,39 @@ def test_step_size_longer_than_the_interval_is_one_step():
     assert solution.stats.step_sizes == [0.5]
 
 
-def test_perturb_evaluates_just_inside_the_step():
+@pytest.mark.parametrize(("keys", "segments"), [({"num_steps": 3}, 3), ({"num_steps": None, "step_size": 0.11}, 3)])
+@pytest.mark.parametrize("values", [(0.1, 0.4, 0.7), (0.7, 0.4, 0.1)], ids=["forward", "backward"])
+@pytest.mark.parametrize("name", FIXED)
+def test_steps_follow_each_other_and_end_at_the_output_times_exactly(name, values, keys, segments):
+    steps = []
+    make_solver(name, **keys).integrate(
+        lambda t, y: -y, torch.ones(1), times(*values), record=lambda step, y: steps.append(step)
+    )
+    assert [step.t0 for step in steps] == [values[0], *(step.t1 for step in steps[:-1])]
+    assert [steps[segments - 1].t1, steps[-1].t1] == list(values[1:])
+    assert [(output.index, output.theta) for step in steps for output in step.outputs] == [(1, 1.0), (2, 1.0)]
+    assert [step.segment for step in steps] == [(0, 1)] * segments + [(1, 2)] * segments
+    assert {step.is_anchored for step in steps} == {"step_size" in keys}
+
+
+@pytest.mark.parametrize("method", TABLEAUS)
+def test_stages_lie_in_their_step_and_the_last_one_at_its_end(method):
     seen = []
 
-    def jump(t, y):
+    def watched(t, y):
         seen.append(t.item())
-        return torch.ones_like(y)
+        return -y
 
-    y0 = torch.zeros(1, dtype=torch.float64)
-    make_solver("rk4", num_steps=1, perturb=True).integrate(jump, y0, times(0, 1))
-    assert 0 < seen[0] < 1e-300
-    assert 1 - 1e-15 < seen[-1] < 1
+    ends = (0.1, 0.1 + 0.7)  # whose difference is not 0.7
+    make_solver("rk4", method=method, num_steps=1).integrate(watched, torch.ones(1).double(), times(*ends))
+    assert seen[0] == ends[0]
+    assert seen == pytest.approx([ends[0] + 0.7 * c for c in TABLEAUS[method].c], rel=1e-14)
+    assert [t for t in seen if t > ends[0] + 0.7 * 0.999] == [ends[1]] * TABLEAUS[method].c.count(1.0)
+
+
+def test_an_interval_of_no_length_is_one_step_of_none():
+    seen, solution = step_boundaries(times(1, 1, 3, 3), num_steps=2)
+    assert seen == [1, 1, 2, 3]
+    assert solution.ys.flatten().tolist() == [1, 1, 0, 0]
+    _, solution = step_boundaries(times(0.5, 0.5), num_steps=None, step_size=0.1)
+    assert solution.ys.flatten().tolist() == [1, 1]

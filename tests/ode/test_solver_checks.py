@@ -1,57 +1,65 @@
+"""Every key of a solver is checked when it is made, and refused in the user's words."""
+
 import inspect
 import math
 
 import pytest
+import torch
 from hydra.utils import get_class
-from omegaconf import OmegaConf
-from parts import CONFIGS, names
+from parts import ADAPTIVE, FIXED, load, make_solver, names
+from problems import times
 
 EXCLUDE = (
     "num_steps and step_size exclude each other, got num_steps={} step_size={}: set one of them and the other to null"
 )
+PAIRS = "midpoint, heun, ralston, bosh3, dopri5, tsit5, dopri8"
+ALL = "euler, midpoint, heun, ralston, rk4, rk4_38, bosh3, dopri5, tsit5, dopri8"
 REFUSED = [
-    ("dopri5", "method", "rk4", "method must be one of dopri5, dopri8, bosh3, fehlberg2, adaptive_heun, got rk4"),
+    ("dopri5", "method", "rk4", f"method must be one of {PAIRS}, got rk4"),
     ("dopri5", "rtol", 0.0, "rtol must be positive, got 0.0"),
     ("dopri5", "rtol", math.nan, "rtol must be positive, got nan"),
     ("dopri5", "atol", -1e-3, "atol must be positive, got -0.001"),
+    ("dopri5", "atol", [1e-3, 0.0], "atol must be positive, got 0.0"),
+    ("dopri5", "norm", "l2", "norm must be one of rms, max, got l2"),
     ("dopri5", "first_step", 0.0, "first_step must be positive, got 0.0"),
+    ("dopri5", "first_step", "last", "first_step must be a number or one of chosen, carried, got last"),
     ("dopri5", "min_step", -0.1, "min_step must be 0 or more, got -0.1"),
     ("dopri5", "max_step", 0.0, "max_step must be positive, got 0.0"),
     ("dopri5", "safety", 1.0, "safety must be between 0 and 1, got 1.0"),
     ("dopri5", "ifactor", 1.0, "ifactor must be more than 1, got 1.0"),
     ("dopri5", "dfactor", 1.5, "dfactor must be between 0 and 1, got 1.5"),
+    ("dopri5", "icoeff", 0.0, "icoeff must be positive, got 0.0"),
     ("dopri5", "max_steps", 0, "max_steps must be positive, got 0"),
     ("dopri5", "max_nfe", -1, "max_nfe must be positive, got -1"),
-    ("rk4", "method", "dopri5", "method must be one of euler, midpoint, heun2, heun3, rk4, got dopri5"),
+    ("dopri5", "outputs", "dense", "outputs must be one of interpolate, step, got dense"),
+    ("dopri5", "batching", "single", "batching must be one of joint, per_sample, got single"),
+    (
+        "dopri8",
+        "outputs",
+        "interpolate",
+        "outputs must be step for a method without interpolant (with one: bosh3, dopri5, tsit5), got interpolate",
+    ),
+    ("dopri5", "compile", "all", "compile must be one of none, vector_field, step, got all"),
+    ("dopri5", "on_failure", "ignore", "on_failure must be one of raise, skip_batch, fallback, got ignore"),
+    ("rk4", "fallback_steps", 0, "fallback_steps must be positive, got 0"),
+    ("rk4", "method", "rk5", f"method must be one of {ALL}, got rk5"),
     ("rk4", "num_steps", 0, "num_steps must be positive, got 0"),
     ("rk4", "num_steps", None, EXCLUDE.format(None, None)),
     ("rk4", "step_size", 0.1, EXCLUDE.format(4, 0.1)),
     ("rk4", "max_nfe", 0, "max_nfe must be positive, got 0"),
-    ("explicit_adams", "step_size", 0.1, EXCLUDE.format(10, 0.1)),
-    ("explicit_adams", "max_order", 2, "max_order must be between 3 and 11, got 2"),
-    ("explicit_adams", "max_order", 12, "max_order must be between 3 and 11, got 12"),
-    ("explicit_adams", "max_nfe", 0, "max_nfe must be positive, got 0"),
-    ("implicit_adams", "num_steps", -1, "num_steps must be positive, got -1"),
-    ("implicit_adams", "rtol", 0.0, "rtol must be positive, got 0.0"),
-    ("implicit_adams", "atol", 0.0, "atol must be positive, got 0.0"),
-    ("implicit_adams", "max_iters", 0, "max_iters must be positive, got 0"),
-    ("implicit_adams", "max_order", 3, "max_order must be between 4 and 12, got 3"),
-    ("implicit_adams", "max_order", 13, "max_order must be between 4 and 12, got 13"),
-    ("implicit_adams", "max_nfe", 0, "max_nfe must be positive, got 0"),
-    ("scipy", "method", "Adams", "method must be one of RK45, RK23, DOP853, LSODA, Radau, BDF, got Adams"),
-    ("scipy", "rtol", -1.0, "rtol must be positive, got -1.0"),
-    ("scipy", "rtol", 1e-14, "rtol must be at least 1e-13 for scipy, got 1e-14"),
-    ("scipy", "atol", 0.0, "atol must be positive, got 0.0"),
-    ("scipy", "max_step", 0.0, "max_step must be positive, got 0.0"),
-    ("scipy", "max_nfe", 0, "max_nfe must be positive, got 0"),
 ]
+FIELD_SHAPES = "the vector field must return the shape of the state, (2, 3), got {}"
 
 
 def message(name, **keys):
-    config = {**OmegaConf.load(CONFIGS / "solver" / f"{name}.yaml"), **keys}
     with pytest.raises(ValueError) as error:
-        get_class(config.pop("_target_"))(**config)
+        _made(name, **keys)
     return str(error.value)
+
+
+def _made(name, **keys):
+    config = {**load("solver", name), **keys}
+    return get_class(config.pop("_target_"))(**config)
 
 
 @pytest.mark.parametrize(("name", "key", "value", "expected"), REFUSED)
@@ -69,8 +77,102 @@ def test_max_step_must_exceed_min_step():
 
 @pytest.mark.parametrize("name", names("solver"))
 def test_yaml_holds_every_key_and_python_no_default(name):
-    config = OmegaConf.load(CONFIGS / "solver" / f"{name}.yaml")
+    config = load("solver", name)
     parameters = inspect.signature(get_class(config._target_)).parameters
     assert set(config) - {"_target_"} == set(parameters)
     assert {parameter.default for parameter in parameters.values()} == {inspect.Parameter.empty}
-    assert config.get("method", name) == name or name == "scipy"
+
+
+def test_a_solver_and_its_yaml_have_one_name():
+    own = {"adaptive_heun": "heun"}  # Heun's method in fixed steps has its name
+    assert {name: load("solver", name).method for name in ADAPTIVE + FIXED} == {
+        name: own.get(name, name) for name in ADAPTIVE + FIXED
+    }
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_every_adaptive_yaml_says_the_same_but_for_its_method(name):
+    assert {**load("solver", name), "method": "", "outputs": ""} == {
+        **load("solver", "dopri5"),
+        "method": "",
+        "outputs": "",
+    }
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_every_fixed_yaml_says_the_same_but_for_its_method(name):
+    assert {**load("solver", name), "method": ""} == {**load("solver", "rk4"), "method": ""}
+
+
+def test_with_tolerances_changes_these_alone():
+    solver = make_solver("dopri5")
+    assert solver.with_tolerances(None, None) == solver
+    assert solver.with_tolerances(1e-5, None) == make_solver("dopri5", rtol=1e-5)
+    assert solver.with_tolerances(1e-5, 1e-7) == make_solver("dopri5", rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match=r"^rtol must be positive, got 0\.0$"):
+        solver.with_tolerances(0.0, None)
+
+
+# States and vector fields
+
+
+BATCHINGS = [(name, {}) for name in (*ADAPTIVE, *FIXED)] + [("dopri5", {"batching": "per_sample"})]
+
+
+@pytest.mark.parametrize(("name", "keys"), BATCHINGS)
+@pytest.mark.parametrize(
+    ("y0", "expected"),
+    [
+        (torch.ones(2).half(), "y0 must be float32 or float64, got torch.float16: convert it with .float()"),
+        (torch.ones(2).bfloat16(), "y0 must be float32 or float64, got torch.bfloat16: convert it with .float()"),
+        (torch.ones(2).long(), "y0 must be float32 or float64, got torch.int64: convert it with .float()"),
+        (
+            torch.ones(2).to(torch.complex128),
+            "y0 must be real, got torch.complex128: solve for its real and imaginary parts (torch.view_as_real)",
+        ),
+        (torch.ones(0, 3), "y0 must not be empty, got shape [(0, 3)]"),
+        ((torch.ones(2), torch.ones(2, 0)), "y0 must not be empty, got shape [(2,), (2, 0)]"),
+        ((), "y0 must not be empty, got shape []"),
+        (
+            (torch.ones(2), torch.ones(2).double()),
+            (
+                "the parts of y0 must share dtype and device, got [(torch.float32, device(type='cpu')), "
+                "(torch.float64, device(type='cpu'))]"
+            ),
+        ),
+    ],
+)
+def test_refuses_states_that_no_solve_can_start_from(name, keys, y0, expected):
+    def never(t, y):
+        raise AssertionError("evaluated")
+
+    with pytest.raises(ValueError) as error:
+        make_solver(name, **keys).integrate(never, y0, times(0, 1))
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(("name", "keys"), BATCHINGS)
+@pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), (), (2, 3, 1)])
+def test_refuses_a_vector_field_that_returns_another_shape(name, keys, shape):
+    with pytest.raises(ValueError) as error:
+        make_solver(name, **keys).integrate(lambda t, y: y.new_ones(shape), torch.ones(2, 3), times(0, 1))
+    assert str(error.value) == FIELD_SHAPES.format(shape)
+
+
+@pytest.mark.parametrize("name", ["dopri5", "rk4"])
+def test_refuses_a_vector_field_of_tuples_that_returns_other_shapes(name):
+    y0 = (torch.ones(2), torch.ones(3))
+    with pytest.raises(ValueError) as error:
+        make_solver(name).integrate(lambda t, y: y[::-1], y0, times(0, 1))
+    assert str(error.value) == "the vector field must return the shapes of the state, [(2,), (3,)], got [(3,), (2,)]"
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_sample"])
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2, 3), (2,)])
+def test_refuses_absolute_tolerances_for_another_number_of_channels(shape, batching):
+    solver = make_solver("dopri5", atol=[1e-3, 1e-4, 1e-5, 1e-6], batching=batching)
+    with pytest.raises(ValueError) as error:
+        solver.integrate(lambda t, y: y, torch.ones(shape), times(0, 1))
+    assert str(error.value) == (
+        f"solver.atol has 4 values, but the state of shape {shape} has another number of channels (dimension 1)"
+    )
