@@ -16,9 +16,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)          ## training steps against torchdiffeq's own example, as ratios
-	$(BIN)/python benchmarks/training_step.py $(ARGS)
-	$(BIN)/python benchmarks/time_channel.py $(ARGS)
+bench: $(READY)          ## the engine against its peers, as ratios; ARGS="--rounds 20 --save"
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+	$(BIN)/python benchmarks/time_channel.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

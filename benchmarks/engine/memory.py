@@ -1,0 +1,98 @@
+"""Peak memory of a solve and its gradient against the number of steps, each in a process of its own.
+
+`python -m benchmarks.engine.memory <contender> <steps>` prints the bytes of one. A state of one MiB, steps of the 3/8
+rule, which torchdiffeq calls rk4.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+from benchmarks.engine.measure import machine, table
+from node_cli.ode import odeint
+from node_cli.ode.gradients.checkpoint import Checkpoint
+
+BATCH, WIDTH = 64, 4096
+STEPS = (10, 20, 50, 100, 200)
+MIB = 2**20
+# Each tensor mapped on its own: the heap of glibc keeps holes of a size that it cannot fill, two MiB a step.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+class WideField(nn.Module):
+    """A vector field with few parameters: memory is that of the solve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, WIDTH))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt."""
+        return torch.tanh(y * self.weight) - y
+
+
+def _torchdiffeq(field: nn.Module, y0: Tensor, ts: Tensor, steps: int) -> Tensor:
+    return torchdiffeq.odeint(field, y0, ts, method="rk4", options={"step_size": 1 / steps})
+
+
+def _ours(gradient: Any) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
+    return lambda field, y0, ts, steps: odeint(field, y0, ts, method="rk4_38", num_steps=steps, gradient=gradient)
+
+
+CONTENDERS = {
+    "torchdiffeq direct": _torchdiffeq,
+    "direct": _ours("direct"),
+    "checkpoint": _ours("checkpoint"),
+    "checkpoint, max_checkpoints=10": _ours(Checkpoint(max_checkpoints=10)),
+    "adjoint": _ours("adjoint"),
+}
+
+
+def run() -> dict[str, Any]:
+    """All figures of this case."""
+    rows = [{"contender": name, "bytes": [_in_a_process(name, steps) for steps in STEPS]} for name in CONTENDERS]
+    return {"machine": machine(), "state_bytes": 4 * BATCH * WIDTH, "steps": STEPS, "rows": rows}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table, in MiB; a state has one."""
+    rows = [[row["contender"], *(f"{value / MIB:.1f}" for value in row["bytes"])] for row in result["rows"]]
+    return table(["peak memory, MiB", *(f"{steps} steps" for steps in result["steps"])], rows)
+
+
+def _in_a_process(name: str, steps: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.engine.memory", name, str(steps)]
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC).stdout)
+
+
+def _peak_of(name: str, steps: int) -> int:
+    """Bytes above what is there after a solve of one step."""
+    field, ts = WideField(), torch.tensor([0.0, 1.0])
+    for size, count in ((1, 1), (BATCH, steps)):
+        y0 = torch.randn(size, WIDTH)
+        before = _peak_bytes()
+        CONTENDERS[name](field, y0, ts, count)[-1].square().sum().backward()
+    return _peak_bytes() - before
+
+
+def _peak_bytes() -> int:
+    """Of this process. On Linux `ru_maxrss` starts from the peak of the process that started it: of no use there."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
+    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.stdout.write(str(_peak_of(sys.argv[1], int(sys.argv[2]))))
