@@ -1,0 +1,144 @@
+"""Compiled vector fields and steps: the same results, compiled once, and one line where nothing compiles."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from problems import times
+from torch import nn
+from torch._dynamo.utils import counters
+
+from node_cli.ode import solve
+from node_cli.ode.compilation import can_compile
+from node_cli.ode.gradients.checkpoint import Checkpoint
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # torch's own
+]
+
+
+def test_this_machine_compiles():
+    assert can_compile("cpu"), "without this, nothing below is tested"
+
+
+class Swirl(nn.Module):
+    """A small network that depends on time; `pull` is a tensor that is no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden = nn.Linear(3, 8, dtype=torch.float64)
+        self.out = nn.Linear(8, 3, dtype=torch.float64)
+        self.pull = None
+
+    def forward(self, t, y):
+        dy = self.out(torch.tanh(self.hidden(y) + torch.sin(3 * t)))
+        return dy if self.pull is None else dy - self.pull * y
+
+
+def gradients(field, **options):
+    """The states, and the gradients of a loss at all output times for state, times and parameters."""
+    torch.manual_seed(1)
+    y0 = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    ts = times(0, 0.3, 0.5, 1.2, requires_grad=True)
+    extra = [] if field.pull is None else [field.encoder]
+    solution = solve(field, y0, ts, rtol=1e-5, atol=1e-5, **options)
+    loss = (solution.ys * torch.randn(solution.ys.shape, dtype=torch.float64)).pow(2).sum()
+    return [solution.ys, *torch.autograd.grad(loss, [y0, ts, *field.parameters(), *extra])]
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_sample"])
+@pytest.mark.parametrize(
+    ("how", "gradient"),
+    [("vector_field", "direct"), ("step", "direct"), ("step", Checkpoint(max_checkpoints=2)), ("step", "adjoint")],
+    ids=["vector_field", "step", "step-few-checkpoints", "step-adjoint"],
+)
+def test_compiling_changes_rounding_only(how, gradient, batching):
+    field = Swirl()
+    plain = gradients(field, gradient=gradient, batching=batching)
+    compiled = gradients(field, gradient=gradient, batching=batching, compile=how)
+    for one, other in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [{"method": "rk4", "num_steps": 3}, {"method": "heun", "rtol": 1e-3}])
+def test_methods_without_a_shared_stage(options):
+    field = Swirl()
+    plain, compiled = gradients_of(field, options), gradients_of(field, options | {"compile": "step"})
+    for one, other in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
+def gradients_of(field, options):
+    y0 = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
+    solution = solve(field, y0, times(1, 0.2), **{"atol": 1e-3, **options})
+    return torch.autograd.grad(solution.ys.pow(2).sum(), [y0, *field.parameters()])
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch looks at it to compile
+def test_a_tensor_of_an_encoder_gets_its_gradient_through_compiled_steps():
+    field = Swirl()
+    field.encoder = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    grads = []
+    for how in ("none", "step"):
+        field.pull = field.encoder**2
+        grads.append(gradients(field, compile=how))
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert grads[0][-1].abs() > 0.1
+
+
+def test_second_derivatives_go_through_a_compiled_solve():
+    field, hessians = Swirl(), []
+    for how in ("none", "step"):
+        y0 = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+        loss = solve(field, y0, times(0, 1), method="rk4", num_steps=2, compile=how).ys[-1].pow(2).sum()
+        (grad,) = torch.autograd.grad(loss, y0, create_graph=True)
+        hessians.append(torch.autograd.grad(grad.sum(), y0)[0])
+    torch.testing.assert_close(*hessians, rtol=1e-9, atol=1e-11)
+
+
+def test_no_step_is_compiled_again():
+    """Steps with and without outputs inside are two things to compile, at most; their times and lengths are none."""
+    field = Swirl()
+    counters.clear()
+    for scale in (1.0, 0.5, 1.7, 2.2):
+        y0 = torch.full((4, 3), scale, dtype=torch.float64, requires_grad=True)
+        solution = solve(field, y0, times(0, 0.1, scale, 3), rtol=1e-4, compile="step")
+        solution.ys.sum().backward()
+        assert solution.stats.num_accepted > 2
+    assert counters["stats"]["unique_graphs"] <= 3
+    assert sum(counters["recompiles"].values()) == 0
+
+
+def test_many_vector_fields_do_not_use_up_one_limit():
+    counters.clear()
+    for width in range(10):
+        field = nn.Linear(3, 3, dtype=torch.float64) if width % 2 else Swirl()
+        y0 = torch.ones(2, 3, dtype=torch.float64)
+        function = field if width % 2 == 0 else (lambda t, y, field=field: torch.tanh(field(y)))
+        with torch.no_grad():
+            solve(function, y0, times(0, 1), method="euler", compile="step")
+    assert counters["unimplemented"] == {}
+    assert counters["frames"]["ok"] == counters["frames"]["total"] >= 10
+
+
+def test_without_a_compiler_one_line_says_so_and_nothing_else_changes():
+    script = (
+        "import logging, torch; logging.basicConfig(format='%(message)s');"
+        "from node_cli.ode import odeint;"
+        "field = lambda t, y: -y;"
+        "ts = torch.tensor([0., 1.], dtype=torch.float64);"
+        "y0 = torch.ones(2, dtype=torch.float64);"
+        "a = [odeint(field, y0, ts, compile=c)[-1, 0].item() for c in ('none', 'step', 'vector_field', 'step')];"
+        "assert len(set(a)) == 1, a"
+    )
+    environment = os.environ | {"CXX": "/nonexistent/compiler", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "compile has no effect" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("compile has no effect: torch.compile does not work on this machine (")
