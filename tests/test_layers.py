@@ -93,7 +93,7 @@ def test_what_runs_before_torch_is_needed_does_not_import_it(module):
 
 
 def test_torchdiffeq_is_called_in_one_place():
-    assert {module for module, names in OTHERS.items() if "torchdiffeq" in names} == {"node_cli.ode.solvers"}
+    assert {module for module, names in OTHERS.items() if "torchdiffeq" in names} == {"node_cli.ode.torchdiffeq_solver"}
 
 
 def test_the_reader_of_imports_sees_those_inside_functions():

@@ -60,7 +60,7 @@ def flatten(parts: Parts) -> Tensor:
 def unflatten(flat: Tensor, like: Parts) -> Parts:
     """Views of `flat` `(..., n)` with the shapes of `like` after the leading dimensions."""
     pieces = flat.split([part.numel() for part in like], dim=-1)
-    return tuple(piece.view(*flat.shape[:-1], *part.shape) for piece, part in zip(pieces, like, strict=True))
+    return tuple(piece.view(flat.shape[:-1] + part.shape) for piece, part in zip(pieces, like, strict=True))
 
 
 def flat_vector_field(

@@ -47,8 +47,58 @@ def test_stats_tell_what_the_last_call_cost():
 
     module(Y0)
     assert module.stats is not first
-    assert module.stats == first
     assert module.backward_stats.nfe == 0
+    module.eval()
+    module(Y0)
+    assert module.stats == first
+
+
+def test_training_carries_the_first_step_over_to_the_next_batch():
+    module = block(rtol=1e-6, atol=1e-6)
+    module(Y0)
+    chosen = module.stats
+    assert module.first_steps.forward == chosen.next_first_step
+    module(Y0)
+    assert module.stats.step_sizes[0] == pytest.approx(chosen.next_first_step)
+    assert module.stats.step_sizes[0] != chosen.step_sizes[0]
+
+
+def test_the_backward_solve_of_the_adjoint_carries_its_own():
+    module = block(rtol=1e-6, atol=1e-6)
+    module(Y0).sum().backward()
+    carried = module.first_steps.backward
+    assert carried != module.first_steps.forward
+    module(Y0).sum().backward()
+    assert module.backward_stats.step_sizes[0] == pytest.approx(carried)
+
+
+def test_judging_never_depends_on_what_was_solved_before():
+    module = block(rtol=1e-6, atol=1e-6)
+    fresh = module.eval()(Y0)
+    module.train()(3 * Y0)
+    kept = module.get_extra_state()
+    assert torch.equal(module.eval()(Y0), fresh)
+    assert torch.equal(module.get_extra_state(), kept)
+
+
+@pytest.mark.parametrize("first_step", ["chosen", 0.1])
+def test_nothing_is_carried_by_a_solver_that_does_not_ask_for_it(first_step):
+    module = block(first_step=first_step)
+    module(Y0).sum().backward()
+    assert module.get_extra_state().tolist() == [0, 0]
+
+
+def test_the_first_steps_are_part_of_the_state_and_continue_a_run():
+    module, other, fresh = (block(rtol=1e-6, atol=1e-6) for _ in range(3))
+    assert fresh.state_dict()["_extra_state"].tolist() == [0, 0]
+    module(Y0).sum().backward()
+    other.load_state_dict(module.state_dict())
+    assert other.first_steps == module.first_steps
+    assert None not in (other.first_steps.forward, other.first_steps.backward)
+    assert torch.equal(module(Y0), other(Y0))
+    assert other.stats == module.stats
+    other.load_state_dict(fresh.state_dict())
+    assert (other.first_steps.forward, other.first_steps.backward) == (None, None)
 
 
 def test_two_calls_before_backward_keep_their_own_backward_stats():
@@ -60,7 +110,7 @@ def test_two_calls_before_backward_keep_their_own_backward_stats():
     assert module.backward_stats.nfe == 0
 
 
-@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
 def test_learned_times_have_their_gradient(gradient):
     module = block(Growth(0.8), gradient=gradient, t0=0.5, t1=-1.0, learn_times=True, rtol=1e-9, atol=1e-9)
     Growth.loss(module(times(0.5))).backward()

