@@ -73,6 +73,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),
+        "vector_instructions": torch.backends.cpu.get_cpu_capability(),  # bfloat16 is fast from AVX512 with BF16 on
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "device": torch.cuda.get_device_name() if device == "cuda" else device,

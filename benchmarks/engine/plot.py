@@ -19,30 +19,30 @@ COLOURS = {"ours": "C0", "torchdiffeq": "C1", "torchode": "C2", "torchdyn": "C4"
 def draw(results: dict[str, Any]) -> bytes:
     """A PNG: bars of step times with their ratio to torchdiffeq, and memory against steps, of the cases there are."""
     names = [name for name in (*TITLES, "memory") if name in results]
-    figure = Figure(figsize=(5.6 * len(names), 5.0), dpi=130, layout="constrained")
+    figure = Figure(figsize=(6.6 * len(names), 5.0), dpi=130, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
         if name == "memory":
             _memory(axes, results[name])
         else:
-            _bars(axes, results[name]["rows"], scale=1e3)
+            _bars(axes, results[name]["rows"])
             axes.set_title(TITLES[name], fontsize=11)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
 
 
-def _bars(axes: Axes, rows: Sequence[dict[str, Any]], *, scale: float) -> None:
+def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     """By gradient, fastest on top within each; the label is the speed relative to torchdiffeq."""
     order = {"direct": 0, "checkpoint": 1, "adjoint": 2}
     rows = sorted(rows, key=lambda row: (order[row["gradient"]], row["seconds"]["median"]))
-    values, low, high = ([scale * row["seconds"][key] for row in rows] for key in ("median", "q1", "q3"))
+    values, low, high = ([1e3 * row["seconds"][key] for row in rows] for key in ("median", "q1", "q3"))
     spread = [np.subtract(values, low), np.subtract(high, values)]
     colours = [COLOURS[row["solver"].partition(",")[0]] for row in rows]
     bars = axes.barh([_label(row) for row in rows], values, color=colours, xerr=spread)
     axes.bar_label(bars, [f"{row['times_peer']['median']:.2f}x" for row in rows], padding=4, fontsize=9)
     axes.invert_yaxis()
-    axes.margins(x=0.14)
-    axes.set_xlabel("ms (median, quartiles); label: speed relative to torchdiffeq")
+    axes.margins(x=0.2)
+    axes.set_xlabel("ms, median and quartiles; label: how many times as fast as torchdiffeq")
     axes.grid(axis="x", alpha=0.3)
 
 
