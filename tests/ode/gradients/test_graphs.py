@@ -8,7 +8,6 @@ from gradient_checks import (
     EXACT,
     FORWARD,
     GRADIENTS,
-    NOT_YET_ADJOINT,
     adaptive,
     assert_close,
     assert_same,
@@ -196,7 +195,7 @@ def test_states_of_any_shape_and_layout(request, y0, gradient, solver):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("gradient", [*EXACT, NOT_YET_ADJOINT])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_zero_dimensional_state(gradient):
     y0 = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     ode.odeint(lambda t, y: -y, y0, times(0, 1), gradient=gradient)[-1].backward()

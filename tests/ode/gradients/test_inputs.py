@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_checks import FORWARD, GRADIENTS, assert_close, fixed, loss_of, run, solve, start, tight
+from gradient_checks import EXACT, FORWARD, GRADIENTS, assert_close, fixed, loss_of, run, solve, start, tight
 from problems import Wave, times
 from torch import nn
 from torchdiffeq import odeint
@@ -47,6 +47,11 @@ def views():
     whole = random(6)
     first, second = whole[:3], whole[3:]
     return {"whole": whole}, lambda t, y: torch.tanh(first * y) * second, start()
+
+
+def two_that_share_their_gradient():
+    w, u = random(3, 3), random(3, 3, seed=1)
+    return {"w": w, "u": u}, lambda t, y: torch.tanh(y) + (w + u), start()
 
 
 def expanded():
@@ -111,9 +116,9 @@ def in_a_function_transform():
     return {"w": w}, field, start()
 
 
-CASES = [closure, attribute, encoder, used_twice, views, expanded, same_tensor_as_start, computed_from_start]
-CASES += [computed_from_closure, view_of_closure, time_alone, state_alone, state_itself, constant]
-CASES += [learned_constant, in_a_function_transform]
+CASES = [closure, attribute, encoder, used_twice, two_that_share_their_gradient, views, expanded]
+CASES += [same_tensor_as_start, computed_from_start, computed_from_closure, view_of_closure, time_alone, state_alone]
+CASES += [state_itself, constant, learned_constant, in_a_function_transform]
 MISSED = {
     same_tensor_as_start: (["adjoint"], "the start comes to the first evaluation as the tensor that the field knows"),
     computed_from_closure: (GRADIENTS, "a known tensor that was computed from another known one"),
@@ -216,6 +221,24 @@ class Later(nn.Module):
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_tensor_that_is_used_only_later_is_refused(gradient, extra):
     ys = solve(gradient, fixed(num_steps=2), Later(extra()), start(requires_grad=False), times(0, 1)).ys
+    with pytest.raises(ValueError) as error:
+        ys.sum().backward()
+    assert str(error.value) == REFUSED
+
+
+ONCE_A_STEP = pytest.mark.xfail(reason="only one evaluation of each step is looked through", strict=True)
+
+
+@pytest.mark.parametrize("gradient", [*(pytest.param(name, marks=ONCE_A_STEP) for name in EXACT), "adjoint"])
+def test_a_tensor_that_is_used_only_inside_a_step_is_refused(gradient):
+    w, extra = random(3), random(3)
+    ys = solve(
+        gradient,
+        fixed(num_steps=1),
+        lambda t, y: w * y * (extra if 0.4 < t < 0.6 else 1),
+        start(requires_grad=False),
+        times(0, 1),
+    ).ys
     with pytest.raises(ValueError) as error:
         ys.sum().backward()
     assert str(error.value) == REFUSED
