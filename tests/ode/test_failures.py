@@ -166,7 +166,7 @@ def test_the_time_at_which_it_turns_nan_is_named(name, batching):
 def test_the_end_of_the_step_that_turned_nan_is_named(name):
     error = failure(name, nan_from_half, ts=(0.0, 0.4, 0.8, 2.0), num_steps=8)
     assert error.status is Status.NON_FINITE
-    assert error.t == pytest.approx(0.55 if name in ("rk4", "heun", "rk4_38", "ralston", "midpoint") else 0.6, abs=0.06)
+    assert error.t == pytest.approx(0.6 if name == "euler" else 0.55, rel=1e-12)  # euler evaluates at the start alone
 
 
 @BATCHINGS
