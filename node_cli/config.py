@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
+LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
 
 
@@ -104,7 +105,7 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     problems += [
         f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {value!r} ({_TYPE_NAMES[type(value)]})"
         for key, value in given.items()
-        if key in known and not _same_type(value, known[key])
+        if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
     return problems + _top_level_problems(cfg)
 

@@ -35,6 +35,7 @@ def ode_stack(
     gradient: Gradient,
     *,
     num_blocks: int,
+    channels: int,
     t0: float,
     t1: float,
     learn_times: bool,
@@ -42,9 +43,15 @@ def ode_stack(
     """`num_blocks` ODE-solve blocks in a row from t0 to t1, each with its own vector field.
 
     Raises:
-        ValueError: when `num_blocks` is below 1, or a block refuses the interval or the solver.
+        ValueError: when `num_blocks` is below 1, a block refuses the interval or the solver, or the solver has
+            tolerances for another number of `channels`.
     """
     require_at_least("num_blocks", num_blocks, 1)
+    atol = vars(solver).get("atol")
+    if isinstance(atol, list) and len(atol) != channels:
+        raise ValueError(
+            f"solver.atol must be a number, or one for each of the state's {channels} channels, got {len(atol)}"
+        )
     return nn.Sequential(
         *(
             OdeBlock(make_vector_field(), solver, gradient, t0=t0, t1=t1, learn_times=learn_times)

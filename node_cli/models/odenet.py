@@ -61,7 +61,14 @@ class OdeNet(nn.Module):
         self.stem = build_stem(stem, input_shape, width=width, num_downsamplings=num_downsamplings)
         self.augment = ZeroChannels(augment_dim)
         self.blocks = ode_stack(
-            lambda: ConvField(channels), solver, gradient, num_blocks=num_blocks, t0=t0, t1=t1, learn_times=learn_times
+            lambda: ConvField(channels),
+            solver,
+            gradient,
+            num_blocks=num_blocks,
+            channels=channels,
+            t0=t0,
+            t1=t1,
+            learn_times=learn_times,
         )
         self.head = pooled_head(channels, num_outputs)
 

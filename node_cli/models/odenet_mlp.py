@@ -70,6 +70,7 @@ class OdeNetMlp(nn.Module):
             solver,
             gradient,
             num_blocks=num_blocks,
+            channels=features,
             t0=t0,
             t1=t1,
             learn_times=learn_times,

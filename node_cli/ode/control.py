@@ -16,6 +16,7 @@ from torch import Tensor
 
 from node_cli.ode.stepping import Stepper, Time, as_column
 
+SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
 Norm = Callable[[Tensor], Tensor]  # of an error in units of what is allowed: 0-dim, or `(batch,)`
 
@@ -45,7 +46,7 @@ class Controller:
 
         safety r_n^(-(icoeff + pcoeff + dcoeff) / k) r_(n-1)^((pcoeff + 2 dcoeff) / k) r_(n-2)^(-dcoeff / k),
 
-    but by no more than `ifactor` and no less than `dfactor`. A step that is tried again does not grow.
+    but by no more than `ifactor` and no less than `dfactor`. A step that is tried again is shorter by a tenth at least.
     """
 
     error_order: int
@@ -72,7 +73,7 @@ class Controller:
         accepted = ratio <= 1
         self._before = np.where(accepted, self._last, self._before)
         self._last = np.where(accepted, bounded, self._last)
-        return np.where(accepted, factor, np.minimum(factor, 1.0))
+        return np.where(accepted, factor, np.minimum(factor, SHORTER))
 
 
 def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time) -> Tensor:

@@ -21,6 +21,7 @@ from node_cli.ode.vector_field import all_finite
 
 Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
 
+SHORTEST = 10  # units in the last place of t; shorter steps are rounded to others, and end nowhere
 STRETCH = 1.05  # a step that ends so little before its target is stretched to it
 CUT_OFF = 0.999  # a step that its target made shorter than this says nothing against the length that was meant
 CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
@@ -64,9 +65,10 @@ class OutputTimes:
     def reached_by(self, t0: float, t1: float) -> list[Output]:
         """The next outputs that lie in the step from `t0` to `t1`, which count as reached from now on."""
         outputs = []
-        while not self.done and self.sign * (self.ts[self.next] - t1) <= 0:
-            t = self.ts[self.next]
-            outputs.append(Output(self.next, 1.0 if t == t1 else (t - t0) / (t1 - t0)))
+        target = self.segment[1]
+        while not self.done and self.next <= target and self.sign * (self.ts[self.next] - t1) <= 0:
+            theta = (self.ts[self.next] - t0) / (t1 - t0) if t1 != t0 else 0.0
+            outputs.append(Output(self.next, None if self.next == target else theta))
             self.next += 1
         return outputs
 
@@ -97,7 +99,7 @@ def integrate_on_grid(
             if ends:
                 stepper.next(t, y)
             y1 = stepper.step(t, t1, y)
-            outputs = [Output(i + 1, 1.0)] if t1 == end else []
+            outputs = [Output(i + 1, None)] if t1 == end else []
             record(Step(t, t1, outputs, (i, i + 1), is_anchored), y)
             stats.num_accepted += 1
             stats.step_sizes.append(abs(t1 - t))
@@ -136,7 +138,7 @@ def integrate_adaptively(
         t1 = _end_of_step(t, times.ts[segment[1]], min(step, limits.max_step))
         if stats.num_accepted + stats.num_rejected >= limits.max_steps:
             raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
-        if t1 != times.ts[segment[1]] and (t1 == t or step < limits.min_step):
+        if t1 != times.ts[segment[1]] and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
             raise SolveError(Status.STEP_UNDERFLOW if math.isfinite(ratio) else Status.NON_FINITE, t, stats.nfe)
         y1 = stepper.step(t, t1, y)
         ratio = float(tolerance.ratio(stepper.error(t, t1), y, y1))  # the one wait for the device
@@ -173,11 +175,11 @@ def _end_of_step(t: float, target: float, step: float) -> float:
 
 def _keep(ys: list[Any], outputs: list[Output], stepper: Stepper, t0: float, t1: float, y0: Tensor, y1: Tensor) -> None:
     """Puts the states at the outputs of a step in their places."""
-    inside = [output for output in outputs if output.theta != 1.0]
-    if inside:
-        states = stepper.interpolate(t0, t1, y0, [output.theta for output in inside])
-        for output, state in zip(inside, states, strict=True):
-            ys[output.index] = state
+    thetas = {output.index: output.theta for output in outputs if output.theta is not None}
+    if thetas:
+        states = stepper.interpolate(t0, t1, y0, list(thetas.values()))
+        for index, state in zip(thetas, states, strict=True):
+            ys[index] = state
     for output in outputs:
-        if output.theta == 1.0:
+        if output.theta is None:
             ys[output.index] = y1

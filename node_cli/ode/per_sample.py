@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
-from node_cli.ode.integrate import CUT_OFF, STRETCH, Limits, OutputTimes, Record
+from node_cli.ode.integrate import CUT_OFF, SHORTEST, STRETCH, Limits, OutputTimes, Record
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Array, Output, Step, Stepper, as_column
 
@@ -69,7 +69,7 @@ def integrate_per_sample(
         stats.num_accepted, stats.num_rejected = int(num_accepted.max()), int(num_rejected.max())
         if not moves.any():
             continue
-        outputs = _reached(ts, times.sign, last, t, t1, moves)
+        outputs = _reached(ts, times.sign, last, t, t1, moves, stepping_onto=times.stepping_onto)
         _keep(ys, outputs, stepper, t, t1, y, y1)
         moved = torch.from_numpy(moves).to(y.device)
         record(Step(t, t1, outputs, segment, accepted=None if moves.all() else moved), y)
@@ -94,7 +94,7 @@ def _refuse_hopeless(
     """Raises SolveError before an attempt that is one too many or too short, of one of the samples."""
     if attempts >= limits.max_steps:
         raise SolveError(Status.TOO_MANY_STEPS, float(t[np.argmax(np.abs(target - t))]), stats.nfe)
-    stuck = (t1 != target) & ((t1 == t) | (step < limits.min_step))
+    stuck = (t1 != target) & ((t1 == t) | (step < np.maximum(limits.min_step, SHORTEST * np.spacing(np.abs(t)))))
     if stuck.any():
         sample = int(np.argmax(stuck))
         status = Status.STEP_UNDERFLOW if np.isfinite(ratio[sample]) else Status.NON_FINITE
@@ -110,25 +110,26 @@ def _refuse_non_finite(t: Array, y: Tensor, dy: Tensor, ratio: Array, stats: Sol
         raise SolveError(Status.NON_FINITE, float(t[sample]), stats.nfe, f"sample {sample}: ")
 
 
-def _reached(ts: Array, sign: float, last: Array, t0: Array, t1: Array, moves: Array) -> list[Output]:
+def _reached(
+    ts: Array, sign: float, last: Array, t0: Array, t1: Array, moves: Array, *, stepping_onto: bool
+) -> list[Output]:
     """The outputs that some sample passes in its step."""
     outputs = []
+    length = np.where(t1 == t0, 1.0, t1 - t0)
     for index in range(int(last[moves].min()) + 1, len(ts)):
         mask = moves & (last < index) & (sign * (ts[index] - t1) <= 0)
-        if not mask.any():
-            continue
-        if (t1[mask] == ts[index]).all():
-            outputs.append(Output(index, 1.0, mask))
-        else:
-            length = np.where(t1 == t0, 1.0, t1 - t0)
-            outputs.append(Output(index, np.where(mask, (ts[index] - t0) / length, 0.0), mask))
+        if stepping_onto:
+            mask &= last == index - 1
+        if mask.any():
+            is_target = stepping_onto or index == len(ts) - 1
+            outputs.append(Output(index, None if is_target else np.where(mask, (ts[index] - t0) / length, 0.0), mask))
     return outputs
 
 
 def _keep(ys: Tensor, outputs: list[Output], stepper: Stepper, t0: Array, t1: Array, y0: Tensor, y1: Tensor) -> None:
     """Puts the states at the outputs of a step in their places."""
     for output in outputs:
-        state = y1 if isinstance(output.theta, float) else stepper.interpolate(t0, t1, y0, [output.theta])[0]
+        state = y1 if output.theta is None else stepper.interpolate(t0, t1, y0, [output.theta])[0]
         assert output.mask is not None
         mask = as_column(torch.from_numpy(output.mask).to(y0.device), y0)
         ys[output.index] = torch.where(mask, state, ys[output.index])

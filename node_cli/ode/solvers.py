@@ -223,6 +223,8 @@ class Adaptive(RungeKutta):
         record: Record,
     ) -> Tensor:
         per_sample = self.batching == "per_sample" and norm is None
+        if per_sample and y0.dim() == 0:
+            raise ValueError("solver.batching=per_sample needs a state (batch, ...), got one of no dimension")
         norm = norm or NORMS[self.norm][per_sample]
         tolerance = Tolerance(self.rtol, self._atol_like(y0), norm)
         assert self.tableau.error_order is not None

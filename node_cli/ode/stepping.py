@@ -6,7 +6,7 @@ It is cast once, for the vector field, to the dtype of the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -42,24 +42,24 @@ class Step:
 
     @property
     def ends(self) -> list[Output]:
-        """The outputs at the end of the step."""
-        return [output for output in self.outputs if isinstance(output.theta, float) and output.theta == 1.0]
+        """The outputs that the end of the step is tied to."""
+        return [output for output in self.outputs if output.theta is None]
 
     @property
     def inside(self) -> list[Output]:
-        """The outputs that are interpolated."""
-        return [output for output in self.outputs if not (isinstance(output.theta, float) and output.theta == 1.0)]
+        """The outputs that are interpolated, the end of the step among them if it lies there by chance."""
+        return [output for output in self.outputs if output.theta is not None]
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """An asked time, by its position in `ts`, and how far into a step it lies, 0 to 1.
+    """An asked time, by its position in `ts`, and how far into a step it lies, 0 to 1; None: the step aimed at it.
 
     Per sample, `theta` is an array `(batch,)`, and `mask` says for which samples it lies in this step.
     """
 
     index: int
-    theta: Time
+    theta: Time | None
     mask: Array | None = None
 
 
@@ -114,7 +114,7 @@ class Stepper:
         error = torch.mv(self._columns[-1], self._weights.error).view(self.stages.shape[1:])
         return error.mul_(as_factor(t1 - t0, error))
 
-    def interpolate(self, t0: Time, t1: Time, y: Tensor, thetas: list[Time]) -> Tensor:
+    def interpolate(self, t0: Time, t1: Time, y: Tensor, thetas: Sequence[Time]) -> Tensor:
         """The states at `t0 + theta (t1 - t0)`, `(len(thetas), *y.shape)`."""
         weights = dense_tensor(self.tableau.dense_weights, thetas, y)
         h = as_factor(t1 - t0, y)
@@ -225,7 +225,7 @@ def as_factor(h: Time, like: Tensor) -> Any:
     return h if isinstance(h, float) else as_tensor(h, like)
 
 
-def dense_tensor(weights: Callable[[Any], Row], thetas: list[Time], like: Tensor) -> Tensor:
+def dense_tensor(weights: Callable[[Any], Row], thetas: Sequence[Any], like: Tensor) -> Tensor:
     """Weights of the stages at each theta: `(outputs, stages)`, or `(outputs, stages, batch)` per sample."""
     rows = np.array([np.broadcast_arrays(*weights(theta)) if np.ndim(theta) else weights(theta) for theta in thetas])
     return torch.from_numpy(rows).to(like)

@@ -48,7 +48,7 @@ class CountedVectorField(Generic[State]):
 
     def failure(self, status: Status, t: Tensor, detail: str = "") -> SolveError:
         """The error to raise for a solve that failed at `t`."""
-        return SolveError(status, t.item(), self.stats.nfe, detail)
+        return SolveError(status, t.reshape(-1)[0].item(), self.stats.nfe, detail)
 
     def start_step(self, t: Tensor, y: State, step: Tensor) -> None:
         """Refuses a step that cannot succeed, with the true reason, before the solver takes it."""

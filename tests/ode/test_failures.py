@@ -69,7 +69,6 @@ def test_too_many_evaluations(name):
     assert (error.status, error.nfe, field.calls) == (Status.TOO_MANY_EVALUATIONS, 2, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="the time of the failure is taken to be one number")
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_too_many_evaluations_of_samples_with_times_of_their_own(name):
     y0 = torch.tensor([1.0, 0.1], dtype=torch.float64)
@@ -108,7 +107,6 @@ def test_too_many_steps(name, batching):
 # Steps that become too short
 
 
-@pytest.mark.xfail(strict=True, reason="a rejected step of one unit in the last place is tried again for ever")
 @pytest.mark.parametrize("ts", [(0.0, 2.0), (0.0, -2.0)], ids=["forward", "backward"])
 @TUPLES
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -117,7 +115,7 @@ def test_step_underflow_at_a_pole(name, tuple_state, ts):
         return square(t, y) if ts[1] > 0 else -square(t, y)
 
     state, field = ((Y0, Y0), in_a_tuple(field)) if tuple_state else (Y0, field)
-    error = failure(name, field, ts, y0=state, rtol=1e-4, atol=1e-4, max_nfe=4000)
+    error = failure(name, field, ts, y0=state, rtol=1e-4, atol=1e-4, max_nfe=40000)
     assert error.status is Status.STEP_UNDERFLOW
     assert abs(error.t) == pytest.approx(1, abs=1e-3)
     assert "the step size underflowed: it no longer moves t. The problem is too stiff for this method" in str(error)

@@ -138,7 +138,7 @@ def test_the_end_is_hit_exactly_by_each_sample(name):
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_stepping_onto_the_outputs_ends_a_step_at_each(name, values):
     steps, _ = steps_of(name, times(*values), outputs="step")
-    assert [output.theta for step in steps for output in step.outputs] == [1.0] * (len(values) - 1)
+    assert [output.theta for step in steps for output in step.outputs] == [None] * (len(values) - 1)
     assert {step.t1: output.index for step in steps for output in step.outputs} == {
         float(t): index for index, t in enumerate(values) if index
     }
@@ -158,7 +158,9 @@ def test_interpolated_outputs_leave_the_steps_as_they_are(name):
     steps, _ = steps_of(name, many)
     for step in steps:
         for output in step.outputs:
-            assert step.t0 + output.theta * (step.t1 - step.t0) == pytest.approx(many[output.index].item(), abs=1e-14)
+            assert step.t0 + (1 if output.theta is None else output.theta) * (step.t1 - step.t0) == pytest.approx(
+                many[output.index].item(), abs=1e-14
+            )
         assert step.segment == (0, 30)
     assert [output.index for step in steps for output in step.outputs] == list(range(1, 31))
 

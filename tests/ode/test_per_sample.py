@@ -230,7 +230,6 @@ def test_a_sample_that_looks_ahead_into_nan_does_not_change_the_others():
     torch.testing.assert_close(solution.ys, torch.cat(alone, 1), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.xfail(strict=True, reason="a state without dimensions has no samples, and is not refused")
 def test_a_state_without_samples_is_refused():
     with pytest.raises(ValueError, match="batch"):
         make("dopri5").integrate(lambda t, y: -y, torch.tensor(1.0), times(0, 1))

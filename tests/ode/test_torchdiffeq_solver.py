@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from parts import CONFIGS, make_gradient, make_solver
 from problems import LOGISTIC, PROBLEMS, RUNGE, Wave, times
 
-from node_cli.ode.solution import SolveError, Status
+from node_cli.ode.solution import FirstSteps, SolveError, Status
 from node_cli.ode.torchdiffeq_solver import ADAPTIVE_METHODS, GRID_METHODS, Torchdiffeq
 
 FORWARD, BACKWARD = times(0.2, 0.7, 1.2), times(1.2, 0.7, 0.2)
@@ -280,7 +280,7 @@ def test_direct_on_a_grid_is_the_derivative_of_the_discrete_solution(method, gri
         def functional(t, y):
             return torch.func.functional_call(field, dict(zip(parameters, values, strict=True)), (t, y))
 
-        return make_gradient("direct").solve(solver, functional, y0, ts).ys
+        return make_gradient("direct").solve(solver, functional, y0, ts, FirstSteps()).ys
 
     ts = times(1, 0.4, 0, requires_grad=True)
     assert torch.autograd.gradcheck(solve, (y0, ts, *parameters.values()), atol=1e-6, rtol=1e-4, fast_mode=True)

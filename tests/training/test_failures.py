@@ -212,9 +212,7 @@ def test_a_skipped_batch_leaves_the_step_that_a_block_carries_over(policy, expec
 def test_a_fallback_that_the_gradient_does_not_go_with_is_refused_at_the_start():
     model = point_net(Touchy(on_failure="fallback"))
     model.blocks[0].gradient = Adjoint(rtol=1e-3, atol=None, norm="full")
-    with pytest.raises(
-        ValueError, match=r"^solver\.on_failure=fallback solves by rk4, which has no tolerances"
-    ):
+    with pytest.raises(ValueError, match=r"^solver\.on_failure=fallback solves by rk4, which has no tolerances"):
         build_trainer(model)
     model.blocks[0].solver = Touchy(on_failure="skip_batch")
     build_trainer(model)

@@ -11,11 +11,12 @@ value at each output time, where a jumps by the gradient that the loss hands ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
@@ -70,34 +71,31 @@ class Adjoint:
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        field = compiled_field(solver, vector_field, y0)
-        watched = WatchedVectorField(field, first=vector_field)
+        device = y0.device.type
+        raw, start = keep_autocast(vector_field, device), y0.detach()
+        evaluated = keep_autocast(compiled_field(solver, vector_field, y0), device)
+        keep_watching = torch.is_grad_enabled() and not y0.requires_grad
+        watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching)
         with torch.no_grad():
             if isinstance(solver, RungeKutta):
-                compiled = compiled_steps(solver, keep_autocast(vector_field, y0.device.type), y0)
-                solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward, compiled=compiled)
+                compiled = compiled_steps(solver, raw, y0)
+                solution = solver.integrate(watched, start, ts, first_step=first_steps.forward, compiled=compiled)
             else:
-                solution = solver.integrate(watched, y0, ts, first_step=first_steps.forward)
+                solution = solver.integrate(watched, start, ts, first_step=first_steps.forward)
         first_steps.forward = solution.stats.next_first_step
-        backward_stats = SolveStats()
-        job = _Job(
-            _uncompiled(solver.with_tolerances(self.rtol, self.atol)),
-            _NORMS[self.norm],
-            keep_autocast(field, y0.device.type),
-            backward_stats,
-            first_steps,
-        )
+        backward_solver = _uncompiled(solver.with_tolerances(self.rtol, self.atol))
+        job = _Job(backward_solver, _NORMS[self.norm], watched, first_steps)
         ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
-        return Solution(ys, solution.stats, backward_stats)
+        return Solution(ys, solution.stats, job.stats)
 
 
 @dataclass(frozen=True)
 class _Job:
     solver: Solver
     norm: Norm
-    vector_field: VectorField[Tensor]
-    stats: SolveStats
+    vector_field: WatchedVectorField
     first_steps: FirstSteps
+    stats: SolveStats = field(default_factory=SolveStats)
 
 
 class _AdjointSolve(torch.autograd.Function):
@@ -113,7 +111,7 @@ class _AdjointSolve(torch.autograd.Function):
             refuse_second_derivative(allowed=False)
         job: _Job = ctx.job
         ts, ys, *inputs = ctx.saved_tensors
-        augmented = _augmented_vector_field(job.vector_field, tuple(inputs))
+        augmented = _augmented_vector_field(job.vector_field)
         grads = tuple(torch.zeros_like(p) for p in inputs)
         grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[3] else None
         adjoint = torch.zeros_like(ys[0])
@@ -149,18 +147,22 @@ def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
 
 
 def _augmented_vector_field(
-    vector_field: VectorField[Tensor], inputs: tuple[Tensor, ...]
+    vector_field: WatchedVectorField,
 ) -> Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
-    known = KnownInputs(*inputs)
+    leaves = vector_field.leaves
+    known = KnownInputs(leaves)
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             dy = vector_field(t, y).to(y.dtype)
-            known.check(dy, y, t)
-            vjps = torch.autograd.grad(dy, (y, *inputs), -adjoint, allow_unused=True, materialize_grads=True)
+            wanted = (y, *leaves)
+            if not dy.requires_grad:  # a constant
+                return (dy, *(torch.zeros_like(tensor) for tensor in wanted))
+            known.check(get_gradient_edge(dy).node, y, t)
+            vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
         return (dy.detach(), *vjps)
 
     return augmented

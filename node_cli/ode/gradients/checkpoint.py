@@ -11,9 +11,10 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.random_state import RandomState
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations
-from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.stepping import Step
@@ -74,16 +75,20 @@ def checkpointed_solve(
         steps.append(step)
         states.append(y)
 
-    watched = WatchedVectorField(field, first=raw)
+    watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
+    random = RandomState(device)
     solution = solver.integrate(watched, y0.detach(), ts, first_step=first_step, record=record, compiled=compiled)
+    if random.was_drawn_from():
+        raise ValueError(
+            "the vector field draws random numbers (dropout?), and would draw others when gradient=checkpoint runs a "
+            "step again: take gradient=direct, or take the randomness out"
+        )
     first_steps.forward = solution.stats.next_first_step
-    backward_stats = SolveStats()
-    times = output_times(ts)
-    solve = RecordedSolve(solver.tableau, field, times, steps, ts.requires_grad, backward_stats, compiled)
+    solve = RecordedSolve(solver.tableau, watched, output_times(ts), steps, ts.requires_grad, False, compiled)
 
     def walk() -> Iterator[tuple[int, Evaluations]]:
         for n, y in states.backwards(solve.advance):
             yield n, solve.rerun(n, y)
 
-    ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=twice)
-    return Solution(ys, solution.stats, backward_stats)
+    ys = attach(solve, walk, solution.ys, y0, ts, twice=twice)
+    return Solution(ys, solution.stats, solve.backward_stats)

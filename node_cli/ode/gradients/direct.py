@@ -11,9 +11,10 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.checkpoint import checkpointed_solve
 from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.random_state import RandomState
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, Trajectory
-from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast, output_times
 
@@ -41,22 +42,23 @@ class Direct:
             return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
         if solver.compile == "step" or not torch.is_grad_enabled():
             return checkpointed_solve(solver, vector_field, y0, ts, first_steps, None, twice=True)
-        raw = keep_autocast(vector_field, y0.device.type)
-        field = keep_autocast(compiled_field(solver, vector_field, y0), y0.device.type)
-        watched = WatchedVectorField(field, first=raw)
+        device = y0.device.type
+        field = keep_autocast(compiled_field(solver, vector_field, y0), device)
+        watched = WatchedVectorField(
+            field, first=keep_autocast(vector_field, device), keep_watching=not y0.requires_grad
+        )
         tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad)
         trajectory = Trajectory()
         keep = trajectory.keeper_of_points(solver.tableau, tape)
+        random = RandomState(device)
         solution = solver.integrate(tape, y0.detach(), ts, first_step=first_steps.forward, record=keep)
         first_steps.forward = solution.stats.next_first_step
-        backward_stats = SolveStats()
-        solve = RecordedSolve(
-            solver.tableau, field, output_times(ts), trajectory.steps, ts.requires_grad, backward_stats
-        )
+        times, steps = output_times(ts), trajectory.steps
+        solve = RecordedSolve(solver.tableau, watched, times, steps, ts.requires_grad, random.was_drawn_from())
 
         def walk() -> Iterator[tuple[int, Evaluations]]:
-            for n in reversed(range(len(trajectory.steps))):  # each graph serves once; after that its step is run again
+            for n in reversed(range(len(steps))):  # each graph serves once; after that its step is run again
                 yield n, trajectory.points.pop(n, []) or solve.rerun(n, trajectory.states[n])
 
-        ys = attach(solve, walk, solution.ys, y0, ts, watched.inputs, twice=True)
-        return Solution(ys, solution.stats, backward_stats)
+        ys = attach(solve, walk, solution.ys, y0, ts, twice=True)
+        return Solution(ys, solution.stats, solve.backward_stats)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map
 
 
 class WatchedVectorField:
@@ -15,32 +17,98 @@ class WatchedVectorField:
 
     These are the parameters of a module, used or not, and whatever else takes part in an operation without having been
     made by one: tensors that a closure holds, or that were set as attributes. `first` is what is evaluated then: the
-    same vector field, but one that can be watched.
+    same vector field, but one that can be watched. With `keep_watching`, evaluations are watched until a tensor is
+    found.
+
+    `leaves` stand for the inputs in the graph of an evaluation. An input that was computed from others, or has hooks,
+    is replaced by a leaf of its own there: its graph and hooks are for the sum of its gradients.
     """
 
-    def __init__(self, vector_field: Callable[[Any, Any], Any], first: Callable[[Any, Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        vector_field: Callable[[Any, Any], Any],
+        first: Callable[[Any, Any], Any] | None = None,
+        *,
+        keep_watching: bool = False,
+    ) -> None:
         self._vector_field = vector_field
         self._first = first or vector_field
-        self._was_watched = False
+        self._is_watching = True
+        self._keep_watching = keep_watching
+        self._substitutes: dict[int, Tensor] = {}
         self._found: dict[int, Tensor] = {}
-        if isinstance(vector_field, nn.Module):
-            self._found = {id(p): p for p in vector_field.parameters() if p.requires_grad}
+        if isinstance(self._first, nn.Module):
+            self._add(p for p in self._first.parameters() if p.requires_grad)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         """Parameters first, then the others in the order of their use."""
         return tuple(self._found.values())
 
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        """What stands for each input in the graph of an evaluation."""
+        return tuple(self._substitutes.get(key, tensor) for key, tensor in self._found.items())
+
     def __call__(self, t: Any, y: Any) -> Any:
         """The slope."""
-        if self._was_watched:
-            return self._vector_field(t, y)
-        self._was_watched = True
+        if not self._is_watching:
+            return _evaluate(self._vector_field, self._substitutes, t, y)
         watch = _Watch((t, y))
         with watch:
             dy = self._first(t, y)
-        self._found |= watch.found
-        return dy
+        self._add(watch.found_in(dy))
+        self._is_watching = self._keep_watching and not self._found
+        return _evaluate(self._first, self._substitutes, t, y) if self._substitutes else dy
+
+    def with_inputs(self, others: Sequence[Tensor]) -> Callable[[Any, Any], Any]:
+        """The vector field with other tensors in the places of its inputs."""
+        substitutes = dict(zip(self._found, others, strict=True))
+        return lambda t, y: _evaluate(self._first, substitutes, t, y)
+
+    def _add(self, tensors: Any) -> None:
+        for tensor in tensors:
+            self._found[id(tensor)] = tensor
+            if tensor.grad_fn is not None or tensor._backward_hooks:
+                self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
+
+
+def _evaluate(vector_field: Callable[[Any, Any], Any], substitutes: dict[int, Tensor], t: Any, y: Any) -> Any:
+    if not substitutes:
+        return vector_field(t, y)
+    with _Substitute(substitutes) as substitute:
+        return tree_map(substitute.of, vector_field(t, y))
+
+
+class KnownInputs:
+    """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed."""
+
+    def __init__(self, leaves: tuple[Tensor, ...]) -> None:
+        self._leaves = {id(leaf) for leaf in leaves}
+
+    def check(self, node: Node | None, *own: Tensor) -> None:
+        """Walks the graph of an evaluation from `node` back to its `own` leaves and to the known ones.
+
+        Raises:
+            ValueError: the graph ends in another tensor.
+        """
+        leaves = self._leaves.union(map(id, own))
+        seen: set[Node | None] = {None}
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            assert node is not None
+            seen.add(node)
+            variable = getattr(node, "variable", None)  # only a leaf's node has one
+            if variable is None:
+                waiting.extend([next_node for next_node, _ in node.next_functions])
+            elif id(variable) not in leaves:
+                raise ValueError(
+                    f"the vector field uses a tensor with gradient, of shape {tuple(variable.shape)}, that its first "
+                    "evaluation did not use: make it a parameter of the module, or use it (times zero) at every time"
+                )
 
 
 class _Watch(TorchDispatchMode):
@@ -48,43 +116,36 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, given: Any) -> None:
         super().__init__()
-        self.found: dict[int, Tensor] = {}
+        self._found: dict[int, Tensor] = {}
         self._made = {id(tensor): tensor for tensor in tree_iter(given)}  # kept, so that no id is given twice
 
+    def found_in(self, result: Any) -> list[Tensor]:
+        """What was used, and what is returned as it was."""
+        self._look_at(result)
+        return list(self._found.values())
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for value in tree_iter((args, kwargs)):
-            if isinstance(value, Tensor) and value.requires_grad and id(value) not in self._made:
-                self.found[id(value)] = value
+        self._look_at((args, kwargs))
         result = func(*args, **(kwargs or {}))
         self._made |= {id(value): value for value in tree_iter(result) if isinstance(value, Tensor)}
         return result
 
+    def _look_at(self, values: Any) -> None:
+        for value in tree_iter(values):
+            if isinstance(value, Tensor) and value.requires_grad and id(value) not in self._made:
+                self._found[id(value)] = value
 
-class KnownInputs:
-    """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed."""
 
-    def __init__(self, *inputs: Tensor) -> None:
-        self._leaves = {id(tensor) for tensor in inputs if tensor.grad_fn is None}
-        self._nodes = {tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None}
+class _Substitute(TorchFunctionMode):
+    """Puts other tensors in the places of some, in every operation."""
 
-    def check(self, dy: Tensor, *own: Tensor) -> None:
-        """Walks the graph of `dy` back to `own`, the leaves of the evaluation, and to the known inputs.
+    def __init__(self, substitutes: dict[int, Tensor]) -> None:
+        super().__init__()
+        self._substitutes = substitutes
 
-        Raises:
-            ValueError: the graph ends in another tensor.
-        """
-        leaves = self._leaves | {id(tensor) for tensor in own}
-        seen, waiting = set(self._nodes), [dy.grad_fn]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            variable = getattr(node, "variable", None)  # only a leaf's node has one
-            if variable is None:
-                waiting.extend(next_node for next_node, _ in node.next_functions)
-            elif id(variable) not in leaves:
-                raise ValueError(
-                    f"the vector field uses a tensor with gradient, of shape {tuple(variable.shape)}, that its first "
-                    "evaluation did not use: make it a parameter of the module, or use it (times zero) at every time"
-                )
+    def of(self, value: Any) -> Any:
+        """What stands for a value, which may be the value itself."""
+        return self._substitutes.get(id(value), value)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*tree_map(self.of, args), **tree_map(self.of, kwargs or {}))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.gradients.inputs import KnownInputs
-from node_cli.ode.gradients.time_gradients import TimeGradients
+from node_cli.ode.gradients.time_gradients import TimeGradients, slopes_of
 from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
 from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
 from node_cli.ode.tableaus import Tableau
@@ -29,7 +29,7 @@ class Pullback:
     """Pulls `grad_ys` back through the steps of one solve, which `step` is given in reverse order.
 
     In the end `grad_y` is the gradient of `y0`, `grad_inputs` those of `inputs` (None where there is none), which are
-    among the `known` ones that the vector field uses, and `grad_ts` those of the output times, if `with_times`.
+    among the `known` leaves that the vector field uses, and `grad_ts` those of the output times, if `with_times`.
     """
 
     def __init__(
@@ -93,8 +93,6 @@ class Pullback:
                 grad_y1,
                 None if grad_stages is None else grad_stages[i],
             )
-            if count == 1:  # one evaluation a step: the walk costs as much as an evaluation of a small network
-                self._known.check(points[i].dy, points[i].y, points[i].t)
             if i > 0:
                 rows[count].copy_(self._pull(points[i], grad_dy, step, self._tableau.c[i]))
             elif self._tableau.is_fsal:
@@ -105,9 +103,7 @@ class Pullback:
             self._times.add_step(step, rows, points[:num_own], self._weights.rows)
             if grad_outputs is not None:
                 stages = [*points[:num_own], last][: self._tableau.num_stages]
-                self._times.add_outputs(
-                    step, grad_outputs, torch.stack([point.slope for point in stages]), self._tableau
-                )
+                self._times.add_outputs(step, grad_outputs, slopes_of(stages), self._tableau)
         grad_y = rows.sum(0)
         if moved is not None:
             grad_y += torch.where(moved, 0, self.grad_y)
@@ -174,10 +170,11 @@ class Pullback:
 
     def _pull(self, point: Point, grad_dy: Tensor, step: Step, c: float) -> Tensor:
         """Y* = k* df/dy at one evaluation; gathers the gradients of everything else it depends on."""
-        if not point.dy.requires_grad:
+        if point.edge is None:
             return torch.zeros_like(point.y)
+        self._known.check(point.edge.node, point.y, point.t)
         wanted = (point.y, *self._inputs, *([point.t] if self._times else []))
-        grad_y, *grads = torch.autograd.grad(point.dy, wanted, grad_dy, allow_unused=True)
+        grad_y, *grads = torch.autograd.grad((point.edge,), wanted, (grad_dy,), allow_unused=True)
         if self._times:
             grad_t = grads.pop()
             if grad_t is not None:

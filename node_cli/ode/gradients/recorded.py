@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from node_cli.ode.compilation import StepFunctions
-from node_cli.ode.gradients.inputs import KnownInputs
+from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.pullback import Pullback
 from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, WholeStep
@@ -26,15 +26,25 @@ class RecordedSolve:
     """A finished solve that can be gone through again, backwards."""
 
     tableau: Tableau
-    vector_field: Slope
+    vector_field: WatchedVectorField
     ts: list[float]
     steps: list[Step]
     with_times: bool
-    backward_stats: SolveStats
+    is_random: bool
     compiled: StepFunctions | None = None
+    backward_stats: SolveStats = field(default_factory=SolveStats)
 
     def rerun(self, n: int, y: Tensor) -> Evaluations:
-        """The evaluations of step n, made once more from its state `y`, with their graphs."""
+        """The evaluations of step n, made once more from its state `y`, with their graphs.
+
+        Raises:
+            ValueError: they would be others, because the vector field draws random numbers.
+        """
+        if self.is_random:
+            raise ValueError(
+                "the vector field draws random numbers (dropout?), so a step that is run again would be another one: "
+                "take gradient=direct and no second backward pass over one graph, or take the randomness out"
+            )
         if self.compiled is not None:
             own = self.tableau.num_stages - self.tableau.is_fsal
             self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
@@ -62,15 +72,13 @@ class RecordedSolve:
 Walk = Callable[[], Iterator[tuple[int, Evaluations]]]  # the steps in reverse order, each with its evaluations
 
 
-def attach(
-    solve: RecordedSolve, walk: Walk, ys: Tensor, y0: Tensor, ts: Tensor, inputs: tuple[Tensor, ...], *, twice: bool
-) -> Tensor:
-    """`ys` with a gradient for `y0`, `ts` and `inputs`; with `twice`, for second derivatives too.
+def attach(solve: RecordedSolve, walk: Walk, ys: Tensor, y0: Tensor, ts: Tensor, *, twice: bool) -> Tensor:
+    """`ys` with a gradient for `y0`, `ts` and all inputs of the vector field; with `twice`, second derivatives too.
 
     Raises:
         RuntimeError: in the backward pass, when a second derivative is asked for without `twice`.
     """
-    attached: Tensor = _Attached.apply(solve, walk, twice, ys, y0, ts, *inputs)
+    attached: Tensor = _Attached.apply(solve, walk, twice, ys, y0, ts, *solve.vector_field.inputs)
     return attached
 
 
@@ -85,27 +93,45 @@ class _Attached(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
-        y0, ts, *inputs = ctx.saved_tensors
-        needs_y0, needs_ts, *needs_inputs = ctx.needs_input_grad[4:]
+        needed = ctx.needs_input_grad[4:]
         if torch.is_grad_enabled():
             refuse_second_derivative(ctx.twice)
-            ys = replay(ctx.solve.tableau, ctx.solve.vector_field, ctx.solve.steps, y0, ts)
-            needed = ctx.needs_input_grad[4:]
-            wanted = list(itertools.compress((y0, ts, *inputs), needed))
-            found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=True, allow_unused=True))
-            return (None, None, None, None, *(next(found) if is_needed else None for is_needed in needed))
-        solve: RecordedSolve = ctx.solve
-        used = list(itertools.compress(inputs, needs_inputs))
-        with outside_autocast(grad_ys.device.type):
-            known = KnownInputs(*inputs)
-            pullback = Pullback(solve.tableau, used, known, solve.ts, grad_ys, with_times=needs_ts)
-            for n, points in ctx.walk():
-                pullback.step(solve.steps[n], points)
-            pullback.finish(solve.steps[0])
-        grads = iter(pullback.grad_inputs)
-        grad_ts = pullback.grad_ts.to(ts.dtype) if pullback.grad_ts is not None else None
-        grad_y0 = pullback.grad_y if needs_y0 else None
-        return (None, None, None, None, grad_y0, grad_ts, *(next(grads) if needed else None for needed in needs_inputs))
+            grads = _replayed_gradients(ctx.solve, ctx.saved_tensors, needed, grad_ys)
+        else:
+            grads = _pulled_gradients(ctx.solve, ctx.walk, ctx.saved_tensors, needed, grad_ys)
+        return None, None, None, None, *grads
+
+
+def _pulled_gradients(
+    solve: RecordedSolve, walk: Walk, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of y0, ts and the inputs, None where none is needed."""
+    _, ts, *inputs = saved
+    needs_y0, needs_ts, *needs_inputs = needed
+    leaves = tuple(inputs) if solve.compiled else solve.vector_field.leaves
+    wanted = list(itertools.compress(leaves, needs_inputs))
+    with outside_autocast(grad_ys.device.type):
+        pullback = Pullback(solve.tableau, wanted, KnownInputs(leaves), solve.ts, grad_ys, with_times=needs_ts)
+        for n, evaluations in walk():
+            pullback.step(solve.steps[n], evaluations)
+        pullback.finish(solve.steps[0])
+    found = iter(pullback.grad_inputs)
+    grad_ts = None if pullback.grad_ts is None else pullback.grad_ts.to(ts.dtype)
+    grad_y0 = pullback.grad_y if needs_y0 else None
+    return (grad_y0, grad_ts, *(next(found) if is_needed else None for is_needed in needs_inputs))
+
+
+def _replayed_gradients(
+    solve: RecordedSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The same with a graph of their own."""
+    # A view of each, so that no gradient runs on from one of them into another that it was computed from.
+    y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
+    vector_field = solve.vector_field.with_inputs(inputs)
+    ys = replay(solve.tableau, vector_field, solve.steps, y0, ts)
+    wanted = list(itertools.compress(views, needed))
+    found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=True, allow_unused=True))
+    return tuple(next(found) if is_needed else None for is_needed in needed)
 
 
 def refuse_second_derivative(allowed: bool) -> None:

@@ -32,13 +32,13 @@ class TimeGradients:
 
     def add_step(self, step: Step, grad_rows: Tensor, points: list[Point], weights: Tensor) -> None:
         """Of the length of a step: `grad_rows` are the cotangents of its result and stages, each `y + h weights k`."""
-        slopes = torch.stack([point.slope for point in points])
+        slopes = slopes_of(points)
         if isinstance(step.t0, float):
-            products = grad_rows.view(len(grad_rows), -1) @ slopes.view(len(slopes), -1).t()
+            products = grad_rows.reshape(len(grad_rows), -1) @ slopes.reshape(len(slopes), -1).t()
             grad_h = (weights * products).sum().double()
         else:
             batch = grad_rows.shape[1]
-            sides = (side.view(len(side), batch, -1) for side in (grad_rows, slopes))
+            sides = (side.reshape(len(side), batch, -1) for side in (grad_rows, slopes))
             grad_h = torch.einsum("rs,rbn,sbn->b", weights, *sides).double()
         self.add_ends(step, -grad_h, grad_h)
 
@@ -76,3 +76,10 @@ class TimeGradients:
         length = np.where(end == start, 1.0, end - start)
         share = np.where(t == end, 1.0, 0.0 if step.is_anchored else (t - start) / length)
         return np.where(end == start, at_no_length, share)
+
+
+def slopes_of(points: list[Point]) -> Tensor:
+    """The slopes that a step made use of, `(len(points), *y.shape)`."""
+    slopes = [point.slope for point in points if point.slope is not None]
+    assert len(slopes) == len(points), "slopes are kept where times have gradients"
+    return torch.stack(slopes)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.stepping import Slope, Step, as_column
@@ -16,15 +17,16 @@ from node_cli.ode.tableaus import Tableau
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One evaluation `dy = f(t, y)` with its graph; `y` is a leaf, `t` one too if times have gradients.
+    """One evaluation `dy = f(t, y)`; `y` is a leaf of its graph, `t` one too if times have gradients.
 
-    `slope` is what the step made use of: not `dy` for samples whose last step was refused, which keep an older one.
+    `edge` is where the graph of `dy` begins, None if it has none: `dy` itself need not be kept. It is, as `slope`, if
+    times have gradients: what the step made use of, an older slope for samples whose last step was refused.
     """
 
     t: Tensor
     y: Tensor
-    dy: Tensor
-    slope: Tensor
+    edge: GradientEdge | None
+    slope: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,8 @@ class TapedVectorField:
             if dy.dtype != y.dtype and dy.shape == y.shape:
                 dy = dy.to(y.dtype)
         slope = dy.detach()
-        self.points.append(Point(t, y, dy, slope))
+        edge = get_gradient_edge(dy) if dy.requires_grad else None
+        self.points.append(Point(t, y, edge, slope if self._times_have_gradients else None))
         return slope
 
 
@@ -85,6 +88,6 @@ class Trajectory:
 
 def _shared(first: Point, last: Point, moved: Tensor | None) -> Point:
     """The last evaluation of a step as the first one of the next."""
-    if moved is None:
+    if moved is None or last.slope is None or first.slope is None:
         return last
     return replace(last, slope=torch.where(as_column(moved, last.slope), last.slope, first.slope))

@@ -216,16 +216,22 @@ def test_without_a_backward_pass_nothing_is_kept(gradient):
     assert memory(gradient, 200, backward=False).peak - memory(gradient, 100, backward=False).peak < 2 * STATE
 
 
+class Saved:
+    """What autograd has saved for the gradient of one evaluation; gone when its graph is."""
+
+
 class Remembered(Wave):
-    """Knows which of its slopes something still holds."""
+    """Knows of which of its evaluations something still holds the graph."""
 
     def __init__(self):
         super().__init__()
         self.slopes = []
 
     def forward(self, t, y):
-        dy = super().forward(t, y)
-        self.slopes.append(weakref.ref(dy))
+        saved = Saved()
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (saved, tensor.detach()), lambda pair: pair[1]):
+            dy = super().forward(t, y)
+        self.slopes.append(weakref.ref(saved))
         return dy
 
     def num_held(self):

@@ -178,7 +178,6 @@ def test_gradients_of_exponential_growth_have_their_closed_form(solver, gradient
     assert {key: value.item() for key, value in found.items()} == pytest.approx(field.gradients(0.5, *ts), rel=1e-8)
 
 
-@pytest.mark.xfail(reason="such an output moves with the step, not with its own time", strict=True)
 @pytest.mark.parametrize("gradient", EXACT)
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
 def test_an_output_moves_with_its_own_time_where_a_step_happens_to_end(batching, gradient):
@@ -190,7 +189,6 @@ def test_an_output_moves_with_its_own_time_where_a_step_happens_to_end(batching,
     torch.testing.assert_close(ts.grad[1], slope.detach(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.xfail(reason="the gradients of two equal times both go to one of them", strict=True)
 @pytest.mark.parametrize("gradient", EXACT)
 @pytest.mark.parametrize("outputs", ["interpolate", "step"])
 def test_equal_output_times_have_a_gradient_each(outputs, gradient):

@@ -88,7 +88,6 @@ def conditioned(same):
     return x, y0, lambda t, y: torch.tanh(y * context)
 
 
-@pytest.mark.xfail(reason="what reaches the start through a known tensor is counted twice", strict=True)
 @pytest.mark.parametrize("same", [True, False], ids=["start itself", "computed from start"])
 def test_a_vector_field_that_knows_the_start_counts_no_path_twice(same):
     def grad(create_graph):
