@@ -1,3 +1,3 @@
 """A command-line training tool for Neural ODEs."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

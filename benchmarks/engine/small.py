@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from benchmarks.engine.measure import (
@@ -22,8 +25,9 @@ from benchmarks.engine.measure import (
     times,
 )
 from benchmarks.engine.peers import Build, Solve, is_installed, torchdiffeq_solve, torchdyn_solve, torchode_solve
-from node_cli.ode import odeint, solve
-from node_cli.ode.solvers import Adaptive
+from node_cli.config import config_dir
+from node_cli.ode import Solution, odeint, solve
+from node_cli.ode.solution import FirstSteps
 
 BATCH, TOLERANCE, REPEATS = 20, 1e-5, 10
 OPTIONAL = ("torchode", "torchdyn", "diffrax")
@@ -175,8 +179,10 @@ def _contenders(problem: Problem) -> Iterator[Contender]:
         yield Contender("diffrax", "direct", step, count)
     for gradient in ("direct", "checkpoint", "adjoint"):
         yield _ours(problem, "ours", gradient)
-    if "compile" in Adaptive.__dataclass_fields__:
-        yield _ours(problem, "ours, compile=step", "direct", compile="step")
+    yield _ours(problem, "ours, compile=step", "direct", compile="step")
+    for gradient in ("direct", "checkpoint", "adjoint"):
+        yield _carrying(problem, "ours, step carried", gradient)
+    yield _carrying(problem, "ours, step carried, compile=step", "direct", compile="step")
 
 
 def _peer(problem: Problem, solver: str, gradient: str, build: Build) -> Contender:
@@ -198,9 +204,30 @@ def _peer(problem: Problem, solver: str, gradient: str, build: Build) -> Contend
 
 
 def _ours(problem: Problem, solver: str, gradient: str, **options: str) -> Contender:
-    def solution(y0: Tensor, ts: Tensor) -> Any:
+    """A solve as in a notebook, which knows nothing of the ones before."""
+
+    def solution(y0: Tensor, ts: Tensor) -> Solution[Tensor]:
         return solve(problem.field, y0, ts, rtol=TOLERANCE, atol=TOLERANCE, gradient=gradient, **options)
 
+    return _contender(problem, solver, gradient, solution)
+
+
+def _carrying(problem: Problem, solver: str, gradient: str, **options: str) -> Contender:
+    """A solve as in training, by the YAML's settings, which tries the first step that the last one recommends."""
+    keys = {"rtol": TOLERANCE, "atol": TOLERANCE, **options}
+    made_solver = instantiate({**OmegaConf.load(Path(config_dir(), "solver", "dopri5.yaml")), **keys})
+    made_gradient = instantiate(OmegaConf.load(Path(config_dir(), "gradient", f"{gradient}.yaml")))
+    first_steps = FirstSteps()
+
+    def solution(y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+        return made_gradient.solve(made_solver, problem.field, y0, ts, first_steps)
+
+    return _contender(problem, solver, gradient, solution)
+
+
+def _contender(
+    problem: Problem, solver: str, gradient: str, solution: Callable[[Tensor, Tensor], Solution[Tensor]]
+) -> Contender:
     def count() -> tuple[int, int]:
         seen = []
 
