@@ -32,8 +32,9 @@ def draw(results: dict[str, Any]) -> bytes:
 
 
 def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """By gradient, fastest on top within each; the label is the speed relative to torchdiffeq."""
+    """In float32, by gradient, fastest on top within each; the label is the speed relative to torchdiffeq."""
     order = {"direct": 0, "checkpoint": 1, "adjoint": 2}
+    rows = [row for row in rows if row.get("precision", "float32") == "float32"]
     rows = sorted(rows, key=lambda row: (order[row["gradient"]], row["seconds"]["median"]))
     values, low, high = ([1e3 * row["seconds"][key] for row in rows] for key in ("median", "q1", "q3"))
     spread = [np.subtract(values, low), np.subtract(high, values)]
@@ -48,8 +49,7 @@ def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 def _label(row: dict[str, Any]) -> str:
     network = f", {row['network']} network" if row.get("network", "our") != "our" else ""
-    precision = f", {row['precision']}" if row.get("precision", "float32") != "float32" else ""
-    return f"{row['gradient']}: {row['solver']}{network}{precision}"
+    return f"{row['gradient']}: {row['solver']}{network}"
 
 
 def _memory(axes: Axes, result: dict[str, Any]) -> None:
