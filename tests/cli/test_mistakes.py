@@ -58,8 +58,40 @@ REFUSED_BY_PARTS = {
     "null tolerance": (["solver.rtol=null"], "solver.rtol must be a number, got None"),
     "method": (
         ["solver.method=rk4"],
-        "solver.method must be one of dopri5, dopri8, bosh3, fehlberg2, adaptive_heun, got rk4",
+        "solver.method must be one of midpoint, heun, ralston, bosh3, dopri5, tsit5, dopri8, got rk4",
     ),
+    "compile": (["solver.compile=all"], "solver.compile must be one of none, vector_field, step, got all"),
+    "first step": (
+        ["solver.first_step=often"],
+        "solver.first_step must be a number or one of chosen, carried, got often",
+    ),
+    "batching": (["solver.batching=each"], "solver.batching must be one of joint, per_sample, got each"),
+    "no interpolant": (
+        ["solver=dopri8", "solver.outputs=interpolate"],
+        "solver.outputs must be step for a method without interpolant (with one: bosh3, dopri5, tsit5), got interpolate",
+    ),
+    "on_failure": (
+        ["solver.on_failure=maybe"],
+        "solver.on_failure must be one of raise, skip_batch, fallback, got maybe",
+    ),
+    "max_checkpoints": (
+        ["gradient=checkpoint", "gradient.max_checkpoints=0"],
+        "gradient.max_checkpoints must be at least 1, got 0",
+    ),
+    "checkpoint of scipy": (
+        ["gradient=checkpoint", "solver=scipy"],
+        "gradient=checkpoint needs a solver whose steps it can run again, which solver=scipy does not hand over: "
+        "take solver=dopri5, or gradient=adjoint",
+    ),
+    "atol for other channels": (
+        ["solver.atol=[1e-3,1e-3]"],
+        "solver.atol must be a number, or one for each of the state's 64 channels, got 2",
+    ),
+    "atol for the adjoint": (
+        ["gradient=adjoint", "solver.atol=[1e-3]"],
+        "gradient.atol=null would take solver.atol, one for each channel, which the backward solve does not have",
+    ),
+    "a list elsewhere": (["solver.rtol=[1e-3]"], "solver.rtol must be a number, got"),
     "two step sizes": (["solver=rk4", "solver.step_size=0.1"], "solver.num_steps and step_size exclude each other"),
     "tolerance of a fixed step": (
         ["solver=rk4", "gradient=adjoint", "gradient.rtol=1e-3"],
