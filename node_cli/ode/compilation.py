@@ -13,6 +13,7 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
+from node_cli.ode.states import keep_autocast
 from node_cli.ode.stepping import CompiledStep, Slope, plain_step
 from node_cli.ode.tableaus import TABLEAUS
 
@@ -79,9 +80,13 @@ def _with_own_code(function: Any) -> Any:
 
 
 @lru_cache(maxsize=NUM_KEPT)
-def step_functions(method: str, vector_field: Slope, device_type: str) -> StepFunctions | None:
-    """The compiled steps; None where nothing can be compiled."""
-    return StepFunctions(method, vector_field, device_type) if can_compile(device_type) else None
+def step_functions(
+    method: str, vector_field: Slope, device_type: str, autocast: torch.dtype | None
+) -> StepFunctions | None:
+    """The compiled steps, under the autocast of this moment (None: none); None where nothing can be compiled."""
+    if not can_compile(device_type):
+        return None
+    return StepFunctions(method, keep_autocast(vector_field, device_type), device_type)
 
 
 @cache

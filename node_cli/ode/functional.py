@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
 from node_cli.ode import states
-from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.base import VectorField
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
 from node_cli.ode.solution import FirstSteps, Solution, State
-from node_cli.ode.solvers import Adaptive, Fixed
+from node_cli.ode.solvers import Adaptive, Fixed, RungeKutta
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
 
 # What the YAML files in configs/ say, here for calls without a config; a test holds the two equal.
@@ -33,6 +34,8 @@ _ADAPTIVE: dict[str, Any] = {
     "max_nfe": None,
     "compile": "none",
 }
+# What was compiled for one object is not found again for another.
+_kept_flat_field = lru_cache(maxsize=32)(states.flat_vector_field)
 _NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1}  # what training does with failures
 _GRADIENTS: dict[str, Gradient] = {
     "direct": Direct(),
@@ -99,12 +102,14 @@ def solve(
     if not isinstance(y0, tuple):
         return gradient.solve(solver, vector_field, y0, ts, FirstSteps())
     states.require_state(y0)
-    flat_field = states.flat_vector_field(vector_field, y0)
+    shapes = states.shapes_of(y0)
+    make_flat = states.flat_vector_field if solver.compile == "none" else _kept_flat_field
+    flat_field = make_flat(vector_field, shapes)
     solution = gradient.solve(solver, flat_field, states.flatten(y0), ts, FirstSteps())
-    return Solution(states.unflatten(solution.ys, y0), solution.stats, solution.backward_stats)
+    return Solution(states.unflatten(solution.ys, shapes), solution.stats, solution.backward_stats)
 
 
-def _solver(method: str, rtol: float, atol: float | list[float], options: dict[str, Any]) -> Solver:
+def _solver(method: str, rtol: float, atol: float | list[float], options: dict[str, Any]) -> RungeKutta:
     if method not in TABLEAUS:
         raise ValueError(f"method must be one of {', '.join(TABLEAUS)}, got {method}")
     on_grid = "num_steps" in options or "step_size" in options or method not in ADAPTIVE_METHODS

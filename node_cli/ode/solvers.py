@@ -71,11 +71,12 @@ class RungeKutta(Solver):
         with torch.no_grad():
             if not isinstance(y0, tuple):
                 return self._solve(vector_field, y0, times, None, first_step, record, compiled)
-            flat_field = states.flat_vector_field(vector_field, y0)
-            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, y0))
+            shapes = states.shapes_of(y0)
+            flat_field = states.flat_vector_field(vector_field, shapes)
+            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, shapes))
             flat_norm = flat_norm or control.rms
             flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record, compiled)
-            return Solution(states.unflatten(flat.ys, y0), flat.stats)
+            return Solution(states.unflatten(flat.ys, shapes), flat.stats)
 
     def _solve(
         self,
@@ -276,5 +277,7 @@ def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor
 def compiled_steps(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> StepFunctions | None:
     """The compiled steps of the vector field, where the solver's `compile` asks for them."""
     if isinstance(solver, RungeKutta) and solver.compile == "step":
-        return step_functions(solver.method, vector_field, y0.device.type)
+        device = y0.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return step_functions(solver.method, vector_field, device, autocast)
     return None

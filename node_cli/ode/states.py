@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,14 +56,19 @@ def flatten(parts: Parts) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
 
 
-def unflatten(flat: Tensor, like: Parts) -> Parts:
-    """Views of `flat` `(..., n)` with the shapes of `like` after the leading dimensions."""
-    pieces = flat.split([part.numel() for part in like], dim=-1)
-    return tuple(piece.view(flat.shape[:-1] + part.shape) for piece, part in zip(pieces, like, strict=True))
+def unflatten(flat: Tensor, shapes: tuple[torch.Size, ...]) -> Parts:
+    """Views of `flat` `(..., n)` with these shapes after the leading dimensions."""
+    pieces = flat.split([shape.numel() for shape in shapes], dim=-1)
+    return tuple(piece.view(flat.shape[:-1] + shape) for piece, shape in zip(pieces, shapes, strict=True))
+
+
+def shapes_of(parts: Parts) -> tuple[torch.Size, ...]:
+    """The shapes of a tuple state."""
+    return tuple(part.shape for part in parts)
 
 
 def flat_vector_field(
-    vector_field: Callable[[Tensor, Parts], Parts], like: Parts
+    vector_field: Callable[[Tensor, Parts], Parts], shapes: tuple[torch.Size, ...]
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A vector field of tuples as one of 1-dim tensors.
 
@@ -73,10 +77,10 @@ def flat_vector_field(
     """
 
     def flat(t: Tensor, y: Tensor) -> Tensor:
-        dy = vector_field(t, unflatten(y, like))
-        if [part.shape for part in dy] != [part.shape for part in like]:
+        dy = vector_field(t, unflatten(y, shapes))
+        if shapes_of(dy) != shapes:
             raise ValueError(
-                f"the vector field must return the shapes of the state, {[tuple(part.shape) for part in like]}, "
+                f"the vector field must return the shapes of the state, {[tuple(shape) for shape in shapes]}, "
                 f"got {[tuple(part.shape) for part in dy]}"
             )
         return flatten(tuple(part.to(y.dtype) for part in dy))
@@ -88,14 +92,7 @@ def keep_autocast(vector_field: Callable[[Any, Any], State], device_type: str) -
     """The vector field, always evaluated under the autocast of this moment, wherever it is called from."""
     if not torch.is_autocast_enabled(device_type):
         return vector_field
-    return _autocast_field(vector_field, device_type, torch.get_autocast_dtype(device_type))
-
-
-@lru_cache(maxsize=32)
-def _autocast_field(
-    vector_field: Callable[[Any, Any], State], device_type: str, dtype: torch.dtype
-) -> Callable[[Any, Any], State]:
-    """The same object for the same arguments, which a compiler would else take for another function."""
+    dtype = torch.get_autocast_dtype(device_type)
 
     def under_autocast(t: Any, y: Any) -> Any:
         # Without the cache: a weight that was cast without a graph must not be met again where there is one.

@@ -1,10 +1,14 @@
 """Under bfloat16 autocast the vector field computes in bfloat16, the state stays float32."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from parts import make_gradient, make_solver
 from problems import Wave, times
 
+from node_cli.ode import odeint
 from node_cli.ode.solution import FirstSteps
 
 GRADIENTS = pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
@@ -98,3 +102,21 @@ def test_a_solve_leaves_autocast_as_it_was():
         make_solver("rk4").integrate(lambda t, y: -y, torch.ones(2), times(0, 1))
         assert torch.is_autocast_enabled("cpu")
     assert not torch.is_autocast_enabled("cpu")
+
+
+class Multiply:
+    """A vector field that is no module."""
+
+    def __call__(self, t, y):
+        return y @ torch.ones(3, 3)
+
+
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
+def test_a_solve_under_autocast_keeps_nothing_afterwards(gradient):
+    field = Multiply()
+    remembered = weakref.ref(field)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        odeint(field, torch.ones(2, 3, requires_grad=True), times(0, 1), method="rk4", gradient=gradient)
+    del field
+    gc.collect()
+    assert remembered() is None

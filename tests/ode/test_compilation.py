@@ -142,3 +142,30 @@ def test_without_a_compiler_one_line_says_so_and_nothing_else_changes():
     lines = [line for line in done.stderr.splitlines() if "compile has no effect" in line]
     assert len(lines) == 1
     assert lines[0].startswith("compile has no effect: torch.compile does not work on this machine (")
+
+
+def test_a_tuple_state_is_compiled_once():
+    field = Swirl()
+    start = (torch.ones(2, 3, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64))
+
+    def pair(t, state):
+        return field(t, state[0]), state[0]
+
+    with torch.no_grad():
+        first = solve(pair, start, times(0, 1), method="euler", num_steps=2, compile="step")
+        counters.clear()
+        second = solve(pair, start, times(0, 1), method="euler", num_steps=2, compile="step")
+    assert counters["stats"].get("unique_graphs", 0) == 0
+    assert all(torch.equal(one, other) for one, other in zip(first.ys, second.ys, strict=True))
+
+
+def test_a_compiled_vector_field_with_an_encoder_is_evaluated_as_it_is_and_says_so(caplog):
+    field, grads = Swirl(), []
+    field.encoder = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    counters.clear()
+    for how in ("none", "vector_field"):
+        field.pull = field.encoder**2
+        grads.append(gradients(field, compile=how))
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+    assert counters["stats"].get("unique_graphs", 0) == 0
+    assert caplog.text.count("compile=vector_field has no effect where the vector field uses a tensor that was") == 1

@@ -78,7 +78,7 @@ class Adjoint:
         watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching)
         with torch.no_grad():
             if isinstance(solver, RungeKutta):
-                compiled = compiled_steps(solver, raw, y0)
+                compiled = compiled_steps(solver, vector_field, y0)
                 solution = solver.integrate(watched, start, ts, first_step=first_steps.forward, compiled=compiled)
             else:
                 solution = solver.integrate(watched, start, ts, first_step=first_steps.forward)

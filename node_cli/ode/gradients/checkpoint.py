@@ -11,7 +11,7 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
-from node_cli.ode.gradients.random_state import RandomState
+from node_cli.ode.gradients.random_state import RandomState, refuse_random
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations
 from node_cli.ode.solution import FirstSteps, Solution
@@ -64,7 +64,7 @@ def checkpointed_solve(
     device = y0.device.type
     raw = keep_autocast(vector_field, device)
     field = keep_autocast(compiled_field(solver, vector_field, y0), device)
-    compiled = compiled_steps(solver, raw, y0)
+    compiled = compiled_steps(solver, vector_field, y0)
     first_step = first_steps.forward
     if not torch.is_grad_enabled():
         return solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled)
@@ -78,11 +78,7 @@ def checkpointed_solve(
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
     random = RandomState(device)
     solution = solver.integrate(watched, y0.detach(), ts, first_step=first_step, record=record, compiled=compiled)
-    if random.was_drawn_from():
-        raise ValueError(
-            "the vector field draws random numbers (dropout?), and would draw others when gradient=checkpoint runs a "
-            "step again: take gradient=direct, or take the randomness out"
-        )
+    refuse_random(random.was_drawn_from())
     first_steps.forward = solution.stats.next_first_step
     solve = RecordedSolve(solver.tableau, watched, output_times(ts), steps, ts.requires_grad, False, compiled)
 

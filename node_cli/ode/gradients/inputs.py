@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
+
+log = logging.getLogger(__name__)
 
 
 class WatchedVectorField:
@@ -53,12 +57,14 @@ class WatchedVectorField:
     def __call__(self, t: Any, y: Any) -> Any:
         """The slope."""
         if not self._is_watching:
-            return _evaluate(self._vector_field, self._substitutes, t, y)
+            return _evaluate(self._first if self._substitutes else self._vector_field, self._substitutes, t, y)
         watch = _Watch((t, y))
         with watch:
             dy = self._first(t, y)
         self._add(watch.found_in(dy))
         self._is_watching = self._keep_watching and not self._found
+        if self._substitutes and self._first is not self._vector_field:
+            _say_that_nothing_is_compiled()
         return _evaluate(self._first, self._substitutes, t, y) if self._substitutes else dy
 
     def with_inputs(self, others: Sequence[Tensor]) -> Callable[[Any, Any], Any]:
@@ -71,6 +77,15 @@ class WatchedVectorField:
             self._found[id(tensor)] = tensor
             if tensor.grad_fn is not None or tensor._backward_hooks:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
+
+
+@cache
+def _say_that_nothing_is_compiled() -> None:
+    """Once: a compiled function looks no tensor up, so none can be put in another's place."""
+    log.warning(
+        "compile=vector_field has no effect where the vector field uses a tensor that was computed from others, or a "
+        "parameter with hooks"
+    )
 
 
 def _evaluate(vector_field: Callable[[Any, Any], Any], substitutes: dict[int, Tensor], t: Any, y: Any) -> Any:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import torch
 
 
+def refuse_random(is_random: bool) -> None:
+    """Raises ValueError for a vector field that draws random numbers, where its steps are run again."""
+    if is_random:
+        raise ValueError(
+            "the vector field draws random numbers (dropout?), so a step that is run again (gradient=checkpoint, "
+            "solver.compile=step, a second backward pass or derivative) would be another one: take gradient=direct "
+            "and solver.compile=none, or take the randomness out"
+        )
+
+
 class RandomState:
     """The state of the generators now."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.pullback import Pullback
+from node_cli.ode.gradients.random_state import refuse_random
 from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
@@ -40,11 +41,7 @@ class RecordedSolve:
         Raises:
             ValueError: they would be others, because the vector field draws random numbers.
         """
-        if self.is_random:
-            raise ValueError(
-                "the vector field draws random numbers (dropout?), so a step that is run again would be another one: "
-                "take gradient=direct and no second backward pass over one graph, or take the randomness out"
-            )
+        refuse_random(self.is_random)
         if self.compiled is not None:
             own = self.tableau.num_stages - self.tableau.is_fsal
             self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
@@ -125,6 +122,7 @@ def _replayed_gradients(
     solve: RecordedSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The same with a graph of their own."""
+    refuse_random(solve.is_random)
     # A view of each, so that no gradient runs on from one of them into another that it was computed from.
     y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
     vector_field = solve.vector_field.with_inputs(inputs)
