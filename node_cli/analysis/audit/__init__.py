@@ -1,0 +1,1 @@
+"""`node-audit`: are these gradients right, and why not? One file a problem, and what the problems share."""

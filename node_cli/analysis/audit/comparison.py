@@ -1,0 +1,74 @@
+"""How far computed gradients are from true ones, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the processor
+
+SMALL = 1e-3  # a gradient below this share of the whole is measured against the share: zero has no relative error
+SURELY = 0.1  # a known mistake is named where it explains all but this share of the error
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Computed gradients beside true ones, taken as one vector each.
+
+    `worst` is the name of the worst one alone, with its error relative to its own norm or to `SMALL` of the norm of all,
+    whichever is larger, and its true norm.
+    """
+
+    relative_error: float
+    cosine: float
+    worst: str
+    worst_error: float
+    worst_norm: float
+
+
+def difference(computed: Gradients, true: Gradients) -> Difference:
+    """The distance of `computed` from `true`; both hold the same names.
+
+    A true gradient of zero is met exactly (error 0, cosine 1) or not at all (infinity, 0).
+    """
+    assert computed.keys() == true.keys()
+    whole = norm(true)
+    errors = {name: norm({name: computed[name] - true[name]}) for name in true}
+    alone = {name: _ratio(error, max(norm({name: true[name]}), SMALL * whole)) for name, error in errors.items()}
+    worst = max(alone, key=lambda name: alone[name])
+    total = norm({name: computed[name] - true[name] for name in true})
+    product = sum(float((computed[name] * true[name]).sum()) for name in true)
+    lengths = whole * norm(computed)
+    cosine = product / lengths if lengths else float(total == 0)
+    return Difference(_ratio(total, whole), cosine, worst, alone[worst], norm({worst: true[worst]}))
+
+
+def norm(gradients: Gradients) -> float:
+    """The Euclidean norm of all of them together."""
+    return float(torch.stack([g.double().norm() for g in gradients.values()]).norm())
+
+
+def what_is_wrong(computed: Gradients, true: Gradients, mistakes: Mapping[str, Gradients]) -> str:
+    """The mistake that explains the error of `computed`, as a clause; empty where none does.
+
+    `mistakes` are the gradients that known mistakes would give, by the clause that names each. Beside them, gradients
+    that are missing or of the wrong sign are recognised.
+    """
+    error = norm({name: computed[name] - true[name] for name in true})
+    missing = [name for name in true if not computed[name].any() and norm({name: true[name]}) > SMALL * norm(true)]
+    zeros = {name: torch.zeros_like(g) if name in missing else g for name, g in true.items()}
+    known = dict(mistakes) | {"its sign is wrong throughout": {name: -g for name, g in true.items()}}
+    if missing:
+        known[f"{' and '.join(missing)} {'gets' if len(missing) == 1 else 'get'} no gradient"] = zeros
+    left = {clause: norm({name: computed[name] - g[name] for name in true}) for clause, g in known.items()}
+    closest = min(left, key=lambda clause: left[clause])
+    return closest if left[closest] < SURELY * error else ""
+
+
+def _ratio(part: float, whole: float) -> float:
+    if part == 0:
+        return 0.0
+    return part / whole if whole else float("inf")

@@ -1,0 +1,53 @@
+"""A pass that was made, as a differentiable function: the exact gradient that a method is held to.
+
+The steps of a solve are recorded, and taken once more in plain operations of autograd. It shares no backward code with the
+gradient methods, so that an error in one of them shows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.gradients.replay import replay
+from node_cli.ode.solution import Solution, SolveStats
+from node_cli.ode.solvers import RungeKutta
+from node_cli.ode.states import keep_autocast
+from node_cli.ode.stepping import Step
+
+
+def has_exact_gradient(solver: Solver) -> bool:
+    """Whether the exact gradient of a pass of `solver` can be had at all."""
+    return solver.differentiable
+
+
+class FixedSteps:
+    """The steps that `solver` takes from `y0` at `ts`, to be taken again from other states and times.
+
+    As shares of their interval the steps stay where they are when `ts` move. The steps of a solver that does not hand them
+    over (torchdiffeq) are chosen anew in every call.
+    """
+
+    def __init__(self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> None:
+        assert solver.differentiable
+        self._solver = solver
+        self._steps: list[Step] = []
+        self.solution = self._record(keep_autocast(vector_field, y0.device.type), y0.detach(), ts.detach())
+
+    def _record(self, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+        with torch.no_grad():
+            if not isinstance(self._solver, RungeKutta):
+                return self._solver.integrate(vector_field, y0, ts)
+            return self._solver.integrate(vector_field, y0, ts, record=lambda step, _: self._steps.append(step))
+
+    def __call__(self, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> Tensor:
+        """The states at `ts`, with a graph for all that they depend on."""
+        if not isinstance(self._solver, RungeKutta):
+            return self._solver.integrate(vector_field, y0, ts).ys
+        return replay(self._solver.tableau, vector_field, self._steps, y0, ts)
+
+    @property
+    def stats(self) -> SolveStats:
+        """What the recorded solve cost."""
+        return self.solution.stats

@@ -1,0 +1,39 @@
+"""What the pictures of all problems share: panels in a row, errors on two logarithmic scales, curves over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels beside each other."""
+    figure = Figure(figsize=(4.6 * count, 3.8), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    axes = list(figure.subplots(1, count, squeeze=False).flat)
+    for each in axes:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+def draw_errors(axes: Axes, title: str, xlabel: str, curves: Mapping[str, Curve]) -> None:
+    """Relative errors over a tolerance or a cost, both logarithmic; an error of zero has no place on them."""
+    for index, (label, (xs, errors)) in enumerate(curves.items()):
+        points = sorted((x, error) for x, error in zip(xs, errors, strict=True) if 0 < error < np.inf)
+        if points:
+            axes.loglog(*zip(*points, strict=True), label=label, color=f"C{index}", marker="o", markersize=4)
+    label_panel(axes, title, xlabel, "relative error")
+
+
+def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """The words around a panel, and its legend where it has labelled curves."""
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
