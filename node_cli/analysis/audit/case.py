@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -69,5 +70,5 @@ def make_cases(
 def _at_tolerance(solver: Solver, rtol: float) -> Solver:
     own_rtol, own_atol = vars(solver)["rtol"], vars(solver)["atol"]
     share = rtol / own_rtol
-    atol = [share * each for each in own_atol] if isinstance(own_atol, list) else share * own_atol
+    atol: Any = [share * each for each in own_atol] if isinstance(own_atol, list) else share * own_atol
     return solver.with_tolerances(rtol, atol)

@@ -18,8 +18,8 @@ SURELY = 0.1  # a known mistake is named where it explains all but this share of
 class Difference:
     """Computed gradients beside true ones, taken as one vector each.
 
-    `worst` is the name of the worst one alone, with its error relative to its own norm or to `SMALL` of the norm of all,
-    whichever is larger, and its true norm.
+    `worst` is the name of the worst one alone, with its error relative to its own norm or to `SMALL` of the norm of
+    all, whichever is larger, and its true norm.
     """
 
     relative_error: float

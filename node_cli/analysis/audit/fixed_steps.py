@@ -1,7 +1,7 @@
 """A pass that was made, as a differentiable function: the exact gradient that a method is held to.
 
-The steps of a solve are recorded, and taken once more in plain operations of autograd. It shares no backward code with the
-gradient methods, so that an error in one of them shows.
+The steps of a solve are recorded, and taken once more in plain operations of autograd. No backward code is shared with
+the gradient methods, so that an error in one of them shows.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from node_cli.ode.states import keep_autocast
 from node_cli.ode.stepping import Step
 
 
-def has_exact_gradient(solver: Solver) -> bool:
-    """Whether the exact gradient of a pass of `solver` can be had at all."""
-    return solver.differentiable
-
-
 class FixedSteps:
     """The steps that `solver` takes from `y0` at `ts`, to be taken again from other states and times.
 
-    As shares of their interval the steps stay where they are when `ts` move. The steps of a solver that does not hand them
-    over (torchdiffeq) are chosen anew in every call.
+    As shares of their interval the steps stay where they are when `ts` move. The steps of a solver that does not hand
+    them over (torchdiffeq) are chosen anew in every call.
     """
 
     def __init__(self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> None:

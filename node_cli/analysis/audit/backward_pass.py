@@ -1,0 +1,197 @@
+"""A model's forward and backward pass on one batch: its gradients, what it costs, and what they ought to be."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from node_cli.analysis.audit.case import Case
+from node_cli.analysis.audit.comparison import Gradients
+from node_cli.analysis.audit.memory import TensorMemory
+from node_cli.analysis.audit.stand_ins import Recorder, Replayer, Tight
+from node_cli.models.ode_block import OdeBlock, ode_blocks
+from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
+from node_cli.tasks.base import Task
+from node_cli.training.evaluation import autocast
+from node_cli.training.solve_monitor import SolveMonitor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass. `times` are the gradients of each block's t0 and t1."""
+
+    loss: float
+    parameters: Gradients
+    times: Gradients
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Evaluations of the vector fields, seconds, and the most bytes of tensors at once (None: could not be counted)."""
+
+    nfe_forward: int
+    nfe_backward: int
+    seconds: float
+    peak_bytes: int | None
+
+
+class BackwardPass:
+    """Passes of copies of `model`, which stays untouched, on one batch: one as it is, one in float64.
+
+    Both are in evaluation mode: without dropout, with the first step of every solve chosen anew. Times have gradients in
+    the copies whether or not they are learned.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, batch: Any, precision: str) -> None:
+        self._task = task
+        self._precision = precision
+        self._own = _copy_of(model)
+        self._double = _copy_of(model, torch.float64)
+        device = next(self._double.parameters()).device
+        self._batch = batch
+        self._double_batch = tree_map(lambda value: _to_double(value, device), batch)
+        self._monitor = SolveMonitor(self._own)
+
+    @property
+    def block_names(self) -> list[str]:
+        """The names of the ODE blocks."""
+        return list(ode_blocks(self._own))
+
+    def of(self, case: Case) -> Pass:
+        """The pass as `case` makes it.
+
+        Raises:
+            SolveError: a solve failed.
+        """
+        self._take_up(case)
+        return self._run(with_times=True)
+
+    def cost_of(self, case: Case) -> Cost:
+        """What a pass costs in training, where times that are not learned need no gradients; the second of two."""
+        self._take_up(case)
+        self._run(with_times=False)
+        self._monitor.take()
+        started = time.perf_counter()
+        self._run(with_times=False)
+        seconds = time.perf_counter() - started
+        counts = self._monitor.take().scalars()
+        return Cost(round(counts["nfe/forward"]), round(counts["nfe/backward"]), seconds, self._peak_bytes(case))
+
+    def exact(self, solver: Solver) -> Pass:
+        """The gradient, in float64, of the steps that `solver` makes of this batch."""
+        recorder = Recorder()
+        _set(self._own, solver, recorder)
+        self._run_without_graph()
+        _set(self._double, solver, Replayer(recorder.solves))
+        return self._run_double()
+
+    def of_the_ode(self, rtol: float) -> tuple[Pass, int]:
+        """The gradient of the ODE itself, as near as a float64 solve at `rtol` comes to it, and its evaluations."""
+        tight = Tight(rtol)
+        for block in ode_blocks(self._double).values():
+            block.gradient = tight
+        return self._run_double(), tight.nfe
+
+    def reconstruction(self, case: Case, num_times: int) -> dict[str, list[float]]:
+        """For each block |y_back(t) - y(t)| / |y(t)| at `num_times` times from t0 to t1, where y_back is the solve
+        back from y(t1). The first is how far the way back misses the start.
+
+        A solver that steps onto its output times shows both ends only: more of them would be another solve.
+        """
+        self._take_up(case)
+        times = num_times if vars(case.solver).get("outputs") == "interpolate" else 2
+        distances: dict[str, list[float]] = {}
+
+        def solve_back(name: str) -> Callable[[OdeBlock, tuple[Tensor, ...], Tensor], None]:
+            def hook(block: OdeBlock, args: tuple[Tensor, ...], _: Tensor) -> None:
+                distances[name] = _drift(block, args[0], times)
+
+            return hook
+
+        handles = [block.register_forward_hook(solve_back(name)) for name, block in ode_blocks(self._own).items()]
+        try:
+            self._run_without_graph()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return distances
+
+    def _take_up(self, case: Case) -> None:
+        _set(self._own, case.solver, case.gradient)
+
+    def _run(self, *, with_times: bool) -> Pass:
+        return _backward(self._own, self._task, self._batch, self._precision, with_times=with_times)
+
+    def _run_double(self) -> Pass:
+        return _backward(self._double, self._task, self._double_batch, "float32", with_times=True)
+
+    def _run_without_graph(self) -> None:
+        device = next(self._own.parameters()).device
+        with torch.no_grad(), autocast(device, self._precision):
+            self._task.loss(self._own, self._batch)
+        self._monitor.take()
+
+    def _peak_bytes(self, case: Case) -> int | None:
+        if vars(case.solver).get("compile", "none") != "none":
+            return None  # what is compiled makes its tensors unseen
+        with TensorMemory() as memory:
+            self._run(with_times=False)
+        self._monitor.take()
+        return memory.peak
+
+
+def _backward(model: nn.Module, task: Task, batch: Any, precision: str, *, with_times: bool) -> Pass:
+    model.zero_grad(set_to_none=True)
+    blocks = ode_blocks(model)
+    for block in blocks.values():
+        if not isinstance(block.ts, nn.Parameter):
+            block.ts = block.ts.detach().requires_grad_(with_times)
+    device = next(model.parameters()).device
+    with torch.enable_grad():
+        with autocast(device, precision):
+            loss, _ = task.loss(model, batch)
+        loss.backward()
+    times = {f"{name}.t{end}": _gradient(block.ts)[end] for name, block in blocks.items() for end in (0, 1)}
+    return Pass(loss.item(), {name: _gradient(p) for name, p in model.named_parameters()}, times)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    return grad.detach().cpu().double()
+
+
+def _copy_of(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    own = copy.deepcopy(model).eval()
+    if dtype is not None:  # Apple's GPUs have no float64
+        own = own.to("cpu" if next(own.parameters()).device.type == "mps" else None, dtype)
+    return own
+
+
+def _set(model: nn.Module, solver: Solver, gradient: Gradient) -> None:
+    for block in ode_blocks(model).values():
+        block.solver, block.gradient = solver, gradient
+
+
+def _to_double(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, torch.float64 if value.is_floating_point() else value.dtype)
+
+
+def _drift(block: OdeBlock, y0: Tensor, num_times: int) -> list[float]:
+    ts = torch.linspace(*block.ts.tolist(), num_times, dtype=block.ts.dtype, device=block.ts.device)
+    there = block.solve(y0, ts).ys
+    back = block.solve(there[-1], ts.flip(0)).ys.flip(0)
+    return [_relative(b, a) for b, a in zip(back, there, strict=True)]
+
+
+def _relative(value: Tensor, true: Tensor) -> float:
+    return ((value - true).double().norm() / true.double().norm()).item()

@@ -1,0 +1,44 @@
+"""How much memory a piece of code needs for its tensors, counted exactly."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class TensorMemory(TorchDispatchMode):
+    """While open, counts the bytes of all tensors that operations make, until they are gone; `peak` is the most at once.
+
+    Graphs and backward passes are counted too; what was there before, and an operation's own scratch space, are not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, torch.Tensor):
+                self._add(value.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._alive:
+            self._alive[storage._cdata] = weakref.ref(storage, self._remover(storage._cdata, storage.nbytes()))
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+
+    def _remover(self, key: int, size: int) -> Callable[[object], None]:
+        def remove(_: object) -> None:
+            self._now -= size
+            self._alive.pop(key, None)
+
+        return remove

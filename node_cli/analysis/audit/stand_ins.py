@@ -1,0 +1,64 @@
+"""What takes the place of a block's gradient method while its true gradient is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from node_cli.analysis.audit.fixed_steps import FixedSteps
+from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.functional import solve
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+
+
+class Recorder:
+    """Solves without a graph and keeps the steps of every solve in `solves`."""
+
+    def __init__(self) -> None:
+        self.solves: list[FixedSteps] = []
+
+    def check(self, solver: Solver) -> None:
+        """Goes with any solver that autograd can look through."""
+
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """The solve as `solver` makes it."""
+        self.solves.append(FixedSteps(solver, vector_field, y0, ts))
+        return self.solves[-1].solution
+
+
+class Replayer:
+    """Takes the steps of recorded solves again, in their order, with plain graphs."""
+
+    def __init__(self, solves: Sequence[FixedSteps]) -> None:
+        self._solves = iter(solves)
+
+    def check(self, solver: Solver) -> None:
+        """Goes with any solver that autograd can look through."""
+
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """The next recorded solve, from this `y0`."""
+        return Solution(next(self._solves)(vector_field, y0, ts), SolveStats())
+
+
+class Tight:
+    """Solves by dopri5 at rtol = atol = `rtol`, whatever solver is asked for; `nfe` counts the forward evaluations."""
+
+    def __init__(self, rtol: float) -> None:
+        self._rtol = rtol
+        self.nfe = 0
+
+    def check(self, solver: Solver) -> None:
+        """Goes with any solver: it is not used."""
+
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """The nearest to the ODE itself."""
+        solution = solve(vector_field, y0, ts, rtol=self._rtol, atol=self._rtol, gradient="checkpoint")
+        self.nfe += solution.stats.nfe
+        return solution
