@@ -34,16 +34,21 @@ def difference(computed: Gradients, true: Gradients) -> Difference:
 
     A true gradient of zero is met exactly (error 0, cosine 1) or not at all (infinity, 0).
     """
-    assert computed.keys() == true.keys()
-    whole = norm(true)
-    errors = {name: norm({name: computed[name] - true[name]}) for name in true}
-    alone = {name: _ratio(error, max(norm({name: true[name]}), SMALL * whole)) for name, error in errors.items()}
+    whole, alone = norm(true), errors_alone(computed, true)
     worst = max(alone, key=lambda name: alone[name])
     total = norm({name: computed[name] - true[name] for name in true})
     product = sum(float((computed[name] * true[name]).sum()) for name in true)
     lengths = whole * norm(computed)
     cosine = product / lengths if lengths else float(total == 0)
     return Difference(_ratio(total, whole), cosine, worst, alone[worst], norm({worst: true[worst]}))
+
+
+def errors_alone(computed: Gradients, true: Gradients) -> dict[str, float]:
+    """The error of each gradient, relative to its own norm or to `SMALL` of the norm of all, whichever is larger."""
+    assert computed.keys() == true.keys()
+    whole = norm(true)
+    errors = {name: norm({name: computed[name] - true[name]}) for name in true}
+    return {name: _ratio(error, max(norm({name: true[name]}), SMALL * whole)) for name, error in errors.items()}
 
 
 def norm(gradients: Gradients) -> float:
