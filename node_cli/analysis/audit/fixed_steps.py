@@ -28,6 +28,7 @@ class FixedSteps:
         assert solver.differentiable
         self._solver = solver
         self._steps: list[Step] = []
+        self._ts = ts.detach()
         self.solution = self._record(keep_autocast(vector_field, y0.device.type), y0.detach(), ts.detach())
 
     def _record(self, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> Solution[Tensor]:
@@ -40,7 +41,7 @@ class FixedSteps:
         """The states at `ts`, with a graph for all that they depend on."""
         if not isinstance(self._solver, RungeKutta):
             return self._solver.integrate(vector_field, y0, ts).ys
-        return replay(self._solver.tableau, vector_field, self._steps, y0, ts)
+        return replay(self._solver.tableau, vector_field, self._steps, y0, ts, self._ts)
 
     @property
     def stats(self) -> SolveStats:
