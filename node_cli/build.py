@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
+from node_cli.analysis.audit.report import AuditProblem
 from node_cli.config import ConfigError, is_trusted
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
 from node_cli.tasks.base import Task
 from node_cli.training.trainer import Trainer
 
@@ -55,8 +57,7 @@ def build_problem(config: dict[str, Any]) -> Problem:
         ConfigError: what a part refuses, under the key's full name.
     """
     device = build_device(config["device"])
-    if config["num_threads"] is not None:
-        torch.set_num_threads(config["num_threads"])
+    set_num_threads(config)
     dataset: Dataset = _build(config, "dataset").to(device)
     task = _build(config, "task", class_names=dataset.class_names)
     torch.manual_seed(config["seed"])
@@ -64,17 +65,45 @@ def build_problem(config: dict[str, Any]) -> Problem:
         "input_shape": dataset.input_shape,
         "num_outputs": dataset.num_classes,
         "solver": build_solver(config),
-        "gradient": _build(config, "gradient"),
+        "gradient": build_gradient(config),
     }
-    asked = inspect.signature(_target("model", config["model"], config["packages"])).parameters
+    asked = _asked_for(config, "model")
     model = _build(config, "model", **{name: value for name, value in runtime.items() if name in asked})
     return Problem(dataset, model.to(device), task)
+
+
+def set_num_threads(config: dict[str, Any]) -> None:
+    """The threads of the processor that a config names."""
+    if config["num_threads"] is not None:
+        torch.set_num_threads(config["num_threads"])
 
 
 def build_solver(config: dict[str, Any]) -> Solver:
     """What `solver` names."""
     solver: Solver = _build(config, "solver")
     return solver
+
+
+def build_gradient(config: dict[str, Any]) -> Gradient:
+    """What `gradient` names."""
+    gradient: Gradient = _build(config, "gradient")
+    return gradient
+
+
+def audits_a_model(config: dict[str, Any]) -> bool:
+    """Whether what `problem` names asks for a model; if not, it brings its own."""
+    return "model" in _asked_for(config, "problem")
+
+
+def build_audit(config: dict[str, Any], problem: Problem | None) -> AuditProblem:
+    """What `problem` names, with the model, task and data of `problem` if it asks for them.
+
+    Raises:
+        ConfigError: what it refuses, under the key's full name.
+    """
+    runtime = {} if problem is None else _of_the_problem(config, problem) | {"rtols": config["rtols"]}
+    audit: AuditProblem = _build(config, "problem", **runtime)
+    return audit
 
 
 def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
@@ -93,6 +122,7 @@ def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
         schedule=_build(config, "scheduler"),
         seed=config["seed"],
         precision=config["precision"],
+        audit=_build(config, "audit", **_of_the_problem(config, problem)),
     )
     return trainer
 
@@ -138,6 +168,15 @@ def _check_nested_targets(key: str, value: Any, packages: list[str]) -> None:
         if isinstance(child, dict) and "_target_" in child:
             _target(f"{key}.{name}", child, packages)
         _check_nested_targets(f"{key}.{name}", child, packages)
+
+
+def _of_the_problem(config: dict[str, Any], problem: Problem) -> dict[str, Any]:
+    return vars(problem) | {key: config[key] for key in ("seed", "precision")}
+
+
+def _asked_for(config: dict[str, Any], group: str) -> Mapping[str, Any]:
+    """The parameters of the part that a group names."""
+    return inspect.signature(_target(group, config[group], config["packages"])).parameters
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:

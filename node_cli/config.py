@@ -7,7 +7,7 @@ What a value means, and its range, is checked by the part that takes it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,9 +178,12 @@ def _top_level_problems(cfg: Mapping[str, Any]) -> list[str]:
         "num_threads": (lambda v: v is None or (type(v) is int and v >= 1), "a whole number, 1 or more, or null"),
         "device": (lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}"),
         "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-        "run_dir": (lambda v: isinstance(v, str) and v.strip(), "a folder"),
+        "run_dir": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a folder"),
         "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
-        "run": (lambda v: isinstance(v, str) and v.strip(), "a run folder or a checkpoint file"),
+        "run": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a run folder or a checkpoint file"),
+        "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of names, such as [direct,adjoint]"),
+        "beside": (lambda v: _is_list_of(v, _is_text), "a list of names, such as [torchdiffeq]"),
+        "rtols": (lambda v: v and _is_list_of(v, _is_positive), "a list of positive numbers, such as [1e-3,1e-5]"),
         "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
         "split": (lambda v: v in ("train", "val", "test"), "one of train, val, test"),
     }
@@ -189,3 +192,15 @@ def _top_level_problems(cfg: Mapping[str, Any]) -> list[str]:
         for key, (holds, allowed) in rules.items()
         if key in cfg and not holds(cfg[key])
     ]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value)) and len(set(value)) == len(value)

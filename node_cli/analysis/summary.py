@@ -42,7 +42,7 @@ def summarize(config: Mapping[str, Any], trainer: Trainer, test: Evaluation, sta
             "platform": platform.platform(),
             "python": platform.python_version(),
         },
-        "versions": {"node-cli": __version__} | {name: importlib.metadata.version(name) for name in DISTRIBUTIONS},
+        "versions": versions(),
         "git_commit": git_commit(),
         "started": started,
         "finished": time.time(),
@@ -73,6 +73,11 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
     rows["run folder"] = str(folder)
     width = max(len(name) for name in rows)
     return ["", *(f"  {name:<{width}}  {value}" for name, value in rows.items())]
+
+
+def versions() -> dict[str, str]:
+    """The version of node-cli, and those of what the figures depend on."""
+    return {"node-cli": __version__} | {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
 
 
 def git_commit() -> str | None:

@@ -15,6 +15,7 @@ MAY_CHANGE = (
     "run_dir",
     "packages",
     "logger",
+    "audit",
     "num_threads",
     "device",
     "trainer.epochs",

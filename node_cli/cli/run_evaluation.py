@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from node_cli.analysis.solver_comparison import SolverComparison, comparison_table
-from node_cli.build import Problem, build_problem, build_solver, uses_solver
+from node_cli.build import build_problem, build_solver, uses_solver
 from node_cli.cli.errors import RunFailedError
-from node_cli.config import ConfigError, untrusted_targets
+from node_cli.cli.trained_run import config_of_run, load_weights
+from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
-from node_cli.training.checkpoint import CheckpointError, read_checkpoint
 from node_cli.training.run_folder import RunFolder
 
 
@@ -23,18 +22,14 @@ def run_evaluation(config: dict[str, Any]) -> None:
         RunFailedError: a solve failed.
     """
     folder = RunFolder.of(config["run"])
-    trained = folder.read_config()
-    problems = untrusted_targets(trained, config["packages"])
-    if problems:
-        raise ConfigError("\n".join(problems))
-    trained |= {key: config[key] for key in ("device", "num_threads", "packages")}
+    trained = config_of_run(config)
     other = build_solver(config) if "solver" in config else None
     problem = build_problem(trained)
     if other is not None and not uses_solver(problem.model):
         raise ConfigError(
             f"solver: {type(problem.model).__name__} of {folder.path} has no ODE block to solve: leave it out"
         )
-    _load_weights(problem, _checkpoint(config, folder))
+    load_weights(problem.model, config)
     comparison = SolverComparison(
         problem.model,
         problem.task,
@@ -53,18 +48,6 @@ def run_evaluation(config: dict[str, Any]) -> None:
     if other is not None:
         lines += ["", comparison.verdict()]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _checkpoint(config: dict[str, Any], folder: RunFolder) -> Path:
-    path = Path(config["run"])
-    return path if path.suffix == ".pt" else folder.checkpoints / f"{config['checkpoint']}.pt"
-
-
-def _load_weights(problem: Problem, checkpoint: Path) -> None:
-    try:
-        problem.model.load_state_dict(read_checkpoint(checkpoint)["model"])
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _name(solver: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from node_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "num_threads")
+NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "num_threads")
 
 
 def run_training(config: dict[str, Any], overrides: list[str], folder: RunFolder, checkpoint: Path | None) -> None:

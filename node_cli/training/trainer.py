@@ -7,7 +7,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -39,6 +39,8 @@ FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks")
 class Trainer:
     """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
 
+    `audit` is called with the number of every finished epoch; what it returns is recorded.
+
     Raises:
         ValueError: a setting out of range, or a fallback that the gradient does not go with.
     """
@@ -61,6 +63,7 @@ class Trainer:
     histograms_every_epochs: int
     save_every_steps: int | None
     keep: int
+    audit: Callable[[int], dict[str, float]]
 
     def __post_init__(self) -> None:
         _require_in_range(self)
@@ -181,6 +184,8 @@ class Trainer:
     def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints) -> None:
         """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
         validation, figures = self._evaluate("val")
+        figures |= self.audit(self.state.epoch + 1)
+        self.monitor.take()  # copies of the model report to it too
         rank = list(self.task.rank(validation.metrics))
         is_best = rank > self.state.best
         self._close_epoch(rank, is_best, figures)

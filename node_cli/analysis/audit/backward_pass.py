@@ -46,8 +46,8 @@ class Cost:
 class BackwardPass:
     """Passes of copies of `model`, which stays untouched, on one batch: one as it is, one in float64.
 
-    Both are in evaluation mode: without dropout, with the first step of every solve chosen anew. Times have gradients in
-    the copies whether or not they are learned.
+    Both are in evaluation mode: without dropout, with the first step of every solve chosen anew. The times have
+    gradients, whether or not they are learned.
     """
 
     def __init__(self, model: nn.Module, task: Task, batch: Any, precision: str) -> None:
@@ -145,7 +145,8 @@ class BackwardPass:
         with TensorMemory() as memory:
             self._run(with_times=False)
         self._monitor.take()
-        return memory.peak
+        peak: int = memory.peak
+        return peak
 
 
 def _backward(model: nn.Module, task: Task, batch: Any, precision: str, *, with_times: bool) -> Pass:
@@ -187,11 +188,12 @@ def _to_double(value: Any, device: torch.device) -> Any:
 
 
 def _drift(block: OdeBlock, y0: Tensor, num_times: int) -> list[float]:
-    ts = torch.linspace(*block.ts.tolist(), num_times, dtype=block.ts.dtype, device=block.ts.device)
+    t0, t1 = block.ts.tolist()
+    ts = torch.linspace(t0, t1, num_times, dtype=block.ts.dtype, device=block.ts.device)
     there = block.solve(y0, ts).ys
     back = block.solve(there[-1], ts.flip(0)).ys.flip(0)
     return [_relative(b, a) for b, a in zip(back, there, strict=True)]
 
 
 def _relative(value: Tensor, true: Tensor) -> float:
-    return ((value - true).double().norm() / true.double().norm()).item()
+    return float((value - true).double().norm() / true.double().norm())

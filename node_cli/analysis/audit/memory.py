@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_iter
 
 
 class TensorMemory(TorchDispatchMode):
-    """While open, counts the bytes of all tensors that operations make, until they are gone; `peak` is the most at once.
+    """While open, counts the bytes of the tensors that operations make and that are not yet gone; `peak` is the most.
 
     Graphs and backward passes are counted too; what was there before, and an operation's own scratch space, are not.
     """

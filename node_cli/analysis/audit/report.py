@@ -58,5 +58,7 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A relative error in a table: two digits, however small."""
-    return f"{100 * value:.2g} %" if value >= 1e-4 else f"{value:.0e}"
+    """A relative error in a table: about two digits, however small."""
+    if 1 <= value < 100:
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.2g} %" if 1e-4 <= value < 1 else f"{value:.1e}"

@@ -1,0 +1,132 @@
+"""Any model on a batch of its data: is its gradient that of the loss computed, and how far is it from the ODE's?
+
+Two errors, kept apart. Against the exact gradient of the pass that was made (the same steps, in float64): the method's
+own. Against a float64 solve at a tight tolerance: the method's and the discretisation's together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import nn
+
+from node_cli.analysis.audit.backward_pass import BackwardPass, Cost, Pass
+from node_cli.analysis.audit.case import Case
+from node_cli.analysis.audit.comparison import difference, norm
+from node_cli.analysis.audit.model_report import model_report
+from node_cli.analysis.audit.model_rows import ModelRow
+from node_cli.analysis.audit.report import Report, Tick
+from node_cli.analysis.audit.verdict import Verdict
+from node_cli.datasets.base import Dataset
+from node_cli.models.ode_block import ode_blocks
+from node_cli.ode.base import Solver
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.base import Task
+
+Figures = TypeVar("Figures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAudit:
+    """Audits `model` on the first batch of its training data.
+
+    Raises:
+        ValueError: a setting out of range, or a model without ODE blocks.
+    """
+
+    model: nn.Module
+    task: Task
+    dataset: Dataset
+    seed: int
+    precision: str
+    rtols: list[float]
+    batch_size: int
+    reference_rtol: float
+    accepted_error: float
+    num_times: int
+
+    def __post_init__(self) -> None:
+        for key, least in (("batch_size", 1), ("num_times", 2)):
+            if vars(self)[key] < least:
+                raise ValueError(f"{key} must be at least {least}, got {vars(self)[key]}")
+        for key in ("reference_rtol", "accepted_error"):
+            if not 0 < vars(self)[key] < 1:
+                raise ValueError(f"{key} must be between 0 and 1, got {vars(self)[key]}")
+        if self.reference_rtol > min(self.rtols) / 10:
+            raise ValueError(
+                f"reference_rtol must be at most a tenth of the smallest of rtols ({min(self.rtols):g}), "
+                f"got {self.reference_rtol:g}"
+            )
+        if not ode_blocks(self.model):
+            raise ValueError(
+                f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet"
+            )
+
+    def num_measurements(self, cases: Sequence[Case]) -> int:
+        """The reference twice, and every case."""
+        return 2 + len(cases)
+
+    def audit(self, cases: Sequence[Case], tick: Tick) -> Report:
+        """See `AuditProblem.audit`; a case that cannot be solved has a row that says so.
+
+        Raises:
+            SolveError: the reference cannot be solved.
+        """
+        batch = next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
+        passes = BackwardPass(self.model, self.task, batch, self.precision)
+        tick(f"reference {10 * self.reference_rtol:g}")
+        rough, _ = passes.of_the_ode(10 * self.reference_rtol)
+        tick(f"reference {self.reference_rtol:g}")
+        reference, nfe = passes.of_the_ode(self.reference_rtol)
+        uncertainty = difference(rough.parameters, reference.parameters).relative_error
+        measure = _Measuring(passes, reference, self.num_times)
+        rows = []
+        for case in cases:
+            tick(case.name)
+            rows.append(measure.row(case))
+        reference_figures = {
+            "rtol": self.reference_rtol,
+            "nfe": nfe,
+            "uncertainty": uncertainty,
+            "loss": reference.loss,
+            "norm": norm(reference.parameters),
+        }
+        name = f"{type(self.model).__name__}, a batch of {len(batch[0])} in {self.precision}"
+        return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error, self.precision))
+
+
+@dataclass
+class _Measuring:
+    """Rows of cases; what cases of one solver share is measured once."""
+
+    passes: BackwardPass
+    reference: Pass
+    num_times: int
+    _shared: dict[Any, Any] = field(default_factory=dict)
+
+    def row(self, case: Case) -> ModelRow:
+        try:
+            made = self.passes.of(case)
+            cost: Cost = self.passes.cost_of(case)
+            exact = self._once("exact", case.solver, self.passes.exact) if case.solver.differentiable else None
+        except SolveError as error:
+            return ModelRow(case, self.passes.block_names, self.reference, failure=str(error))
+        return ModelRow(case, self.passes.block_names, self.reference, made, exact, cost, self._drift(case))
+
+    def _drift(self, case: Case) -> dict[str, list[float]]:
+        def solve_back(_: Solver) -> dict[str, list[float]]:
+            try:
+                return self.passes.reconstruction(case, self.num_times)
+            except SolveError:
+                return {}
+
+        return self._once("drift", case.solver, solve_back)
+
+    def _once(self, what: str, solver: Solver, measure: Callable[[Solver], Figures]) -> Figures:
+        key = (what, repr(solver))
+        if key not in self._shared:
+            self._shared[key] = measure(solver)
+        figures: Figures = self._shared[key]
+        return figures

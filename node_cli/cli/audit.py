@@ -1,0 +1,96 @@
+"""`node-audit`: are these gradients right, and why not?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from node_cli.cli.app import launch
+from node_cli.cli.audited_parts import AuditedParts
+from node_cli.config import ConfigError, resolved, untrusted_targets
+from node_cli.training.run_folder import RunFolder
+
+OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings its own
+
+
+def main() -> None:
+    """The entry point."""
+    launch("audit", run)
+
+
+def run(cfg: DictConfig) -> None:
+    """Audits one config; torch is imported only now that the command line has proved sound."""
+    job = HydraConfig.get()
+    config = resolved(cfg)
+    typed = [override.partition("=")[0].lstrip("+~") for override in job.overrides.task]
+    problems = _without_effect(config, typed, job.runtime.choices)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    beside = _named("solver", config["beside"], config)
+    gradients = _named("gradient", config["gradients"], config)
+    gradients |= {name: config["gradient"] for name in gradients if name == job.runtime.choices["gradient"]}
+    folder = RunFolder(_run_dir(config, job.runtime.output_dir if job.mode == RunMode.MULTIRUN else None))
+    try:
+        folder.lock()
+
+        from node_cli.cli.run_audit import run_audit
+
+        run_audit(config, AuditedParts(beside, gradients, typed), folder)
+    finally:
+        folder.unlock()
+
+
+def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mapping[str, str]) -> list[str]:
+    """A line for each key that was typed and would have no effect."""
+    groups = {key.partition(".")[0] for key in typed}
+    gradient, names = choices["gradient"], ",".join(config["gradients"])
+    lines = []
+    if config["run"] is not None:
+        lines += [f"{key} has no effect with run=..., which brings its own" for key in OF_THE_RUN if key in groups]
+        if "solver" in groups and "solver" not in typed:
+            lines.append("solver: with run=..., choose one too (solver=dopri5), or leave it out for the run's own")
+    elif "checkpoint" in groups:
+        lines.append("checkpoint has no effect without run=...")
+    if "gradient" in groups and gradient not in config["gradients"]:
+        lines.append(f"gradient={gradient} is not among gradients=[{names}]: add it")
+    return lines
+
+
+def _named(group: str, names: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
+    """The parts of these names, each as its YAML stands."""
+    nodes = {name: resolved(compose("audit", [f"{group}={name}"]))[group] for name in names}
+    problems = untrusted_targets({group: nodes}, config["packages"])
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return nodes
+
+
+def _run_dir(config: dict[str, Any], job_dir: str | None) -> Path:
+    """Where the audit is written: a folder of its own.
+
+    Raises:
+        ConfigError: something is there already.
+    """
+    now = datetime.now()
+    if config["run_dir"] is not None:
+        path = Path(config["run_dir"])
+    elif job_dir is not None:
+        path = Path(job_dir)
+    elif config["run"] is not None:
+        path = RunFolder.of(config["run"]).path / "audits" / now.strftime("%Y-%m-%d-%H-%M-%S-%f")
+    else:
+        path = Path("outputs/audits") / now.strftime("%Y-%m-%d") / now.strftime("%H-%M-%S-%f")
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"run_dir={path} is not empty: set a folder of its own")
+    return path
+
+
+if __name__ == "__main__":
+    main()

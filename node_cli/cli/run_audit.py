@@ -1,0 +1,150 @@
+"""One audit from a sound config to a finished folder: build, measure, write, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from tqdm import tqdm
+
+from node_cli.analysis.audit.case import Case, make_cases
+from node_cli.analysis.audit.pictures import picture_array, write_picture
+from node_cli.analysis.audit.report import AuditProblem, Report, Tick
+from node_cli.analysis.summary import git_commit, versions
+from node_cli.build import (
+    Problem,
+    audits_a_model,
+    build_audit,
+    build_gradient,
+    build_loggers,
+    build_problem,
+    build_solver,
+    set_num_threads,
+)
+from node_cli.cli.audited_parts import AuditedParts
+from node_cli.cli.errors import RunFailedError
+from node_cli.cli.trained_run import config_of_run, load_weights
+from node_cli.config import ConfigError
+from node_cli.files import write_whole
+from node_cli.ode.solution import SolveError
+from node_cli.training.run_folder import RunFolder
+
+OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
+
+
+def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) -> None:
+    """Measures every case, writes `audit.json`, pictures and events to `folder`, and prints tables and verdict.
+
+    Raises:
+        ConfigError: a part refuses its settings, or what it is asked to go with; there is no such run.
+        RunFailedError: a solve failed where none should.
+    """
+    started = time.time()
+    set_num_threads(config)
+    if config["run"] is not None:
+        config, parts = _of_the_run(config, parts)
+    cases, left_out = _cases(config, parts)
+    audit = build_audit(config, _problem(config | {"gradient": parts.gradients[cases[0].gradient_name]}, parts))
+    try:
+        report = _measure(audit, cases)
+    except SolveError as error:
+        raise RunFailedError(str(error)) from error
+    notes = [*left_out, *report.notes]
+    tables = [table.lines() for table in report.tables]
+    text = "\n\n".join("\n".join(lines) for lines in [*tables, notes, [report.verdict]] if lines)
+    _write(config, report, text, notes, folder, time.time() - started)
+    sys.stdout.write(f"\n{text}\n\n{folder.path}\n")
+
+
+def _of_the_run(config: dict[str, Any], parts: AuditedParts) -> tuple[dict[str, Any], AuditedParts]:
+    """The same with what the run was trained with, but for what was typed."""
+    trained = config_of_run(config)
+    groups = {key.partition(".")[0] for key in parts.typed}
+    keys = [key for key in ("dataset", "task", "model", "seed", "precision", "solver") if key not in groups]
+    gradients = parts.gradients
+    if "gradient" not in groups:
+        own = trained["gradient"]
+        gradients = {name: own if node["_target_"] == own["_target_"] else node for name, node in gradients.items()}
+    return config | {key: trained[key] for key in keys}, replace(parts, gradients=gradients)
+
+
+def _cases(config: dict[str, Any], parts: AuditedParts) -> tuple[list[Case], list[str]]:
+    own = _solver_name(config["solver"])
+    if own in parts.beside:
+        raise ConfigError(f"beside=[{own}] names the solver itself: leave it out")
+    solvers = {name: build_solver(config | {"solver": node}) for name, node in parts.beside.items()}
+    gradients = {name: build_gradient(config | {"gradient": node}) for name, node in parts.gradients.items()}
+    solvers = {own: build_solver(config)} | solvers
+    if "rtols" in parts.typed and not any(solver.has_tolerances for solver in solvers.values()):
+        raise ConfigError(f"rtols has no effect on solver={own}, which has no tolerances: leave it out")
+    try:
+        return make_cases(solvers, gradients, config["rtols"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _solver_name(node: dict[str, Any]) -> str:
+    """The method of our own solvers, the class of others."""
+    name = str(node["_target_"].rpartition(".")[2])
+    return str(node["method"]) if name in ("Adaptive", "Fixed") else name.lower()
+
+
+def _problem(config: dict[str, Any], parts: AuditedParts) -> Problem | None:
+    """What the audit needs of a model, with the weights of the run if there is one."""
+    if not audits_a_model(config):
+        groups = {key.partition(".")[0] for key in parts.typed}
+        lines = [f"{key} has no effect on this problem, which needs no model" for key in OF_A_MODEL if key in groups]
+        if lines:
+            raise ConfigError("\n".join(lines))
+        return None
+    problem = build_problem(config)
+    if config["run"] is not None:
+        load_weights(problem.model, config)
+    return problem
+
+
+def _measure(audit: AuditProblem, cases: list[Case]) -> Report:
+    """The report, with a bar on a terminal while it is made."""
+    with tqdm(total=audit.num_measurements(cases), disable=None, unit="measurement", dynamic_ncols=True) as bar:
+        report = audit.audit(cases, _ticker(bar))
+        bar.update()
+        return report
+
+
+def _ticker(bar: Any) -> Tick:
+    """What is named is under way; what was named before is done."""
+    named: list[str] = []
+
+    def tick(what: str) -> None:
+        bar.set_postfix_str(what, refresh=False)
+        bar.update(bool(named))
+        bar.refresh()
+        named.append(what)
+
+    return tick
+
+
+def _write(
+    config: dict[str, Any], report: Report, text: str, notes: list[str], folder: RunFolder, seconds: float
+) -> None:
+    logger = build_loggers(config, folder.path, None)
+    try:
+        logger.log_text("audit", text)
+        for name, figure in report.pictures.items():
+            write_picture(figure, folder.path / f"{name}.png")
+            logger.log_image(0, f"audit/{name}", picture_array(figure))
+    finally:
+        logger.close()
+    content = {
+        "verdict": report.verdict,
+        "notes": notes,
+        **report.details,
+        "seconds": seconds,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "config": config,
+    }
+    write_whole(folder.path / "audit.json", (json.dumps(content, indent=2) + "\n").encode())
