@@ -26,22 +26,30 @@ def draw_curves(
         (states, "z", true.z, {each.case.method: each.zs for each in measured}),
         (adjoints, "a", true.a, {each.case.method: each.adjoints for each in measured}),
     ):
+        label_panel(axes, {"z": "state z(t)", "a": "adjoint a(t) = dL/dz(t)"}[name], "t", name)
         draw_over_time(axes, function, times, "closed form")
         _draw_computed(axes, times, values)
-        label_panel(axes, {"z": "state z(t)", "a": "adjoint a(t) = dL/dz(t)"}[name], "t", name)
     return figure, (states, adjoints)
+
+
+def add_legend(figure: Figure) -> None:
+    """One legend for all panels, beside them."""
+    labelled = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside right upper", frameon=False, fontsize=8)
 
 
 def draw_both_errors(by_rtol: Axes, by_nfe: Axes, true: ClosedForm, measured: Sequence[Measured]) -> None:
     """The error of all gradients together, over the tolerance and over the evaluations: a line for each method."""
-    tolerances: dict[str, list[tuple[float, float]]] = {}
-    evaluations: dict[str, list[tuple[float, float]]] = {}
+    tolerances: dict[str, list[tuple[float, float]]] = {each.case.method: [] for each in measured}
+    evaluations: dict[str, list[tuple[float, float]]] = {each.case.method: [] for each in measured}
     for each in measured:
         error = difference(each.gradients, true.gradients).relative_error
-        of_method = evaluations.setdefault(each.case.method, [])
-        of_method.append((each.nfe_forward + each.nfe_backward, error))
+        evaluations[each.case.method].append((each.nfe_forward + each.nfe_backward, error))
         if each.case.rtol is not None:
-            tolerances.setdefault(each.case.method, []).append((each.case.rtol, error))
+            tolerances[each.case.method].append((each.case.rtol, error))
     for axes, xlabel, curves in ((by_rtol, "rtol", tolerances), (by_nfe, "evaluations, both ways", evaluations)):
         split = {label: ([x for x, _ in points], [error for _, error in points]) for label, points in curves.items()}
         draw_errors(axes, "error of the gradients", xlabel, split)
@@ -70,7 +78,7 @@ def draw_over_time(
 def _draw_computed(axes: Axes, times: Tensor, values: Mapping[str, Tensor]) -> None:
     """What methods computed at `times`, `(times, d)` each, as hollow marks that lie around each other."""
     for index, (label, of_method) in enumerate(values.items()):
-        marker, size = "os^Dv*"[index % 6], 4 + 2 * index
+        marker, size = "os^Dv*"[index % 6], 4 + 2 * (index % 6)
         for i, component in enumerate(of_method.T.tolist()):
             name = None if i else label
             axes.plot(times.tolist(), component, marker, color=f"C{i}", markersize=size, fillstyle="none", label=name)

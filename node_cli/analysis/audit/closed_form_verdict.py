@@ -13,6 +13,7 @@ from node_cli.analysis.audit.report import percent
 SLACK = 100  # an error of so many tolerances, or errors of the steps, is none of the method
 ROUNDING = 1e-12
 CLEAR = 0.1  # beyond this error a method does not agree, whatever its tolerance
+COARSE = 3  # beyond this many times the error of coarse steps, it is not they that are to blame
 EXACT = 1e-8  # a method this near to the exact gradient of its pass has it
 
 
@@ -60,7 +61,7 @@ def judge(
         kind, reason = "exact", ""
     elif clause := what_is_wrong(computed, true, mistakes):
         kind, reason = "wrong", clause
-    elif found.relative_error <= allowed:
+    elif found.relative_error <= min(allowed, max(CLEAR, COARSE * (steps_error or 0.0))):
         kind, reason = "unclear", ""
     else:
         kind, reason = "wrong", f"it is {percent(found.relative_error)} off, most of all {found.worst}"

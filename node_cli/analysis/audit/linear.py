@@ -27,7 +27,13 @@ from node_cli.analysis.audit.closed_form import (
     measure_all,
     num_measurements,
 )
-from node_cli.analysis.audit.closed_form_pictures import count_axis, draw_both_errors, draw_curves, draw_over_time
+from node_cli.analysis.audit.closed_form_pictures import (
+    add_legend,
+    count_axis,
+    draw_both_errors,
+    draw_curves,
+    draw_over_time,
+)
 from node_cli.analysis.audit.closed_form_verdict import judge, tightest, verdict
 from node_cli.analysis.audit.comparison import Gradients, difference
 from node_cli.analysis.audit.pictures import draw_errors, panels
@@ -251,8 +257,7 @@ class LinearAudit:
         for i, observed in enumerate(self.problem().targets.T.tolist()):
             states.plot(times[1:].tolist(), observed, "x", color=f"C{i}", label=None if i else "observation")
         draw_over_time(adjoints, self.slip().a, times, "wrong sign", "--")
-        for axes in (states, adjoints):
-            axes.legend(frameon=False, fontsize=8)
+        add_legend(figure)
         return figure
 
 

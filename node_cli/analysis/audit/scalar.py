@@ -24,7 +24,7 @@ from node_cli.analysis.audit.closed_form import (
     measure_all,
     num_measurements,
 )
-from node_cli.analysis.audit.closed_form_pictures import draw_both_errors, draw_curves, draw_over_time
+from node_cli.analysis.audit.closed_form_pictures import add_legend, draw_both_errors, draw_curves, draw_over_time
 from node_cli.analysis.audit.closed_form_verdict import judge, tightest, verdict
 from node_cli.analysis.audit.pictures import panels
 from node_cli.analysis.audit.report import Report, Table, Tick
@@ -127,7 +127,7 @@ class ScalarAudit:
         title = f"dz/dt = {self.alpha:g} z"
         curves, (_, adjoints) = draw_curves(title, true, tightest(measured), times)
         draw_over_time(adjoints, slip.a, times, _SLIP, "--")
-        adjoints.legend(frameon=False, fontsize=8)
+        add_legend(curves)
         errors, (by_rtol, by_nfe) = panels(title, 2)
         draw_both_errors(by_rtol, by_nfe, true, measured)
         return {"scalar": curves, "scalar_errors": errors}
