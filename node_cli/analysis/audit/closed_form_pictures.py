@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -34,11 +35,11 @@ def draw_curves(
 
 def add_legend(figure: Figure) -> None:
     """One legend for all panels, beside them."""
-    labelled = {}
+    labelled: dict[str, Artist] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         labelled |= dict(zip(labels, handles, strict=True))
-    figure.legend(labelled.values(), labelled.keys(), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(list(labelled.values()), list(labelled), loc="outside right upper", frameon=False, fontsize=8)
 
 
 def draw_both_errors(by_rtol: Axes, by_nfe: Axes, true: ClosedForm, measured: Sequence[Measured]) -> None:
