@@ -107,7 +107,8 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         for key, value in given.items()
         if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
-    return problems + _top_level_problems(cfg)
+    top_level = _top_level_problems(cfg)
+    return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
 
 
 def untrusted_targets(cfg: Any, packages: list[str], prefix: str = "") -> list[str]:
@@ -172,7 +173,8 @@ def _same_type(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
-def _top_level_problems(cfg: Mapping[str, Any]) -> list[str]:
+def _top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each key of the top level whose value cannot be."""
     rules = {
         "seed": (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
         "num_threads": (lambda v: v is None or (type(v) is int and v >= 1), "a whole number, 1 or more, or null"),
@@ -181,17 +183,17 @@ def _top_level_problems(cfg: Mapping[str, Any]) -> list[str]:
         "run_dir": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a folder"),
         "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
         "run": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a run folder or a checkpoint file"),
-        "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of names, such as [direct,adjoint]"),
-        "beside": (lambda v: _is_list_of(v, _is_text), "a list of names, such as [torchdiffeq]"),
-        "rtols": (lambda v: v and _is_list_of(v, _is_positive), "a list of positive numbers, such as [1e-3,1e-5]"),
+        "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of different names, such as [direct,adjoint]"),
+        "beside": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [torchdiffeq]"),
+        "rtols": (lambda v: v and _is_list_of(v, _is_positive), "different positive numbers, such as [1e-3,1e-5]"),
         "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
         "split": (lambda v: v in ("train", "val", "test"), "one of train, val, test"),
     }
-    return [
-        f"{key} must be {allowed}, got {cfg[key]!r}"
+    return {
+        key: f"{key} must be {allowed}, got {cfg[key]!r}"
         for key, (holds, allowed) in rules.items()
         if key in cfg and not holds(cfg[key])
-    ]
+    }
 
 
 def _is_text(value: Any) -> bool:

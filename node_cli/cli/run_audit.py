@@ -96,9 +96,9 @@ def _problem(config: dict[str, Any], parts: AuditedParts) -> Problem | None:
     """What the audit needs of a model, with the weights of the run if there is one."""
     if not audits_a_model(config):
         groups = {key.partition(".")[0] for key in parts.typed}
-        lines = [f"{key} has no effect on this problem, which needs no model" for key in OF_A_MODEL if key in groups]
-        if lines:
-            raise ConfigError("\n".join(lines))
+        idle = [key for key in OF_A_MODEL if key in groups]
+        if idle:
+            raise ConfigError(f"{', '.join(idle)}: no effect on this problem; leave it out, or take problem=model")
         return None
     problem = build_problem(config)
     if config["run"] is not None:

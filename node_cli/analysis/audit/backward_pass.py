@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from node_cli.analysis.audit.case import Case
-from node_cli.analysis.audit.comparison import Gradients
+from node_cli.analysis.audit.comparison import Gradients, difference
 from node_cli.analysis.audit.memory import TensorMemory
 from node_cli.analysis.audit.stand_ins import Recorder, Replayer, Tight
 from node_cli.models.ode_block import OdeBlock, ode_blocks
@@ -85,13 +85,18 @@ class BackwardPass:
         counts = self._monitor.take().scalars()
         return Cost(round(counts["nfe/forward"]), round(counts["nfe/backward"]), seconds, self._peak_bytes(case))
 
-    def exact(self, solver: Solver) -> Pass:
-        """The gradient, in float64, of the steps that `solver` makes of this batch."""
+    def exact(self, solver: Solver) -> tuple[Pass, float]:
+        """The gradient, in float64, of the steps that `solver` makes of this batch; and the relative error that plain
+        autograd over the same steps has in the precision of the model, by rounding alone.
+        """
         recorder = Recorder()
         _set(self._own, solver, recorder)
         self._run_without_graph()
         _set(self._double, solver, Replayer(recorder.solves))
-        return self._run_double()
+        exact = self._run_double()
+        _set(self._own, solver, Replayer(recorder.solves))
+        rounded = self._run(with_times=False)
+        return exact, difference(rounded.parameters, exact.parameters).relative_error
 
     def of_the_ode(self, rtol: float) -> tuple[Pass, int]:
         """The gradient of the ODE itself, as near as a float64 solve at `rtol` comes to it, and its evaluations."""

@@ -13,7 +13,7 @@ from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.replay import replay
 from node_cli.ode.solution import Solution, SolveStats
 from node_cli.ode.solvers import RungeKutta
-from node_cli.ode.states import keep_autocast
+from node_cli.ode.states import keep_autocast, outside_autocast
 from node_cli.ode.stepping import Step
 
 
@@ -41,7 +41,10 @@ class FixedSteps:
         """The states at `ts`, with a graph for all that they depend on."""
         if not isinstance(self._solver, RungeKutta):
             return self._solver.integrate(vector_field, y0, ts).ys
-        return replay(self._solver.tableau, vector_field, self._steps, y0, ts, self._ts)
+        device = y0.device.type
+        field = keep_autocast(vector_field, device)
+        with outside_autocast(device):
+            return replay(self._solver.tableau, field, self._steps, y0, ts, self._ts)
 
     @property
     def stats(self) -> SolveStats:

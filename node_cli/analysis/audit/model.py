@@ -7,7 +7,7 @@ own. Against a float64 solve at a tight tolerance: the method's and the discreti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import nn
@@ -94,7 +94,7 @@ class ModelAudit:
             "norm": norm(reference.parameters),
         }
         name = f"{type(self.model).__name__}, a batch of {len(batch[0])} in {self.precision}"
-        return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error, self.precision))
+        return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error))
 
 
 @dataclass
@@ -110,10 +110,13 @@ class _Measuring:
         try:
             made = self.passes.of(case)
             cost: Cost = self.passes.cost_of(case)
-            exact = self._once("exact", case.solver, self.passes.exact) if case.solver.differentiable else None
+            row = ModelRow(case, self.passes.block_names, self.reference, made, cost=cost, drift=self._drift(case))
+            if not case.solver.differentiable:
+                return row
+            exact, rounding = self._once("exact", case.solver, self.passes.exact)
+            return replace(row, exact=exact, rounding=rounding)
         except SolveError as error:
             return ModelRow(case, self.passes.block_names, self.reference, failure=str(error))
-        return ModelRow(case, self.passes.block_names, self.reference, made, exact, cost, self._drift(case))
 
     def _drift(self, case: Case) -> dict[str, list[float]]:
         def solve_back(_: Solver) -> dict[str, list[float]]:

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from node_cli.analysis.audit.comparison import Difference
 from node_cli.analysis.audit.model_rows import ModelRow
-from node_cli.analysis.audit.pictures import Curve, draw_errors, label_panel, panels
+from node_cli.analysis.audit.pictures import Curve, draw_errors, label_panel, number_counts, panels
 from node_cli.analysis.audit.report import Report, Table, number, percent
 from node_cli.analysis.audit.verdict import Verdict
 
 NOTES = (
     "off the pass: from the exact gradient of the loss that was computed (the same steps, in float64).",
+    "rounding: what plain autograd over the same steps is off by in the precision of the model.",
     "off the ODE: from a float64 solve at {rtol:g} ({nfe} evaluations), whose gradient moves by {moves} at {rough:g}.",
     "worst: the parameter furthest off the ODE, and the norm of its true gradient; all together have norm {norm:.2g}.",
     "MB: tensors alive at once, without weights and data. back: how far the solve back misses the start of a block.",
@@ -39,12 +40,24 @@ def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, An
 
 def _main_row(row: ModelRow) -> dict[str, str]:
     line = _case(row)
-    columns = ("off the pass", "cosine", "off the ODE", "cosine ", "worst", "evaluations", "s", "MB", "back")
+    columns = (
+        "off the pass",
+        "rounding",
+        "cosine",
+        "off the ODE",
+        "cosine ",
+        "worst",
+        "evaluations",
+        "s",
+        "MB",
+        "back",
+    )
     if row.made is None or row.cost is None or row.against_ode is None:
         return line | dict.fromkeys(columns, "-") | {"worst": "failed: " + row.failure.partition(":")[0]}
     worst, memory = row.against_ode, row.cost.peak_bytes
     return line | {
         "off the pass": _error(row.against_pass),
+        "rounding": "-" if row.exact is None else percent(row.rounding),
         "cosine": _cosine(row.against_pass),
         "off the ODE": _error(row.against_ode),
         "cosine ": _cosine(row.against_ode),
@@ -96,6 +109,7 @@ def _picture(name: str, rows: Sequence[ModelRow]) -> Figure:
     draw_errors(axes[1], "off the gradient of the ODE", "rtol", _curves(methods, "rtol", "against_ode"))
     evaluations = _curves(methods, "evaluations", "against_ode")
     draw_errors(axes[2], "off the gradient of the ODE", "evaluations, forward and backward", evaluations)
+    number_counts(axes[2])
     _draw_drift(axes[3], rows)
     return figure
 

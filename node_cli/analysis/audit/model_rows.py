@@ -18,7 +18,8 @@ THE_REST = "the rest"
 class ModelRow:
     """One case: the pass that it made, the exact gradient of that pass (None: cannot be had), and that of the ODE.
 
-    `drift` is empty where the way back could not be solved; of a case that failed, only `failure` is there.
+    `rounding` is how far plain autograd over the same steps is from `exact`, in the precision of the model. `drift` is
+    empty where the way back could not be solved. Of a case that failed, only `failure` is there.
     """
 
     case: Case
@@ -26,6 +27,7 @@ class ModelRow:
     reference: Pass
     made: Pass | None = None
     exact: Pass | None = None
+    rounding: float = 0.0
     cost: Cost | None = None
     drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
     failure: str = ""
@@ -68,6 +70,7 @@ class ModelRow:
         return own | {
             "loss": self.made.loss,
             "against_pass": _plain(self.against_pass),
+            "rounding": self.rounding if self.exact else None,
             "against_ode": _plain(self.against_ode),
             "parts": {
                 part: {"against_pass": _plain(ours), "against_ode": _plain(ode)}

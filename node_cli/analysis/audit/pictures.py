@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from node_cli.files import write_whole
 
+MARKERS = "osD^v"  # hollow, and larger and larger: what lies on top of each other shows
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -31,8 +33,17 @@ def draw_errors(axes: Axes, title: str, xlabel: str, curves: Mapping[str, Curve]
     for index, (label, (xs, errors)) in enumerate(curves.items()):
         points = sorted((x, error) for x, error in zip(xs, errors, strict=True) if 0 < error < np.inf)
         if points:
-            axes.loglog(*zip(*points, strict=True), label=label, color=f"C{index}", marker="o", markersize=4)
+            marker, size = MARKERS[index % len(MARKERS)], 4 + 2 * (index % len(MARKERS))
+            style = {"marker": marker, "markersize": size, "markerfacecolor": "none", "color": f"C{index}"}
+            axes.loglog(*zip(*points, strict=True), label=label, **style)
     label_panel(axes, title, xlabel, "relative error")
+
+
+def number_counts(axes: Axes) -> None:
+    """Plain numbers along a logarithmic x axis of counts."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:

@@ -69,7 +69,7 @@ class TrainingAudit:
         against_ode = difference(made.parameters, reference.parameters)
         figures = {"audit/cosine": against_ode.cosine, "audit/relative_error": against_ode.relative_error}
         if case.solver.differentiable:
-            exact = passes.exact(case.solver)
+            exact, _ = passes.exact(case.solver)
             figures["audit/pass_relative_error"] = difference(made.parameters, exact.parameters).relative_error
         drift = passes.reconstruction(case, num_times=2)
         return figures | {"audit/reconstruction": max(distances[0] for distances in drift.values())}
