@@ -10,12 +10,11 @@ import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from node_cli.analysis.audit.closed_form import ClosedForm, Measured, over_time
 from node_cli.analysis.audit.comparison import difference
-from node_cli.analysis.audit.pictures import draw_errors, label_panel, panels
+from node_cli.analysis.audit.pictures import MARKERS, draw_errors, label_panel, number_counts, panels
 
 
 def draw_curves(
@@ -54,14 +53,7 @@ def draw_both_errors(by_rtol: Axes, by_nfe: Axes, true: ClosedForm, measured: Se
     for axes, xlabel, curves in ((by_rtol, "rtol", tolerances), (by_nfe, "evaluations, both ways", evaluations)):
         split = {label: ([x for x, _ in points], [error for _, error in points]) for label, points in curves.items()}
         draw_errors(axes, "error of the gradients", xlabel, split)
-    count_axis(by_nfe)
-
-
-def count_axis(axes: Axes) -> None:
-    """Plain numbers along a logarithmic axis of counts."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    number_counts(by_nfe)
 
 
 def draw_over_time(
@@ -79,7 +71,7 @@ def draw_over_time(
 def _draw_computed(axes: Axes, times: Tensor, values: Mapping[str, Tensor]) -> None:
     """What methods computed at `times`, `(times, d)` each, as hollow marks that lie around each other."""
     for index, (label, of_method) in enumerate(values.items()):
-        marker, size = "os^Dv*"[index % 6], 4 + 2 * (index % 6)
+        marker, size = MARKERS[index % len(MARKERS)], 4 + 2 * (index % len(MARKERS))
         for i, component in enumerate(of_method.T.tolist()):
             name = None if i else label
             axes.plot(times.tolist(), component, marker, color=f"C{i}", markersize=size, fillstyle="none", label=name)

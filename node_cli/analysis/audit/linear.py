@@ -29,14 +29,13 @@ from node_cli.analysis.audit.closed_form import (
 )
 from node_cli.analysis.audit.closed_form_pictures import (
     add_legend,
-    count_axis,
     draw_both_errors,
     draw_curves,
     draw_over_time,
 )
 from node_cli.analysis.audit.closed_form_verdict import judge, tightest, verdict
 from node_cli.analysis.audit.comparison import Gradients, difference
-from node_cli.analysis.audit.pictures import draw_errors, panels
+from node_cli.analysis.audit.pictures import draw_errors, number_counts, panels
 from node_cli.analysis.audit.report import Report, Table, Tick, number
 from node_cli.ode.checks import require
 from node_cli.ode.functional import odeint
@@ -333,7 +332,7 @@ def _draw_errors(true: ClosedForm, measured: Sequence[Measured], euler: Sequence
         "adjoint against direct": (steps, [each.adjoint_discrete for each in euler]),
     }
     draw_errors(by_steps, "Euler's gradients", "steps between two observations", curves)
-    count_axis(by_steps)
+    number_counts(by_steps)
     return figure
 
 

@@ -109,3 +109,11 @@ class Negated(Planted):
 
     def solve(self, solver, vector_field, y0, ts, first_steps):
         return _altered(super().solve(solver, vector_field, y0, ts, first_steps), torch.neg)
+
+
+@dataclass(frozen=True)
+class OnePercentMore(Planted):
+    """Every gradient is a little too large, which is no mistake that has a name."""
+
+    def solve(self, solver, vector_field, y0, ts, first_steps):
+        return _altered(super().solve(solver, vector_field, y0, ts, first_steps), lambda grad_ys: 1.01 * grad_ys)

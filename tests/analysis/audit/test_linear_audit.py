@@ -9,7 +9,7 @@ from parts import load
 from scipy.linalg import expm_frechet
 
 from node_cli.analysis.audit.closed_form import WRONG_SIGN, measure
-from node_cli.analysis.audit.comparison import difference, errors_alone
+from node_cli.analysis.audit.comparison import difference, errors_alone, what_is_wrong
 from node_cli.analysis.audit.linear import product_integral
 from node_cli.ode.functional import odeint
 
@@ -130,6 +130,15 @@ def test_the_verdict_names_what_was_planted(audited, solver):
     assert wrong == [
         f"{solver} {name} does not: {clause}" for name, clause in zip(gradients.split(), clauses, strict=True)
     ]
+
+
+def test_a_jump_that_is_missing_from_the_adjoint_alone_has_a_name_too():
+    audit = linear()
+    true, mistakes = audit.closed_form().gradients, audit.mistakes()
+    clause = "the jump at t = 2 is missing"
+    forgotten = {**mistakes[clause], "dL/dt2": true["dL/dt2"]}
+    assert what_is_wrong(forgotten, true, mistakes) == f"{clause}, though not from dL/dt"
+    assert what_is_wrong(mistakes[clause], true, mistakes) == clause
 
 
 @pytest.mark.parametrize(

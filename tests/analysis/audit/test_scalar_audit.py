@@ -114,6 +114,12 @@ def test_the_verdict_names_what_was_planted(audited, solver):
     ]
 
 
+@pytest.mark.parametrize("solver", ["dopri5", "scipy"])
+def test_an_error_without_a_name_is_told_by_its_size(audited, solver):
+    _, wrong = audited(scalar(), solver, "adjoint OnePercentMore", 1e-6).verdict.split("; ")
+    assert wrong.startswith(f"{solver} OnePercentMore does not: it is 1 % off, most of all dL/d")
+
+
 def test_a_verdict_on_wrong_methods_alone_is_a_sentence_too(audited):
     verdict = audited(scalar(), "dopri5", "WrongSign", 1e-6).verdict
     assert verdict == f"dopri5 WrongSign does not agree with the closed form: {WRONG_SIGN}"
