@@ -144,8 +144,9 @@ class Findings:
             f"{percent(away.gradient.relative_error)} away from the ResNet's, "
             f"and Euler nears them with order {orders[0]:.2f} and {orders[1]:.2f}"
         )
-        wrong = [f"{case.name} ({each.mistake})" for case, each in self.cases if each.mistake]
-        return "; ".join([self._equality(), outcome, *([f"wrong: {', '.join(wrong)}"] if wrong else [])]) + "."
+        mistakes = {case.method: each.mistake for case, each in self.cases if each.mistake}
+        wrong = ", ".join(f"{method} ({mistake})" for method, mistake in mistakes.items())
+        return "; ".join([self._equality(), outcome, *([f"wrong: {wrong}"] if wrong else [])]) + "."
 
     def _equality(self) -> str:
         unequal = [self._unequal(name) for name in EXACT if not self.under_euler[name].is_rounding]
