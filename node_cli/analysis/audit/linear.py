@@ -136,10 +136,10 @@ class LinearAudit:
 
     def problem(self) -> Problem:
         """What is solved."""
-        ts = torch.linspace(self.t0, self.t1, self.num_observations + 1, dtype=torch.float64)
-        targets = np.stack([expm(np.array(self.observed) * (t - self.t0)) @ self.z0 for t in ts[1:].tolist()])
+        ts = torch.tensor(self._times(), dtype=torch.float64)
+        targets = torch.from_numpy(self._states(self.observed))
         matrix, z0 = (torch.tensor(value, dtype=torch.float64) for value in (self.matrix, self.z0))
-        return Problem("A", matrix, z0, ts, torch.from_numpy(targets), 1 / self.num_observations)
+        return Problem("A", matrix, z0, ts, targets, 1 / self.num_observations)
 
     def closed_form(self) -> ClosedForm:
         """z(t) = e^{A (t - t0)} z0 and a(t) = sum over the t_i from t on of e^{A^T (t_i - t)} g_i."""
@@ -172,11 +172,12 @@ class LinearAudit:
     def _times(self) -> list[float]:
         return [float(t) for t in np.linspace(self.t0, self.t1, self.num_observations + 1)]
 
+    def _states(self, matrix: Sequence[Sequence[float]]) -> Array:
+        """At the times of the observations, where `matrix` is A."""
+        return np.stack([expm(np.array(matrix) * (t - self.t0)) @ self.z0 for t in self._times()[1:]])
+
     def _residuals(self) -> Array:
-        spans = [t - self.t0 for t in self._times()[1:]]
-        matrices = [np.array(matrix) for matrix in (self.matrix, self.observed)]
-        z, observed = (np.stack([expm(matrix * span) @ self.z0 for span in spans]) for matrix in matrices)
-        return np.asarray(z - observed)
+        return np.asarray(self._states(self.matrix) - self._states(self.observed))
 
     def _form(self, g: Array, sign: int) -> ClosedForm:
         """With what the observations hand over, and da/dt = -sign A^T a between them."""

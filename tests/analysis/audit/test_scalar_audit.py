@@ -131,6 +131,10 @@ def test_a_verdict_on_wrong_methods_alone_is_a_sentence_too(audited):
         ({"alpha": 0.0}, "alpha must be another number than 0, got 0.0"),
         ({"z0": 0.0}, "z0 must be another number than 0, got 0.0"),
         ({"t1": 0.0}, "t1 must be another time than t0 (0.0), got 0.0"),
+        (
+            {"alpha": 1e-300, "z0": 1.0},
+            "z0 must be one for which z(t1) is not 1, where all gradients are 0, got 1.0",
+        ),
         ({"alpha": 40.0}, "alpha (t1 - t0) must be within 50 of 0 for float64, got 60.0"),
     ],
 )
