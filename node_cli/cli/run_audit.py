@@ -68,7 +68,10 @@ def _of_the_run(config: dict[str, Any], parts: AuditedParts) -> tuple[dict[str, 
     if "gradient" not in groups:
         own = trained["gradient"]
         gradients = {name: own if node["_target_"] == own["_target_"] else node for name, node in gradients.items()}
-    return config | {key: trained[key] for key in keys}, replace(parts, gradients=gradients)
+    config = config | {key: trained[key] for key in keys}
+    if "rtols" not in groups and "rtol" in config["solver"]:  # the tolerance of the run belongs into the table
+        config["rtols"] = sorted({*config["rtols"], config["solver"]["rtol"]}, reverse=True)
+    return config, replace(parts, gradients=gradients)
 
 
 def _cases(config: dict[str, Any], parts: AuditedParts) -> tuple[list[Case], list[str]]:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from node_cli.analysis.audit.case import Case
 from node_cli.analysis.audit.comparison import Gradients, difference
 from node_cli.analysis.audit.memory import TensorMemory
-from node_cli.analysis.audit.stand_ins import Recorder, Replayer, Tight
+from node_cli.analysis.audit.stand_ins import Recorder, Replayer, Tight, WrongSign
 from node_cli.models.ode_block import OdeBlock, ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
@@ -104,6 +104,11 @@ class BackwardPass:
         for block in ode_blocks(self._double).values():
             block.gradient = tight
         return self._run_double(), tight.nfe
+
+    def with_wrong_sign(self, solver: Solver) -> Gradients:
+        """What the adjoint method would give if it had the sign of its ODE wrong."""
+        _set(self._double, solver, WrongSign())
+        return self._run_double().parameters
 
     def reconstruction(self, case: Case, num_times: int) -> dict[str, list[float]]:
         """For each block |y_back(t) - y(t)| / |y(t)| at `num_times` times from t0 to t1, where y_back is the solve

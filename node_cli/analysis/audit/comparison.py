@@ -11,7 +11,7 @@ from torch import Tensor
 Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the processor
 
 SMALL = 1e-3  # a gradient below this share of the whole is measured against the share: zero has no relative error
-SURELY = 0.1  # a known mistake is named where it explains all but this share of the error
+SURELY = 0.2  # a known mistake is named where it explains all but this share of the error
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def difference(computed: Gradients, true: Gradients) -> Difference:
     """
     whole, alone = norm(true), errors_alone(computed, true)
     worst = max(alone, key=lambda name: alone[name])
-    total = norm({name: computed[name] - true[name] for name in true})
+    total = _distance(computed, true)
     product = sum(float((computed[name] * true[name]).sum()) for name in true)
     lengths = whole * norm(computed)
     cosine = product / lengths if lengths else float(total == 0)
@@ -62,15 +62,17 @@ def what_is_wrong(computed: Gradients, true: Gradients, mistakes: Mapping[str, G
     `mistakes` are the gradients that known mistakes would give, by the clause that names each. Beside them, gradients
     that are missing or of the wrong sign are recognised.
     """
-    error = norm({name: computed[name] - true[name] for name in true})
     missing = [name for name in true if not computed[name].any() and norm({name: true[name]}) > SMALL * norm(true)]
-    zeros = {name: torch.zeros_like(g) if name in missing else g for name, g in true.items()}
-    known = dict(mistakes) | {"its sign is wrong throughout": {name: -g for name, g in true.items()}}
     if missing:
-        known[f"{' and '.join(missing)} {'gets' if len(missing) == 1 else 'get'} no gradient"] = zeros
-    left = {clause: norm({name: computed[name] - g[name] for name in true}) for clause, g in known.items()}
+        return f"{' and '.join(missing)} {'gets' if len(missing) == 1 else 'get'} no gradient"
+    known = {**mistakes, "its sign is wrong throughout": {name: -gradient for name, gradient in true.items()}}
+    left = {clause: _distance(computed, wrong) for clause, wrong in known.items()}
     closest = min(left, key=lambda clause: left[clause])
-    return closest if left[closest] < SURELY * error else ""
+    return closest if left[closest] < SURELY * _distance(computed, true) else ""
+
+
+def _distance(one: Gradients, other: Gradients) -> float:
+    return norm({name: one[name] - other[name] for name in other})
 
 
 def _ratio(part: float, whole: float) -> float:

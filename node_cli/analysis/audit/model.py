@@ -14,7 +14,7 @@ from torch import nn
 
 from node_cli.analysis.audit.backward_pass import BackwardPass, Cost, Pass
 from node_cli.analysis.audit.case import Case
-from node_cli.analysis.audit.comparison import difference, norm
+from node_cli.analysis.audit.comparison import Gradients, difference, norm
 from node_cli.analysis.audit.model_report import model_report
 from node_cli.analysis.audit.model_rows import ModelRow
 from node_cli.analysis.audit.report import Report, Tick
@@ -26,6 +26,9 @@ from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Task
 
 Figures = TypeVar("Figures")
+
+WRONG_SIGN = "it solves da/dt = +a df/dy, the adjoint's ODE with the wrong sign"
+FAR_OFF = 0.3  # a relative error that asks for an explanation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +117,24 @@ class _Measuring:
             if not case.solver.differentiable:
                 return row
             exact, rounding = self._once("exact", case.solver, self.passes.exact)
-            return replace(row, exact=exact, rounding=rounding)
+            return self._explained(replace(row, exact=exact, rounding=rounding))
         except SolveError as error:
             return ModelRow(case, self.passes.block_names, self.reference, failure=str(error))
+
+    def _explained(self, row: ModelRow) -> ModelRow:
+        """The same; where it is far off for no reason known, held against the adjoint with the wrong sign too."""
+        assert row.against_pass is not None
+        if row.mistake or row.against_pass.relative_error < FAR_OFF:
+            return row
+        return replace(row, mistakes=self._once("wrong sign", row.case.solver, self._wrong_sign))
+
+    def _wrong_sign(self, solver: Solver) -> dict[str, Gradients]:
+        if isinstance(vars(solver).get("atol"), list):
+            return {}  # one for each channel, which the adjoint's solve does not have
+        try:
+            return {WRONG_SIGN: self.passes.with_wrong_sign(solver)}
+        except SolveError:
+            return {}
 
     def _drift(self, case: Case) -> dict[str, list[float]]:
         def solve_back(_: Solver) -> dict[str, list[float]]:

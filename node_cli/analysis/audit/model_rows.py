@@ -18,8 +18,9 @@ THE_REST = "the rest"
 class ModelRow:
     """One case: the pass that it made, the exact gradient of that pass (None: cannot be had), and that of the ODE.
 
-    `rounding` is how far plain autograd over the same steps is from `exact`, in the precision of the model. `drift` is
-    empty where the way back could not be solved. Of a case that failed, only `failure` is there.
+    `rounding` is how far plain autograd over the same steps is from `exact`, in the precision of the model. `mistakes`
+    are the gradients of known mistakes, by the clause that names each. `drift` is empty where the way back could not be
+    solved. Of a case that failed, only `failure` is there.
     """
 
     case: Case
@@ -28,6 +29,7 @@ class ModelRow:
     made: Pass | None = None
     exact: Pass | None = None
     rounding: float = 0.0
+    mistakes: Mapping[str, Gradients] = field(default_factory=dict)
     cost: Cost | None = None
     drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
     failure: str = ""
@@ -44,13 +46,9 @@ class ModelRow:
 
     def parts(self) -> dict[str, tuple[Difference | None, Difference | None]]:
         """Both differences for the parameters of each block, and for those outside them."""
-        names = {block: [n for n in self._all if n.startswith(f"{block}.")] for block in self.block_names}
-        inside = {name for block in names.values() for name in block}
-        names[THE_REST] = [name for name in self._all if name not in inside]
         return {
-            part: (self._difference(self.exact, own), self._difference(self.reference, own))
-            for part, own in names.items()
-            if own
+            part: (self._difference(self.exact, names), self._difference(self.reference, names))
+            for part, names in self._parts.items()
         }
 
     @cached_property
@@ -58,9 +56,14 @@ class ModelRow:
         """What is wrong with the gradient, if that is known."""
         if self.made is None or self.exact is None:
             return ""
-        return what_is_wrong(self.made.parameters, self.exact.parameters, {}) or what_is_wrong(
-            self.made.times, self.exact.times, {}
-        )
+        whole = what_is_wrong(self.made.parameters, self.exact.parameters, self.mistakes)
+        if whole:
+            return whole
+        for part, names in self._parts.items():
+            clause = what_is_wrong(_only(self.made.parameters, names), _only(self.exact.parameters, names), {})
+            if clause:
+                return f"{part}: {clause}"
+        return what_is_wrong(self.made.times, self.exact.times, {})
 
     def plain(self) -> dict[str, Any]:
         """All figures, for JSON."""
@@ -93,6 +96,14 @@ class ModelRow:
             }
             for name, value in self.made.times.items()
         }
+
+    @cached_property
+    def _parts(self) -> dict[str, list[str]]:
+        """The names of the parameters of each block, and of those outside them."""
+        names = {block: [name for name in self._all if name.startswith(f"{block}.")] for block in self.block_names}
+        inside = {name for block in names.values() for name in block}
+        names[THE_REST] = [name for name in self._all if name not in inside]
+        return {part: own for part, own in names.items() if own}
 
     @property
     def _all(self) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from node_cli.analysis.audit.fixed_steps import FixedSteps
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.functional import solve
+from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
@@ -43,6 +46,30 @@ class Replayer:
     ) -> Solution[Tensor]:
         """The next recorded solve, from this `y0`."""
         return Solution(next(self._solves)(vector_field, y0, ts), SolveStats())
+
+
+class WrongSign:
+    """The adjoint method with its classic mistake: it solves da/dt = +a df/dy."""
+
+    def check(self, solver: Solver) -> None:
+        """Goes with any solver."""
+
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """A right solve with a wrong gradient."""
+        adjoint = Adjoint(rtol=None, atol=None, norm="full")
+        return adjoint.solve(solver, lambda t, y: vector_field(t, _Flipped.apply(y)), y0, ts, first_steps)
+
+
+class _Flipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Tensor:
+        return -grad_y
 
 
 class Tight:
