@@ -1,4 +1,4 @@
-"""Every YAML file under configs/ composes, builds and takes one training step."""
+"""Every YAML file under configs/ composes and builds; what trains takes one training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from node_cli.build import build_problem, build_trainer
+from node_cli.analysis.audit.case import make_cases
+from node_cli.build import audits_a_model, build_audit, build_gradient, build_problem, build_solver, build_trainer
 from node_cli.config import config_dir, resolved
 from node_cli.datasets import cifar10, fashion_mnist, mnist
 from node_cli.datasets.download import RemoteFile
@@ -23,6 +24,8 @@ from node_cli.datasets.idx import IdxFiles
 
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
+OF_TRAINING = [(group, choice) for group, choice in CHOICES if group != "problem"]
+PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
 
@@ -89,7 +92,7 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
     return overrides
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["/".join(choice) for choice in CHOICES])
+@pytest.mark.parametrize(("group", "choice"), OF_TRAINING, ids=["/".join(choice) for choice in OF_TRAINING])
 def test_composes_builds_and_takes_one_step(group: str, choice: str, files_of_the_true_format: list[str]):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = resolved(compose("train", overrides_for(group, choice, files_of_the_true_format)))
@@ -100,6 +103,18 @@ def test_composes_builds_and_takes_one_step(group: str, choice: str, files_of_th
     assert np.isfinite(figures["train/loss"])
     moved = [not torch.equal(was, now) for was, now in zip(before, trainer.model.parameters(), strict=True)]
     assert all(moved)
+
+
+@pytest.mark.parametrize("choice", PROBLEMS)
+def test_a_problem_composes_and_builds_an_audit(choice: str):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = resolved(compose("audit", [f"problem={choice}", "device=cpu"]))
+    assert audits_a_model(config) == (choice == "model")
+    audit = build_audit(config, build_problem(config) if audits_a_model(config) else None)
+    solver = build_solver(config)
+    cases, left_out = make_cases({"dopri5": solver}, {"direct": build_gradient(config)}, config["rtols"])
+    assert left_out == []
+    assert audit.num_measurements(cases) >= len(cases) > 0
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -116,7 +131,12 @@ def test_no_python_below_configs():
     assert list(CONFIGS.rglob("*.py")) == []
 
 
-def test_yaml_lists_every_group_of_the_command():
-    defaults = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))["defaults"]
-    named = {name for entry in defaults if isinstance(entry, dict) for name in entry if "override" not in name}
-    assert named == {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+def groups_of(command: str) -> set[str]:
+    """The groups in the defaults list of a command."""
+    defaults = yaml.safe_load((CONFIGS / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return {name for entry in defaults if isinstance(entry, dict) for name in entry if "override" not in name}
+
+
+def test_every_folder_is_a_group_and_every_group_a_folder():
+    assert groups_of("train") | groups_of("audit") == {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert groups_of("audit") - groups_of("train") == {"problem"}  # the tests above take all others for training's

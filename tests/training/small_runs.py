@@ -32,6 +32,7 @@ SETTINGS = {
     "histograms_every_epochs": 0,
     "save_every_steps": None,
     "keep": 2,
+    "audit": lambda epoch: {},
 }
 SGD = partial(torch.optim.SGD, lr=0.1)
 
