@@ -24,10 +24,12 @@ class TensorMemory(TorchDispatchMode):
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_new = func is torch.ops.aten.lift_fresh.default  # numbers from Python, which it hands on
+        given = set() if is_new else {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
-        for value in tree_iter(result):
-            if isinstance(value, torch.Tensor):
-                self._add(value.untyped_storage())
+        for storage in _storages(result):
+            if storage._cdata not in given:
+                self._add(storage)
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -42,3 +44,7 @@ class TensorMemory(TorchDispatchMode):
             self._alive.pop(key, None)
 
         return remove
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in tree_iter(tree) if isinstance(value, torch.Tensor)]
