@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from node_cli.analysis.audit.case import Case, make_cases
 from node_cli.analysis.audit.pictures import picture_array, write_picture
-from node_cli.analysis.audit.report import AuditProblem, Report, Tick
+from node_cli.analysis.audit.report import AuditProblem, Report, Tick, write_json
 from node_cli.analysis.summary import git_commit, versions
 from node_cli.build import (
     Problem,
@@ -28,7 +27,6 @@ from node_cli.cli.audited_parts import AuditedParts
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
-from node_cli.files import write_whole
 from node_cli.ode.solution import SolveError
 from node_cli.training.run_folder import RunFolder
 
@@ -47,6 +45,7 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
     if config["run"] is not None:
         config, parts = _of_the_run(config, parts)
     cases, left_out = _cases(config, parts)
+    config["rtols"] = sorted({case.rtol for case in cases if case.rtol is not None}, reverse=True)
     audit = build_audit(config, _problem(config | {"gradient": parts.gradients[cases[0].gradient_name]}, parts))
     try:
         report = _measure(audit, cases)
@@ -55,7 +54,9 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
     notes = [*left_out, *report.notes]
     tables = [table.lines() for table in report.tables]
     text = "\n\n".join("\n".join(lines) for lines in [*tables, notes, [report.verdict]] if lines)
-    _write(config, report, text, notes, folder, time.time() - started)
+    seconds = time.time() - started
+    asked = config | {"gradients": parts.gradients, "beside": parts.beside}
+    _write(asked, report, text, notes, folder, seconds)
     sys.stdout.write(f"\n{text}\n\n{folder.path}\n")
 
 
@@ -137,8 +138,9 @@ def _write(
     try:
         logger.log_text("audit", text)
         for name, figure in report.pictures.items():
-            write_picture(figure, folder.path / f"{name}.png")
-            logger.log_image(0, f"audit/{name}", picture_array(figure))
+            picture = picture_array(figure)
+            write_picture(picture, folder.path / f"{name}.png")
+            logger.log_image(0, f"audit/{name}", picture)
     finally:
         logger.close()
     content = {
@@ -150,4 +152,4 @@ def _write(
         "git_commit": git_commit(),
         "config": config,
     }
-    write_whole(folder.path / "audit.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_json(content, folder.path / "audit.json")

@@ -42,6 +42,10 @@ sys.stderr.write(f"status={{status}} modules={{','.join(sorted(sys.modules))}}")
         ("train", ["--shell-completion", "query=bash"], 0),
         ("eval", ["--help"], 0),
         ("eval", ["run=nowhere", "split=none"], 2),
+        ("audit", ["--help"], 0),
+        ("audit", ["problem=scala"], 2),
+        ("audit", ["gradients=[nope]"], 2),
+        ("audit", ["run=nowhere"], 2),
     ],
 )
 def test_answers_without_torch(tmp_path: Path, command: str, words: list[str], status: int):

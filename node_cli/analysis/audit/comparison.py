@@ -62,13 +62,18 @@ def what_is_wrong(computed: Gradients, true: Gradients, mistakes: Mapping[str, G
     `mistakes` are the gradients that known mistakes would give, by the clause that names each. Beside them, gradients
     that are missing or of the wrong sign are recognised.
     """
+    explained = {clause for clause, wrong in mistakes.items() if _explains(wrong, computed, true)}
+    if explained:
+        return min(explained, key=lambda clause: _distance(computed, mistakes[clause]))
     missing = [name for name in true if not computed[name].any() and norm({name: true[name]}) > SMALL * norm(true)]
     if missing:
         return f"{' and '.join(missing)} {'gets' if len(missing) == 1 else 'get'} no gradient"
-    known = {**mistakes, "its sign is wrong throughout": {name: -gradient for name, gradient in true.items()}}
-    left = {clause: _distance(computed, wrong) for clause, wrong in known.items()}
-    closest = min(left, key=lambda clause: left[clause])
-    return closest if left[closest] < SURELY * _distance(computed, true) else ""
+    negated = {name: -gradient for name, gradient in true.items()}
+    return "its sign is wrong throughout" if _explains(negated, computed, true) else ""
+
+
+def _explains(wrong: Gradients, computed: Gradients, true: Gradients) -> bool:
+    return _distance(computed, wrong) < SURELY * _distance(computed, true)
 
 
 def _distance(one: Gradients, other: Gradients) -> float:

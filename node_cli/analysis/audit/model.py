@@ -33,7 +33,7 @@ FAR_OFF = 0.3  # a relative error that asks for an explanation
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAudit:
-    """Audits `model` on the first batch of its training data.
+    """Audits `model` on the first batch of its training data; `rtols` are those of the cases.
 
     Raises:
         ValueError: a setting out of range, or a model without ODE blocks.
@@ -57,7 +57,7 @@ class ModelAudit:
         for key in ("reference_rtol", "accepted_error"):
             if not 0 < vars(self)[key] < 1:
                 raise ValueError(f"{key} must be between 0 and 1, got {vars(self)[key]}")
-        if self.reference_rtol > min(self.rtols) / 10:
+        if self.rtols and self.reference_rtol > min(self.rtols) / 10:
             raise ValueError(
                 f"reference_rtol must be at most a tenth of the smallest of rtols ({min(self.rtols):g}), "
                 f"got {self.reference_rtol:g}"

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from node_cli.files import write_whole
@@ -55,15 +56,15 @@ def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
-def write_picture(figure: Figure, path: Path) -> None:
-    """As PNG; whole or not at all."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_whole(path, content.getvalue())
-
-
 def picture_array(figure: Figure) -> np.ndarray:
     """As `(height, width, 3)` uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """As PNG; whole or not at all."""
+    content = io.BytesIO()
+    imsave(content, np.ascontiguousarray(picture), format="png")
+    write_whole(path, content.getvalue())

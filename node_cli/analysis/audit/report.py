@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
 from node_cli.analysis.audit.case import Case
+from node_cli.files import write_whole
 
 Tick = Callable[[str], None]  # called before each measurement, with what it is
 
@@ -50,6 +54,20 @@ class AuditProblem(Protocol):
         Raises:
             SolveError: a solve failed on a problem where none should.
         """
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Plain containers as JSON, whole or not at all. JSON has no infinity: it becomes null."""
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_whole(path, f"{text}\n".encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(value: float) -> str:

@@ -57,15 +57,8 @@ class Verdict:
         elif not self.is_exact(best):
             kind = f"not {kind} ({self._fault([best])})"
         said = [f"{start}: {kind}, {percent(_ode_error(best))} from that of the ODE, for {_price(best)}"]
-        for row in self.rows:
-            if row.case.method == best.case.method and row is not best and row.made is not None:
-                times = (
-                    f", in {_seconds(row) / _seconds(best):.2g} times the time"
-                    if _ode_error(row) < _ode_error(best)
-                    else ""
-                )
-                said.append(f"at {row.case.rtol:g} it would be {percent(_ode_error(row))}{times}")
-        return said
+        others = [row for row in self.rows if row.case.method == best.case.method and row is not best]
+        return [*said, *(_of_tolerance(row, best) for row in others)]
 
     def _of_others(self, best: ModelRow, rows: Sequence[ModelRow]) -> str:
         """What there is to say of another method, over its tolerances."""
@@ -95,6 +88,15 @@ class Verdict:
 def _pass_error(row: ModelRow) -> float:
     assert row.against_pass is not None
     return row.against_pass.relative_error
+
+
+def _of_tolerance(row: ModelRow, best: ModelRow) -> str:
+    """The method of the best row at another tolerance."""
+    if row.made is None:
+        return f"at {row.case.rtol:g} its solve fails"
+    is_nearer = _ode_error(row) < _ode_error(best)
+    times = f", in {_seconds(row) / _seconds(best):.2g} times the time" if is_nearer else ""
+    return f"at {row.case.rtol:g} it would be {percent(_ode_error(row))}{times}"
 
 
 def _ode_error(row: ModelRow) -> float:
