@@ -1,0 +1,101 @@
+"""The sentence on a model's cases, from rows made by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parts import make_gradient, make_solver
+
+from node_cli.analysis.audit.backward_pass import Cost, Pass
+from node_cli.analysis.audit.case import Case
+from node_cli.analysis.audit.model_rows import ModelRow
+from node_cli.analysis.audit.verdict import Verdict
+
+TRUE = torch.tensor([3.0, 4.0], dtype=torch.float64)  # of norm 5
+
+
+def passing(error=0.0, time=1.0) -> Pass:
+    """A pass whose gradient is `error` away, relative."""
+    gradient = TRUE + error * 5 * torch.tensor([0.8, -0.6], dtype=torch.float64)
+    return Pass(1.0, {"blocks.0.weight": gradient}, {"blocks.0.t1": torch.tensor(time, dtype=torch.float64)})
+
+
+def row(gradient, rtol, *, off_pass=0.0, off_ode=0.05, seconds=1.0, solver="dopri5", **changes) -> ModelRow:
+    case = Case(solver, gradient, make_solver(solver), make_gradient(gradient), rtol)
+    own = {
+        "made": passing(off_ode),
+        "exact": passing(off_ode - off_pass),
+        "cost": Cost(26, 0, seconds, 3 * 2**20),
+        **changes,
+    }
+    return ModelRow(case, ["blocks.0"], passing(), **own)
+
+
+def sentence(*rows, accepted_error=0.1):
+    return Verdict(rows, accepted_error).sentence()
+
+
+def test_the_fastest_of_those_that_are_exact_and_near_is_to_be_used():
+    text = sentence(
+        row("direct", 1e-2, off_ode=0.3, seconds=0.5),
+        row("direct", 1e-3, seconds=1.0),
+        row("direct", 1e-5, off_ode=0.01, seconds=3.0),
+        row("checkpoint", 1e-3, seconds=1.5),
+        row("adjoint", 1e-3, off_pass=0.2, seconds=0.1),
+    )
+    assert text == (
+        "Use dopri5 direct 0.001: the gradient of the loss computed, 5 % from that of the ODE, for 26 + 0 evaluations, "
+        "1 s and 3 MB a pass; at 0.01 it would be 30 %; at 1e-05 it would be 1 %, in 3 times the time; "
+        "dopri5 checkpoint 0.001 is exact too, for 26 + 0 evaluations, 1.5 s and 3 MB a pass; "
+        "dopri5 adjoint is not exact: off by 20 % at 0.001, the error of its second solve (tighten gradient.rtol and "
+        "gradient.atol)."
+    )
+
+
+def test_where_none_is_near_the_nearest_exact_one_is_named():
+    text = sentence(row("direct", 1e-2, off_ode=0.4), row("adjoint", 1e-2, off_ode=0.2, off_pass=0.5))
+    assert text.startswith("None is within 10 % of the ODE's gradient, dopri5 direct 0.01 is nearest: the gradient of")
+    text = sentence(row("adjoint", 1e-2, off_ode=0.2, off_pass=0.5))
+    assert "dopri5 adjoint 0.01 is nearest: not the gradient of the loss computed (off by 5" in text
+
+
+def test_what_rounding_does_alone_is_no_fault():
+    assert "is exact too" in sentence(row("direct", 1e-3), row("checkpoint", 1e-3, off_pass=0.3, rounding=0.2))
+    assert "is not exact" in sentence(row("direct", 1e-3), row("checkpoint", 1e-3, off_pass=0.3, rounding=0.1))
+
+
+def test_a_known_mistake_is_named_and_never_recommended():
+    lost = {"made": passing(0.05, time=0.0), "seconds": 0.01}
+    text = sentence(row("direct", 1e-3), row("checkpoint", 1e-3, **lost))
+    assert text.startswith("Use dopri5 direct")
+    assert text.endswith("dopri5 checkpoint is not exact: blocks.0.t1 gets no gradient.")
+
+
+def test_without_an_exact_gradient_to_compare_with():
+    text = sentence(row("direct", 1e-3), row("adjoint", 1e-3, solver="scipy", exact=None))
+    assert text.endswith("scipy adjoint is 5 % at 0.001 from the gradient of the ODE.")
+    assert "no exact gradient of its pass to compare with, 5 %" in sentence(row("adjoint", 1e-3, exact=None))
+
+
+def test_fixed_steps_have_no_tolerance_to_tighten():
+    text = sentence(row("direct", None, solver="rk4"), row("adjoint", None, solver="rk4", off_pass=0.2, off_ode=0.07))
+    assert text.endswith("rk4 adjoint is not exact: off by 22 %, the error of its second solve (take more steps).") or (
+        "rk4 adjoint is not exact: off by 20 %, the error of its second solve (take more steps)." in text
+    )
+
+
+def test_solves_that_fail():
+    gone = {"made": None, "exact": None, "cost": None, "failure": "the ODE solve failed at t = 0"}
+    assert sentence(row("direct", 1e-3, **gone)) == (
+        "No case could be solved; the first: the ODE solve failed at t = 0"
+    )
+    text = sentence(row("direct", 1e-3), row("direct", 1e-5, **gone), row("adjoint", 1e-3, **gone))
+    assert "; at 1e-05 its solve fails; " in text
+    assert text.endswith("dopri5 adjoint cannot be solved (the ODE solve failed at t = 0).")
+
+
+@pytest.mark.parametrize("peak", [None, 2**19])
+def test_memory_is_told_where_it_could_be_counted(peak):
+    text = sentence(row("direct", 1e-3, cost=Cost(26, 3, 1.0, peak)))
+    assert ("26 + 3 evaluations, 1 s a pass" in text) == (peak is None)
+    assert ("1 s and 0.5 MB a pass" in text) == (peak is not None)
