@@ -41,7 +41,7 @@ def test_the_fastest_of_those_that_are_exact_and_near_is_to_be_used():
         row("direct", 1e-3, seconds=1.0),
         row("direct", 1e-5, off_ode=0.01, seconds=3.0),
         row("checkpoint", 1e-3, seconds=1.5),
-        row("adjoint", 1e-3, off_pass=0.2, seconds=0.1),
+        row("adjoint", 1e-3, off_ode=0.2, off_pass=0.2, seconds=0.1),
     )
     assert text == (
         "Use dopri5 direct 0.001: the gradient of the loss computed, 5 % from that of the ODE, for 26 + 0 evaluations, "
@@ -53,10 +53,13 @@ def test_the_fastest_of_those_that_are_exact_and_near_is_to_be_used():
 
 
 def test_where_none_is_near_the_nearest_exact_one_is_named():
-    text = sentence(row("direct", 1e-2, off_ode=0.4), row("adjoint", 1e-2, off_ode=0.2, off_pass=0.5))
+    text = sentence(row("direct", 1e-2, off_ode=0.4), row("adjoint", 1e-2, off_ode=0.2, off_pass=0.2))
     assert text.startswith("None is within 10 % of the ODE's gradient, dopri5 direct 0.01 is nearest: the gradient of")
-    text = sentence(row("adjoint", 1e-2, off_ode=0.2, off_pass=0.5))
-    assert "dopri5 adjoint 0.01 is nearest: not the gradient of the loss computed (off by 5" in text
+    text = sentence(row("adjoint", 1e-2, off_ode=0.2, off_pass=0.2))
+    assert (
+        "dopri5 adjoint 0.01 is nearest: not the gradient of the loss computed (off by 20 % at 0.01, the error of"
+        in text
+    )
 
 
 def test_what_rounding_does_alone_is_no_fault():
@@ -78,10 +81,9 @@ def test_without_an_exact_gradient_to_compare_with():
 
 
 def test_fixed_steps_have_no_tolerance_to_tighten():
-    text = sentence(row("direct", None, solver="rk4"), row("adjoint", None, solver="rk4", off_pass=0.2, off_ode=0.07))
-    assert text.endswith("rk4 adjoint is not exact: off by 22 %, the error of its second solve (take more steps).") or (
-        "rk4 adjoint is not exact: off by 20 %, the error of its second solve (take more steps)." in text
-    )
+    rows = row("direct", None, solver="rk4"), row("adjoint", None, solver="rk4", off_pass=0.2, off_ode=0.2)
+    text = sentence(*rows)
+    assert text.endswith("rk4 adjoint is not exact: off by 20 %, the error of its second solve (take more steps).")
 
 
 def test_solves_that_fail():
