@@ -9,6 +9,7 @@ from training.small_runs import image_dataset
 
 from node_cli.analysis.audit.backward_pass import BackwardPass
 from node_cli.analysis.audit.comparison import difference
+from node_cli.analysis.audit.fixed_steps import FixedSteps
 from node_cli.analysis.audit.stand_ins import Recorder, Replayer
 from node_cli.models.ode_block import ode_blocks
 from node_cli.tasks.classification import Classification
@@ -90,6 +91,20 @@ def test_in_bfloat16_the_rounding_is_that_of_autocast():
     assert 1e-3 < error < 0.1
     assert difference(half.of(case).parameters, exact.parameters).relative_error == pytest.approx(rounding, rel=0.5)
     assert difference(exact.parameters, full.exact(case.solver)[0].parameters).relative_error < 1e-6
+
+
+def test_steps_are_taken_again_under_autocast():
+    case = make_case("rk4", num_steps=3)
+    net, (y0, _) = make_net("odenet_mlp", case, torch.float32), make_batch("odenet_mlp", torch.float32)
+    field, ts = net.blocks[0].vector_field, torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = case.solve(field, y0, ts).ys
+        steps = FixedSteps(case.solver, field, y0, ts)
+        again = steps(field, y0, ts)
+    assert torch.equal(steps.solution.ys, made)
+    assert again.dtype == torch.float32
+    in_float32 = case.solve(field, y0, ts).ys
+    assert (again - made).norm() < 0.1 * (in_float32 - made).norm()
 
 
 def test_class_numbers_stay_whole_numbers_and_a_batch_keeps_its_names():
