@@ -23,7 +23,7 @@ BELOW = {
     "analysis": {"config", "files", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "config": set(),
     "build": {"config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
-    "cli": {"build", "config", "files", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "cli": {"build", "config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
 }
 
 

@@ -37,7 +37,8 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy with label smoothing; metric: accuracy of the batch."""
-        logits = model(batch.inputs).float()
+        logits = model(batch.inputs)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
         return loss, {"accuracy": (logits.detach().argmax(1) == batch.targets).float().mean()}
 

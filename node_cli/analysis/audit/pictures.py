@@ -20,10 +20,12 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels beside each other."""
-    figure = Figure(figsize=(4.6 * count, 3.8), dpi=110, layout="constrained")
+    """A figure with `count` panels, up to three beside each other, four as a square."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.8 * rows), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=12)
-    axes = list(figure.subplots(1, count, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for each in axes:
         each.grid(alpha=0.3)
     return figure, axes
