@@ -111,7 +111,7 @@ def _seconds(row: ModelRow) -> float:
 
 def _price(row: ModelRow) -> str:
     assert row.cost is not None
-    memory = "" if row.cost.peak_bytes is None else f" and {row.cost.peak_bytes / 2**20:.2g} MB"
+    memory = "" if row.cost.peak_bytes is None else f" and {row.cost.peak_bytes / 2**20:.3g} MB"
     evaluations = f"{row.cost.nfe_forward} + {row.cost.nfe_backward} evaluations"
     return f"{evaluations}, {row.cost.seconds:.2g} s{memory} a pass"
 
