@@ -219,7 +219,7 @@ def error_rows(
 
 def _row(columns: Mapping[str, Sequence[str]], name: str, computed: Gradients, true: Gradients) -> dict[str, str]:
     errors = errors_alone(computed, true)
-    return {"": name} | {column: number(max(errors[name] for name in names)) for column, names in columns.items()}
+    return {"": name} | {column: number(max(errors[each] for each in names)) for column, names in columns.items()}
 
 
 def _largest(computed: Tensor, true: Tensor) -> float:
@@ -241,13 +241,13 @@ def details_of(
 ) -> dict[str, Any]:
     """All figures, in plain containers."""
     return {
-        "closed_form": _plain(true.gradients),
+        "closed_form": plain(true.gradients),
         "times": times.tolist(),
         "z": over_time(true.z, times).tolist(),
         "a": over_time(true.a, times).tolist(),
         "cases": [_case_details(each, true.gradients) for each in measured],
         "passes": [
-            {"solver": key[0], "rtol": key[1], "exact": _plain(each.exact), "finite_differences": _plain(each.finite)}
+            {"solver": key[0], "rtol": key[1], "exact": plain(each.exact), "finite_differences": plain(each.finite)}
             for key, each in passes.items()
         ],
     }
@@ -259,7 +259,7 @@ def _case_details(measured: Measured, true: Gradients) -> dict[str, Any]:
         "solver": case.solver_name,
         "gradient": case.gradient_name,
         "rtol": case.rtol,
-        "gradients": _plain(measured.gradients),
+        "gradients": plain(measured.gradients),
         "relative_errors": errors_alone(measured.gradients, true),
         "nfe_forward": measured.nfe_forward,
         "nfe_backward": measured.nfe_backward,
@@ -268,8 +268,9 @@ def _case_details(measured: Measured, true: Gradients) -> dict[str, Any]:
     }
 
 
-def _plain(gradients: Gradients) -> dict[str, Any]:
-    return {name: gradient.tolist() for name, gradient in gradients.items()}
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With lists in place of tensors."""
+    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def _leaf(value: Tensor) -> Tensor:

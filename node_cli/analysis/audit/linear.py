@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, repeat
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +23,7 @@ from node_cli.analysis.audit.closed_form import (
     error_rows,
     measure_all,
     num_measurements,
+    plain,
 )
 from node_cli.analysis.audit.closed_form_pictures import (
     add_legend,
@@ -34,27 +32,16 @@ from node_cli.analysis.audit.closed_form_pictures import (
     draw_over_time,
 )
 from node_cli.analysis.audit.closed_form_verdict import judge, tightest, verdict
-from node_cli.analysis.audit.comparison import Gradients, difference
-from node_cli.analysis.audit.pictures import draw_errors, number_counts, panels
-from node_cli.analysis.audit.report import Report, Table, Tick, number
+from node_cli.analysis.audit.comparison import Gradients
+from node_cli.analysis.audit.linear_euler import EULER_NOTE, EulerErrors, draw_euler, euler_errors, euler_table, orders
+from node_cli.analysis.audit.pictures import panels
+from node_cli.analysis.audit.report import Report, Table, Tick
 from node_cli.ode.checks import require
-from node_cli.ode.functional import odeint
 
 Array = NDArray[np.float64]
 
 _MAX_EXPONENT = 50
 _FORGOTTEN = "the jumps are missing (only the last observation hands anything over)"
-
-
-@dataclass(frozen=True)
-class EulerErrors:
-    """Relative errors of gradients under Euler with `steps` between two observations."""
-
-    steps: int
-    direct_discrete: float  # of direct, from the exact gradient of the discrete problem
-    direct_continuous: float  # and from that of the ODE
-    adjoint_continuous: float
-    adjoint_discrete: float
 
 
 @dataclass(frozen=True)
@@ -115,18 +102,18 @@ class LinearAudit:
         best = tightest(measured)
         tick("the jumps of the adjoint")
         jumps = self._jumps(problem, true, best[0])
-        euler = [self._euler_errors(problem, true.gradients, n, tick) for n in sorted(set(self.euler_steps))]
+        euler = euler_errors(problem, true.gradients, sorted(set(self.euler_steps)), tick)
         judgements = [judge(each, true.gradients, passes, mistakes) for each in best]
         rows = error_rows(self._columns(), true, measured, passes, _shown(mistakes), times)
         tables = [
             self._values(true),
             Table("Relative errors", rows),
             _jumps_table(jumps, best[0].case),
-            _euler_table(euler),
+            euler_table(euler),
         ]
         details = details_of(problem, true, measured, passes, times) | {
-            "mistakes": {clause: _plain(gradients) for clause, gradients in mistakes.items()},
-            "jumps": [_plain(vars(jump)) for jump in jumps],
+            "mistakes": {clause: plain(gradients) for clause, gradients in mistakes.items()},
+            "jumps": [plain(vars(jump)) for jump in jumps],
             "euler": [vars(each) for each in euler],
             "euler_orders": orders(euler),
             "verdict": [each.details() for each in judgements],
@@ -202,34 +189,6 @@ class LinearAudit:
             self.problem().named(*parts), lambda t: torch.from_numpy(z(t)), lambda t: torch.from_numpy(a(t))
         )
 
-    def euler_gradients(self, steps: int) -> Gradients:
-        """The exact gradients of the discrete problem z_{k+1} = (I + h A) z_k, with `steps` between two observations.
-
-        In powers of B = I + h A: a_k = sum over the observations from k on of (B^T)^{n_i - k} g_i.
-        """
-        matrix, z0, problem = np.array(self.matrix), np.array(self.z0), self.problem()
-        count = steps * self.num_observations
-        h = (self.t1 - self.t0) / count
-        powers = np.stack(list(accumulate(repeat(np.eye(2) + h * matrix, count), np.matmul, initial=np.eye(2))))
-        zs = powers @ z0
-        g = 2 / self.num_observations * (zs[steps::steps] - problem.targets.numpy())
-        adjoints = np.zeros_like(zs)
-        for n, g_i in zip(range(steps, count + 1, steps), g, strict=True):
-            adjoints[: n + 1] += g_i @ powers[n::-1]
-        of_matrix = h * adjoints[1:].T @ zs[:-1]
-        # Each of the steps between t_{i-1} and t_i is longer by 1/steps of what t_i - t_{i-1} is.
-        of_lengths = np.einsum("ka,ab,kb->k", adjoints[1:], matrix, zs[:-1]).reshape(-1, steps).mean(1)
-        of_times = np.append(0.0, of_lengths) - np.append(of_lengths, 0.0)
-        return problem.named(*map(torch.from_numpy, (of_matrix, adjoints[0], of_times)))
-
-    def _euler_errors(self, problem: Problem, true: Gradients, steps: int, tick: Tick) -> EulerErrors:
-        tick(f"Euler with {steps} steps")
-        discrete = self.euler_gradients(steps)
-        euler = partial(odeint, method="euler", num_steps=steps)
-        direct, adjoint = (problem.gradients(partial(euler, gradient=name)) for name in ("direct", "adjoint"))
-        pairs = ((direct, discrete), (direct, true), (adjoint, true), (adjoint, discrete))
-        return EulerErrors(steps, *(difference(*pair).relative_error for pair in pairs))
-
     def _jumps(self, problem: Problem, true: ClosedForm, measured: Measured) -> list[JumpAt]:
         jumps = []
         for i, jump in enumerate(torch.from_numpy(self.handed_over()), start=1):
@@ -272,17 +231,6 @@ def product_integral(left: Array, middle: Array, right: Array, span: float) -> A
     return np.asarray(expm(block * span)[:size, size:])
 
 
-def orders(euler: Sequence[EulerErrors]) -> dict[str, float]:
-    """How fast the gradients under Euler near the continuous one: the slope over the finer half, by regression."""
-    finer = euler[len(euler) // 2 :] if len(euler) > 3 else euler[1:]
-    steps = np.log([each.steps for each in finer])
-    errors = {
-        "direct": [each.direct_continuous for each in finer],
-        "adjoint": [each.adjoint_continuous for each in finer],
-    }
-    return {name: -float(np.polyfit(steps, np.log(each), 1)[0]) for name, each in errors.items()}
-
-
 def _shown(mistakes: Mapping[str, Gradients]) -> dict[str, Gradients]:
     """The mistakes that have a row; a table of every single jump would be long."""
     rows = {"wrong sign of the adjoint's ODE": WRONG_SIGN, "all jumps but the last one forgotten": _FORGOTTEN}
@@ -304,36 +252,10 @@ def _jumps_table(jumps: Sequence[JumpAt], case: Case) -> Table:
     return Table(f"The partial derivative dL/dz(t_i) is not the total one, a(t_i) (computed: {case.name})", rows)
 
 
-def _euler_table(euler: Sequence[EulerErrors]) -> Table:
-    order = orders(euler)
-    title = (
-        "Euler's method, steps between two observations: relative differences of gradients "
-        f"(order against the ODE: direct {order['direct']:.2f}, adjoint {order['adjoint']:.2f})"
-    )
-    rows = [
-        {
-            "steps": str(each.steps),
-            "direct - exact discrete": number(each.direct_discrete),
-            "direct - ODE": number(each.direct_continuous),
-            "adjoint - ODE": number(each.adjoint_continuous),
-            "adjoint - exact discrete": number(each.adjoint_discrete),
-        }
-        for each in euler
-    ]
-    return Table(title, rows)
-
-
 def _draw_errors(true: ClosedForm, measured: Sequence[Measured], euler: Sequence[EulerErrors]) -> Figure:
     figure, (by_rtol, by_nfe, by_steps) = panels("Errors of the gradients: all solvers, and Euler's method", 3)
     draw_both_errors(by_rtol, by_nfe, true, measured)
-    steps, order = [each.steps for each in euler], orders(euler)
-    curves = {
-        f"direct, order {order['direct']:.2f}": (steps, [each.direct_continuous for each in euler]),
-        f"adjoint, order {order['adjoint']:.2f}": (steps, [each.adjoint_continuous for each in euler]),
-        "adjoint against direct": (steps, [each.adjoint_discrete for each in euler]),
-    }
-    draw_errors(by_steps, "Euler's gradients", "steps between two observations", curves)
-    number_counts(by_steps)
+    draw_euler(by_steps, euler)
     return figure
 
 
@@ -348,18 +270,10 @@ def _notes() -> list[str]:
             "between two observations, and jumps by 2/N (z(t_i) - z_i) at each: the jump is the partial derivative of "
             "the loss, with the later states held still, and a(t_i) the total one, with all that follows from z(t_i)."
         ),
-        (
-            "Under Euler's method z_k = (I + h A)^k z0. direct differentiates this product (discretise, then "
-            "optimise), adjoint solves da/dt = -A^T a by Euler too (optimise, then discretise): a third gradient, "
-            "beside that of the product and that of the ODE; all three meet as the steps shrink."
-        ),
+        EULER_NOTE,
     ]
 
 
 def _text(value: Tensor) -> str:
     numbers = ", ".join(f"{each:+.6f}" for each in value.reshape(-1).tolist())
     return f"({numbers})" if value.numel() > 1 else numbers
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
