@@ -76,7 +76,7 @@ def verdict(judgements: Sequence[Judgement]) -> str:
     clauses += [_coarse(each) for each in judgements if each.kind in ("exact", "unclear")]
     missing = "does not" if clauses else "does not agree with the closed form"
     clauses += [f"{each.method} {missing}: {each.reason}" for each in judgements if each.kind == "wrong"]
-    return "; ".join(clauses)
+    return "; ".join(clauses) + "."
 
 
 def _agreement(group: Sequence[Judgement]) -> str:

@@ -11,11 +11,12 @@ from scipy.linalg import expm_frechet
 from node_cli.analysis.audit.closed_form import WRONG_SIGN, measure
 from node_cli.analysis.audit.comparison import difference, errors_alone, what_is_wrong
 from node_cli.analysis.audit.linear import product_integral
+from node_cli.analysis.audit.linear_euler import euler_gradients
 from node_cli.ode.functional import odeint
 
 
 def linear(**keys):
-    small = {"num_observations": 3, "euler_steps": [2, 4, 8, 16]}
+    small = {"num_observations": 3, "euler_steps": [1, 2, 4]}
     return instantiate({**load("problem", "linear").problem, **small, **keys}, _convert_="all")
 
 
@@ -58,9 +59,9 @@ def test_the_adjoint_jumps_by_the_partial_derivative(keys):
     "words", [("dopri5", "direct checkpoint adjoint", 1e-10), ("torchdiffeq", "direct adjoint", 1e-10)]
 )
 def test_every_exact_method_is_within_1e_8(cases, words):
-    audit = linear()
+    audit = linear(num_observations=2)
     true, problem = audit.closed_form(), audit.problem()
-    a = true.a(1.0)
+    a = true.a(float(problem.ts[1]))
     for case in cases(*words):
         measured = measure(problem, case, problem.ts[1:2])
         assert max(errors_alone(measured.gradients, true.gradients).values()) < 1e-8
@@ -71,7 +72,7 @@ def test_every_exact_method_is_within_1e_8(cases, words):
 def test_the_gradient_of_the_discrete_problem_is_that_of_its_differences(steps):
     audit = linear()
     euler = partial(odeint, method="euler", num_steps=steps, gradient="direct")
-    discrete = audit.euler_gradients(steps)
+    discrete = euler_gradients(audit.problem(), steps)
     assert difference(audit.problem().gradients(euler), discrete).relative_error < 1e-13
     assert difference(audit.problem().finite_differences(euler), discrete).relative_error < 1e-10
 
@@ -106,10 +107,10 @@ def test_the_report(audited):
     assert list(report.pictures) == ["linear", "linear_errors"]
 
 
-@pytest.mark.parametrize(("solver", "rtol"), [("dopri5", 1e-8), ("torchdiffeq", 1e-3)])
+@pytest.mark.parametrize(("solver", "rtol"), [("dopri5", 1e-6), ("torchdiffeq", 1e-3)])
 def test_right_methods_are_not_accused(audited, solver, rtol):
     verdict = audited(linear(), f"{solver} rk4", "direct adjoint", rtol).verdict
-    adaptive, fixed = verdict.split("; ")
+    adaptive, fixed = verdict.removesuffix(".").split("; ")
     assert adaptive.startswith(f"{solver} direct and {solver} adjoint agree with the closed form (within ")
     assert adaptive.endswith(f" at rtol {rtol:g})")
     assert fixed.startswith("rk4 direct and rk4 adjoint agree with the closed form as far as the fixed steps do")
@@ -118,7 +119,7 @@ def test_right_methods_are_not_accused(audited, solver, rtol):
 @pytest.mark.parametrize("solver", ["dopri5", "torchdiffeq", "rk4", "scipy"])
 def test_the_verdict_names_what_was_planted(audited, solver):
     gradients = "WrongSign ForgottenParameter DroppedTimes MissingJump OnlyLastJump Negated"
-    right, *wrong = audited(linear(), solver, f"adjoint {gradients}", 1e-4).verdict.split("; ")
+    right, *wrong = audited(linear(), solver, f"adjoint {gradients}", 1e-4).verdict.removesuffix(".").split("; ")
     assert right.startswith(f"{solver} adjoint agrees with the closed form ")
     clauses = [
         WRONG_SIGN,

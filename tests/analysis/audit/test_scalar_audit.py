@@ -83,7 +83,7 @@ def test_right_methods_are_not_accused(audited, rtols):
     verdict = audited(scalar(), "dopri5 torchdiffeq", "direct adjoint", *rtols).verdict
     methods = "dopri5 direct, dopri5 adjoint, torchdiffeq direct and torchdiffeq adjoint"
     assert verdict.startswith(f"{methods} agree with the closed form (within ")
-    assert verdict.endswith(f" at rtol {min(rtols):g})")
+    assert verdict.endswith(f" at rtol {min(rtols):g}).")
 
 
 def test_fixed_steps_are_judged_by_what_they_can_do(audited):
@@ -94,14 +94,14 @@ def test_fixed_steps_are_judged_by_what_they_can_do(audited):
     assert coarse.startswith("euler adjoint is 24 % off, its steps alone 36 %, too coarse to tell why: take more steps")
     assert wrong == [
         f"rk4 WrongSign does not: {WRONG_SIGN}",
-        "euler WrongSign does not: it is 1015 % off, most of all dL/dz0",
+        "euler WrongSign does not: it is 1015 % off, most of all dL/dz0.",
     ]
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "torchdiffeq", "rk4", "scipy"])
 def test_the_verdict_names_what_was_planted(audited, solver):
     gradients = "WrongSign ForgottenParameter DroppedTimes Negated"
-    right, *wrong = audited(scalar(), solver, f"adjoint {gradients}", 1e-6).verdict.split("; ")
+    right, *wrong = audited(scalar(), solver, f"adjoint {gradients}", 1e-6).verdict.removesuffix(".").split("; ")
     assert right.startswith(f"{solver} adjoint agrees with the closed form ")
     clauses = [
         WRONG_SIGN,
@@ -122,7 +122,7 @@ def test_an_error_without_a_name_is_told_by_its_size(audited, solver):
 
 def test_a_verdict_on_wrong_methods_alone_is_a_sentence_too(audited):
     verdict = audited(scalar(), "dopri5", "WrongSign", 1e-6).verdict
-    assert verdict == f"dopri5 WrongSign does not agree with the closed form: {WRONG_SIGN}"
+    assert verdict == f"dopri5 WrongSign does not agree with the closed form: {WRONG_SIGN}."
 
 
 @pytest.mark.parametrize(
