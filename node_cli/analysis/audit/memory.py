@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,29 +20,21 @@ class TensorMemory(TorchDispatchMode):
         super().__init__()
         self.peak = 0
         self._now = 0
-        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         is_new = func is torch.ops.aten.lift_fresh.default  # numbers from Python, which it hands on
-        given = set() if is_new else {storage._cdata for storage in _storages((args, kwargs))}
+        known = set() if is_new else {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
-            if storage._cdata not in given:
-                self._add(storage)
+            if storage._cdata not in known:
+                known.add(storage._cdata)
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self._alive:
-            self._alive[storage._cdata] = weakref.ref(storage, self._remover(storage._cdata, storage.nbytes()))
-            self._now += storage.nbytes()
-            self.peak = max(self.peak, self._now)
-
-    def _remover(self, key: int, size: int) -> Callable[[object], None]:
-        def remove(_: object) -> None:
-            self._now -= size
-            self._alive.pop(key, None)
-
-        return remove
+    def _add(self, size: int) -> None:
+        self._now += size
+        self.peak = max(self.peak, self._now)
 
 
 def _storages(tree: Any) -> list[torch.UntypedStorage]:

@@ -70,6 +70,13 @@ def test_several_results_of_one_operation_are_all_counted():
     assert memory.peak == 1000 * (4 + 8)
 
 
+def test_results_that_share_their_memory_count_once():
+    y, bias = torch.ones(1, 1, 3 * NUMBERS), torch.zeros(3 * NUMBERS)
+    with TensorMemory() as memory:
+        torch._transform_bias_rescale_qkv(y, bias, 1)
+    assert memory.peak == 3 * SIZE
+
+
 def test_what_was_there_before_is_not_counted():
     y = leaf()
     with torch.no_grad(), TensorMemory() as memory:
