@@ -22,13 +22,12 @@ def draw_curves(
 ) -> tuple[Figure, tuple[Axes, Axes]]:
     """z(t) and a(t), in closed form and as measured at `times`, in two panels."""
     figure, (states, adjoints) = panels(title, 2)
-    for axes, name, function, values in (
-        (states, "z", true.z, {each.case.method: each.zs for each in measured}),
-        (adjoints, "a", true.a, {each.case.method: each.adjoints for each in measured}),
-    ):
-        label_panel(axes, {"z": "state z(t)", "a": "adjoint a(t) = dL/dz(t)"}[name], "t", name)
-        draw_over_time(axes, function, times, "closed form")
-        _draw_computed(axes, times, values)
+    label_panel(states, "state z(t)", "t", "z")
+    draw_over_time(states, true.z, times, "closed form")
+    _draw_computed(states, times, {each.case.method: each.zs for each in measured})
+    label_panel(adjoints, "adjoint a(t) = dL/dz(t)", "t", "a")
+    draw_over_time(adjoints, true.a, times, "closed form")
+    _draw_computed(adjoints, times, {each.case.method: each.adjoints for each in measured})
     return figure, (states, adjoints)
 
 

@@ -29,7 +29,7 @@ class FixedSteps:
         self._solver = solver
         self._steps: list[Step] = []
         self._ts = ts.detach()
-        self.solution = self._record(keep_autocast(vector_field, y0.device.type), y0.detach(), ts.detach())
+        self.solution = self._record(vector_field, y0.detach(), self._ts)
 
     def _record(self, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> Solution[Tensor]:
         with torch.no_grad():
