@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from parts import make_gradient, make_solver
 from small_models import Squares, make_case, make_passes
 
 from node_cli.analysis.audit.backward_pass import BackwardPass
+from node_cli.analysis.audit.stand_ins import WrongSign
 from node_cli.models.ode_block import OdeBlock
+from node_cli.ode.solution import FirstSteps
 
 ALPHA = 0.75  # the same number in float32
 Y0, TARGETS = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([1.0, 0.0, 3.0])
@@ -57,6 +60,39 @@ def test_the_gradient_of_the_ode_whatever_solver_and_precision(gradient, dtype, 
     assert times["block.t1"].item() == pytest.approx((slope * ALPHA * y1).sum().item(), rel=1e-7)
     assert times["block.t0"].item() == pytest.approx(-times["block.t1"].item(), rel=1e-7)
     assert passes.of_the_ode(1e-4)[1] < nfe
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(0.5, 2.0), (2.0, 0.5)])
+@pytest.mark.parametrize(("solver", "keys"), [("dopri5", {"rtol": 1e-9, "atol": 1e-9}), ("rk4", {"num_steps": 50})])
+def test_with_the_wrong_sign_the_gradient_is_a_sinh(solver, keys, t0, t1):
+    """With a(t) = a(t1) e^{alpha (t - t1)}, the integral of a y is a(t1) y0 sinh(alpha (t1 - t0)) / alpha."""
+    case = make_case(solver, **keys)
+    passes = growth_passes(case, t0, t1)
+    y0, span = Y0.double(), t1 - t0
+    y1 = y0 * math.exp(ALPHA * span)
+    slope = 2 * (y1 - TARGETS) / 3  # of the loss in y1
+    alpha = passes.with_wrong_sign(case.solver)["block.vector_field.alpha"].item()
+    assert alpha == pytest.approx((slope * y0).sum().item() * math.sinh(ALPHA * span) / ALPHA, rel=1e-6)
+    right = (slope * y1).sum().item() * span
+    assert alpha != pytest.approx(right, rel=0.1)
+    for after in (passes.of(case), passes.exact(case.solver)[0]):
+        assert after.parameters["block.vector_field.alpha"].item() == pytest.approx(right, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "rk4", "torchdiffeq"])
+def test_the_wrong_sign_leaves_the_states_and_the_slope_at_the_end_alone(solver):
+    y0 = Y0.double()[:, None].requires_grad_()
+    ts = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    field, made_by = Growth().double(), make_solver(solver)
+    right, wrong = (
+        gradient.solve(made_by, field, y0, ts, FirstSteps()).ys for gradient in (make_gradient("adjoint"), WrongSign())
+    )
+    assert torch.equal(wrong, right)
+    (of_y0, of_ts), (true_of_y0, true_of_ts) = (torch.autograd.grad(ys[-1].sum(), (y0, ts)) for ys in (wrong, right))
+    assert of_ts[-1] == true_of_ts[-1]
+    tolerance = {"rtol": 0.02, "atol": 0}
+    torch.testing.assert_close(true_of_y0, torch.full_like(y0, math.exp(1.5 * ALPHA)), **tolerance)
+    torch.testing.assert_close(of_y0, torch.full_like(y0, math.exp(-1.5 * ALPHA)), **tolerance)
 
 
 def test_the_evaluations_of_all_blocks_count():
