@@ -111,7 +111,8 @@ def _unflatten(flat: Array, like: State) -> State:
     sizes = [part.numel() for part in _parts(like)]
     pieces = torch.tensor(flat).split(sizes, dim=-1)
     parts = tuple(
-        piece.reshape(*flat.shape[:-1], *part.shape).to(part) for piece, part in zip(pieces, _parts(like), strict=True)
+        piece.reshape((*flat.shape[:-1], *part.shape)).to(part)
+        for piece, part in zip(pieces, _parts(like), strict=True)
     )
     state: State = parts if isinstance(like, tuple) else parts[0]
     return state

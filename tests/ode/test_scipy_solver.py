@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from parts import CONFIGS, make_gradient, make_solver
-from problems import LOGISTIC, RUNGE, Wave, times
+from problems import LOGISTIC, RUNGE, Growth, Wave, times
 from scipy.integrate import solve_ivp
 
 from node_cli.ode.scipy_solver import EXPLICIT_METHODS, STIFF_METHODS, Scipy
-from node_cli.ode.solution import SolveError, Status
+from node_cli.ode.solution import FirstSteps, SolveError, Status
 
 METHODS = EXPLICIT_METHODS + STIFF_METHODS
 FORWARD, BACKWARD = times(0.2, 0.7, 1.2), times(1.2, 0.7, 0.2)
@@ -85,6 +85,16 @@ def test_counts_every_evaluation_and_steps_that_add_up_to_the_interval(method, t
     assert len(stats.step_sizes) == stats.num_accepted
     assert sum(stats.step_sizes) == pytest.approx(1)
     assert max(stats.step_sizes) <= 0.2 + 1e-12
+
+
+def test_a_parameter_without_dimensions_has_a_gradient():
+    field, y0 = Growth(0.5), torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
+    solver = make_solver("scipy", rtol=1e-9, atol=1e-9)
+    ys = make_gradient("adjoint").solve(solver, field, y0, times(0.0, 1.0), FirstSteps()).ys
+    Growth.loss(ys[-1]).backward()
+    true = field.gradients(2.0, 0.0, 1.0)
+    assert field.alpha.grad.item() == pytest.approx(true["alpha"], rel=1e-6)
+    assert y0.grad.item() == pytest.approx(true["z0"], rel=1e-6)
 
 
 def test_goes_with_adjoint_alone():
