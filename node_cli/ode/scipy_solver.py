@@ -108,11 +108,9 @@ def _flatten(y: State) -> Array:
 
 def _unflatten(flat: Array, like: State) -> State:
     """`flat` `(..., n)` as tensors with the shapes, dtypes and devices of `like`, after the leading dimensions."""
-    sizes = [part.numel() for part in _parts(like)]
-    pieces = torch.tensor(flat).split(sizes, dim=-1)
-    parts = tuple(
-        piece.reshape((*flat.shape[:-1], *part.shape)).to(part)
-        for piece, part in zip(pieces, _parts(like), strict=True)
-    )
+    wanted: tuple[Tensor, ...] = _parts(like)
+    pieces = torch.tensor(flat).split([part.numel() for part in wanted], dim=-1)
+    leading = torch.Size(flat.shape[:-1])
+    parts = tuple(piece.reshape(leading + part.shape).to(part) for piece, part in zip(pieces, wanted, strict=True))
     state: State = parts if isinstance(like, tuple) else parts[0]
     return state
