@@ -86,10 +86,27 @@ def test_hydra_is_imported_where_configs_are_composed_and_built_only():
     assert {part(module) for module, names in OTHERS.items() if "hydra" in names} <= {"cli", "build"}
 
 
-@pytest.mark.parametrize("module", ["node_cli.config", "node_cli.training.run_folder"])
-def test_what_runs_before_torch_is_needed_does_not_import_it(module):
+def heavy_imports(module):
     heavy = {"torch", "torchdiffeq", "torchvision", "sklearn", "scipy", "matplotlib", "tensorboard"}
-    assert {name: OTHERS[name] & heavy for name in reached(module) if OTHERS[name] & heavy} == {}
+    return {name: OTHERS[name] & heavy for name in reached(module) if OTHERS[name] & heavy}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "node_cli.config",
+        "node_cli.training.run_folder",
+        "node_cli.analysis.report.runs",
+        "node_cli.analysis.report.formats",
+        "node_cli.analysis.report.notes",
+    ],
+)
+def test_what_runs_before_torch_is_needed_does_not_import_it(module):
+    assert heavy_imports(module) == {}
+
+
+def test_a_report_imports_matplotlib_for_its_pictures_only():
+    assert heavy_imports("node_cli.cli.report") == {"node_cli.analysis.report.plots": {"matplotlib"}}
 
 
 def test_torchdiffeq_is_called_in_one_place():

@@ -1,0 +1,150 @@
+"""One table in four formats, and the lines under it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from node_cli.analysis.report.filters import text
+from node_cli.analysis.report.grouping import Figure, Group
+
+NOTHING = "-"
+ROUNDING = 1e-12  # a deviation below this share of the mean is none
+VERY_SMALL, VERY_LARGE = range(-400, -3), range(7, 400)  # powers of ten that are written out
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row for each group: its keys, the number of its runs, its figures."""
+
+    keys: Sequence[str]
+    columns: Sequence[str]
+    groups: Sequence[Group]
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        return [*self.keys, "runs", *self.columns]
+
+    def rows(self, number: Callable[[Figure], str], word: Callable[[str], str] = str) -> list[list[str]]:
+        """Every cell as text, figures by `number` and all else by `word`."""
+
+        def shown(cell: Figure | str | None) -> str:
+            return number(cell) if isinstance(cell, Figure) else word(NOTHING if cell is None else cell)
+
+        return [
+            [
+                *(shown(group.key_text(key)) for key in self.keys),
+                str(len(group.runs)),
+                *(shown(group.cell(column)) for column in self.columns),
+            ]
+            for group in self.groups
+        ]
+
+
+def terminal(table: Table, notes: Sequence[str]) -> str:
+    """Columns in line, keys to the left and figures to the right."""
+    rows = [table.header, *table.rows(plain)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    signs = "<" * len(table.keys) + ">" * (1 + len(table.columns))
+    lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*(lines if table.groups else []), *([""] if table.groups and notes else []), *notes]) + "\n"
+
+
+def markdown(table: Table, notes: Sequence[str]) -> str:
+    """A table as GitHub shows it, the notes as a list."""
+    rule = ["---"] * len(table.keys) + ["---:"] * (1 + len(table.columns))
+    rows = [list(map(_without_pipes, table.header)), rule, *table.rows(plain, _without_pipes)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
+
+
+def _without_pipes(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def comma_separated(table: Table, notes: Sequence[str]) -> str:
+    """All digits, mean and deviation apart, nothing where there is nothing; the notes have no place in it."""
+    figures = {name for name in table.columns if any(isinstance(group.cell(name), Figure) for group in table.groups)}
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    names = [[f"{name} mean", f"{name} deviation"] if name in figures else [name] for name in table.columns]
+    writer.writerow([*table.keys, "runs", *chain(*names)])
+    for group in table.groups:
+        keys = [group.key_text(key) for key in table.keys]
+        cells = [_apart(group.cell(name), name in figures) for name in table.columns]
+        writer.writerow([*keys, len(group.runs), *chain(*cells)])
+    return content.getvalue()
+
+
+def _apart(cell: Figure | str | None, is_figure: bool) -> list[str]:
+    if not isinstance(cell, Figure):
+        return [cell or "", ""] if is_figure else [cell or ""]
+    return [text(cell.mean), "" if cell.deviation is None else text(cell.deviation)]
+
+
+def latex(table: Table, notes: Sequence[str]) -> str:
+    """A tabular that needs no package; the notes as comments."""
+    shape = "l" * len(table.keys) + "r" * (1 + len(table.columns))
+    header = " & ".join(map(_escaped, table.header))
+    rows = map(" & ".join, table.rows(_in_math, _escaped))
+    lines = [rf"\begin{{tabular}}{{{shape}}}", r"\hline", rf"{header} \\", r"\hline"]
+    lines += [rf"{row} \\" for row in rows] + [r"\hline", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"% {note}" for note in notes)]) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in cell)
+
+
+def _in_math(figure: Figure) -> str:
+    return "$" + re.sub(r"e([+-]\d+)$", r" \\times 10^{\1}", plain(figure)).replace("±", r"\pm") + "$"
+
+
+def plain(figure: Figure) -> str:
+    """`0.0412 ± 0.0023`: two digits of the deviation, the mean to the same place; four digits of a single run."""
+    if figure.exact or not math.isfinite(figure.mean):
+        return f"{figure.mean:.0f}"
+    if figure.deviation is None:
+        return _four_digits(figure.mean)
+    if figure.deviation <= ROUNDING * abs(figure.mean):
+        return f"{_four_digits(figure.mean)} ± 0"
+    power = _power(max(abs(figure.mean), figure.deviation))
+    shift = power if power in VERY_SMALL or power in VERY_LARGE else 0
+    mean, deviation = figure.mean / 10.0**shift, figure.deviation / 10.0**shift
+    places = max(0, 1 - _power(deviation))
+    both = f"{mean:.{places}f} ± {deviation:.{places}f}"
+    return f"({both})e{shift:+03d}" if shift else both
+
+
+def _four_digits(value: float) -> str:
+    power = _power(value)
+    if value == 0:
+        return "0"
+    return f"{value:.3e}" if power in VERY_SMALL or power in VERY_LARGE else f"{value:.{max(0, 3 - power)}f}"
+
+
+def _power(value: float) -> int:
+    """Of ten, of the first digit."""
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
+    "terminal": terminal,
+    "markdown": markdown,
+    "csv": comma_separated,
+    "latex": latex,
+}

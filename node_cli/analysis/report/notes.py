@@ -1,0 +1,50 @@
+"""What stands under a table: the runs that are not in it, and why; the figures that some of its runs lack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from node_cli.analysis.report.formats import Table
+from node_cli.analysis.report.progress import progress
+from node_cli.analysis.report.record import DAMAGED, FAILED, FINISHED, UNFINISHED, Run
+
+LISTED = 10  # runs of one kind
+
+
+def notes(table: Table, selected: Sequence[Run], num_all: int) -> list[str]:
+    """How many runs of each kind there are; those without a row; the figures that some runs of a row lack."""
+    return [_counts(table, selected, num_all), *_without_a_row(selected), *_fewer_figures(table)]
+
+
+def _counts(table: Table, selected: Sequence[Run], num_all: int) -> str:
+    count = Counter(run.status for run in selected)
+    kinds = [f"{count[kind]} {kind}" for kind in (FINISHED, UNFINISHED, FAILED, DAMAGED) if count[kind]]
+    left_out = num_all - len(selected)
+    kinds += [f"{left_out} left out by --where"] if left_out else []
+    return f"{num_all} run{'s' if num_all > 1 else ''}: {', '.join(kinds)}"
+
+
+def _without_a_row(runs: Sequence[Run]) -> list[str]:
+    lines = []
+    for kind, words in WORDS.items():
+        same = [run for run in runs if run.status == kind]
+        lines += [f"{kind}: {run.folder}: {' '.join(words(run).split())}" for run in same[:LISTED]]
+        lines += [f"{kind}: and {len(same) - LISTED} more"] if len(same) > LISTED else []
+    return lines
+
+
+def _fewer_figures(table: Table) -> list[str]:
+    return [
+        f"{group.label()}: {column} of {group.num_with(column)} of {len(group.runs)} runs, the others have none"
+        for group in table.groups
+        for column in table.columns
+        if 0 < group.num_with(column) < len(group.runs)
+    ]
+
+
+WORDS: dict[str, Callable[[Run], str]] = {
+    UNFINISHED: progress,
+    FAILED: lambda run: run.reason,
+    DAMAGED: lambda run: run.reason,
+}

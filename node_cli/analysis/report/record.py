@@ -1,0 +1,73 @@
+"""One run as a record: its status and every scalar that is known of it, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
+FINISHED, FAILED, UNFINISHED, DAMAGED = "finished", "failed", "unfinished", "damaged"
+FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder; `reason` says why a run failed or cannot be read, `summary` is empty where there is none."""
+
+    folder: Path
+    status: str
+    reason: str
+    summary: Mapping[str, Any]
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """As the summary has it; else from YAML, which is slow to read."""
+        return self.summary.get("config") or self._read_yaml(CONFIG)
+
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The choice of each group and every key of the config, `model` and `model.width`."""
+        choices = self.summary.get("choices") or ({} if "config" in self.summary else self._read_yaml(CHOICES))
+        return dict(leaves(self.config)) | _classes(self.config) | dict(choices)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The same, and every other scalar: `test/error`, `nfe/forward`, `seconds.training`, `status`."""
+        parts = {key: value for key, value in self.summary.items() if key not in ("config", "choices")}
+        tags = (parts.pop("metrics", None) or {}) | (parts.pop("nfe", None) or {})
+        own = {"status": self.status, "folder": str(self.folder)}
+        return self.compared | tags | dict(leaves(parts)) | own
+
+    def _read_yaml(self, name: Path) -> dict[str, Any]:
+        if self.status == DAMAGED:
+            return {}
+        try:
+            content = yaml.load((self.folder / name).read_bytes(), Loader=FastLoader)
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a mean can be taken of it."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`("solver.rtol", 0.001)` and the like."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _classes(config: Mapping[str, Any]) -> dict[str, str]:
+    """Each group by its class, where the names of the choices were not recorded."""
+    targets = {group: node.get("_target_") for group, node in config.items() if isinstance(node, dict)}
+    return {group: target.rpartition(".")[2] for group, target in targets.items() if isinstance(target, str)}

@@ -1,0 +1,108 @@
+"""The run folders below some folders, read into records."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from node_cli.analysis.report.progress import METRICS
+from node_cli.analysis.report.record import CONFIG, DAMAGED, FAILED, FINISHED, UNFINISHED, Run, is_number
+from node_cli.config import ConfigError
+
+SUMMARY = "summary.json"
+NOT_ENTERED = ("checkpoints", "audits", ".hydra")
+
+
+def read_runs(folders: list[Path]) -> list[Run]:
+    """Every run at or below the folders, in the order of their names.
+
+    Raises:
+        ConfigError: a folder does not exist, or there is no run in any of them.
+    """
+    found = find_runs(folders)
+    if not found:
+        raise ConfigError(f"no runs in {', '.join(map(str, folders))}: a run has a {SUMMARY} or a {CONFIG}")
+    return [_read(folder, has_summary) for folder, has_summary in found.items()]
+
+
+def find_runs(folders: list[Path]) -> dict[Path, bool]:
+    """The run folders at or below the folders, each once, and whether each has a summary."""
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise ConfigError(f"no such folder: {', '.join(missing)}")
+    seen: dict[str, tuple[Path, bool]] = {}
+    for top in folders:
+        real = os.path.realpath(top)
+        for path, has_summary in _below(str(top)):
+            seen.setdefault(real + path[len(str(top)) :], (Path(path), has_summary))
+    return dict(seen.values())
+
+
+def written_at(folders: list[Path]) -> dict[Path, list[int]]:
+    """When the summary and the metrics of each run were last written, in nanoseconds; 0: not there."""
+    return {folder: [_modified(folder / name) for name in (SUMMARY, METRICS)] for folder in find_runs(folders)}
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _below(folder: str) -> Iterator[tuple[str, bool]]:
+    """Each run folder and whether it has a summary. Links are not followed: what they lead to would count twice."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
+    except OSError:
+        yield folder, True  # listed as damaged when its summary cannot be read either
+        return
+    names = {entry.name for entry in entries}
+    if SUMMARY in names or (".hydra" in names and os.path.lexists(os.path.join(folder, CONFIG))):
+        yield folder, SUMMARY in names
+    for entry in entries:
+        if entry.name not in NOT_ENTERED and entry.is_dir(follow_symlinks=False):
+            yield from _below(entry.path)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Sorts 2 before 10."""
+    return (len(name), name) if name.isdigit() else (0, name)
+
+
+def _read(folder: Path, has_summary: bool) -> Run:
+    if not has_summary:
+        return Run(folder, UNFINISHED, "", {})
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+    except OSError as error:
+        return _damaged(folder, f"{SUMMARY} cannot be read: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        return _damaged(folder, f"{SUMMARY} is no JSON: {error}")
+    wrong = _what_is_wrong(summary)
+    if wrong:
+        return _damaged(folder, f"{SUMMARY}: {wrong}")
+    reason = "" if summary["status"] == FINISHED else str(summary.get("reason", "no reason is given"))
+    return Run(folder, summary["status"], reason, summary)
+
+
+def _damaged(folder: Path, reason: str) -> Run:
+    return Run(folder, DAMAGED, reason, {})
+
+
+def _what_is_wrong(summary: Any) -> str:
+    """A few words if this cannot be the summary of a run."""
+    if not isinstance(summary, dict):
+        return f"expected an object, got a {type(summary).__name__}"
+    if summary.get("status") not in (FINISHED, FAILED):
+        return f"status must be {FINISHED} or {FAILED}, got {summary.get('status')!r}"
+    for key in ("config", "choices", "metrics", "nfe"):
+        if not isinstance(summary.get(key, {}), dict):
+            return f"{key} must be an object, got a {type(summary[key]).__name__}"
+    if summary["status"] == FINISHED and "metrics" not in summary:
+        return "finished, but without metrics"
+    odd = [tag for tag, value in summary.get("metrics", {}).items() if not is_number(value)]
+    return f"{odd[0]} must be a number, got {summary['metrics'][odd[0]]!r}" if odd else ""

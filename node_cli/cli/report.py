@@ -1,0 +1,103 @@
+"""`node-report`: from many runs to one table. Needs neither torch nor Hydra's configs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+from node_cli.analysis.report.filters import ALIASES, check_key, parse_condition, select
+from node_cli.analysis.report.formats import FORMATS, Table
+from node_cli.analysis.report.grouping import default_columns, differing_keys, group_runs, sort_groups
+from node_cli.analysis.report.notes import notes
+from node_cli.analysis.report.record import FINISHED, UNFINISHED, Run
+from node_cli.analysis.report.runs import read_runs, written_at
+from node_cli.analysis.report.writing import make_folder, write
+from node_cli.cli.errors import INTERRUPTED, one_line_errors
+from node_cli.cli.report_options import PROGRAM, parse
+from node_cli.config import ConfigError
+
+
+def main() -> None:
+    """The entry point."""
+    with one_line_errors(PROGRAM):
+        args = parse(sys.argv[1:])
+        try:
+            _watch(args) if args.watch is not None else _report(args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(args: Namespace) -> list[Run]:
+    """Prints or writes the table and draws the pictures; the runs that were asked for."""
+    runs = read_runs(args.folders)
+    selected = select(runs, [parse_condition(typed) for typed in args.where])
+    table = _table(args, [run for run in selected if run.status == FINISHED])
+    below = notes(table, selected, len(runs))
+    content = FORMATS[args.format](table, below)
+    if args.out is not None:
+        write(args.out, content.encode())
+    if args.plot:
+        _plot(args, table)
+    sys.stdout.write(content if args.out is None else f"{args.out}\n")
+    if args.format == "csv":
+        sys.stderr.write("".join(f"{line}\n" for line in below))
+    return selected
+
+
+def _table(args: Namespace, runs: Sequence[Run]) -> Table:
+    if not runs:
+        return Table([], [], [])
+    columns = [ALIASES.get(name, name) for name in args.show] or default_columns(runs)
+    keys = args.by or [key for key in differing_keys(runs) if key not in columns]
+    for option, names in (("--by", args.by), ("--show", columns)):
+        for name in names:
+            check_key(option, name, runs)
+    groups = group_runs(runs, keys)
+    if args.sort is not None:
+        column = ALIASES.get(args.sort.lstrip("-"), args.sort.lstrip("-"))
+        if column != "runs":
+            check_key("--sort", column, runs)
+        groups = sort_groups(groups, column, descending=args.sort.startswith("-"))
+    return Table(keys, columns, groups)
+
+
+def _plot(args: Namespace, table: Table) -> None:
+    from node_cli.analysis.report.plots import draw, png
+
+    if not table.groups:
+        raise ConfigError("--plot: no run has finished")
+    columns = [*table.columns, *default_columns([run for group in table.groups for run in group.runs])]
+    folder = args.out_dir or args.folders[0]
+    pictures = {name: draw(name, table.groups, columns) for name in dict.fromkeys(args.plot)}
+    make_folder(folder)
+    for name, picture in pictures.items():
+        path = folder / f"report_{name}.png"
+        write(path, png(picture))
+        sys.stderr.write(f"{path}\n")
+
+
+def _watch(args: Namespace) -> None:
+    """The report again whenever something was written, until no run is unfinished or Ctrl-C."""
+    seen = None
+    try:
+        while True:
+            now = written_at(args.folders)
+            if now != seen:
+                sys.stdout.write("\033[2J\033[H" if sys.stdout.isatty() else "" if seen is None else "\n")
+                sys.stdout.write(f"{time.strftime('%H:%M:%S')}\n")
+                unfinished = any(run.status == UNFINISHED for run in _report(args))
+                sys.stdout.flush()
+                if not unfinished:
+                    return
+            seen = now
+            time.sleep(args.watch)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The command line of `node-report`: argparse, not Hydra, for it takes folders."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from node_cli import __version__
+from node_cli.analysis.report.formats import FORMATS
+from node_cli.config import ConfigError
+
+PROGRAM = "node-report"
+PLOTS = ("curves", "nfe", "seconds", "memory")
+EXAMPLES = """examples:
+  node-report outputs                                        every run; those that differ by seed alone in one row
+  node-report outputs --where model=odenet 'solver.rtol<=1e-3' --by solver gradient
+  node-report outputs --show test/error best_epoch --sort -test/error
+  node-report outputs/sweeps/mine --format latex --out table.tex
+  node-report outputs/sweeps/mine --plot curves nfe --out-dir pictures
+  node-report outputs --watch
+A group (model, solver) is named by its YAML file; in runs that did not record it, by its class (OdeNet).
+Not in the table and listed under it: unfinished, failed and damaged runs."""
+
+
+class Parser(ArgumentParser):
+    """One whose mistakes are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse(words: list[str]) -> Namespace:
+    """What was asked for.
+
+    Raises:
+        ConfigError: it is no command line of ours.
+    """
+    parser = Parser(
+        PROGRAM,
+        description="Tables and pictures over the runs below some folders.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    several = {"nargs": "+", "action": "extend", "default": []}
+    add: Callable = parser.add_argument
+    add("folders", nargs="*", type=Path, default=[Path("outputs")], metavar="FOLDER", help="default: outputs")
+    add("--where", **several, metavar="KEY=VALUE", help="only these runs; also != < <= > >=")
+    add("--by", **several, metavar="KEY", help="a row for each value; default: all that differs but seeds and folders")
+    add("--show", **several, metavar="COLUMN", help="metrics and figures: test/loss, parameters, seconds.training, ...")
+    add("--sort", metavar="COLUMN", help="a key, a figure or runs; -COLUMN: the largest first")
+    add("--format", choices=list(FORMATS), default="terminal")
+    add("--out", type=Path, metavar="FILE", help="write the table there instead of printing it")
+    add("--plot", nargs="+", action="extend", default=[], choices=PLOTS, help="PNG pictures")
+    add("--out-dir", type=Path, metavar="FOLDER", help="where pictures go; default: the first folder")
+    add("--watch", nargs="?", const=2.0, type=float, metavar="SECONDS", help="look again every 2 seconds or as said")
+    add("--version", action="version", version=f"{PROGRAM} {__version__}")
+    args = parser.parse_args(_sort_in_one_word(words))
+    if args.watch is not None and not args.watch > 0:
+        raise ConfigError(f"--watch must be a positive number of seconds, got {args.watch:g}")
+    return args
+
+
+def _sort_in_one_word(words: Sequence[str]) -> list[str]:
+    """`--sort -test/error` as `--sort=-test/error`: argparse takes a word with a dash for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--sort":
+            joined[-1] = f"--sort={word}"
+        else:
+            joined.append(word)
+    return joined
