@@ -40,7 +40,7 @@ def _report(args: Namespace) -> list[Run]:
     content = FORMATS[args.format](table, below)
     if args.out is not None:
         write(args.out, content.encode())
-    if args.plot:
+    if args.plot and (table.groups or args.watch is None):  # who watches waits for the first to finish
         _plot(args, table)
     sys.stdout.write(content if args.out is None else f"{args.out}\n")
     if args.format == "csv":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node_cli.analysis.report.record import FINISHED, Run, is_number
+from node_cli.analysis.report.record import FINISHED, UNFINISHED, Run, is_number
 from node_cli.config import ConfigError
 
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -60,8 +60,10 @@ def select(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[Run]:
     Raises:
         ConfigError: no run has such a key, or a finished run could have such a value and none has.
     """
+    statuses = {run.status for run in runs}
     for condition in conditions:
-        check_key("--where", condition.key, runs)
+        if UNFINISHED not in statuses or FINISHED in statuses:  # else the first to finish may bring it
+            check_key("--where", condition.key, runs)
         if condition.sign == "=" and condition.key != "status":
             _check_value(condition, runs)
     return [run for run in runs if all(condition.holds(run) for condition in conditions)]

@@ -49,6 +49,9 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
     if not tags:
         raise ConfigError(f"--plot curves: no run has {', '.join(wanted)} in its metrics.jsonl")
     picture, panels = _panels(len(tags))
+    num_empty = sum(not run for run in lines.values())
+    if num_empty:
+        picture.suptitle(f"{num_empty} of {len(lines)} runs have no metrics.jsonl", fontsize=8)
     for axes, tag in zip(panels, tags, strict=False):
         for index, group in enumerate(groups):
             series = [_series(lines[run.folder], tag) for run in group.runs]
@@ -62,7 +65,7 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
 
 def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float]:
     """By epoch where the line has one, else by step."""
-    return {line.get("epoch", line["step"]): float(line[tag]) for line in lines if tag in line}
+    return {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
 
 
 def _draw_band(axes: Axes, series: Sequence[Mapping[float, float]], label: str, color: Color) -> None:
@@ -97,7 +100,7 @@ def draw_memory(groups: Sequence[Group]) -> Picture:
 
 
 def _last_steps(run: Run) -> float | None:
-    return next((float(line[STEPS]) for line in reversed(curves(run)) if STEPS in line), None)
+    return next((line[STEPS] for line in reversed(curves(run)) if STEPS in line), None)
 
 
 def _scatter(points: Sequence[tuple[str, Cell, Cell]], x: str, y: str, option: str) -> Picture:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from node_cli.analysis.report.record import Run
+from node_cli.config import ConfigError
 
 METRICS = "metrics.jsonl"
 TAIL = 1 << 16  # bytes read to see how far a run is
@@ -22,37 +21,46 @@ def progress(run: Run) -> str:
     if step is None:
         return "nothing written yet"
     epochs = run.values.get("trainer.epochs")
-    done = f"epoch {epoch or 0}" + (f" of {epochs}" if epochs else "")
+    done = f"epoch {epoch or 0:.0f}" + (f" of {epochs}" if epochs else "")
     written = lines[-1].get("time")
-    return f"{done}, step {step}" + (f", written {_ago(written)}" if isinstance(written, (int, float)) else "")
+    return f"{done}, step {step:.0f}" + (f", written {_ago(written)}" if written is not None else "")
 
 
-def curves(run: Run) -> list[dict[str, Any]]:
-    """The lines of a run; non-finite numbers are text, as they are written. Empty where there is no file."""
+def curves(run: Run) -> list[dict[str, float]]:
+    """The lines of a run, but for a last one cut short. Empty where there is no file.
+
+    Raises:
+        ConfigError: a line is none of ours.
+    """
+    path = run.folder / METRICS
     try:
-        return list(_objects((run.folder / METRICS).read_bytes()))
+        lines = path.read_bytes().split(b"\n")[:-1]
     except OSError:
         return []
+    records = [_record(line) for line in lines]
+    if None in records:
+        number = records.index(None) + 1
+        raise ConfigError(f"{path}, line {number} is damaged: leave the run out, --where 'folder!={run.folder}'")
+    return [record for record in records if record is not None]
 
 
-def _last_lines(folder: Path) -> list[dict[str, Any]]:
+def _last_lines(folder: Path) -> list[dict[str, float]]:
     try:
         with (folder / METRICS).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            return list(_objects(file.read()))
+            records = map(_record, file.read().split(b"\n")[:-1])
+            return [record for record in records if record is not None]
     except OSError:
         return []
 
 
-def _objects(content: bytes) -> Iterator[dict[str, Any]]:
-    """The whole lines that are JSON objects; the rest was cut short, at the start of a tail or by a kill."""
-    for line in content.split(b"\n")[:-1]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            yield found
+def _record(line: bytes) -> dict[str, float] | None:
+    """A line's figures, those written as text ("nan", "inf") too; None if it is none of ours."""
+    try:
+        record = {str(tag): float(value) for tag, value in json.loads(line).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if "step" in record else None
 
 
 def _ago(then: float) -> str:

@@ -144,6 +144,20 @@ def test_watch_ends_quietly_at_ctrl_c(watching):
     assert (process.returncode, rest, errors) == (130, "", "")
 
 
+def test_watch_waits_for_what_only_a_finished_run_has(make, typed, tmp_path):
+    folder = make("1", {"test/error": 0.1}, seconds={"training": 1.0})
+    summary = (folder / "summary.json").read_bytes()
+    (folder / "summary.json").unlink()
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("seed: 1")
+    writer = threading.Timer(0.5, lambda: (folder / "summary.json").write_bytes(summary))
+    writer.start()
+    result = typed("--watch", "0.1", "--where", "test/error<1", "--plot", "seconds", "--out-dir", "pictures")
+    assert result.status == 0
+    assert "1 run: 1 unfinished\nunfinished: outputs/1: nothing written yet\n" in result.out
+    assert os.listdir(tmp_path / "pictures") == ["report_seconds.png"]
+
+
 def test_watch_ends_at_once_where_all_is_done(make, typed):
     make("1", {"test/error": 0.1})
     result = typed("--watch")

@@ -7,6 +7,7 @@ import pytest
 from node_cli.analysis.report.grouping import group_runs
 from node_cli.analysis.report.plots import draw
 from node_cli.analysis.report.runs import read_runs
+from node_cli.config import ConfigError
 
 
 @pytest.fixture
@@ -40,6 +41,21 @@ def test_curves_are_means_with_bands_of_the_deviation(groups):
     assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 5]], [[1, 2]]]
     band = train.collections[1].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
+
+
+def test_curves_say_which_runs_are_not_in_them(groups):
+    (groups[0].runs[0].folder / "metrics.jsonl").unlink()
+    picture = draw("curves", groups, ["test/error"])
+    assert picture.get_suptitle() == "1 of 3 runs have no metrics.jsonl"
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "7", '{"val/loss": 1}', '{"step": 1, "val/loss": "low"}', "null"])
+def test_damaged_curves_are_refused_by_their_line(line, groups):
+    folder = groups[0].runs[0].folder
+    with (folder / "metrics.jsonl").open("w") as file:
+        file.write('{"step": 1, "val/loss": "inf"}\n' + f"{line}\n" + '{"step": 2}\n')
+    with pytest.raises(ConfigError, match=f"metrics.jsonl, line 2 is damaged: .* --where 'folder!={folder}'"):
+        draw("curves", groups, ["test/error"])
 
 
 def test_error_against_nfe_says_who_has_none(groups):

@@ -85,9 +85,16 @@ def test_unfinished_runs_are_filtered_by_their_config(trained, typed):
     assert "outputs/ode" in typed("--where", "test/error<0").out  # it may still get there
 
 
+def test_unfinished_runs_are_known_by_their_choices(trained, typed):
+    (trained / "ode" / "summary.json").unlink()
+    (trained / "ode" / ".hydra" / "choices.yaml").write_text("{model: mine, solver: dopri5}")
+    assert "outputs/ode" in typed("--where", "model=mine").out
+    assert "outputs/ode" not in typed("--where", "model!=mine").out
+
+
 def test_only_the_end_of_long_metrics_is_read(trained, typed):
     (trained / "ode" / "summary.json").unlink()
-    line = json.dumps({"step": 1, "time": time.time(), "text": "x" * 1000})
+    line = json.dumps({"step": 1, "time": time.time(), "train/loss": "nan", "x" * 1000: 0})
     last = json.dumps({"step": 7, "epoch": 2, "time": time.time() - 60})
     (trained / "ode" / "metrics.jsonl").write_text(f"{line}\n" * 1000 + f"{last}\n")
     assert listed(typed())[1:] == ["unfinished: outputs/ode: epoch 2 of 2, step 7, written 60 s ago"]
