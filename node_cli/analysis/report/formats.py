@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -111,7 +110,8 @@ def _escaped(cell: str) -> str:
 
 
 def _in_math(figure: Figure) -> str:
-    return "$" + re.sub(r"e([+-]\d+)$", r" \\times 10^{\1}", plain(figure)).replace("±", r"\pm") + "$"
+    digits, _, power = plain(figure).replace("±", r"\pm").partition("e")
+    return rf"${digits} \times 10^{{{int(power)}}}$" if power else f"${digits}$"
 
 
 def plain(figure: Figure) -> str:

@@ -101,18 +101,25 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
     A key that only some choices have, or that each has a default of its own for, is no difference beside the choice.
     """
-    names = [name for name in dict.fromkeys(name for run in runs for name in run.compared) if _counts(name)]
+    names = dict.fromkeys(name for run in runs for name in run.compared)
     groups = {name.partition(".")[0] for name in names if "." in name}
-    found = []
-    for name in sorted(names, key=lambda name: name not in groups):  # choices first
-        group = name.partition(".")[0]
-        of_choice: dict[str, set[str | None]] = {}
-        for run in runs:
-            choice = text(run.compared.get(group)) if group in groups and name != group else ""
-            of_choice.setdefault(choice, set()).add(_known(run.compared, name))
-        if any(len(different) > 1 for different in of_choice.values()):
-            found.append(name)
-    return found
+    different = [name for name in names if _counts(name) and not _all_equal(runs, name)]
+    choices = [name for name in different if name in groups]
+    return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
+
+
+def _all_equal(runs: Sequence[Run], name: str) -> bool:
+    """Without a look at how values are shown: that would take most of the time of a report."""
+    first = runs[0].compared
+    return all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
+
+
+def _differs_within_a_choice(runs: Sequence[Run], name: str) -> bool:
+    group = name.partition(".")[0]
+    of_choice: dict[str | None, set[str | None]] = {}
+    for run in runs:
+        of_choice.setdefault(_known(run.compared, group), set()).add(_known(run.compared, name))
+    return "." not in name or any(len(values) > 1 for values in of_choice.values())
 
 
 def _known(values: Mapping[str, Any], key: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from node_cli.config import ConfigError
 STEPS, NFE, MEMORY = "solver/accepted", "nfe/forward", "memory.peak_mb"
 Cell = Figure | str | None
 FEW_POINTS = 30  # drawn as dots too
+LINES = ("-", "--", "-.", ":")  # of groups beside each other: what lies on top of each other shows
 Color = tuple[float, float, float, float]
 CURVES = ("train/loss", "val/loss")
 
@@ -55,7 +57,8 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
     for axes, tag in zip(panels, tags, strict=False):
         for index, group in enumerate(groups):
             series = [_series(lines[run.folder], tag) for run in group.runs]
-            _draw_band(axes, series, group.label(), _color(index, len(groups)))
+            style = {"color": _color(index, len(groups)), "linestyle": LINES[index % len(LINES)]}
+            _draw_band(axes, series, group.label(), style)
         axes.set_title(tag, fontsize=11)
         axes.set_xlabel("epoch" if tag.startswith("val/") else "step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -68,7 +71,7 @@ def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float
     return {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
 
 
-def _draw_band(axes: Axes, series: Sequence[Mapping[float, float]], label: str, color: Color) -> None:
+def _draw_band(axes: Axes, series: Sequence[Mapping[float, float]], label: str, style: dict[str, Any]) -> None:
     values: dict[float, list[float]] = defaultdict(list)
     for each in series:
         for x, value in each.items():
@@ -77,9 +80,9 @@ def _draw_band(axes: Axes, series: Sequence[Mapping[float, float]], label: str, 
     means = [figure(values[x]) for x in xs]
     if xs:
         marker = "o" if len(xs) < FEW_POINTS else ""
-        axes.plot(xs, [m.mean for m in means], color=color, label=label, marker=marker, markersize=3)
+        axes.plot(xs, [m.mean for m in means], label=label, marker=marker, markersize=3, **style)
         low, high = ([m.mean + sign * (m.deviation or 0.0) for m in means] for sign in (-1, 1))
-        axes.fill_between(xs, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(xs, low, high, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def draw_against(groups: Sequence[Group], y: str, x: str, option: str) -> Picture:
@@ -110,7 +113,8 @@ def _scatter(points: Sequence[tuple[str, Cell, Cell]], x: str, y: str, option: s
     picture, panels = _panels(1)
     left_out = [label for label, *_ in points if label not in drawn]
     if left_out:
-        named = ", ".join(left_out) if len(left_out) < 4 else f"{len(left_out)} of {len(points)} groups"
+        named = ", ".join(left_out)
+        named = named if len(named) < 40 else f"{len(left_out)} of {len(points)} groups"
         panels[0].set_title(f"lacking {x} or {y}: {named}", fontsize=8)
     for index, (label, a, b) in enumerate(points):
         if not isinstance(a, Figure) or not isinstance(b, Figure):
