@@ -51,9 +51,9 @@ def _report(args: Namespace) -> list[Run]:
 def _table(args: Namespace, runs: Sequence[Run]) -> Table:
     if not runs:
         return Table([], [], [])
-    columns = [ALIASES.get(name, name) for name in args.show] or default_columns(runs)
-    keys = args.by or [key for key in differing_keys(runs) if key not in columns]
-    for option, names in (("--by", args.by), ("--show", columns)):
+    columns = list(dict.fromkeys(ALIASES.get(name, name) for name in args.show)) or default_columns(runs)
+    keys = list(dict.fromkeys(args.by)) or [key for key in differing_keys(runs) if key not in columns]
+    for option, names in (("--by", keys), ("--show", columns)):
         for name in names:
             check_key(option, name, runs)
     groups = group_runs(runs, keys)

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from node_cli.analysis.report.record import FINISHED, UNFINISHED, Run, is_number
@@ -73,6 +74,8 @@ def check_key(option: str, key: str, runs: Iterable[Run]) -> None:
     """Refuses a key that no run has."""
     if any(key in run.values for run in runs):
         return
+    if Path(key).is_dir():
+        raise ConfigError(f"{option} {key}: this is a folder; folders come before the options")
     known = sorted({name for run in runs for name in run.values})
     last = key.rpartition(".")[2]
     close = difflib.get_close_matches(key, known, n=1) or [name for name in known if last in re.split("[./]", name)][:3]

@@ -21,6 +21,7 @@ MISTAKES = {
     "--where solver.rtol<low": "--where solver.rtol<low: < compares with a number, got 'low'",
     "--where solver.rtl=1": "--where solver.rtl: no run has it; did you mean solver.rtol?",
     "--where solver.method=euler": "--where solver.method=euler: no run has this value; there are dopri5",
+    "--by model outputs": "--by outputs: this is a folder; folders come before the options",
     "--by model.widht": "--by model.widht: no run has it; did you mean model.width?",
     "--show test/eror": "--show test/eror: no run has it; did you mean test/error?",
     "--show error": "--show error: no run has it; did you mean test/error?",

@@ -77,6 +77,8 @@ def test_by_sort_and_show(grid, typed):
     assert first_words("--sort", "-test/error") == ["8", "4"]
     assert first_words("--sort", "nfe/forward") == ["4", "8"]  # what lacks it comes last, either way
     assert first_words("--sort", "-nfe/forward") == ["4", "8"]
+    twice = typed("--by", "seed", "seed", "--show", "parameters", "parameters").out
+    assert twice.splitlines()[0].split() == ["seed", "runs", "parameters"]
     assert "3 different" in typed("--by", "model", "--show", "folder", "--where", "model.width=8").out
 
 
