@@ -14,12 +14,13 @@ import torch
 
 from node_cli import __version__
 from node_cli.tasks.base import Evaluation
+from node_cli.training.run_folder import Request
 from node_cli.training.trainer import Trainer, peak_memory_mb
 
 DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 
 
-def summarize(config: Mapping[str, Any], trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
+def summarize(request: Request, trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
     """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes)."""
     history = trainer.state.history
     best, last = history[trainer.state.best_epoch - 1], history[-1]
@@ -46,7 +47,8 @@ def summarize(config: Mapping[str, Any], trainer: Trainer, test: Evaluation, sta
         "git_commit": git_commit(),
         "started": started,
         "finished": time.time(),
-        "config": dict(config),
+        "choices": request.choices,
+        "config": request.config,
     }
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -19,11 +20,15 @@ from node_cli.config import ConfigError, config_dir
 
 
 def launch(
-    name: str, run: Callable[[DictConfig], None], expand: Callable[[list[str]], list[str]] = lambda overrides: overrides
+    name: str,
+    run: Callable[[DictConfig], None],
+    expand: Callable[[list[str]], list[str]] = lambda overrides: overrides,
+    sweep: Callable[[CommandLine], AbstractContextManager[list[str]]] = lambda line: nullcontext([]),
 ) -> None:
     """Runs `run` with the config `<name>.yaml` as the command line changes it, or answers --help, --cfg and the like.
 
-    `expand` turns the overrides as typed into those that are meant.
+    `expand` turns the overrides as typed into those that are meant. `sweep` is held open while the cells of a sweep
+    run, and gives further overrides for them.
     """
     program = f"node-{name}"
     if "--version" in sys.argv[1:]:
@@ -38,11 +43,20 @@ def launch(
         if not (args.hydra_help or args.shell_completion or args.info):
             flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
             args.overrides = expand(args.overrides)
-            _check_command_line(name, args)
+            line = _checked_line(name, args)
+            if args.multirun and not args.cfg:
+                with sweep(line) as more:
+                    sys.argv[1:] = [*flags, *args.overrides, *more]
+                    _run_hydra(name, run)
+                return
             sys.argv[1:] = [*flags, *args.overrides]
-        failures: list[Exception] = []
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(_keeping(failures, run))()
-        _raise_together(failures)
+        _run_hydra(name, run)
+
+
+def _run_hydra(name: str, run: Callable[[DictConfig], None]) -> None:
+    failures: list[Exception] = []
+    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(_keeping(failures, run))()
+    _raise_together(failures)
 
 
 def _keeping(failures: list[Exception], run: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -65,7 +79,7 @@ def _raise_together(failures: list[Exception]) -> None:
         raise RunFailedError("\n".join(str(error) for error in failures))
 
 
-def _check_command_line(name: str, args: Namespace) -> None:
+def _checked_line(name: str, args: Namespace) -> CommandLine:
     line = CommandLine(args.config_name or name, args.overrides, args.config_dir)
     with hydra_ready(line):
         cells = line.cells()
@@ -78,5 +92,8 @@ def _check_command_line(name: str, args: Namespace) -> None:
             raise ConfigError(f"{' '.join(several)} names several values: add -m to run each, or [...] for one list")
         elif args.cfg:
             check_keys(line)
+        elif any(word.startswith("sweep.") for word in line.overrides):
+            raise ConfigError("sweep.name and sweep.resume are those of a sweep: add -m")
         else:
             checked_config(line)
+    return line

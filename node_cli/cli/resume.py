@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "packages",
     "logger",
     "audit",
+    "sweep",
     "num_threads",
     "device",
     "trainer.epochs",
@@ -42,8 +43,8 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
     folder = RunFolder.of(value)
     if "run_dir" in typed and Path(typed["run_dir"].partition("=")[2].strip("'\"")) != folder.path:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
-    typed["run_dir"] = f"run_dir={_quoted(os.fspath(folder.path))}"
-    typed["resume"] = f"resume={_quoted(value)}"
+    typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
+    typed["resume"] = f"resume={quoted(value)}"
     inherited = [o for o in folder.read_overrides() if _key(o) not in typed]
     return inherited + list(typed.values())
 
@@ -81,6 +82,7 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """As a value of an override, whatever is in it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -20,16 +20,16 @@ from node_cli.config import ConfigError
 from node_cli.loggers.base import Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from node_cli.training.evaluation import metric_names
-from node_cli.training.run_folder import RunFolder
+from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.state import TrainingError
 from node_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "num_threads")
+NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads")
 
 
-def run_training(config: dict[str, Any], overrides: list[str], folder: RunFolder, checkpoint: Path | None) -> None:
+def run_training(request: Request, folder: RunFolder, checkpoint: Path | None) -> None:
     """Builds everything first; only what builds gets a folder.
 
     Raises:
@@ -37,13 +37,13 @@ def run_training(config: dict[str, Any], overrides: list[str], folder: RunFolder
         RunFailedError: training could not go on.
     """
     started = time.time()
-    trainer = build_trainer(config, build_problem(config))
+    trainer = build_trainer(request.config, build_problem(request.config))
     folder.lock()
     with _log_to(folder.log):
         if checkpoint is not None:
             _restore(trainer, checkpoint)
         try:
-            _train(config, overrides, folder, trainer, checkpoint, started)
+            _train(request, folder, trainer, checkpoint, started)
         except TrainingError as error:
             log.error("%s", error)
             raise RunFailedError(f"{error} (run folder: {folder.path})") from error
@@ -57,24 +57,24 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def _train(
-    config: dict[str, Any],
-    overrides: list[str],
+    request: Request,
     folder: RunFolder,
     trainer: Trainer,
     checkpoint: Path | None,
     started: float,
 ) -> None:
-    if checkpoint is not None and trainer.is_done and folder.summary.is_file():
+    if checkpoint is not None and trainer.is_done and folder.is_finished:
         log.info("%s is finished already; for more, set trainer.epochs or trainer.max_steps", folder.path)
         return
     resume_step = trainer.state.step if checkpoint is not None else None
+    config = request.config
     logger = build_loggers(config, folder.path, resume_step)
     try:
-        folder.write_config(config, overrides)
+        folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
         evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep))
-        summary = summarize(config, trainer, evaluation, started)
+        summary = summarize(request, trainer, evaluation, started)
         logger.finish()
     finally:
         logger.close()

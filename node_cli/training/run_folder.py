@@ -6,6 +6,7 @@ Needs no torch: what is wrong with a folder is said before anything slow is load
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError
 from node_cli.files import TEMPORARY, write_whole
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for: the whole config, the overrides as typed, and the YAML chosen for each group."""
+
+    config: dict[str, Any]
+    overrides: list[str]
+    choices: dict[str, Any]
 
 
 class RunFolder:
@@ -26,6 +36,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.curves = path / "curves.png"
         self._config = path / ".hydra" / "config.yaml"
+        self._choices = path / ".hydra" / "choices.yaml"
         self._overrides = path / ".hydra" / "overrides.yaml"
         self._lock = FileLock(path / ".lock", timeout=0)
         self._made: list[Path] = []
@@ -43,6 +54,20 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Whether a run was ever started here."""
         return self._config.is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run came to its end here."""
+        return self.status == "finished"
+
+    @property
+    def status(self) -> str | None:
+        """What `summary.json` says: finished or failed; None without one that can be read."""
+        try:
+            status = json.loads(self.summary.read_text(encoding="utf-8"))["status"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return str(status)
 
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
@@ -77,15 +102,16 @@ class RunFolder:
                 folder.rmdir()
         self._lock.release(force=True)
 
-    def write_config(self, config: dict[str, Any], overrides: list[str]) -> None:
+    def write_request(self, request: Request) -> None:
         """Records what the run is asked for, and forgets the summary of what it was asked for before.
 
         The config comes last: its presence says that a run is here.
         """
         self.summary.unlink(missing_ok=True)  # it would call a longer run finished
         self._config.parent.mkdir(exist_ok=True)
-        write_whole(self._overrides, yaml.safe_dump(overrides, sort_keys=False).encode())
-        write_whole(self._config, yaml.safe_dump(config, sort_keys=False).encode())
+        write_whole(self._overrides, yaml.safe_dump(request.overrides, sort_keys=False).encode())
+        write_whole(self._choices, yaml.safe_dump(request.choices, sort_keys=False).encode())
+        write_whole(self._config, yaml.safe_dump(request.config, sort_keys=False).encode())
 
     def read_config(self) -> dict[str, Any]:
         """The config as it was recorded, plain containers."""
@@ -100,6 +126,13 @@ class RunFolder:
         if not isinstance(overrides, list):
             raise ConfigError(f"{self._overrides} is damaged: it holds no overrides")
         return overrides
+
+    def write_failure(self, request: Request, reason: str, details: str = "") -> None:
+        """Records that the run could not go on, and why; in the log with `details`, a traceback say."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"FAILED {reason}\n{details}".rstrip() + "\n")
+        self.write_summary({"status": "failed", "reason": reason, "config": request.config, "choices": request.choices})
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Records the outcome as JSON."""

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from node_cli.config import ConfigError
-from node_cli.training.run_folder import RunFolder
+from node_cli.training.run_folder import Request, RunFolder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from node_cli.training.run_folder import RunFolder
+from node_cli.training.run_folder import Request, RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.lock()
 print("locked", flush=True)
@@ -71,24 +71,24 @@ def test_config_and_overrides_come_back(tmp_path):
     overrides = ["solver.rtol=1e-3", "run_dir='a b'"]
     folder = RunFolder(tmp_path)
     assert not folder.holds_run
-    folder.write_config(config, overrides)
+    folder.write_request(Request(config, overrides, {"model": "mlp"}))
     assert folder.holds_run
     assert folder.read_config() == config
     assert folder.read_overrides() == overrides
-    assert sorted(os.listdir(tmp_path / ".hydra")) == ["config.yaml", "overrides.yaml"]
+    assert sorted(os.listdir(tmp_path / ".hydra")) == ["choices.yaml", "config.yaml", "overrides.yaml"]
 
 
 def test_the_summary_goes_when_a_run_is_asked_for_more(tmp_path):
     """Killed on its way, the longer run must not pass for finished."""
     folder = RunFolder(tmp_path)
     folder.write_summary({"status": "finished"})
-    folder.write_config({"trainer": {"epochs": 3}}, [])
+    folder.write_request(Request({"trainer": {"epochs": 3}}, [], {}))
     assert not folder.summary.exists()
 
 
 def test_a_damaged_config_is_named(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_config({"seed": 0}, [])
+    folder.write_request(Request({"seed": 0}, [], {}))
     (tmp_path / ".hydra" / "config.yaml").write_text("")
     (tmp_path / ".hydra" / "overrides.yaml").write_text("seed: 0")
     with pytest.raises(ConfigError, match=r"config\.yaml is damaged: it holds no config$"):
@@ -103,7 +103,7 @@ def test_the_folder_of_a_run_or_of_its_checkpoint(name, tmp_path):
     with pytest.raises(ConfigError, match=r"^no run at .*: .*run/\.hydra/config\.yaml does not exist$"):
         RunFolder.of(str(run / name))
     run.mkdir()
-    RunFolder(run).write_config({"seed": 0}, [])
+    RunFolder(run).write_request(Request({"seed": 0}, [], {}))
     assert RunFolder.of(str(run / name)).path == run
 
 

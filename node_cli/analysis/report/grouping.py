@@ -12,7 +12,7 @@ from node_cli.analysis.report.record import Run, is_number
 from node_cli.config import ConfigError
 
 # They name a run or where its figures go, or change them no more than another seed does.
-NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "num_threads", "experiment")
+NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
 FIGURES = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
 
 

@@ -1,0 +1,151 @@
+"""A grid (`node-train -m`): a folder with a run folder for each cell. What fails is written down, the others go on.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from node_cli.analysis.report.formats import Table, terminal
+from node_cli.analysis.report.grouping import default_columns, differing_keys, group_runs
+from node_cli.analysis.report.notes import notes
+from node_cli.analysis.report.record import FINISHED, Run
+from node_cli.analysis.report.runs import find_runs, read_runs
+from node_cli.analysis.report.writing import write
+from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
+from node_cli.cli.errors import RunFailedError
+from node_cli.cli.resume import quoted
+from node_cli.config import ConfigError
+from node_cli.training.run_folder import Request, RunFolder
+
+SWEEPS = Path("outputs/sweeps")
+RECORD = "sweep.json"
+OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
+
+
+def with_overrides_of_sweep(overrides: list[str]) -> list[str]:
+    """`sweep.resume=<folder>` stands for the words that the sweep was begun with; those typed now must be the same.
+
+    Raises:
+        ConfigError: there is no sweep in the folder, or it was begun with other words.
+    """
+    resume = _value(overrides, "sweep.resume")
+    if resume in (None, "null"):
+        return overrides
+    begun: list[str] = _read(Path(str(resume)))["overrides"]
+    typed = _about_cells(overrides)
+    if typed and sorted(typed) != sorted(begun):
+        raise ConfigError(f"sweep.resume: {resume} was begun with other words: {' '.join(begun)}; leave yours out")
+    return begun + [word for word in overrides if word.startswith(OWN)]
+
+
+@contextmanager
+def sweeping(line: CommandLine) -> Iterator[list[str]]:
+    """Within it the cells run, with further overrides; at its end the sweep is summed up.
+
+    Raises:
+        ConfigError: the folder cannot be written, is there already, or holds other cells.
+        RunFailedError: a cell failed or did not finish.
+    """
+    with hydra_ready(line):
+        cells = line.cells()
+        asked = checked_config(cells[0])["sweep"]
+    words = [_about_cells(cell.overrides) for cell in cells]
+    if asked["resume"] is None:
+        path = SWEEPS / asked["name"]
+        _begin(path, {"overrides": _about_cells(line.overrides), "cells": words})
+    else:
+        path = Path(asked["resume"])
+        if _read(path)["cells"] != words:
+            raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
+    try:
+        yield [f"hydra.sweep.dir={quoted(str(path))}"]
+    finally:
+        sys.stdout.write(f"\n{_table(path)}")
+    unfinished = [number for number in range(len(words)) if not RunFolder(path / str(number)).is_finished]
+    if unfinished:
+        raise RunFailedError(
+            f"{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "
+            f"to run them again: node-train -m sweep.resume={path}"
+        )
+
+
+def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder], None]) -> None:
+    """Trains one cell, or goes on with it, unless it is finished. What fails is recorded in its folder."""
+    folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
+    sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
+    if folder.is_finished:
+        return
+    try:
+        folder.lock()
+    except ConfigError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return
+    resume = "auto" if folder.holds_run else None
+    request = replace(request, config=request.config | {"run_dir": str(path), "resume": resume})
+    try:
+        train(request, folder)
+    except Exception as error:  # one cell's failure is not the others'
+        sys.stderr.write(f"{name}: {error}\n")
+        if not isinstance(error, RunFailedError):  # which is recorded already
+            is_mistake = isinstance(error, ConfigError)
+            folder.write_failure(request, str(error) or repr(error), "" if is_mistake else traceback.format_exc())
+
+
+def _about_cells(overrides: Sequence[str]) -> list[str]:
+    return [word for word in overrides if not word.startswith(OWN)]
+
+
+def _value(overrides: Sequence[str], key: str) -> str | None:
+    values = [word.partition("=")[2].strip("'\"") for word in overrides if word.partition("=")[0].lstrip("+") == key]
+    return values[-1] if values else None
+
+
+def _begin(path: Path, record: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except FileExistsError as error:
+        raise ConfigError(f"sweep.name: {path} exists: take another name, or sweep.resume={path}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    write(path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        return {"overrides": list(record["overrides"]), "cells": list(record["cells"])}
+    except OSError as error:
+        raise ConfigError(f"sweep.resume: no sweep at {path}: {path / RECORD} cannot be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"sweep.resume: {path / RECORD} is damaged") from error
+
+
+def _table(path: Path) -> str:
+    """The finished cells, those that differ in their seed as one row; the best one; the others, with reasons."""
+    if not find_runs([path]):
+        return "no cell was begun\n"
+    runs = read_runs([path])
+    finished = [run for run in runs if run.status == FINISHED]
+    columns = default_columns(finished)
+    keys = [key for key in differing_keys(finished) if key not in columns]
+    table = Table(keys, columns, group_runs(finished, keys))
+    return terminal(table, [*_best(finished), *notes(table, runs, len(runs)), str(path)])
+
+
+def _best(finished: Sequence[Run]) -> list[str]:
+    """The run that validation would choose."""
+    metric = next((name for name in ("val/error", "val/loss") if any(name in run.values for run in finished)), None)
+    if metric is None:
+        return []
+    best = min((run for run in finished if metric in run.values), key=lambda run: run.values[metric])
+    return [f"best on validation: {best.folder}, {metric} {best.values[metric]:.4g}"]

@@ -1,0 +1,144 @@
+"""A grid of runs: what fails is written down, what is finished is not run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu", "logger=jsonl"]
+ODE = ["model.width=4", "trainer.max_steps=1", "num_threads=1", "device=cpu", "logger=none"]
+GRID = Path("outputs/sweeps/grid")
+
+
+def summary(cell: Path) -> dict[str, object]:
+    return json.loads((cell / "summary.json").read_text())
+
+
+def test_a_failing_cell_is_written_down_and_the_others_go_on(typed):
+    """Of twelve, one cannot be built and one cannot be solved."""
+    words = ["solver.max_nfe=3,100", "trainer.batch_size=4,0", "seed=0,1,2", "sweep.name=grid"]
+    result = typed("node-train", "-m", *ODE, *words)
+    assert result.status == 1
+    unfinished = [0, 1, 2, 3, 4, 5, 9, 10, 11]
+    assert result.err.endswith(
+        f"node-train: 9 of 12 cells did not finish ({', '.join(map(str, unfinished))}); "
+        "to run them again: node-train -m sweep.resume=outputs/sweeps/grid\n"
+    )
+    cells = [summary(GRID / str(number)) for number in range(12)]
+    assert [cell["status"] for cell in cells] == ["failed"] * 6 + ["finished"] * 3 + ["failed"] * 3
+    assert "3 evaluations" in cells[0]["reason"]
+    assert cells[11]["reason"] == "trainer.batch_size must be at least 1, got 0"
+    assert cells[6]["choices"]["model"] == cells[0]["choices"]["model"] == "odenet"
+    assert "FAILED trainer.batch_size must be at least 1, got 0" in (GRID / "11" / "run.log").read_text()
+    assert "12 runs: 3 finished, 9 failed" in result.out
+    assert "best on validation: outputs/sweeps/grid/" in result.out
+    assert "failed: outputs/sweeps/grid/0: step 1: the ODE solve failed" in result.out
+
+
+def test_a_table_over_seeds_ends_a_sweep(typed):
+    result = typed("node-train", "-m", *QUICK, "seed=0,1,2", "optimizer.lr=1e-2,1e-1", "sweep.name=grid")
+    assert result.status == 0
+    rows = [line.split()[:2] for line in result.out.splitlines() if line.startswith(("0.01 ", "0.1 "))]
+    assert rows == [["0.01", "3"], ["0.1", "3"]]
+
+
+def test_the_same_command_runs_what_is_missing_or_failed_only(typed):
+    typed("node-train", "-m", *QUICK, "seed=0,1,2", "sweep.name=grid")
+    finished = (GRID / "0" / "summary.json").read_bytes()
+    for name in ("summary.json", "run.log"):
+        (GRID / "1" / name).unlink()
+    (GRID / "2" / "summary.json").write_text(json.dumps({"status": "failed", "reason": "planted"}))
+    result = typed("node-train", "-m", *QUICK, "seed=0,1,2", "sweep.resume=outputs/sweeps/grid")
+    assert result.status == 0
+    assert result.out.count(", finished before\n") == 1
+    assert (GRID / "0" / "summary.json").read_bytes() == finished
+    assert [summary(GRID / str(number))["status"] for number in range(3)] == ["finished"] * 3
+    assert typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid").out.count(", finished before\n") == 3
+
+
+def test_a_sweep_killed_midway_goes_on_bit_for_bit(typed, tmp_path: Path):
+    """The process is killed while its second cell trains; the third was never begun."""
+    words = ["-m", *QUICK[:2], "trainer.epochs=6", *QUICK[3:], "seed=0,1,2"]
+    command = [sys.executable, "-m", "node_cli.cli.train", *words, "sweep.name=grid"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / GRID / "1" / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    first = (GRID / "0" / "summary.json").read_bytes()
+    assert not (GRID / "2").exists()
+    assert typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid").status == 0
+    assert (GRID / "0" / "summary.json").read_bytes() == first
+    assert typed("node-train", *words, "sweep.name=whole").status == 0
+    for number in ("0", "1", "2"):
+        assert summary(GRID / number)["metrics"] == summary(Path("outputs/sweeps/whole") / number)["metrics"]
+
+
+MISTAKES = {
+    "without -m": (["sweep.name=grid"], "sweep.name and sweep.resume are those of a sweep: add -m"),
+    "no sweep": (
+        ["-m", "sweep.resume=nowhere"],
+        "sweep.resume: no sweep at nowhere: nowhere/sweep.json cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_leave_nothing(typed, tmp_path: Path, words: list[str], line: str):
+    result = typed("node-train", *words, *([] if "-m" in words else QUICK))
+    assert (result.status, result.err) == (2, f"node-train: {line}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_that_is_there_is_not_begun_again(typed):
+    words = ["-m", *QUICK, "seed=0,1", "sweep.name=grid"]
+    assert typed("node-train", *words).status == 0
+    before = sorted(GRID.rglob("*"))
+    result = typed("node-train", *words)
+    assert (result.status, result.out) == (2, "")
+    assert result.err == (
+        "node-train: sweep.name: outputs/sweeps/grid exists: take another name, or sweep.resume=outputs/sweeps/grid\n"
+    )
+    result = typed("node-train", "-m", "seed=0,1,2", "sweep.resume=outputs/sweeps/grid")
+    assert result.status == 2
+    assert result.err.startswith("node-train: sweep.resume: outputs/sweeps/grid was begun with other words: model=mlp ")
+    (GRID / "sweep.json").write_text("{}")
+    result = typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid")
+    assert (result.status, result.err) == (2, "node-train: sweep.resume: outputs/sweeps/grid/sweep.json is damaged\n")
+    (GRID / "sweep.json").unlink()
+    assert sorted(GRID.rglob("*")) == [path for path in before if path.name != "sweep.json"]
+
+
+def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
+    command = [sys.executable, "-m", "node_cli.cli.train", "-m", *QUICK, "trainer.max_steps=1", "seed=0,1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, cwd=tmp_path, **quiet) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for process in processes:
+        process.stderr.close()
+    sweeps = list((tmp_path / "outputs" / "sweeps").glob("*/*"))
+    assert sorted(len(list(sweep.glob("*/summary.json"))) for sweep in sweeps) == [2, 2]
+
+
+def test_a_cell_that_runs_elsewhere_is_left_alone(typed):
+    from node_cli.training.run_folder import RunFolder
+
+    typed("node-train", "-m", *QUICK, "seed=0,1", "sweep.name=grid")
+    (GRID / "1" / "summary.json").unlink()
+    other = RunFolder(GRID / "1")
+    other.lock()
+    try:
+        result = typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid")
+    finally:
+        other.unlock()
+    assert result.status == 1
+    assert "another process is running in" in result.err
+    assert not (GRID / "1" / "summary.json").exists()
