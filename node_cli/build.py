@@ -25,6 +25,8 @@ from node_cli.ode.gradients import Gradient
 from node_cli.tasks.base import Task
 from node_cli.training.trainer import Trainer
 
+CHOICE_OF_TORCH = torch.get_num_threads()
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -73,9 +75,8 @@ def build_problem(config: dict[str, Any]) -> Problem:
 
 
 def set_num_threads(config: dict[str, Any]) -> None:
-    """The threads of the processor that a config names."""
-    if config["num_threads"] is not None:
-        torch.set_num_threads(config["num_threads"])
+    """The threads of the processor that a config names; torch's choice, whatever ran in this process before."""
+    torch.set_num_threads(config["num_threads"] or CHOICE_OF_TORCH)
 
 
 def build_solver(config: dict[str, Any]) -> Solver:

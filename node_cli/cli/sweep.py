@@ -28,6 +28,7 @@ from node_cli.training.run_folder import Request, RunFolder
 
 SWEEPS = Path("outputs/sweeps")
 RECORD = "sweep.json"
+LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
 OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
 
 
@@ -66,14 +67,19 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         path = Path(asked["resume"])
         if _read(path)["cells"] != words:
             raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
+    lost = ""
     try:
         yield [f"hydra.sweep.dir={quoted(str(path))}"]
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in LAUNCHERS:
+            raise
+        lost = f"{type(error).__name__}: a process of the launcher was lost; "
     finally:
         sys.stdout.write(f"\n{_table(path)}")
     unfinished = [number for number in range(len(words)) if not RunFolder(path / str(number)).is_finished]
     if unfinished:
         raise RunFailedError(
-            f"{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "
+            f"{lost}{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "
             f"to run them again: node-train -m sweep.resume={path}"
         )
 
