@@ -23,5 +23,5 @@ bench: $(READY)          ## the engine against its peers, as ratios; ARGS="--rou
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep]'
 	touch $(READY)
