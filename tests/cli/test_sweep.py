@@ -21,25 +21,61 @@ def summary(cell: Path) -> dict[str, object]:
     return json.loads((cell / "summary.json").read_text())
 
 
-def test_a_failing_cell_is_written_down_and_the_others_go_on(typed):
-    """Of twelve, one cannot be built and one cannot be solved."""
-    words = ["solver.max_nfe=3,100", "trainer.batch_size=4,0", "seed=0,1,2", "sweep.name=grid"]
-    result = typed("node-train", "-m", *ODE, *words)
+def kill_when(command: list[str], folder: Path, there: Path) -> None:
+    """Runs the command and kills it as soon as the file is there."""
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def twelve(tmp_path: Path) -> list[str]:
+    """A grid of twelve cells: number 4 diverges, number 9 has a solver that cannot do it."""
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    planted = {4: "optimizer:\n  lr: 1.0e+30\n", 9: "solver:\n  max_nfe: 3\n"}
+    for number in range(12):
+        own = planted.get(number, f"optimizer:\n  lr: {0.01 + 0.001 * number}\n")
+        (folder / f"cell{number}.yaml").write_text(f"# @package _global_\n{own}")
+    cells = ",".join(f"cell{number}" for number in range(12))
+    return ["--config-dir", "mine", "-m", f"experiment={cells}", *ODE[:1], "trainer.max_steps=3", *ODE[2:]]
+
+
+def test_of_twelve_cells_ten_finish_and_two_are_listed_with_their_reasons(typed, twelve, tmp_path: Path):
+    """Killed in the middle, the sweep goes on, and no finished cell runs again."""
+    command = [sys.executable, "-m", "node_cli.cli.train", *twelve, "sweep.name=grid"]
+    kill_when(command, tmp_path, tmp_path / GRID / "5" / "summary.json")
+    before = {path: path.read_bytes() for path in GRID.glob("*/summary.json") if b'"finished"' in path.read_bytes()}
+    assert 4 <= len(before) < 10
+    result = typed("node-train", *twelve, "sweep.resume=outputs/sweeps/grid")
     assert result.status == 1
-    unfinished = [0, 1, 2, 3, 4, 5, 9, 10, 11]
     assert result.err.endswith(
-        f"node-train: 9 of 12 cells did not finish ({', '.join(map(str, unfinished))}); "
-        "to run them again: node-train -m sweep.resume=outputs/sweeps/grid\n"
+        "node-train: 2 of 12 cells did not finish (4, 9); to run them again: "
+        "node-train -m sweep.resume=outputs/sweeps/grid\n"
     )
+    assert {path: path.read_bytes() for path in before} == before
+    assert result.out.count(", finished before\n") == len(before)
     cells = [summary(GRID / str(number)) for number in range(12)]
-    assert [cell["status"] for cell in cells] == ["failed"] * 6 + ["finished"] * 3 + ["failed"] * 3
-    assert "3 evaluations" in cells[0]["reason"]
-    assert cells[11]["reason"] == "trainer.batch_size must be at least 1, got 0"
-    assert cells[6]["choices"]["model"] == cells[0]["choices"]["model"] == "odenet"
-    assert "FAILED trainer.batch_size must be at least 1, got 0" in (GRID / "11" / "run.log").read_text()
-    assert "12 runs: 3 finished, 9 failed" in result.out
+    assert [n for n, cell in enumerate(cells) if cell["status"] == "failed"] == [4, 9]
+    assert "the loss or its gradient is not finite" in cells[4]["reason"] or "no longer finite" in cells[4]["reason"]
+    assert "after 3 evaluations" in cells[9]["reason"]
+    assert cells[9]["choices"]["experiment"] == "cell9"
+    assert f"FAILED {cells[9]['reason']}" in (GRID / "9" / "run.log").read_text()
+    assert "12 runs: 10 finished, 2 failed" in result.out
+    for number in (4, 9):
+        assert f"failed: outputs/sweeps/grid/{number}: {cells[number]['reason']}" in result.out
     assert "best on validation: outputs/sweeps/grid/" in result.out
-    assert "failed: outputs/sweeps/grid/0: step 1: the ODE solve failed" in result.out
+
+
+def test_a_cell_that_cannot_be_built_is_written_down(typed):
+    result = typed("node-train", "-m", *QUICK, "trainer.batch_size=0,64", "sweep.name=grid")
+    assert result.status == 1
+    assert summary(GRID / "0")["reason"] == "trainer.batch_size must be at least 1, got 0"
+    assert (GRID / "0" / "run.log").read_text() == "FAILED trainer.batch_size must be at least 1, got 0\n"
+    assert summary(GRID / "1")["status"] == "finished"
 
 
 def test_a_table_over_seeds_ends_a_sweep(typed):
@@ -67,12 +103,7 @@ def test_a_sweep_killed_midway_goes_on_bit_for_bit(typed, tmp_path: Path):
     """The process is killed while its second cell trains; the third was never begun."""
     words = ["-m", *QUICK[:2], "trainer.epochs=6", *QUICK[3:], "seed=0,1,2"]
     command = [sys.executable, "-m", "node_cli.cli.train", *words, "sweep.name=grid"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / GRID / "1" / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    kill_when(command, tmp_path, tmp_path / GRID / "1" / "checkpoints" / "last.pt")
     first = (GRID / "0" / "summary.json").read_bytes()
     assert not (GRID / "2").exists()
     assert typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid").status == 0
