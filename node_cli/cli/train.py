@@ -28,7 +28,8 @@ def _meant(overrides: list[str]) -> list[str]:
 def run(cfg: DictConfig) -> None:
     """Trains one config, or one cell of a sweep."""
     job = HydraConfig.get()
-    request = Request(resolved(cfg), list(job.overrides.task), dict(job.runtime.choices))
+    choices = {group: name for group, name in job.runtime.choices.items() if not group.startswith("hydra/")}
+    request = Request(resolved(cfg), list(job.overrides.task), choices)
     if job.mode == RunMode.MULTIRUN:
         run_cell(request, Path(job.runtime.output_dir), train)
     else:

@@ -63,6 +63,7 @@ def test_of_twelve_cells_ten_finish_and_two_are_listed_with_their_reasons(typed,
     assert "the loss or its gradient is not finite" in cells[4]["reason"] or "no longer finite" in cells[4]["reason"]
     assert "after 3 evaluations" in cells[9]["reason"]
     assert cells[9]["choices"]["experiment"] == "cell9"
+    assert not any(group.startswith("hydra") for group in cells[9]["choices"])
     assert f"FAILED {cells[9]['reason']}" in (GRID / "9" / "run.log").read_text()
     assert "12 runs: 10 finished, 2 failed" in result.out
     for number in (4, 9):
