@@ -21,7 +21,10 @@ DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 
 
 def summarize(request: Request, trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
-    """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes)."""
+    """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes).
+
+    `training` are the seconds of all updates, `epoch` those of one pass over the training split, without judging.
+    """
     history = trainer.state.history
     best, last = history[trainer.state.best_epoch - 1], history[-1]
     validation = {tag: value for tag, value in best.items() if tag.startswith("val/")}
@@ -35,7 +38,11 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "epochs": trainer.state.epoch,
         "best_epoch": trainer.state.best_epoch,
         "steps": trainer.state.step,
-        "seconds": {"training": trainer.state.seconds, "last_session": time.time() - started},
+        "seconds": {
+            "training": trainer.state.seconds,
+            "epoch": trainer.state.seconds * trainer.steps_per_epoch / trainer.state.step,
+            "last_session": time.time() - started,
+        },
         "memory": {"peak_mb": peak_memory_mb(trainer.device)},
         "environment": {
             "device": str(trainer.device),
