@@ -47,8 +47,17 @@ class CommandLine:
         return compose(self.config_name, [*searchpath, *overrides], return_hydra_config=with_hydra)
 
     def cells(self) -> list[CommandLine]:
-        """A sweep's runs, one command line each."""
-        cells = BasicSweeper.split_arguments(_parse(self.overrides), max_batch_size=None)[0]
+        """A sweep's runs, one command line each.
+
+        Raises:
+            ConfigError: a glob has no match.
+        """
+        overrides = _parse(self.overrides)
+        cells = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+        if not cells:
+            sweeps = [o for o in overrides if o.is_sweep_override()]
+            empty = [str(o.input_line) for o in sweeps if not list(o.sweep_string_iterator())]
+            raise ConfigError(f"{' '.join(empty)} has no match")
         return [CommandLine(self.config_name, cell, self.extra_config_dir) for cell in cells]
 
 

@@ -19,7 +19,7 @@ from node_cli.analysis.report.grouping import default_columns, differing_keys, g
 from node_cli.analysis.report.notes import notes
 from node_cli.analysis.report.record import FINISHED, Run
 from node_cli.analysis.report.runs import find_runs, read_runs
-from node_cli.analysis.report.writing import write
+from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.resume import quoted
@@ -116,9 +116,9 @@ def _value(overrides: Sequence[str], key: str) -> str | None:
 
 
 def _begin(path: Path, record: dict[str, Any]) -> None:
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
+        path.mkdir()  # of two sweeps that begin at once, one is refused
     except FileExistsError as error:
         raise ConfigError(f"sweep.name: {path} exists: take another name, or sweep.resume={path}") from error
     except OSError as error:

@@ -174,3 +174,10 @@ def test_a_cell_that_runs_elsewhere_is_left_alone(typed):
     assert result.status == 1
     assert "another process is running in" in result.err
     assert not (GRID / "1" / "summary.json").exists()
+
+
+def test_a_sweep_that_cannot_be_written_is_refused(typed, tmp_path: Path):
+    (tmp_path / "outputs").write_text("")
+    result = typed("node-train", "-m", *QUICK, "seed=0,1", "sweep.name=grid")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == "node-train: outputs/sweeps cannot be made: Not a directory\n"
