@@ -89,15 +89,13 @@ class TensorBoardLogger(Logger):
         self._writer.add_text(tag, textwrap.indent(text, "    "), self._first_step)
 
     def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
-        """Names are dotted ("model.width"); what is neither number nor text is shown as JSON.
+        """Names are dotted ("model.width"); what is neither number nor text is shown as JSON, null is left out.
 
         `SummaryWriter.add_hparams` would open a second run for them; these lie in the same one, so that the metrics
-        are the last values of the run's own scalars.
+        are the last values of the run's own scalars. Nor is there a list of columns: a server takes the list of one run
+        for all, and without any gathers the columns, and every scalar as a metric, from all runs.
         """
-        experiment, session_start, self._session_end = hparams_summaries(
-            dict(_flatten(hparams)), dict.fromkeys(metric_names)
-        )
-        self._add_at_start(experiment)
+        _, session_start, self._session_end = hparams_summaries(dict(_flatten(hparams)), {})
         self._add_at_start(session_start)
 
     def flush(self) -> None:
@@ -132,7 +130,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
-        else:
+        elif value is not None:  # a text among numbers: a server could not sort the column
             yield f"{prefix}{key}", _plain(value)
 
 
