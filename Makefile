@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test bench lint
+.PHONY: train test bench table1 lint
 
 train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
@@ -19,6 +19,9 @@ lint: $(READY)
 bench: $(READY)          ## the engine against its peers, as ratios; ARGS="--rounds 20 --save"
 	$(BIN)/python -m benchmarks.engine $(ARGS)
 	$(BIN)/python benchmarks/time_channel.py
+
+table1: $(READY)         ## Table 1 of the paper over five seeds; ARGS="dataset=mnist"; the same again goes on
+	$(BIN)/python benchmarks/table1.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from node_cli.cli.help import groups_in
+from node_cli.cli.help import groups_of
 from node_cli.config import (
     ConfigError,
     Reference,
@@ -136,12 +136,16 @@ def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) ->
 
 
 def _groups(config_name: str) -> set[str]:
-    """The groups of one command: those in the defaults list of its primary config."""
+    """The groups of one command: those in the defaults list of its primary config and of those that it builds on."""
+    return set(groups_of(config_name, _defaults))
+
+
+def _defaults(config_name: str) -> list[Any]:
     for source in GlobalHydra.instance().config_loader().get_sources():
         if source.is_config(config_name):
             primary = OmegaConf.to_container(source.load_config(config_name).config)
             assert isinstance(primary, dict)
-            return set(groups_in(primary["defaults"]))
+            return list(primary["defaults"])
     raise ConfigError(f"--config-name {config_name}: there is no {config_name}.yaml")
 
 

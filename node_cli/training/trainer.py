@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import resource
@@ -258,6 +259,7 @@ def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
 
 def reset_peak_memory(device: torch.device) -> None:
     """Lets `peak_memory_mb` speak of what comes after, where the system can: CUDA and Linux."""
+    gc.collect()  # what an earlier run of this process left in cycles
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):

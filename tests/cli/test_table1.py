@@ -1,0 +1,59 @@
+"""Table 1 of the paper by its one command, at the smallest size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node_cli.cli.compose import CommandLine, hydra_ready
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "table1.py"
+SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "logger=none", "seed=0"]
+MODELS = ["mlp", "odenet_adjoint", "odenet_checkpoint", "resnet", "resnet1", "rknet", "stem_only"]
+
+
+def test_the_grid_has_a_cell_for_each_model_and_seed():
+    line = CommandLine("train", ["experiment=glob(table1_*)", "seed=0,1"])
+    with hydra_ready(line):
+        words = [cell.overrides for cell in line.cells()]
+    assert words == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]
+
+
+@pytest.mark.slow
+def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path):
+    def run() -> list[str]:
+        command = [sys.executable, str(SCRIPT), *SMALL, "experiment=table1_mlp,table1_odenet_adjoint"]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    lines = run()
+    assert [line.split(" done, ")[0] for line in lines[:2]] == ["0 of 2", "1 of 2"]
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert (sweep / "table1.md").read_text() == "".join(f"{line}\n" for line in lines if "|" in line)
+    mlp, odenet = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith(("| mlp", "| ode")))
+    assert mlp[5:7] == ["-", "-"]
+    assert (mlp[-3:-1], odenet[-3:-1]) == (["1.60", "0.24 M"], ["0.42", "0.22 M"])
+    summary = json.loads((sweep / "1" / "summary.json").read_text())
+    assert odenet[3] == f"{100 * summary['metrics']['test/error']:.2f}"
+    assert odenet[5] == f"{summary['nfe']['nfe/forward']:.1f}"
+    assert summary["seconds"]["epoch"] == pytest.approx(20 * summary["seconds"]["training"])  # 1,258 images by 64
+
+    (sweep / "1" / "summary.json").unlink()
+    lines = run()
+    assert [line.endswith(", finished before") for line in lines[:2]] == [True, False]
+    assert json.loads((sweep / "1" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_table_with_a_mistake_is_refused_in_a_line(tmp_path: Path):
+    result = subprocess.run([sys.executable, str(SCRIPT), "seed=x"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("node-train: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_glob_without_a_match_is_refused(typed, tmp_path: Path):
+    result = typed("node-train", "-m", "experiment=glob(nothing*)", "seed=0,1")
+    assert (result.status, result.err) == (2, "node-train: experiment=glob(nothing*) has no match\n")
+    assert list(tmp_path.iterdir()) == []
