@@ -1,0 +1,30 @@
+"""The paper's figure 3 by its one command, at the smallest size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "figure3.py"
+SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "--rtols=1e-1,1e-5", "--out=picture.png"]
+
+
+@pytest.mark.slow
+def test_its_numbers_behave_as_tolerances_say(tmp_path: Path):
+    result = subprocess.run([sys.executable, str(SCRIPT), *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("|")]
+    (loose, tight), passes = ([float(cell) for cell in row] for row in rows[2:4]), rows[6:12]
+    assert loose[1] < tight[1]  # evaluations
+    assert tight[2] < loose[2] / 10  # off the ODE
+    assert [row[0] for row in passes] == ["direct"] * 2 + ["checkpoint"] * 2 + ["adjoint"] * 2
+    direct, checkpoint, adjoint = (
+        [[float(cell) for cell in row[1:]] for row in passes[at : at + 2]] for at in (0, 2, 4)
+    )
+    assert [row[2] for row in direct] == [0, 0]
+    assert all(row[2] > 0 for row in checkpoint + adjoint)
+    assert direct[1][3] > 1.5 * direct[0][3]  # MiB
+    assert adjoint[1][3] < 1.1 * adjoint[0][3]
+    assert rows[-1][0] == "1"  # the step of the only record
