@@ -26,5 +26,5 @@ table1: $(READY)         ## Table 1 of the paper over five seeds; ARGS="dataset=
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sweep,tune]'
 	touch $(READY)

@@ -24,7 +24,7 @@ from node_cli.datasets.idx import IdxFiles
 
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
-OF_TRAINING = [(group, choice) for group, choice in CHOICES if group != "problem"]
+OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
@@ -138,5 +138,8 @@ def groups_of(command: str) -> set[str]:
 
 
 def test_every_folder_is_a_group_and_every_group_a_folder():
-    assert groups_of("train") | groups_of("audit") == {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert groups_of("audit") - groups_of("train") == {"problem"}  # the tests above take all others for training's
+    there = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert groups_of("train") | groups_of("audit") | groups_of("tune") == there
+    # The tests above take all others for training's.
+    assert groups_of("audit") - groups_of("train") == {"problem"}
+    assert groups_of("tune") - groups_of("train") == {"tune"}

@@ -23,7 +23,8 @@ BELOW = {
     "analysis": {"config", "files", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "config": set(),
     "build": {"config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
-    "cli": {"build", "config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "tuning": {"config", "files", "analysis", "training", "loggers"},
+    "cli": {"build", "tuning", "config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
 }
 
 
@@ -107,6 +108,12 @@ def test_what_runs_before_torch_is_needed_does_not_import_it(module):
 
 def test_a_report_imports_matplotlib_for_its_pictures_only():
     assert heavy_imports("node_cli.cli.report") == {"node_cli.analysis.report.plots": {"matplotlib"}}
+
+
+def test_what_needs_optuna_is_loaded_once_it_is_known_to_be_there():
+    users = {module for module, names in OTHERS.items() if "optuna" in names}
+    assert {part(module) for module in users - {"node_cli.cli.tune_worker"}} == {"tuning"}
+    assert heavy_imports("node_cli.tuning.study") == {}
 
 
 def test_torchdiffeq_is_called_in_one_place():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -12,17 +14,25 @@ from node_cli.config import config_dir
 
 def help_text(name: str, extra_config_dir: str | None) -> str:
     """The template in `<name>.yaml` with every group of its defaults list and the choices that there are."""
-    primary = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / f"{name}.yaml"))
-    assert isinstance(primary, dict)
+    primary = _load(name)
     folders = [Path(folder) for folder in (config_dir(), extra_config_dir) if folder is not None]
     lines = []
-    for group in groups_in(primary["defaults"]):
+    for group in groups_of(name, lambda base: _load(base)["defaults"]):
         choices = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         lines.append(f"{group}: {', '.join(sorted(choices))}")
     return string.Template(primary["hydra"]["help"]["template"]).substitute(APP_CONFIG_GROUPS="\n".join(lines))
 
 
-def groups_in(defaults: list[object]) -> list[str]:
-    """The groups of a defaults list, in order."""
-    names = [str(name) for entry in defaults if isinstance(entry, dict) for name in entry]
-    return [name for name in names if not name.startswith("override ")]
+def groups_of(name: str, defaults_of: Callable[[str], list[Any]]) -> list[str]:
+    """The groups in the defaults list of a primary config, after those of the configs that it builds on."""
+    defaults = defaults_of(name)
+    bases = [entry for entry in defaults if isinstance(entry, str) and entry != "_self_"]
+    own = [str(group) for entry in defaults if isinstance(entry, dict) for group in entry]
+    inherited = [group for base in bases for group in groups_of(base, defaults_of)]
+    return inherited + [group for group in own if not group.startswith("override ")]
+
+
+def _load(name: str) -> dict[str, Any]:
+    primary = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / f"{name}.yaml"))
+    assert isinstance(primary, dict)
+    return {str(key): value for key, value in primary.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError
 from node_cli.config import ConfigError
-from node_cli.loggers.base import Loggers
+from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from node_cli.training.evaluation import metric_names
 from node_cli.training.run_folder import Request, RunFolder
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads")
 
 
-def run_training(request: Request, folder: RunFolder, checkpoint: Path | None) -> None:
-    """Builds everything first; only what builds gets a folder.
+def run_training(request: Request, folder: RunFolder, checkpoint: Path | None, loggers: Sequence[Logger] = ()) -> None:
+    """Builds everything first; only what builds gets a folder. `loggers` come after those of the config.
 
     Raises:
         ConfigError: a part refuses its settings, or the checkpoint is damaged.
@@ -43,7 +43,7 @@ def run_training(request: Request, folder: RunFolder, checkpoint: Path | None) -
         if checkpoint is not None:
             _restore(trainer, checkpoint)
         try:
-            _train(request, folder, trainer, checkpoint, started)
+            _train(request, folder, trainer, checkpoint, started, loggers)
         except TrainingError as error:
             log.error("%s", error)
             raise RunFailedError(f"{error} (run folder: {folder.path})") from error
@@ -62,13 +62,14 @@ def _train(
     trainer: Trainer,
     checkpoint: Path | None,
     started: float,
+    loggers: Sequence[Logger],
 ) -> None:
     if checkpoint is not None and trainer.is_done and folder.is_finished:
         log.info("%s is finished already; for more, set trainer.epochs or trainer.max_steps", folder.path)
         return
     resume_step = trainer.state.step if checkpoint is not None else None
     config = request.config
-    logger = build_loggers(config, folder.path, resume_step)
+    logger = Loggers([*build_loggers(config, folder.path, resume_step).loggers, *loggers])
     try:
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)

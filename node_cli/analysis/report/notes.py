@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from node_cli.analysis.report.formats import Table
 from node_cli.analysis.report.progress import progress
-from node_cli.analysis.report.record import DAMAGED, FAILED, FINISHED, UNFINISHED, Run
+from node_cli.analysis.report.record import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run
 
 LISTED = 10  # runs of one kind
 
@@ -19,7 +19,7 @@ def notes(table: Table, selected: Sequence[Run], num_all: int) -> list[str]:
 
 def _counts(table: Table, selected: Sequence[Run], num_all: int) -> str:
     count = Counter(run.status for run in selected)
-    kinds = [f"{count[kind]} {kind}" for kind in (FINISHED, UNFINISHED, FAILED, DAMAGED) if count[kind]]
+    kinds = [f"{count[kind]} {kind}" for kind in (FINISHED, UNFINISHED, PRUNED, FAILED, DAMAGED) if count[kind]]
     left_out = num_all - len(selected)
     kinds += [f"{left_out} left out by --where"] if left_out else []
     return f"{num_all} run{'s' if num_all > 1 else ''}: {', '.join(kinds)}"
@@ -45,6 +45,7 @@ def _fewer_figures(table: Table) -> list[str]:
 
 WORDS: dict[str, Callable[[Run], str]] = {
     UNFINISHED: progress,
+    PRUNED: lambda run: run.reason,
     FAILED: lambda run: run.reason,
     DAMAGED: lambda run: run.reason,
 }

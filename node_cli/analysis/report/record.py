@@ -12,12 +12,13 @@ import yaml
 
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
 FINISHED, FAILED, UNFINISHED, DAMAGED = "finished", "failed", "unfinished", "damaged"
+PRUNED = "pruned"  # ended by a search, because others did better
 FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; `reason` says why a run failed or cannot be read, `summary` is empty where there is none."""
+    """One run folder; `reason`: why it failed, was pruned or cannot be read; `summary` is empty where there is none."""
 
     folder: Path
     status: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.analysis.report.progress import METRICS
-from node_cli.analysis.report.record import CONFIG, DAMAGED, FAILED, FINISHED, UNFINISHED, Run, is_number
+from node_cli.analysis.report.record import CONFIG, DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run, is_number
 from node_cli.config import ConfigError
 
 SUMMARY = "summary.json"
@@ -97,8 +97,8 @@ def _what_is_wrong(summary: Any) -> str:
     """A few words if this cannot be the summary of a run."""
     if not isinstance(summary, dict):
         return f"expected an object, got a {type(summary).__name__}"
-    if summary.get("status") not in (FINISHED, FAILED):
-        return f"status must be {FINISHED} or {FAILED}, got {summary.get('status')!r}"
+    if summary.get("status") not in (FINISHED, FAILED, PRUNED):
+        return f"status must be {FINISHED}, {FAILED} or {PRUNED}, got {summary.get('status')!r}"
     for key in ("config", "choices", "metrics", "nfe"):
         if not isinstance(summary.get(key, {}), dict):
             return f"{key} must be an object, got a {type(summary[key]).__name__}"

@@ -1,0 +1,145 @@
+"""A study from a sound command line to its table: checks, worker processes, results."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from node_cli.analysis.report.record import UNFINISHED
+from node_cli.analysis.report.writing import make_folder, write
+from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
+from node_cli.cli.errors import RunFailedError
+from node_cli.cli.search import Search, key_of
+from node_cli.config import ConfigError
+from node_cli.tuning.plots import pictures
+from node_cli.tuning.results import best_trials, experiment, table
+from node_cli.tuning.search_space import Params, parse
+from node_cli.tuning.settings import read_settings
+from node_cli.tuning.study import SharedStudy
+
+OF_EACH_TRIAL = ("run_dir", "resume")  # not for the user to set
+RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
+
+
+def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
+    """Runs what is missing of the study that `tune` describes.
+
+    Raises:
+        ConfigError: a line for each mistake that shows before the first trial.
+        RunFailedError: no trial has finished, or one is left unfinished.
+    """
+    space = parse(tune["space"])
+    search = Search(line, read_settings(tune, space.endless), space)
+    _check_space(search)
+    _check_metrics(search)
+    shared = search.open()
+    sys.stdout.write(f"study {search.settings.path}: {len(shared.trials())} of {search.settings.trials} trials begun\n")
+    sys.stdout.flush()
+    _run_workers(search)
+    _sum_up(search, shared)
+
+
+def _check_space(search: Search) -> None:
+    """Composes a few trials in which every key occurs, at the edges of its range."""
+    set_twice = {key_of(word) for word in search.line.overrides} & set(search.space.keys)
+    problems = [f"{key} is set and searched: leave one of them out" for key in sorted(set_twice)]
+    problems += [
+        f"{key} is that of each trial: leave it out"
+        for key in OF_EACH_TRIAL
+        if key in {*map(key_of, search.line.overrides), *search.space.keys}
+    ]
+    with hydra_ready(search.line):
+        for params in [] if problems else search.space.examples():
+            try:
+                checked_config(search.line_with(params))
+            except ConfigError as error:
+                problems += [f"tune.space: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _check_metrics(search: Search) -> None:
+    """Builds the first config of all; imports torch."""
+    from node_cli.build import build_problem, build_trainer, uses_solver
+    from node_cli.training.evaluation import metric_names
+
+    with hydra_ready(search.line):
+        config = checked_config(search.line)
+    trainer = build_trainer(config, build_problem(config))
+    known = [f"val/{name}" for name in metric_names(trainer.model, trainer.task)]
+    if uses_solver(trainer.model) or "model" in search.space.keys:
+        known += ["nfe/forward", "nfe/backward", "nfe/val"]
+    known += ["seconds", "memory", "parameters"]
+    for objective in search.settings.objectives:
+        if objective.metric not in known:
+            raise ConfigError(f"tune.objectives: a run has no {objective.metric}: there are {', '.join(known)}")
+
+
+def _run_workers(search: Search) -> None:
+    """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
+    from node_cli.cli.tune_worker import work
+
+    def start() -> BaseProcess:
+        process = multiprocessing.get_context("spawn").Process(target=work, args=(search,), daemon=True)
+        process.start()
+        return process
+
+    running = [start() for _ in range(search.settings.workers)]
+    restarts = RESTARTS * search.settings.trials
+    while running:
+        wait([process.sentinel for process in running])
+        for process in [process for process in running if not process.is_alive()]:
+            running.remove(process)
+            status = process.exitcode or 0
+            if status > 0:  # it has said why
+                sys.exit(status)
+            if status < 0 and restarts:
+                restarts -= 1
+                running.append(start())
+
+
+def _sum_up(search: Search, shared: SharedStudy) -> None:
+    """The table, and what a later command reads: under the lock, as another command may end too."""
+    path, names = search.settings.path, []
+    with shared.lock:
+        best = best_trials(shared)
+        for trial in best:
+            names.append("best" if trial is best[0] else f"trial_{trial.number}")
+            make_folder(path / "experiment")
+            write(path / "experiment" / f"{names[-1]}.yaml", _as_experiment(search, trial.params).encode())
+        not_drawn = []
+        for name, picture in pictures(shared):
+            if isinstance(picture, bytes):
+                write(path / name, picture)
+            else:
+                not_drawn.append(f"{name} is not drawn: {picture}\n")
+    sys.stdout.write(f"\n{table(shared)}{''.join(not_drawn)}\n")
+    for name in names:
+        sys.stdout.write(f"node-train --config-dir {path} experiment={name}\n")
+    missing = sum(run.status == UNFINISHED for run in shared.runs())
+    if missing or not best:
+        raise RunFailedError(
+            f"{missing} trials are not at their end: another process runs them, or the same command takes them up"
+            if missing
+            else f"no trial of {path} has finished"
+        )
+
+
+def _as_experiment(search: Search, params: Params) -> str:
+    line = search.line_with(params)
+    with hydra_ready(line):
+        usual, chosen = _choices(replace(line, overrides=[])), _choices(line)
+        plain = replace(line, overrides=[f"{group}={choice}" for group, choice in chosen.items()])
+        changed = {group: choice for group, choice in chosen.items() if choice != usual.get(group)}
+        return experiment(checked_config(line), changed, checked_config(plain))
+
+
+def _choices(line: CommandLine) -> dict[str, str]:
+    """The file of each group; what an experiment sets is told by its keys."""
+    chosen = line.compose(line.overrides, with_hydra=True).hydra.runtime.choices
+    return {str(g): c for g, c in chosen.items() if "/" not in str(g) and g != "experiment" and c is not None}

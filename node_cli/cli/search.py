@@ -1,0 +1,49 @@
+"""A search as all of its processes know it: the study, and the command line that its trials share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from node_cli.cli.compose import CommandLine
+from node_cli.cli.resume import quoted
+from node_cli.tuning.search_space import Params, SearchSpace
+from node_cli.tuning.settings import Settings
+from node_cli.tuning.study import SharedStudy
+
+OF_EACH_MACHINE = ("device", "num_threads", "packages", "logger")  # another machine may join with others
+
+
+@dataclass(frozen=True)
+class Search:
+    """What every worker needs: the study, and the command line that all trials share."""
+
+    line: CommandLine
+    settings: Settings
+    space: SearchSpace
+
+    def open(self) -> SharedStudy:
+        """The study, made if it is not there."""
+        words = sorted(word for word in self.line.overrides if key_of(word) not in OF_EACH_MACHINE)
+        begun = {
+            "space": [repr(parameter) for parameter in self.space.parameters],
+            "objectives": [f"{'max ' * o.maximize}{o.metric}" for o in self.settings.objectives],
+            "words": words,
+        }
+        return SharedStudy(self.settings, self.space, begun)
+
+    def line_with(self, params: Params) -> CommandLine:
+        """The command line of a trial."""
+        return replace(self.line, overrides=[*self.line.overrides, *map(_word, params.items())])
+
+
+def key_of(word: str) -> str:
+    """The key that an override sets."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _word(item: tuple[str, Any]) -> str:
+    key, value = item
+    if isinstance(value, str):
+        return f"{key}={quoted(value)}"
+    return f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else repr(value)}"

@@ -1,0 +1,81 @@
+"""A worker process of a study: takes one trial after the other, and trains it in its run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+
+from node_cli.analysis.report.record import PRUNED
+from node_cli.cli.compose import checked_config, hydra_ready
+from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.cli.resume import checkpoint_to_resume, quoted
+from node_cli.cli.run_training import run_training
+from node_cli.cli.search import Search
+from node_cli.config import ConfigError
+from node_cli.training.run_folder import Request, RunFolder
+from node_cli.tuning.reporter import PrunedError, Reporter
+from node_cli.tuning.search_space import shown
+
+
+def work(search: Search) -> None:
+    """Until the study has no trial left."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with one_line_errors("node-tune"):
+        shared = search.open()
+        while (taken := shared.take()) is not None:
+            trial, folder = taken
+            try:
+                if folder.status is None:
+                    _run_trial(search, trial, folder)
+                outcome = shared.settle(trial, folder)
+            finally:
+                folder.unlock()
+            words = " ".join(f"{key}={value}" for key, value in shown(trial.params).items())
+            sys.stdout.write(f"trial {trial.number}: {words}: {outcome}\n")
+            sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    """Who kills the command means its workers too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_trial(search: Search, trial: optuna.Trial, folder: RunFolder) -> None:
+    """Trains it, or goes on with it; what fails or is pruned is recorded in the folder."""
+    words = [*search.line_with(search.space.suggest(trial)).overrides, f"run_dir={quoted(str(folder.path))}"]
+    request = Request({}, words, {})
+    try:
+        request = _request(search, words, is_begun=folder.holds_run)
+        _train(search, trial, request, folder)
+    except PrunedError as pruned:
+        outcome = {"status": PRUNED, "reason": str(pruned), "epochs": pruned.epoch, "metrics": pruned.figures}
+        folder.write_summary({**outcome, "config": request.config, "choices": request.choices})
+    except Exception as error:  # one trial's failure is not the others'
+        is_told = isinstance(error, (ConfigError, RunFailedError))
+        folder.write_failure(request, str(error) or repr(error), "" if is_told else traceback.format_exc())
+
+
+def _request(search: Search, words: list[str], *, is_begun: bool) -> Request:
+    line = replace(search.line, overrides=[*words, *(["resume=auto"] if is_begun else [])])
+    with hydra_ready(line):
+        choices = line.compose(line.overrides, with_hydra=True).hydra.runtime.choices
+        return Request(checked_config(line), line.overrides, dict(choices))
+
+
+def _train(search: Search, trial: optuna.Trial, request: Request, folder: RunFolder) -> None:
+    """As `node-train` does, but quietly: `run.log` has it."""
+    epochs = request.config["trainer"].get("epochs")
+    reports = [Reporter(trial, search.settings.objectives[0].metric, epochs)] if search.settings.prunes else []
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        run_training(request, folder, checkpoint_to_resume(request.config, folder), reports)

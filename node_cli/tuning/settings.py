@@ -1,0 +1,120 @@
+"""How a study is run: the keys of `tune` but for the search space. Needs no Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node_cli.analysis.report.filters import ALIASES
+from node_cli.config import ConfigError
+
+STUDIES = Path("outputs/studies")
+SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("none", "median", "halving")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure of a run, as `node-report` names it; the less the better, or the more."""
+
+    metric: str
+    maximize: bool
+
+    @property
+    def column(self) -> str:
+        """Its full name."""
+        return ALIASES.get(self.metric, self.metric)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of `tune`, under their names."""
+
+    name: str
+    objectives: list[Objective]
+    trials: int
+    workers: int
+    sampler: str
+    pruner: str
+    startup_trials: int
+    warmup_epochs: int
+    seed: int
+    max_retries: int
+    storage: str | None
+
+    @property
+    def path(self) -> Path:
+        """The study's folder."""
+        return STUDIES / self.name
+
+    @property
+    def prunes(self) -> bool:
+        """Whether trials may end before their last epoch."""
+        return self.pruner != "none"
+
+
+def read_settings(tune: Mapping[str, Any], endless: list[str]) -> Settings:
+    """`tune` without its space; `endless` are the keys that have too many values for a grid.
+
+    Raises:
+        ConfigError: a line for each value that cannot be.
+    """
+    values = {key: value for key, value in tune.items() if key != "space"}
+    settings = Settings(**{**values, "objectives": [_objective(text) for text in tune["objectives"]]})
+    problems = [
+        *_not_a_name(settings.name),
+        *_out_of_range(tune),
+        *_unknown(tune),
+        *_bad_objectives(settings),
+    ]
+    if settings.sampler == "grid" and endless:
+        problems.append(f"tune.sampler=grid needs choices, whole numbers or a step: {', '.join(endless)} has none")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _objective(text: Any) -> Objective:
+    first, _, rest = str(text).partition(" ")
+    return Objective(rest.strip(), maximize=True) if first == "max" else Objective(str(text), maximize=False)
+
+
+def _not_a_name(name: Any) -> list[str]:
+    parts = Path(str(name)).parts
+    sound = isinstance(name, str) and parts and not {"..", "/"} & set(parts) and name == name.strip()
+    return [] if sound else [f"tune.name must be the name of a folder, got {name!r}"]
+
+
+def _out_of_range(tune: Mapping[str, Any]) -> list[str]:
+    least = {"trials": 1, "workers": 1, "startup_trials": 0, "warmup_epochs": 0, "seed": 0, "max_retries": 0}
+    return [
+        f"tune.{key} must be a whole number, {low} or more, got {tune[key]!r}"
+        for key, low in least.items()
+        if type(tune[key]) is not int or tune[key] < low
+    ]
+
+
+def _unknown(tune: Mapping[str, Any]) -> list[str]:
+    return [
+        f"tune.{key} must be one of {', '.join(allowed)}, got {tune[key]!r}"
+        for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS))
+        if tune[key] not in allowed
+    ]
+
+
+def _bad_objectives(settings: Settings) -> list[str]:
+    names = [objective.metric for objective in settings.objectives]
+    if not names or len(set(names)) < len(names):
+        return [f"tune.objectives must be different figures, one or more, got {names}"]
+    problems = [
+        f"tune.objectives: {name} is for the end, once: search by val/{name.partition('/')[2]}"
+        for name in names
+        if name.startswith("test/")
+    ]
+    if settings.prunes and (len(names) > 1 or not names[0].startswith("val/")):
+        problems.append(
+            f"tune.pruner={settings.pruner} compares one validation figure of each epoch, not {', '.join(names)}: "
+            "set tune.pruner=none"
+        )
+    return problems

@@ -1,0 +1,177 @@
+"""One study that several processes and machines work on: who runs which trial, and what became of it."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from node_cli.analysis.report.record import FAILED, FINISHED, PRUNED, UNFINISHED, Run
+from node_cli.analysis.report.runs import read_runs
+from node_cli.config import ConfigError
+from node_cli.training.run_folder import RunFolder
+from node_cli.tuning.samplers import make_pruner, make_sampler
+from node_cli.tuning.search_space import Params, SearchSpace, identity, shown
+from node_cli.tuning.settings import Settings
+from node_cli.tuning.storage import open_study
+
+VOID, REASON, ATTEMPTS, PLACE = "void", "reason", "attempts", "place"
+LEARNED_DRAWS, RANDOM_DRAWS = 5, 50  # of a trial, before its parameters count as exhausted
+STATUS = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
+
+
+class SharedStudy:
+    """What is drawn and taken up again goes through a lock in the study's folder, one process after the other.
+
+    Machines that share a data base alone have no such lock. There the number of a trial decides: one that repeats
+    another, or is more than were asked for, is void: recorded, but not run and not counted.
+    """
+
+    def __init__(self, settings: Settings, space: SearchSpace, begun: dict[str, Any]) -> None:
+        self.settings, self.space = settings, space
+        self.study = open_study(settings, begun)
+        self.study.pruner = make_pruner(settings)
+        self.lock = FileLock(settings.path / ".lock")
+        # A journal lies in the folder with its trials: whoever can lock a run folder there may go on with it.
+        self._place = f"{platform.node()}:{settings.path.resolve()}" if settings.storage else "beside the journal"
+
+    def trials(self) -> list[FrozenTrial]:
+        """Those that count, by their numbers."""
+        every = self.study.get_trials(deepcopy=False)
+        return [t for t in every if VOID not in t.user_attrs and t.state != TrialState.WAITING]
+
+    def folder(self, number: int) -> Path:
+        """The run folder of a trial."""
+        return self.settings.path / "trials" / str(number)
+
+    def runs(self) -> list[Run]:
+        """Every trial as a record for a table, wherever it ran."""
+        return [self._as_run(trial) for trial in self.trials()]
+
+    def take(self) -> tuple[optuna.Trial, RunFolder] | None:
+        """A trial to run, with its folder locked: one whose process died, or a new one; None: there is no more."""
+        with self.lock:
+            return self._take_abandoned() or self._take_new()
+
+    def settle(self, trial: optuna.Trial, folder: RunFolder) -> str:
+        """Tells the study what the run folder says of the trial's end; the outcome in a few words."""
+        run = read_runs([folder.path])[0]
+        reason = run.reason or self._lacking(run)
+        if reason:
+            trial.set_user_attr(REASON, reason)
+            is_pruned = run.status == PRUNED
+            self.study.tell(trial.number, state=TrialState.PRUNED if is_pruned else TrialState.FAIL)
+            return f"{PRUNED if is_pruned else FAILED}: {reason}"
+        values = {objective.metric: run.values[objective.column] for objective in self.settings.objectives}
+        self.study.tell(trial.number, list(values.values()))
+        return ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
+
+    def _lacking(self, run: Run) -> str:
+        for objective in self.settings.objectives:
+            value = run.values.get(objective.column)
+            if value is None:
+                return f"its run has no {objective.metric}"
+            if not math.isfinite(value):
+                return f"{objective.metric} is {value}"
+        return ""
+
+    def _take_abandoned(self) -> tuple[optuna.Trial, RunFolder] | None:
+        for frozen in self.trials():
+            if frozen.state != TrialState.RUNNING:
+                continue
+            place = frozen.user_attrs.get(PLACE)
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            if place is None and self._was_cut_short(frozen):
+                self._void(trial, "killed before it began")
+            folder = RunFolder(self.folder(frozen.number))
+            if place != self._place or not _locked(folder):
+                continue
+            if self._may_go_on(trial, folder):
+                return trial, folder
+            folder.unlock()
+        return None
+
+    def _was_cut_short(self, frozen: FrozenTrial) -> bool:
+        """Drawing takes a moment, under the lock; another machine may be in the middle of it."""
+        began = (frozen.datetime_start or datetime.now()).timestamp()
+        return self.settings.storage is None or time.time() - began > 60
+
+    def _may_go_on(self, trial: optuna.Trial, folder: RunFolder) -> bool:
+        now = self.study.get_trials(deepcopy=False)[trial.number]
+        if now.state != TrialState.RUNNING:  # it ended between the look and the lock
+            return False
+        attempts = now.user_attrs[ATTEMPTS]
+        if folder.status is None and attempts > self.settings.max_retries:
+            reason = f"its process was killed {attempts} times"
+            trial.set_user_attr(REASON, reason)
+            if folder.holds_run:
+                folder.write_summary({"status": FAILED, "reason": reason, "config": folder.read_config()})
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            return False
+        trial.set_user_attr(ATTEMPTS, attempts + 1)
+        return True
+
+    def _take_new(self) -> tuple[optuna.Trial, RunFolder] | None:
+        for draw in range(RANDOM_DRAWS):
+            if len(self.trials()) >= self.settings.trials:
+                return None
+            if self._needs_free_cell(draw) and not self._enqueue_free_cell():
+                return None
+            trial = self.study.ask()
+            learns = self.settings.sampler == "tpe" and draw < LEARNED_DRAWS
+            self.study.sampler = make_sampler(self.settings, trial.number, learns=learns)
+            why_not = self._why_not(trial, self.space.suggest(trial))
+            if not why_not:
+                return self._begin(trial)
+            self._void(trial, why_not)
+        return None
+
+    def _begin(self, trial: optuna.Trial) -> tuple[optuna.Trial, RunFolder]:
+        folder = RunFolder(self.folder(trial.number))
+        folder.lock()
+        trial.set_user_attr(ATTEMPTS, 1)
+        trial.set_user_attr(PLACE, self._place)
+        return trial, folder
+
+    def _needs_free_cell(self, draw: int) -> bool:
+        return not self.space.endless and (self.settings.sampler == "grid" or draw >= LEARNED_DRAWS)
+
+    def _enqueue_free_cell(self) -> bool:
+        """The next trial gets the first combination that none has had; False: there is none."""
+        used = {identity(trial.params) for trial in self.trials()}
+        cell = next((cell for cell in self.space.cells() if identity(cell) not in used), None)
+        if cell is not None:
+            self.study.enqueue_trial(cell)
+        return cell is not None
+
+    def _why_not(self, trial: optuna.Trial, params: Params) -> str:
+        others = [other for other in self.trials() if other.number != trial.number]
+        if sum(other.number < trial.number for other in others) >= self.settings.trials:
+            return "more than were asked for"
+        return next((f"repeats {o.number}" for o in others if identity(o.params) == identity(params)), "")
+
+    def _void(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr(VOID, reason)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _as_run(self, trial: FrozenTrial) -> Run:
+        values = trial.values if trial.state == TrialState.COMPLETE else []
+        metrics = {o.column: value for o, value in zip(self.settings.objectives, values or [], strict=False)}
+        reason = trial.user_attrs.get(REASON, "")
+        summary = {"metrics": metrics, "choices": {"trial": trial.number, **shown(trial.params)}, "config": {}}
+        return Run(self.folder(trial.number), STATUS.get(trial.state, UNFINISHED), reason, summary)
+
+
+def _locked(folder: RunFolder) -> bool:
+    try:
+        folder.lock()
+    except ConfigError:
+        return False
+    return True

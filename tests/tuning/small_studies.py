@@ -1,0 +1,19 @@
+"""What the tests of studies share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from node_cli.config import config_dir
+
+QUICK = ["model=mlp", "model.width=8", "num_threads=1", "device=cpu", "logger=jsonl", "trainer.epochs=2"]
+RATES = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}, "trainer.batch_size": [128, 256]}
+DEFAULTS = yaml.safe_load((Path(config_dir()) / "tune" / "default.yaml").read_text())
+
+
+def summary(study, number):
+    """What a trial left behind."""
+    return json.loads((study / "trials" / str(number) / "summary.json").read_text())

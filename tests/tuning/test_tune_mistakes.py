@@ -1,0 +1,133 @@
+"""Each mistake in one line, before anything is written."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from small_studies import DEFAULTS, QUICK
+
+KNOWN = "val/loss, val/accuracy, val/error, seconds, memory, parameters"
+# A search space of the user's own, further words, and what is said.
+MISTAKES = {
+    "unknown key": (
+        "space: {optimizer.rate: {low: 1, high: 2}}",
+        [],
+        (
+            "tune.space: unknown key optimizer.rate: optimizer=adamw takes optimizer.lr, optimizer.betas, "
+            "optimizer.eps, optimizer.weight_decay"
+        ),
+    ),
+    "wrong type": (
+        "space: {trainer.batch_size: {low: 0.5, high: 8.5}}",
+        [],
+        (
+            "tune.space: trainer.batch_size must be a whole number, got 0.5 (a number)\n"
+            "tune.space: trainer.batch_size must be a whole number, got 8.5 (a number)"
+        ),
+    ),
+    "unknown choice": (
+        "space: {optimizer: [adam, sdg]}",
+        [],
+        "optimizer=sdg does not exist: did you mean sgd? there are adam, adamw, sgd",
+    ),
+    "low and high": (
+        "space: {optimizer.lr: {low: 1, high: 0.1}}",
+        [],
+        "tune.space: optimizer.lr: low must be less than high, got 1 and 0.1",
+    ),
+    "log from zero": (
+        "space: {optimizer.lr: {low: 0, high: 0.1, log: true}}",
+        [],
+        (
+            "tune.space: optimizer.lr: a range with log starts above 0 and has no step, "
+            "got {'low': 0, 'high': 0.1, 'log': True}"
+        ),
+    ),
+    "no range": (
+        "space: {optimizer.lr: 3}",
+        [],
+        "tune.space: optimizer.lr: write {low: ..., high: ...} or a list of choices, got 3",
+    ),
+    "misspelt word": (
+        "space: {optimizer.lr: {low: 0.1, high: 1, logg: true}}",
+        [],
+        "tune.space: optimizer.lr: logg is no word here: there are low, high, log, step, when",
+    ),
+    "when names an unknown key": (
+        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimiser: sgd}}}",
+        [],
+        (
+            "tune.space: optimizer.momentum: when names optimiser, which is not searched: there are "
+            "optimizer, optimizer.momentum"
+        ),
+    ),
+    "when with a value that never is": (
+        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimizer: adamw}}}",
+        [],
+        "tune.space: optimizer.momentum: when: optimizer is never 'adamw', but adam, sgd",
+    ),
+    "conditional key without when": (
+        "space: {optimizer: [sgd, adam], optimizer.momentum: {low: 0.0, high: 1.0}}",
+        [],
+        (
+            "tune.space: unknown key optimizer.momentum: optimizer=adam takes optimizer.lr, optimizer.betas, "
+            "optimizer.eps, optimizer.weight_decay"
+        ),
+    ),
+    "set and searched": ("", ["optimizer.lr=1"], "optimizer.lr is set and searched: leave one of them out"),
+    "a folder for every trial": ("", ["run_dir=mine"], "run_dir is that of each trial: leave it out"),
+    "unknown metric": (
+        "",
+        ["tune.objectives=[val/eror]"],
+        f"tune.objectives: a run has no val/eror: there are {KNOWN}",
+    ),
+    "no solver, no evaluations": (
+        "",
+        ["tune.objectives=[val/error,nfe/forward]", "tune.pruner=none"],
+        f"tune.objectives: a run has no nfe/forward: there are {KNOWN}",
+    ),
+    "the test split": (
+        "",
+        ["tune.objectives=[test/error]", "tune.pruner=none"],
+        "tune.objectives: test/error is for the end, once: search by val/error",
+    ),
+    "pruning with two objectives": (
+        "",
+        ["tune.objectives=[val/error,seconds]"],
+        "tune.pruner=median compares one validation figure of each epoch, not val/error, seconds: set tune.pruner=none",
+    ),
+    "unknown sampler": ("", ["tune.sampler=tpy"], "tune.sampler must be one of tpe, random, grid, got 'tpy'"),
+    "no trial": ("", ["tune.trials=0"], "tune.trials must be a whole number, 1 or more, got 0"),
+    "grid over a range": (
+        "",
+        ["tune.sampler=grid"],
+        "tune.sampler=grid needs choices, whole numbers or a step: optimizer.lr, optimizer.weight_decay has none",
+    ),
+    "name": ("", ["tune.name=../up"], "tune.name must be the name of a folder, got '../up'"),
+    "unknown key of tune": (
+        "",
+        ["tune.trails=3"],
+        "unknown key tune.trails: did you mean tune.trials? tune=default takes ",
+    ),
+    "part that cannot be built": (
+        "",
+        ["trainer.eval_batch_size=0"],
+        "trainer.eval_batch_size must be at least 1, got 0",
+    ),
+    "many runs": ("", ["-m"], "a search runs many trials already: leave -m out, or search over the key (tune.space)"),
+}
+
+
+@pytest.mark.parametrize(("space", "words", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_leave_nothing(typed, tmp_path, space, words, line):
+    options = []
+    if space:
+        (tmp_path / "mine" / "tune").mkdir(parents=True)
+        content = {**DEFAULTS, "name": "mine", **yaml.safe_load(space)}
+        (tmp_path / "mine" / "tune" / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        options = ["--config-dir", "mine", "tune=mine"]
+    result = typed("node-tune", *options, *QUICK, *words)
+    assert result.status == 2
+    lines = "".join(f"node-tune: {each}\n" for each in line.splitlines())
+    assert result.err == lines or (line.endswith(" ") and result.err.startswith(lines.rstrip("\n")))
+    assert not (tmp_path / "outputs").exists()
