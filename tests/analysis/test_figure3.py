@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "figure3.py"
-SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "--rtols=1e-1,1e-5", "--out=picture.png"]
+SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "--rtols=1e-1,1e-3", "--out=picture.png"]
 
 
 @pytest.mark.slow
@@ -18,7 +18,7 @@ def test_its_numbers_behave_as_tolerances_say(tmp_path: Path):
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("|")]
     (loose, tight), passes = ([float(cell) for cell in row] for row in rows[2:4]), rows[6:12]
     assert loose[1] < tight[1]  # evaluations
-    assert tight[2] < loose[2] / 10  # off the ODE
+    assert tight[2] < loose[2] / 2  # off the ODE
     assert [row[0] for row in passes] == ["direct"] * 2 + ["checkpoint"] * 2 + ["adjoint"] * 2
     direct, checkpoint, adjoint = (
         [[float(cell) for cell in row[1:]] for row in passes[at : at + 2]] for at in (0, 2, 4)
