@@ -20,11 +20,15 @@ from pathlib import Path
 CELLS = {"experiment": "glob(table1_*)", "seed": "0,1,2,3,4"}
 COLUMNS = ["test/error", "parameters", "nfe/forward", "nfe/backward", "seconds.epoch", "memory.peak_mb"]
 TITLES = ["model", "runs", "test error, %", "parameters", "NFE", "backward", "s an epoch", "peak MB"]
+NOT_THERE = ("-", "-")
 PAPER = {  # test error on MNIST in %, and parameters
     "mlp": ("1.60", "0.24 M"),
     "resnet": ("0.41", "0.60 M"),
+    "resnet1": NOT_THERE,
     "rknet": ("0.47", "0.22 M"),
     "odenet_adjoint": ("0.42", "0.22 M"),
+    "odenet_checkpoint": NOT_THERE,
+    "stem_only": NOT_THERE,
 }
 
 
@@ -80,8 +84,9 @@ def markdown(rows: list[dict[str, str]]) -> Iterator[str]:
     titles = [*TITLES, "paper: error, %", "paper: parameters"]
     yield f"| {' | '.join(titles)} |"
     yield "|---" + "|---:" * (len(titles) - 1) + "|"
-    for row in rows:
-        model = row["experiment"].removeprefix("table1_")
+    models = {row["experiment"].removeprefix("table1_"): row for row in rows}
+    for model in sorted(models, key=[*PAPER, *models].index):
+        row = models[model]
         figures = [
             shown(row, "test/error", 2, 100),
             f"{float(row['parameters mean']):,.0f}",
@@ -89,7 +94,7 @@ def markdown(rows: list[dict[str, str]]) -> Iterator[str]:
             shown(row, "seconds.epoch", 2),
             shown(row, "memory.peak_mb", 0),
         ]
-        yield f"| {' | '.join([model, row['runs'], *figures, *PAPER.get(model, ('-', '-'))])} |"
+        yield f"| {' | '.join([model, row['runs'], *figures, *PAPER.get(model, NOT_THERE)])} |"
 
 
 def shown(row: Mapping[str, str], column: str, places: int, factor: int = 1) -> str:
