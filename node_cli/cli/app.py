@@ -88,7 +88,7 @@ def _checked_line(name: str, args: Namespace) -> CommandLine:
                 if checked_config(cell).get("resume") is not None:
                     raise ConfigError("resume continues one run: leave -m out")
         elif len(cells) > 1:
-            several = [text for text in line.overrides if "," in text]
+            several = [text for text in line.overrides if "," in text or "(" in text]  # a,b or glob(*)
             raise ConfigError(f"{' '.join(several)} names several values: add -m to run each, or [...] for one list")
         elif args.cfg:
             check_keys(line)
