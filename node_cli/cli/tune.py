@@ -25,7 +25,7 @@ def _refuse(line: CommandLine) -> NoReturn:
 def run(cfg: DictConfig) -> None:
     """Runs what is missing of a study, and sums it up."""
     if find_spec("optuna") is None:
-        raise ConfigError("node-tune needs Optuna: pip install 'node-cli[tune]'")
+        raise ConfigError("Optuna is not installed: pip install 'node-cli[tune]'")
     job = HydraConfig.get()
     words = [word for word in job.overrides.task if not word.lstrip("+~").startswith(("tune.", "tune="))]
     sources = job.runtime.config_sources

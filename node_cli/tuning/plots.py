@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import matplotlib as mpl
 import numpy as np
-import optuna
 import optuna.visualization.matplotlib as draw
 from optuna.trial import FrozenTrial, TrialState
 
 from node_cli.tuning.study import SharedStudy
+
+DRAWN_OBJECTIVES = 3  # of a front
 
 
 def pictures(shared: SharedStudy) -> Iterator[tuple[str, bytes | str]]:
@@ -24,23 +26,21 @@ def pictures(shared: SharedStudy) -> Iterator[tuple[str, bytes | str]]:
 
 
 def _plots(shared: SharedStudy) -> dict[str, Callable[[], object]]:
-    study, objectives = shared.study, shared.settings.objectives
-    plots: dict[str, Callable[[], object]] = {}
-    for index, objective in enumerate(objectives):
-        suffix = f"_{objective.metric.replace('/', '_')}" if len(objectives) > 1 else ""
-        for name, plot in OF_EACH_OBJECTIVE.items():
-            plots[name + suffix] = _of_one(plot, study, index, objective.metric)
-    if len(objectives) in (2, 3):
-        names = [objective.metric for objective in objectives]
-        plots["pareto"] = lambda: draw.plot_pareto_front(study, target_names=names)
+    study, names = shared.study, [objective.metric for objective in shared.settings.objectives]
+    if len(names) == 1:  # then Optuna draws the best value so far as well
+        return {name: partial(plot, study, target_name=names[0]) for name, plot in OF_EACH_OBJECTIVE.items()}
+    plots: dict[str, Callable[[], object]] = {
+        f"{name}_{metric.replace('/', '_')}": partial(plot, study, target=partial(_value, index), target_name=metric)
+        for index, metric in enumerate(names)
+        for name, plot in OF_EACH_OBJECTIVE.items()
+    }
+    if len(names) <= DRAWN_OBJECTIVES:
+        plots["pareto"] = partial(draw.plot_pareto_front, study, target_names=names)
     return plots
 
 
-def _of_one(plot: Callable[..., object], study: optuna.Study, index: int, metric: str) -> Callable[[], object]:
-    def value(trial: FrozenTrial) -> float:
-        return float(trial.values[index])
-
-    return lambda: plot(study, target=value, target_name=metric)
+def _value(index: int, trial: FrozenTrial) -> float:
+    return float(trial.values[index])
 
 
 def _png(plot: Callable[[], object]) -> bytes | str:
@@ -51,6 +51,7 @@ def _png(plot: Callable[[], object]) -> bytes | str:
             warnings.simplefilter("ignore")  # Optuna calls its plots experimental, and some trials fit no picture
             axes = plot()
         figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
+        figure.set_size_inches(8, 5)
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
         return content.getvalue()

@@ -42,7 +42,8 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
         ConfigError: it cannot be reached or written, or was begun with another search space or other words.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    make_folder(settings.path)
+    if settings.storage is None:
+        make_folder(settings.path)
     directions = [StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE for o in settings.objectives]
     place = settings.storage or settings.path / "journal.log"
     try:
@@ -52,6 +53,7 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     except Exception as error:  # each data base has errors of its own
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"tune.storage: {_without_password(str(place))} cannot be reached: {first}") from error
+    make_folder(settings.path)
     known = study.user_attrs.get(BEGUN)
     if known is None:
         study.set_user_attr(BEGUN, json.dumps(begun))

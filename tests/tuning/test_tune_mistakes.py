@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 from small_studies import DEFAULTS, QUICK
@@ -114,20 +117,79 @@ MISTAKES = {
         ["trainer.eval_batch_size=0"],
         "trainer.eval_batch_size must be at least 1, got 0",
     ),
+    "storage that is none": (
+        "",
+        ["tune.storage=nonsense"],
+        "tune.storage: nonsense cannot be reached: Could not parse SQLAlchemy URL from given URL string",
+    ),
+    "storage that cannot be reached": (
+        "",
+        ["tune.storage=sqlite:////nowhere/studies.db"],
+        (
+            "tune.storage: sqlite:////nowhere/studies.db cannot be reached: (sqlite3.OperationalError) unable to open "
+            "database file"
+        ),
+    ),
     "many runs": ("", ["-m"], "a search runs many trials already: leave -m out, or search over the key (tune.space)"),
 }
+
+
+def write_space(folder, space, name="mine"):
+    """A search space of the user's own, `tune=mine` with `--config-dir folder`."""
+    path = Path(folder) / "tune" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump({**DEFAULTS, "name": name, "space": space}, sort_keys=False))
 
 
 @pytest.mark.parametrize(("space", "words", "line"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_leave_nothing(typed, tmp_path, space, words, line):
     options = []
     if space:
-        (tmp_path / "mine" / "tune").mkdir(parents=True)
-        content = {**DEFAULTS, "name": "mine", **yaml.safe_load(space)}
-        (tmp_path / "mine" / "tune" / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        write_space(tmp_path / "mine", yaml.safe_load(space)["space"])
         options = ["--config-dir", "mine", "tune=mine"]
     result = typed("node-tune", *options, *QUICK, *words)
     assert result.status == 2
     lines = "".join(f"node-tune: {each}\n" for each in line.splitlines())
     assert result.err == lines or (line.endswith(" ") and result.err.startswith(lines.rstrip("\n")))
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_password_is_not_shown(typed):
+    result = typed("node-tune", *QUICK, "tune.storage=nonsense://me:secret@host/studies")
+    assert result.status == 2
+    assert result.err.startswith("node-tune: tune.storage: nonsense://me:***@host/studies cannot be reached: ")
+
+
+def test_a_study_is_joined_by_the_same_search_alone(typed, search):
+    asked = search(DEFAULTS["space"], trials=2, name="default")
+    asked.open()
+    other_words = typed("node-tune", *QUICK, "seed=1")
+    assert (other_words.status, other_words.err) == (
+        2,
+        (
+            "node-tune: tune.name: outputs/studies/default was begun with other words "
+            "(model.width=8 model=mlp trainer.epochs=2): give the same, or another tune.name\n"
+        ),
+    )
+    write_space("mine", {"optimizer.lr": {"low": 1e-4, "high": 1e-2}}, name="default")
+    other_space = typed("node-tune", "--config-dir", "mine", "tune=mine", *QUICK)
+    assert (other_space.status, other_space.err) == (
+        2,
+        (
+            "node-tune: tune.name: outputs/studies/default was begun with another search space: "
+            "give the same, or another tune.name\n"
+        ),
+    )
+
+
+def test_without_optuna_the_command_says_how_to_get_it(typed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    result = typed("node-tune", *QUICK)
+    assert (result.status, result.err) == (2, "node-tune: Optuna is not installed: pip install 'node-cli[tune]'\n")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(typed, tmp_path):
+    (tmp_path / "outputs").write_text("in the way")
+    result = typed("node-tune", *QUICK)
+    assert result.status == 2
+    assert result.err == "node-tune: outputs/studies/default cannot be made: Not a directory\n"
