@@ -9,7 +9,12 @@ import pytest
 import yaml
 from small_studies import DEFAULTS, QUICK
 
+from node_cli.config import ConfigError
+from node_cli.tuning.search_space import parse
+from node_cli.tuning.settings import read_settings
+
 KNOWN = "val/loss, val/accuracy, val/error, seconds, memory, parameters"
+SOUND = "space: {optimizer.lr: {low: 0.1, high: 1}}"
 # A search space of the user's own, further words, and what is said.
 MISTAKES = {
     "unknown key": (
@@ -38,37 +43,6 @@ MISTAKES = {
         [],
         "tune.space: optimizer.lr: low must be less than high, got 1 and 0.1",
     ),
-    "log from zero": (
-        "space: {optimizer.lr: {low: 0, high: 0.1, log: true}}",
-        [],
-        (
-            "tune.space: optimizer.lr: a range with log starts above 0 and has no step, "
-            "got {'low': 0, 'high': 0.1, 'log': True}"
-        ),
-    ),
-    "no range": (
-        "space: {optimizer.lr: 3}",
-        [],
-        "tune.space: optimizer.lr: write {low: ..., high: ...} or a list of choices, got 3",
-    ),
-    "misspelt word": (
-        "space: {optimizer.lr: {low: 0.1, high: 1, logg: true}}",
-        [],
-        "tune.space: optimizer.lr: logg is no word here: there are low, high, log, step, when",
-    ),
-    "when names an unknown key": (
-        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimiser: sgd}}}",
-        [],
-        (
-            "tune.space: optimizer.momentum: when names optimiser, which is not searched: there are "
-            "optimizer, optimizer.momentum"
-        ),
-    ),
-    "when with a value that never is": (
-        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimizer: adamw}}}",
-        [],
-        "tune.space: optimizer.momentum: when: optimizer is never 'adamw', but adam, sgd",
-    ),
     "conditional key without when": (
         "space: {optimizer: [sgd, adam], optimizer.momentum: {low: 0.0, high: 1.0}}",
         [],
@@ -89,28 +63,10 @@ MISTAKES = {
         ["tune.objectives=[val/error,nfe/forward]", "tune.pruner=none"],
         f"tune.objectives: a run has no nfe/forward: there are {KNOWN}",
     ),
-    "the test split": (
-        "",
-        ["tune.objectives=[test/error]", "tune.pruner=none"],
-        "tune.objectives: test/error is for the end, once: search by val/error",
-    ),
-    "pruning with two objectives": (
-        "",
-        ["tune.objectives=[val/error,seconds]"],
-        "tune.pruner=median compares one validation figure of each epoch, not val/error, seconds: set tune.pruner=none",
-    ),
-    "unknown sampler": ("", ["tune.sampler=tpy"], "tune.sampler must be one of tpe, random, grid, got 'tpy'"),
-    "no trial": ("", ["tune.trials=0"], "tune.trials must be a whole number, 1 or more, got 0"),
-    "grid over a range": (
-        "",
-        ["tune.sampler=grid"],
-        "tune.sampler=grid needs choices, whole numbers or a step: optimizer.lr, optimizer.weight_decay has none",
-    ),
-    "name": ("", ["tune.name=../up"], "tune.name must be the name of a folder, got '../up'"),
     "unknown key of tune": (
         "",
         ["tune.trails=3"],
-        "unknown key tune.trails: did you mean tune.trials? tune=default takes ",
+        "unknown key tune.trails: did you mean tune.trials? tune=mine takes ",
     ),
     "part that cannot be built": (
         "",
@@ -132,6 +88,52 @@ MISTAKES = {
     ),
     "many runs": ("", ["-m"], "a search runs many trials already: leave -m out, or search over the key (tune.space)"),
 }
+# What a search space and the other keys are refused for on their own.
+SPACES = {
+    "log from zero": (
+        "space: {optimizer.lr: {low: 0, high: 0.1, log: true}}",
+        (
+            "tune.space: optimizer.lr: a range with log starts above 0 and has no step, "
+            "got {'low': 0, 'high': 0.1, 'log': True}"
+        ),
+    ),
+    "no range": (
+        "space: {optimizer.lr: 3}",
+        "tune.space: optimizer.lr: write {low: ..., high: ...} or a list of choices, got 3",
+    ),
+    "misspelt word": (
+        "space: {optimizer.lr: {low: 0.1, high: 1, logg: true}}",
+        "tune.space: optimizer.lr: logg is no word here: there are low, high, log, step, when",
+    ),
+    "when names an unknown key": (
+        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimiser: sgd}}}",
+        (
+            "tune.space: optimizer.momentum: when names optimiser, which is not searched: there are "
+            "optimizer, optimizer.momentum"
+        ),
+    ),
+    "when with a value that never is": (
+        "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimizer: adamw}}}",
+        "tune.space: optimizer.momentum: when: optimizer is never 'adamw', but adam, sgd",
+    ),
+}
+SETTINGS = {
+    "the test split": (
+        {"objectives": ["test/error"], "pruner": "none"},
+        "tune.objectives: test/error is for the end, once: search by val/error",
+    ),
+    "pruning with two objectives": (
+        {"objectives": ["val/error", "seconds"]},
+        "tune.pruner=median compares one validation figure of each epoch, not val/error, seconds: set tune.pruner=none",
+    ),
+    "unknown sampler": ({"sampler": "tpy"}, "tune.sampler must be one of tpe, random, grid, got 'tpy'"),
+    "no trial": ({"trials": 0}, "tune.trials must be a whole number, 1 or more, got 0"),
+    "grid over a range": (
+        {"sampler": "grid"},
+        "tune.sampler=grid needs choices, whole numbers or a step: optimizer.lr has none",
+    ),
+    "name": ({"name": "../up"}, "tune.name must be the name of a folder, got '../up'"),
+}
 
 
 def write_space(folder, space, name="mine"):
@@ -143,15 +145,26 @@ def write_space(folder, space, name="mine"):
 
 @pytest.mark.parametrize(("space", "words", "line"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_leave_nothing(typed, tmp_path, space, words, line):
-    options = []
-    if space:
-        write_space(tmp_path / "mine", yaml.safe_load(space)["space"])
-        options = ["--config-dir", "mine", "tune=mine"]
-    result = typed("node-tune", *options, *QUICK, *words)
+    write_space(tmp_path / "mine", yaml.safe_load(space or SOUND)["space"])
+    result = typed("node-tune", "--config-dir", "mine", "tune=mine", *QUICK, *words)
     assert result.status == 2
     lines = "".join(f"node-tune: {each}\n" for each in line.splitlines())
     assert result.err == lines or (line.endswith(" ") and result.err.startswith(lines.rstrip("\n")))
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(("space", "line"), SPACES.values(), ids=SPACES)
+def test_a_search_space_is_refused(space, line):
+    with pytest.raises(ConfigError) as caught:
+        parse(yaml.safe_load(space)["space"])
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(("changed", "line"), SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_is_refused(changed, line):
+    with pytest.raises(ConfigError) as caught:
+        read_settings({**DEFAULTS, **changed}, endless=["optimizer.lr"])
+    assert str(caught.value) == line
 
 
 def test_a_password_is_not_shown(typed):
