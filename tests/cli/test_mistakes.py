@@ -41,7 +41,7 @@ MISTAKES = {
     "not an override": (["seed"], "cannot read seed: write key=value"),
     "broken override": (["seed=["], "cannot read seed=[: write key=value"),
     "several values": (["seed=0,1"], "seed=0,1 names several values: add -m to run each, or [...] for one list"),
-    "a glob of values": (["experiment=glob(table1_*)"], "experiment=glob(table1_*) names several values: add -m to run"),
+    "a glob of values": (["experiment=glob(table1_*)"], "experiment=glob(table1_*) names several values: add -m"),
     "foreign target": (
         ["model._target_=os.system"],
         "model._target_=os.system is not allowed: parts come from node_cli,",
