@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,11 @@ def hydra_ready(line: CommandLine) -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         yield
+
+
+def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The YAML chosen for each group, without Hydra's own groups."""
+    return {group: name for group, name in choices.items() if not group.startswith("hydra/")}
 
 
 def check_keys(line: CommandLine) -> None:

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
+from node_cli.cli.compose import choices_of_ours
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.resume import checkpoint_to_resume, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
@@ -28,8 +29,7 @@ def _meant(overrides: list[str]) -> list[str]:
 def run(cfg: DictConfig) -> None:
     """Trains one config, or one cell of a sweep."""
     job = HydraConfig.get()
-    choices = {group: name for group, name in job.runtime.choices.items() if not group.startswith("hydra/")}
-    request = Request(resolved(cfg), list(job.overrides.task), choices)
+    request = Request(resolved(cfg), list(job.overrides.task), choices_of_ours(job.runtime.choices))
     if job.mode == RunMode.MULTIRUN:
         run_cell(request, Path(job.runtime.output_dir), train)
     else:

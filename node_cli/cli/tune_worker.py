@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 
 from node_cli.analysis.report.record import PRUNED
-from node_cli.cli.compose import checked_config, hydra_ready
+from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
 from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.resume import checkpoint_to_resume, quoted
 from node_cli.cli.run_training import run_training
@@ -70,7 +70,7 @@ def _request(search: Search, words: list[str], *, is_begun: bool) -> Request:
     line = replace(search.line, overrides=[*words, *(["resume=auto"] if is_begun else [])])
     with hydra_ready(line):
         choices = line.compose(line.overrides, with_hydra=True).hydra.runtime.choices
-        return Request(checked_config(line), line.overrides, dict(choices))
+        return Request(checked_config(line), line.overrides, choices_of_ours(choices))
 
 
 def _train(search: Search, trial: optuna.Trial, request: Request, folder: RunFolder) -> None:
