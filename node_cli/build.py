@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -23,6 +24,8 @@ from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.tasks.base import Task
+from node_cli.training import launched
+from node_cli.training.processes import ALONE, Processes
 from node_cli.training.trainer import Trainer
 
 CHOICE_OF_TORCH = torch.get_num_threads()
@@ -38,10 +41,10 @@ class Problem:
 
 
 def build_device(name: str) -> torch.device:
-    """The device that a config names; `auto` is the fastest there is.
+    """The device that a config names; `auto` is the fastest there is. Several processes have a GPU each.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: this machine has no such device, or too few.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -49,7 +52,13 @@ def build_device(name: str) -> torch.device:
     if not available[name]:
         there = ", ".join(device for device, is_there in available.items() if is_there)
         raise ConfigError(f"device={name} is not there: this machine has {there}")
-    return torch.device(name)
+    if name != "cuda" or not launched.is_one_of_several():
+        return torch.device(name)
+    wanted, there_are = launched.local_count(), torch.cuda.device_count()
+    if wanted > there_are:
+        raise ConfigError(f"trainer.devices={wanted} is more than the {there_are} GPUs of this machine")
+    torch.cuda.set_device(launched.local_rank())
+    return torch.device(name, launched.local_rank())
 
 
 def build_problem(config: dict[str, Any]) -> Problem:
@@ -107,12 +116,14 @@ def build_audit(config: dict[str, Any], problem: Problem | None) -> AuditProblem
     return audit
 
 
-def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
-    """The trainer with its optimizer and schedule.
+def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes = ALONE) -> Trainer:
+    """The trainer with its optimizer and schedule; each of `processes` draws random numbers of its own from now on.
 
     Raises:
         ConfigError: what a part refuses, under the key's full name.
     """
+    if processes.rank:
+        torch.manual_seed(int(np.random.SeedSequence([config["seed"], processes.rank]).generate_state(1, np.uint64)[0]))
     trainer: Trainer = _build(
         config,
         "trainer",
@@ -121,6 +132,7 @@ def build_trainer(config: dict[str, Any], problem: Problem) -> Trainer:
         dataset=problem.dataset,
         optimizer=_build(config, "optimizer", params=problem.model.parameters()),
         schedule=_build(config, "scheduler"),
+        processes=processes,
         seed=config["seed"],
         precision=config["precision"],
         audit=_build(config, "audit", **_of_the_problem(config, problem)),

@@ -59,7 +59,8 @@ class SolverComparison:
         """
         for block in ode_blocks(self._model).values():
             block.solver = solver or block.solver
-        evaluation = evaluate(self._model, self._task, self._dataset, self._split, self._batch_size, self._precision)
+        batches = self._dataset.batches(self._split, self._batch_size)
+        evaluation = evaluate(self._model, self._task, batches, self._precision)
         costs = self._monitor.take()
         first = self.judgements[0].evaluation if self.judgements else evaluation
         agreement = self._task.agreement(first, evaluation)

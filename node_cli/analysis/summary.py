@@ -14,8 +14,9 @@ import torch
 
 from node_cli import __version__
 from node_cli.tasks.base import Evaluation
+from node_cli.training.memory import peak_memory_mb
 from node_cli.training.run_folder import Request
-from node_cli.training.trainer import Trainer, peak_memory_mb
+from node_cli.training.trainer import Trainer
 
 DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 

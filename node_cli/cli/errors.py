@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.config import ConfigError
+from node_cli.training import launched
+from node_cli.training.stopping import Stopped
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+OUTCOMES = "NODE_CLI_OUTCOMES"  # a folder in which processes of one command leave how they ended, for it to tell
 
 
 class RunFailedError(Exception):
@@ -22,7 +28,7 @@ class RunFailedError(Exception):
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Ends the process with one line for a mistake (2), a failed run (1) or Ctrl-C (130).
+    """Ends the process with one line for a mistake (2), a failed run (1), a run that was stopped, or Ctrl-C (130).
 
     Everything else is our own bug and keeps its traceback.
     """
@@ -42,6 +48,8 @@ def one_line_errors(program: str) -> Iterator[None]:
         _exit(program, _first_line(error), USAGE)
     except RunFailedError as error:
         _exit(program, str(error), FAILED)
+    except Stopped as stopped:
+        _exit(program, str(stopped), stopped.status)
     except KeyboardInterrupt:
         _exit(program, "interrupted", INTERRUPTED)
 
@@ -64,6 +72,9 @@ def _first_line(error: Exception) -> str:
 
 def _exit(program: str, message: str, status: int) -> None:
     sys.stdout.flush()
+    if OUTCOMES in os.environ:
+        Path(os.environ[OUTCOMES], str(launched.rank())).write_text(json.dumps([status, message]))
+        sys.exit(status)
     for line in message.splitlines():
         sys.stderr.write(f"{program}: {line}\n")
     sys.exit(status)

@@ -19,9 +19,15 @@ MAY_CHANGE = (
     "sweep",
     "num_threads",
     "device",
+    "solver.sync_steps",
+    "trainer.devices",
+    "trainer.max_restarts",
     "trainer.epochs",
     "trainer.max_steps",
+    "trainer.max_seconds",
     "trainer.patience",
+    "trainer.on_bad_step",
+    "trainer.spike_factor",
     "trainer.max_skipped",
     "trainer.log_every_steps",
     "trainer.histograms_every_epochs",
@@ -49,8 +55,10 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
     return inherited + list(typed.values())
 
 
-def checkpoint_to_resume(config: dict[str, Any], folder: RunFolder) -> Path | None:
-    """The checkpoint that `config` continues from in `folder`; None: it starts there.
+def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Path]:
+    """The checkpoints that `config` may continue from in `folder`, the first one meant; none: it starts there.
+
+    One that was named is the only one. Of a folder, those behind its last one stand in for it if it is damaged.
 
     Raises:
         ConfigError: the folder holds a run that was not asked for, or one with other settings, or no checkpoint.
@@ -64,18 +72,19 @@ def checkpoint_to_resume(config: dict[str, Any], folder: RunFolder) -> Path | No
             raise ConfigError(
                 f"run_dir={folder.path} holds a run: add resume=auto to continue it, or set another run_dir"
             )
-        return None
-    checkpoint = Path(resume) if resume.endswith(".pt") else folder.checkpoints / "last.pt"
-    if not checkpoint.is_file():
-        if resume == "auto":
-            return None
-        raise ConfigError(f"nothing to resume: {checkpoint} does not exist")
+        return []
+    paths = [Path(resume)] if resume.endswith(".pt") else folder.resumable()
+    if not all(path.is_file() for path in paths) or not (paths or resume == "auto"):
+        missing = paths[0] if paths else folder.checkpoints / "last.pt"
+        raise ConfigError(f"nothing to resume: {missing} does not exist")
+    if not paths:
+        return []
     changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
     if changed:
         raise ConfigError(
             f"{folder.path} was trained with other settings ({'; '.join(changed)}): start a new run for them"
         )
-    return checkpoint
+    return paths
 
 
 def _key(override: str) -> str:

@@ -12,14 +12,16 @@ import yaml
 
 from node_cli.analysis.curves import write_curves
 from node_cli.analysis.summary import final_table, summarize
-from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
+from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
 from node_cli.loggers.base import Logger, Loggers
-from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
+from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_first_sound
+from node_cli.training.processes import joined
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.state import TrainingError
+from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -27,42 +29,79 @@ log = logging.getLogger(__name__)
 NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads")
 
 
-def run_training(request: Request, folder: RunFolder, checkpoint: Path | None, loggers: Sequence[Logger] = ()) -> None:
+def run_training(
+    request: Request, folder: RunFolder, checkpoints: Sequence[Path], loggers: Sequence[Logger] = ()
+) -> None:
     """Builds everything first; only what builds gets a folder. `loggers` come after those of the config.
 
+    The run continues from the first of `checkpoints` that is sound, and starts where there are none. Of several
+    processes the first one keeps the folder; the others follow it.
+
     Raises:
-        ConfigError: a part refuses its settings, or the checkpoint is damaged.
+        ConfigError: a part refuses its settings, or no checkpoint is sound.
         RunFailedError: training could not go on.
+        Stopped: a signal or the clock asked for it; all is saved.
     """
     started = time.time()
-    trainer = build_trainer(request.config, build_problem(request.config))
-    folder.lock()
-    with log_to(folder.log):
-        if checkpoint is not None:
-            _restore(trainer, checkpoint)
-        try:
-            _train(request, folder, trainer, checkpoint, started, loggers)
-        except TrainingError as error:
-            log.error("%s", error)
-            raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+    with Stopping() as stopping, joined(build_device(request.config["device"])) as processes:
+        trainer = build_trainer(request.config, build_problem(request.config), processes)
+        if not processes.is_first:
+            _follow(trainer, stopping)
+            return
+        folder.lock()
+        with log_to(folder.log):
+            path = _restore(trainer, checkpoints)
+            try:
+                _lead(request, folder, trainer, path, started, loggers, stopping)
+            except Stopped as stopped:
+                log.info("%s", stopped)
+                raise
+            except (TrainingError, OSError) as error:
+                log.error("%s", error)
+                raise RunFailedError(f"{error} (run folder: {folder.path})") from error
 
 
-def _restore(trainer: Trainer, checkpoint: Path) -> None:
+def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
+    """The checkpoint that the trainer was brought to, if any; the other processes get the same."""
+    path, payload = None, None
     try:
-        trainer.load_state_dict(read_checkpoint(checkpoint))
+        if checkpoints:
+            path, payload = read_first_sound(checkpoints)
+            trainer.load_state_dict(payload)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
+    if trainer.processes.count > 1:
+        weights = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
+        trainer.processes.from_first((payload, weights))
+    return path
 
 
-def _train(
+def _follow(trainer: Trainer, stopping: Stopping) -> None:
+    """What the first process does, without a word and without a file."""
+    logging.getLogger("node_cli").addHandler(logging.NullHandler())
+    start: tuple[dict[str, Any] | None, dict[str, Any]] = trainer.processes.from_first((None, {}))
+    payload, weights = start
+    trainer.model.load_state_dict(weights)
+    if payload is not None:
+        trainer.load_state_dict(payload)
+    if trainer.processes.from_first(False):
+        return
+    try:
+        trainer.fit(Loggers([]), None, stopping)
+    except TrainingError as error:
+        raise RunFailedError(str(error)) from error
+
+
+def _lead(
     request: Request,
     folder: RunFolder,
     trainer: Trainer,
     checkpoint: Path | None,
     started: float,
     loggers: Sequence[Logger],
+    stopping: Stopping,
 ) -> None:
-    if checkpoint is not None and trainer.is_done and folder.is_finished:
+    if trainer.processes.from_first(checkpoint is not None and trainer.is_done and folder.is_finished):
         log.info("%s is finished already; for more, set trainer.epochs or trainer.max_steps", folder.path)
         return
     resume_step = trainer.state.step if checkpoint is not None else None
@@ -72,7 +111,7 @@ def _train(
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
-        evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep))
+        evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep), stopping)
         summary = summarize(request, trainer, evaluation, started)
         logger.finish()
     finally:

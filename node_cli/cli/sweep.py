@@ -25,6 +25,7 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.cli.resume import quoted
 from node_cli.config import ConfigError
 from node_cli.training.run_folder import Request, RunFolder
+from node_cli.training.stopping import Stopped
 
 SWEEPS = Path("outputs/sweeps")
 RECORD = "sweep.json"
@@ -70,6 +71,8 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
     lost = ""
     try:
         yield [f"hydra.sweep.dir={quoted(str(path))}"]
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; to go on: node-train -m sweep.resume={path}", stopped.status) from stopped
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in LAUNCHERS:
             raise

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -11,14 +15,20 @@ from omegaconf import DictConfig
 from node_cli.cli.app import launch
 from node_cli.cli.compose import choices_of_ours
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.resume import checkpoint_to_resume, with_overrides_of_run
+from node_cli.cli.resume import checkpoints_to_resume, quoted, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
-from node_cli.config import resolved
+from node_cli.config import ConfigError, resolved
+from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
+from node_cli.training.stopping import Stopped
+
+OF_THE_PARENT = ("run_dir", "resume", "sweep.", "hydra.", "hydra/")  # words that are not for the processes it starts
 
 
 def main() -> None:
     """The entry point."""
+    if launched.is_one_of_several():
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     launch("train", run, expand=_meant, sweep=sweeping)
 
 
@@ -32,25 +42,77 @@ def run(cfg: DictConfig) -> None:
     request = Request(resolved(cfg), list(job.overrides.task), choices_of_ours(job.runtime.choices))
     if job.mode == RunMode.MULTIRUN:
         run_cell(request, Path(job.runtime.output_dir), train)
-    else:
-        train(request, RunFolder(Path(request.config["run_dir"])))
+        return
+    folder = RunFolder(Path(request.config["run_dir"]))
+    try:
+        train(request, folder)
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; to go on: node-train resume={folder.path}", stopped.status) from stopped
 
 
 def train(request: Request, folder: RunFolder) -> None:
     """Trains in `folder`; torch is imported only now that the command line has proved sound."""
+    if launched.was_started_again():
+        request.config["resume"] = "auto"
     try:
-        if folder.path.exists():
-            folder.lock()
-        checkpoint = checkpoint_to_resume(request.config, folder)
+        _check_launch(request)
+        checkpoints: list[Path] = []
+        if launched.rank() == 0:
+            if folder.path.exists():
+                folder.lock()
+            checkpoints = checkpoints_to_resume(request.config, folder)
+        if _num_processes(request.config) > launched.count():
+            folder.unlock()  # it is for the first of the processes
+            _train_in_processes(request, folder)
+            return
 
         from node_cli.cli.run_training import run_training
 
-        run_training(request, folder, checkpoint)
+        run_training(request, folder, checkpoints)
     except RunFailedError as error:
-        folder.write_failure(request, str(error))
+        if launched.rank() == 0 and folder.status != "failed":
+            folder.write_failure(request, str(error))
         raise
     finally:
         folder.unlock()
+
+
+def _num_processes(config: dict[str, Any]) -> int:
+    return int(config["trainer"].get("devices", 1))
+
+
+def _check_launch(request: Request) -> None:
+    """Refuses what does not go with the processes that train together."""
+    devices = _num_processes(request.config)
+    if devices > 1 and request.config["device"] == "mps":
+        raise ConfigError(f"trainer.devices={devices} needs device=cpu or device=cuda: Apple has one GPU at most")
+    if not launched.is_one_of_several():
+        return
+    if devices not in (1, launched.local_count()):
+        raise ConfigError(f"trainer.devices={devices}, but the launcher has started {launched.local_count()} processes")
+    if not any(word.startswith("run_dir=") for word in request.overrides):
+        raise ConfigError("run_dir is required: processes that a launcher starts need one folder, set run_dir=...")
+
+
+def _train_in_processes(request: Request, folder: RunFolder) -> None:
+    from node_cli.cli.launcher import run_in_processes
+
+    job, trainer = HydraConfig.get(), request.config["trainer"]
+    words = [word for word in request.overrides if not word.lstrip("+~").startswith(OF_THE_PARENT)]
+    words += [f"run_dir={quoted(str(folder.path))}"]
+    if request.config["resume"] is not None:
+        words.append(f"resume={quoted(request.config['resume'])}")
+    sources = [source.path for source in job.runtime.config_sources if source.provider == "command-line"]
+    options = [f"--config-dir={path}" for path in sources]
+    sets_threads = request.config["num_threads"] is not None
+    run_in_processes([*words, *options], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Whoever has started these processes and is killed means them too."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 if __name__ == "__main__":

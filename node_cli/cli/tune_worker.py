@@ -16,7 +16,7 @@ import optuna
 from node_cli.analysis.report.record import PRUNED
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
 from node_cli.cli.errors import RunFailedError, one_line_errors
-from node_cli.cli.resume import checkpoint_to_resume, quoted
+from node_cli.cli.resume import checkpoints_to_resume, quoted
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search
 from node_cli.config import ConfigError
@@ -78,4 +78,4 @@ def _train(search: Search, trial: optuna.Trial, request: Request, folder: RunFol
     epochs = request.config["trainer"].get("epochs")
     reports = [Reporter(trial, search.settings.objectives[0].metric, epochs)] if search.settings.prunes else []
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        run_training(request, folder, checkpoint_to_resume(request.config, folder), reports)
+        run_training(request, folder, checkpoints_to_resume(request.config, folder), reports)

@@ -47,6 +47,11 @@ class SolveError(RuntimeError):
         self.status = status
         self.t = t
         self.nfe = nfe
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[SolveError], tuple[Status, float, int, str]]:
+        """As what another process can make again."""
+        return type(self), (self.status, self.t, self.nfe, self.detail)
 
 
 @dataclass

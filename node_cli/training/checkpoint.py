@@ -7,16 +7,21 @@ checksums leave its directory out, where a flipped bit can make `torch.load` ret
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
 DIGEST_LENGTH = 64
 
 
@@ -38,6 +43,9 @@ class Checkpoints:
         """Writes `payload` under its step and as `last.pt`, and as `best.pt` if it is; then forgets the oldest.
 
         Later ones are forgotten too: they are there if a run was continued from before its end.
+
+        Raises:
+            OSError: it could not be written; those before it are as they were.
         """
         path = self.folder / f"step-{step:08d}.pt"
         write_checkpoint(path, payload)
@@ -50,15 +58,47 @@ class Checkpoints:
 
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Writes to a temporary file, syncs, verifies, renames: whatever happens, `path` is whole or untouched."""
+    """Writes to a temporary file, syncs, verifies, renames: whatever happens, `path` is whole or untouched.
+
+    Raises:
+        OSError: it could not be written (a full disk, say), or is not there as it was written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(_to_bytes({"format": FORMAT, **payload}))
-        file.flush()
-        os.fsync(file.fileno())
-    _verified_bytes(temporary)
+    try:
+        with temporary.open("wb") as file:
+            file.write(_to_bytes({"format": FORMAT, **payload}))
+            file.flush()
+            os.fsync(file.fileno())
+        _verified_bytes(temporary)
+    except CheckpointError as error:
+        raise OSError(errno.EIO, "what was read back is not what was written") from error
+    except OSError:
+        temporary.unlink(missing_ok=True)  # its part of a full disk
+        raise
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """The first of the checkpoints that is sound, and its payload; those before it are named in the log.
+
+    Raises:
+        CheckpointError: none is.
+    """
+    damaged: list[str] = []
+    for path in paths:
+        try:
+            payload = read_checkpoint(path)
+        except CheckpointError as error:
+            if len(paths) == 1:
+                raise
+            log.warning("%s", error)
+            damaged.append(path.name)
+        else:
+            if damaged:
+                log.warning("continuing from %s, the newest checkpoint that is sound", path)
+            return path, payload
+    raise CheckpointError(f"no checkpoint in {paths[0].parent} is sound ({', '.join(damaged)}): start a new run")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

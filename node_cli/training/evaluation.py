@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import nn
 
-from node_cli.datasets.base import Dataset
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.failures import on_failure
+from node_cli.training.processes import ALONE, Processes
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -17,8 +19,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def evaluate(model: nn.Module, task: Task, dataset: Dataset, split: str, batch_size: int, precision: str) -> Evaluation:
-    """Judges `model` on one split, without gradients and without augmentation.
+def evaluate(
+    model: nn.Module, task: Task, batches: Iterable[Any], precision: str, processes: Processes = ALONE
+) -> Evaluation:
+    """Judges `model` on the batches of a split, without gradients; several processes share each of them.
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
@@ -26,8 +30,7 @@ def evaluate(model: nn.Module, task: Task, dataset: Dataset, split: str, batch_s
     device = next(model.parameters()).device
     model.eval()
     with torch.no_grad(), autocast(device, precision):
-        batches = dataset.batches(split, batch_size)
-        return task.evaluate(model, batches, skip_failed=_skips_failed(model))
+        return task.evaluate(processes.spread(model), batches, skip_failed=_skips_failed(model))
 
 
 def metric_names(model: nn.Module, task: Task) -> tuple[str, ...]:

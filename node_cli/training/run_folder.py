@@ -69,6 +69,12 @@ class RunFolder:
             return None
         return str(status)
 
+    def resumable(self) -> list[Path]:
+        """The checkpoints that a run may continue from, the one that is meant first."""
+        newest_first = sorted(self.checkpoints.glob("step-*.pt"), reverse=True)
+        paths = [self.checkpoints / "last.pt", *newest_first, self.checkpoints / "best.pt"]
+        return [path for path in paths if path.is_file()]
+
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
         ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", TEMPORARY}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
+
+
+class BadStepError(TrainingError):
+    """A loss or gradient that must not reach the weights; they were not changed."""
 
 
 @dataclass
@@ -18,6 +23,8 @@ class TrainState:
     step: int = 0  # batches so far, one update each but for those that were skipped
     num_skipped: int = 0  # batches whose solve failed, and that were passed by
     num_fallbacks: int = 0  # batches whose solve failed, and that were solved once more by the fallback
+    num_bad: int = 0  # batches whose loss or gradient was not finite, or a spike, and that were passed by
+    usual_loss: float | None = None  # moving average of the loss, which a spike is held against
     sums: dict[str, float] = field(default_factory=dict)  # of the current epoch: each figure x samples, and samples
     step_sizes: dict[str, list[float]] = field(default_factory=dict)  # of the current epoch, by ODE block
     best: list[float] = field(default_factory=list)  # rank of the best validation
@@ -27,5 +34,18 @@ class TrainState:
 
     @property
     def num_failed(self) -> int:
-        """Batches whose solve failed, whatever became of them."""
-        return self.num_skipped + self.num_fallbacks
+        """Batches that something was wrong with, whatever became of them."""
+        return self.num_skipped + self.num_fallbacks + self.num_bad
+
+    def add(self, figures: Mapping[str, float], samples: int) -> None:
+        """Counts the figures of a batch among those of its epoch."""
+        for tag, value in figures.items():
+            self.sums[tag] = self.sums.get(tag, 0.0) + value * samples
+        self.sums["samples"] = self.sums.get("samples", 0.0) + samples
+
+    def close_epoch(self, figures: Mapping[str, float]) -> None:
+        """Puts the means over the epoch, and `figures`, into the history, and begins the next one."""
+        samples = self.sums.pop("samples", 0.0)  # none if every batch was skipped: then there are no sums either
+        means = {tag: total / samples for tag, total in self.sums.items()}
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
+        self.history.append({"epoch": self.epoch, "step": self.step, **means, **figures})

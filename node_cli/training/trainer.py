@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Logger
@@ -24,27 +19,32 @@ from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.checkpoint import Checkpoints
+from node_cli.training.checks import require_in_range
+from node_cli.training.environment import environment, name_changes, random_state, set_random_state
 from node_cli.training.evaluation import evaluate
-from node_cli.training.failures import check_fallback
+from node_cli.training.failures import check_fallback, state_beside_weights
+from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
+from node_cli.training.processes import Processes
+from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.state import TrainingError, TrainState
+from node_cli.training.stopping import STATUS, Stopped, Stopping, reason
 from node_cli.training.update import Updater
 
 log = logging.getLogger(__name__)
 
-SHOWN_IN_BAR = {"loss": "train/loss", "accuracy": "train/accuracy", "nfe": "nfe/forward"}
-SHOWN_IN_LINE = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
-# Linux: "5" written to the one sets the highest resident size, VmHWM in the other, back to the present one (proc(5)).
-CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks")
+
+class _StopAskedError(Exception):
+    """At a boundary between steps, by the signal of this number."""
 
 
 @dataclass(kw_only=True)
 class Trainer:
     """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
 
-    `audit` is called with the number of every finished epoch; what it returns is recorded.
+    `audit` is called with the number of every finished epoch; what it returns is recorded. Of `processes` that train
+    together each holds a trainer; only the first one has loggers and checkpoints.
 
     Raises:
         ValueError: a setting out of range, or a fallback that the gradient does not go with.
@@ -55,23 +55,30 @@ class Trainer:
     dataset: Dataset
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    processes: Processes
     seed: int
     precision: str
     epochs: int | None
     max_steps: int | None
+    max_seconds: float | None
     batch_size: int
     eval_batch_size: int
     clip_norm: float | None
+    on_bad_step: str
+    spike_factor: float | None
     max_skipped: int
+    average_decay: float | None
     patience: int | None
     log_every_steps: int
     histograms_every_epochs: int
     save_every_steps: int | None
     keep: int
+    devices: int
+    max_restarts: int
     audit: Callable[[int], dict[str, float]]
 
     def __post_init__(self) -> None:
-        _require_in_range(self)
+        require_in_range(vars(self))
         check_fallback(self.model)
         self.device = next(self.model.parameters()).device
         self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -79,17 +86,26 @@ class Trainer:
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.monitor = SolveMonitor(self.model)
+        self.average: AveragedModel | None = None
+        if self.average_decay is not None:  # a copy that reports to the monitor too
+            average = get_ema_multi_avg_fn(self.average_decay)
+            self.average = AveragedModel(self.model, multi_avg_fn=average)
         self.updater = Updater(
             model=self.model,
             task=self.task,
             optimizer=self.optimizer,
             monitor=self.monitor,
+            processes=self.processes,
             precision=self.precision,
             clip_norm=self.clip_norm,
+            on_bad_step=self.on_bad_step,
+            spike_factor=self.spike_factor,
             max_skipped=self.max_skipped,
         )
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
+        self._stopping = Stopping()
+        self._longest = 0.0  # seconds of anything between two looks at the clock
 
     @property
     def is_done(self) -> bool:
@@ -99,70 +115,85 @@ class Trainer:
         return self.state.batch == 0 and (self.state.step >= self.total_steps or patience_over)
 
     @property
+    def judged(self) -> nn.Module:
+        """The model that validations are of: with averaged weights, where they are averaged."""
+        return self.model if self.average is None else self.average.module
+
+    @property
     def _epoch_is_over(self) -> bool:
         return self.state.batch == self.steps_per_epoch or self.state.step >= self.total_steps
 
-    def fit(self, logger: Logger, checkpoints: Checkpoints) -> Evaluation:
+    def fit(self, logger: Logger, checkpoints: Checkpoints | None, stopping: Stopping | None = None) -> Evaluation:
         """Trains to the end and judges the best weights on the test split, once.
 
         Raises:
-            TrainingError: a solve failed, or a loss or gradient was not finite.
+            TrainingError: a solve failed, a loss or gradient was not finite, memory or the disk was full.
+            Stopped: a signal that `stopping` heard, or the clock, asked for it; everything is saved.
         """
+        self._stopping = stopping or self._stopping
         reset_peak_memory(self.device)
-        with Progress(self.total_steps, self.state.step, enabled=True) as progress:
-            while not self.is_done:
-                self._train_epoch(logger, checkpoints, progress)
-                self._finish_epoch(logger, checkpoints)
-        return self._test(logger)
+        with Progress(self.total_steps, self.state.step, enabled=self.processes.is_first) as progress:
+            try:
+                while not self.is_done:
+                    self._train_epoch(logger, checkpoints, progress)
+                    self._finish_epoch(logger, checkpoints)
+                return self._test(logger)
+            except _StopAskedError as asked:
+                number = asked.args[0]
+        if not self.is_done:
+            self._save(logger, checkpoints, is_best=False, is_last=True)
+        where = f"after step {self.state.step} of {self.total_steps}, which is saved"
+        raise Stopped(f"stopped by {reason(number)} {where}", STATUS[number])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact continuation needs, in plain containers."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        """All that an exact continuation needs, in plain containers; all processes take part."""
+        own = {"random": random_state(self.device), "beside_weights": state_beside_weights(self.model)}
         return {
             "model": self.model.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
-            "environment": self.environment(),
+            "processes": self.processes.gathered(own),
+            "environment": environment(self.device, self.processes.count),
         }
 
     def load_state_dict(self, payload: Mapping[str, Any]) -> None:
         """Takes up a run where `state_dict` was called; what differs around it is named in the log."""
         self.model.load_state_dict(payload["model"])
+        if self.average is not None:
+            self.average.load_state_dict(payload["average"])
         self.best_weights = dict(payload["best_weights"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.state = TrainState(**payload["state"])
-        torch.set_rng_state(payload["random"]["cpu"].cpu())
-        if payload["random"]["cuda"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all([state.cpu() for state in payload["random"]["cuda"]])
-        environment = self.environment()
-        for key, was in payload["environment"].items():
-            if environment[key] != was:
-                changed = f"{key} was {was} and is {environment[key]}"
-                log.warning("%s: figures may differ in the last digits from here on", changed)
+        known, rank = payload["processes"], self.processes.rank
+        if rank < len(known):
+            set_random_state(known[rank]["random"], self.device)
+        # Of another number of processes, all start from the same step sizes, as those that are in step must.
+        like = known[rank if len(known) == self.processes.count else 0]
+        self.model.load_state_dict(like["beside_weights"], strict=False)
+        name_changes(payload["environment"], environment(self.device, self.processes.count))
 
-    def environment(self) -> dict[str, str]:
-        """What the last digits of a result depend on beside the config."""
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type
-        return {"torch": str(torch.__version__), "num_threads": str(torch.get_num_threads()), "device": name}
-
-    def _train_epoch(self, logger: Logger, checkpoints: Checkpoints, progress: Progress) -> None:
+    def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
         """From wherever in the epoch the run is to its end, or to the last step of the run."""
         self.model.train()
         for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
             if self._epoch_is_over:
                 break
+            self._stop_if_asked()
             self._set_rate()
             started, num_failed = time.perf_counter(), self.state.num_failed
             figures = self.updater.update(batch, self.state)
+            if figures and self.average is not None:
+                self.average.update_parameters(self.model)
             seconds = time.perf_counter() - started
+            self._longest = max(self._longest, seconds)
             self.state.seconds += seconds
             self.state.batch += 1
             self.state.step += 1
             if figures:
                 figures["time/step_ms"] = 1000 * seconds
-                self._add_to_sums(figures, len(batch.targets))
+                self.state.add(figures, len(batch.targets))
             self._log_step(logger, figures, has_failed=self.state.num_failed > num_failed)
             shown = {name: figures[tag] for name, tag in SHOWN_IN_BAR.items() if tag in figures}
             progress.update(len(batch.targets), **shown)
@@ -170,123 +201,95 @@ class Trainer:
             if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)
 
+    def _stop_if_asked(self) -> None:
+        asked = self.processes.largest(self._stopping.asked_by(self.max_seconds, 2 * self._longest))
+        if asked:
+            raise _StopAskedError(asked)
+
     def _set_rate(self) -> None:
         rate = self.schedule(self.state.step / self.total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * rate
 
     def _log_step(self, logger: Logger, figures: Mapping[str, float], *, has_failed: bool) -> None:
-        """Records every so many steps, and every batch whose solve failed; one that was skipped has no figures."""
+        """Records every so many steps, and every batch that something was wrong with; one skipped has no figures."""
         if self.state.step % self.log_every_steps == 0 or self.state.step == 1 or has_failed:
             others = {**self.updater.failure_counts(self.state), "memory/peak_mb": peak_memory_mb(self.device)}
             logger.log_scalars(self.state.step, {**figures, **others})
 
-    def _add_to_sums(self, figures: Mapping[str, float], samples: int) -> None:
-        sums = self.state.sums
-        for tag, value in figures.items():
-            sums[tag] = sums.get(tag, 0.0) + value * samples
-        sums["samples"] = sums.get("samples", 0.0) + samples
-
-    def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints) -> None:
+    def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints | None) -> None:
         """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
-        validation, figures = self._evaluate("val")
+        self.processes.share_buffers(self.model)
+        validation, figures = self._evaluate(self.judged, "val")
         figures |= self.audit(self.state.epoch + 1)
         self.monitor.take()  # copies of the model report to it too
         rank = list(self.task.rank(validation.metrics))
-        is_best = rank > self.state.best
-        self._close_epoch(rank, is_best, figures)
+        is_best = rank > self.state.best and self._is_sound(rank)
+        self.state.close_epoch(self.updater.failure_counts(self.state) | figures)
+        if is_best:
+            self.state.best, self.state.best_epoch = rank, self.state.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
         logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
-            self._log_histograms(logger)
+            log_histograms(logger, self.model, self.state)
         self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         log.info(epoch_line(self.state.history[-1], epochs, is_best))
-        self._save(logger, checkpoints, is_best=is_best)
+        self._save(logger, checkpoints, is_best=is_best, is_last=self.is_done)
 
-    def _close_epoch(self, rank: list[float], is_best: bool, figures: Mapping[str, float]) -> None:
-        state = self.state
-        samples = state.sums.pop("samples", 0.0)  # none if every batch was skipped: then there are no sums either
-        means = {tag: total / samples for tag, total in state.sums.items()}
-        state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
-        counts = self.updater.failure_counts(state)
-        state.history.append({"epoch": state.epoch, "step": state.step, **means, **counts, **figures})
-        if is_best:
-            state.best, state.best_epoch = rank, state.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+    def _is_sound(self, rank: list[float]) -> bool:
+        """Whether a validation is finite, as the best one must be."""
+        if all(map(math.isfinite, rank)):
+            return True
+        message = f"the validation after step {self.state.step} is not finite"
+        if self.on_bad_step == "raise":
+            raise TrainingError(f"{message}: lower optimizer.lr, or clip gradients (trainer.clip_norm=1)")
+        log.warning("%s: it is not held to be the best", message)
+        return False
 
-    def _evaluate(self, split: str) -> tuple[Evaluation, dict[str, float]]:
+    def _evaluate(self, model: nn.Module, split: str) -> tuple[Evaluation, dict[str, float]]:
         """The evaluation of one split, and its figures by their tags."""
+        where = f"judging the {split} split after step {self.state.step}"
         try:
-            evaluation = evaluate(self.model, self.task, self.dataset, split, self.eval_batch_size, self.precision)
+            with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
+                evaluation = evaluate(model, self.task, self._until_asked(split), self.precision, self.processes)
         except SolveError as error:
-            raise TrainingError(f"judging the {split} split after step {self.state.step}: {error}") from error
+            raise TrainingError(f"{where}: {error}") from error
         costs = self.monitor.take()
         figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
         return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
 
+    def _until_asked(self, split: str) -> Iterator[Any]:
+        """The batches of a split, up to where the run is asked to stop: its evaluation is made again another time."""
+        for batch in self.dataset.batches(split, self.eval_batch_size):
+            started = time.perf_counter()
+            self._stop_if_asked()
+            yield batch
+            self._longest = max(self._longest, time.perf_counter() - started)
+
     def _test(self, logger: Logger) -> Evaluation:
+        if not self.best_weights:
+            raise TrainingError("no validation of this run was finite: lower optimizer.lr")
         self.model.load_state_dict(self.best_weights)
-        evaluation, figures = self._evaluate("test")
-        step = self.state.step + 1  # after the last checkpoint: a run killed here and resumed takes its records back
-        logger.log_scalars(step, figures)
-        batches = self.dataset.batches("test", self.eval_batch_size)
-        for name, picture in self.task.result_pictures(batches, evaluation).items():
-            logger.log_image(step, f"test/{name}", picture)
+        evaluation, figures = self._evaluate(self.model, "test")
+        if self.processes.is_first:
+            step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
+            logger.log_scalars(step, figures)
+            batches = self.dataset.batches("test", self.eval_batch_size)
+            for name, picture in self.task.result_pictures(batches, evaluation).items():
+                logger.log_image(step, f"test/{name}", picture)
         return evaluation
 
-    def _log_histograms(self, logger: Logger) -> None:
-        for name, parameter in self.model.named_parameters():
-            logger.log_histogram(self.state.step, f"weights/{name}", parameter.detach())
-        sizes = self.state.step_sizes
-        tagged = {f"solver/step_size/{name}": steps for name, steps in sizes.items()} if len(sizes) > 1 else {}
-        for tag, steps in {"solver/step_size": list(chain(*sizes.values())), **tagged}.items():
-            if steps:
-                logger.log_histogram(self.state.step, tag, torch.tensor(steps))
-
-    def _save(self, logger: Logger, checkpoints: Checkpoints, *, is_best: bool) -> None:
-        logger.flush()
-        checkpoints.save(self.state_dict(), self.state.step, is_best=is_best)
-
-
-def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
-    """One line about a finished epoch of `epochs`."""
-    parts = [f"epoch {figures['epoch']:.0f}/{epochs}"]
-    parts += [f"{tag} {figures[tag]:.4f}" for tag in SHOWN_IN_LINE if tag in figures]
-    parts += [f"{tag} {figures[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if figures.get(tag)]
-    parts += [f"{tag} {figures[tag]:.0f}" for tag in FAILURES_IN_LINE if figures.get(tag)]
-    return "  ".join(parts) + ("  best so far" if is_best else "")
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory_mb` speak of what comes after, where the system can: CUDA and Linux."""
-    gc.collect()  # what an earlier run of this process left in cycles
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        CLEAR_REFS.write_text("5")
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that was in use at once: of the device, or of the whole process on a processor."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    with suppress(OSError, StopIteration):
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _require_in_range(trainer: Trainer) -> None:
-    if trainer.epochs is None and trainer.max_steps is None:
-        raise ValueError("epochs and max_steps are both null: set one of them")
-    at_least_one = ("epochs", "max_steps", "batch_size", "eval_batch_size", "patience", "log_every_steps")
-    for key in (*at_least_one, "save_every_steps", "keep"):
-        value = getattr(trainer, key)
-        if value is not None and value < 1:
-            raise ValueError(f"{key} must be at least 1, got {value}")
-    if trainer.clip_norm is not None and not trainer.clip_norm > 0:
-        raise ValueError(f"clip_norm must be positive or null, got {trainer.clip_norm}")
-    for key in ("max_skipped", "histograms_every_epochs"):
-        if getattr(trainer, key) < 0:
-            raise ValueError(f"{key} must be 0 or more, got {getattr(trainer, key)}")
+    def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:
+        """Writes a checkpoint. A full disk may have room again at the next one; only the last one must be written."""
+        started, payload = time.perf_counter(), self.state_dict()
+        if checkpoints is not None:
+            try:
+                logger.flush()
+                checkpoints.save(payload, self.state.step, is_best=is_best)
+            except OSError as error:
+                message = f"the checkpoint after step {self.state.step} could not be written ({error.strerror})"
+                if is_last:
+                    raise TrainingError(f"{message}: make room for {checkpoints.folder}, and resume the run") from error
+                log.warning("%s; training goes on, and the checkpoints before it stay", message)
+        self._longest = max(self._longest, time.perf_counter() - started)

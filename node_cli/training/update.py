@@ -1,4 +1,4 @@
-"""One update of the weights from one batch, and what becomes of the batch where its solve fails."""
+"""One update of the weights from one batch, and what becomes of a batch that must not reach them."""
 
 from __future__ import annotations
 
@@ -9,116 +9,155 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Task
 from node_cli.training.evaluation import autocast
 from node_cli.training.failures import fallback_solvers, on_failure, state_beside_weights
-from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
-from node_cli.training.state import TrainingError, TrainState
+from node_cli.training.memory import out_of_memory_told
+from node_cli.training.processes import Processes
+from node_cli.training.solve_monitor import SolveMonitor
+from node_cli.training.state import BadStepError, TrainingError, TrainState
 
 log = logging.getLogger(__name__)
+
+LESS_MEMORY = (
+    "Take gradient=checkpoint, bound it further (gradient.max_checkpoints=10), or lower trainer.batch_size or the "
+    "model's width"
+)
+INERTIA = 0.95  # of the loss that a spike is held against
 
 
 @dataclass(frozen=True, kw_only=True)
 class Updater:
     """Updates `model` from one batch at a time; `monitor` watches it.
 
-    Where a solve fails, `on_failure` of the solver decides: `raise` ends the run; `skip_batch` passes the batch by, at
-    most `max_skipped` times in a run; `fallback` solves the batch once more by the solver's fallback. The last two
-    leave no trace of the failed attempt: gradients, running means and step sizes carried over are as before it.
+    Where a solve fails, `on_failure` of the solver decides: `raise` ends the run; `skip_batch` passes the batch by;
+    `fallback` solves the batch once more by the solver's fallback. Where a loss or its gradient is not finite, or the
+    loss is over `spike_factor` times its usual value, `on_bad_step` decides: `raise` or `skip_batch`. At most
+    `max_skipped` batches of a run are passed by. None of them leaves a trace: weights, running means and step sizes
+    carried over are as before it.
     """
 
     model: nn.Module
     task: Task
     optimizer: torch.optim.Optimizer
     monitor: SolveMonitor
+    processes: Processes
     precision: str
     clip_norm: float | None
+    on_bad_step: str
+    spike_factor: float | None
     max_skipped: int
 
     def update(self, batch: Any, state: TrainState) -> dict[str, float]:
         """The figures of the batch, none where it was skipped. Failures and step sizes are added to `state`.
 
         Raises:
-            TrainingError: a solve failed, or the loss or its gradient was not finite; the weights were not changed.
+            TrainingError: what is wrong with the batch is not to be passed by; the weights were not changed.
         """
-        policy = on_failure(self.model)
-        before = {} if policy == "raise" else state_beside_weights(self.model)
+        may_go_on = self.on_bad_step != "raise" or on_failure(self.model) != "raise"
+        before = state_beside_weights(self.model) if may_go_on else {}
+        failure: Exception
         try:
-            return self._attempt(batch, state)
+            return self._attempt_or_fall_back(batch, state, before)
         except SolveError as error:
-            if policy == "raise":
+            if on_failure(self.model) == "raise":
                 raise TrainingError(f"step {state.step + 1}: {error}") from error
             failure = error.with_traceback(None)  # which would keep the graph of the failed attempt alive
+        except BadStepError as error:
+            if self.on_bad_step == "raise":
+                raise
+            failure = error.with_traceback(None)
         self._undo(before)
-        if policy == "fallback":
-            return self._fall_back(batch, state, failure)
         self._count_skipped(state, failure)
         return {}
 
     def failure_counts(self, state: TrainState) -> dict[str, float]:
-        """Batches of the run so far whose solve failed, by the tag of what became of them."""
+        """Batches of the run so far that something was wrong with, by the tag of what became of them."""
         policy = on_failure(self.model)
+        counts: dict[str, float] = {}
         if policy == "skip_batch":
-            return {"solver/skipped": state.num_skipped}
-        return {"solver/fallbacks": state.num_fallbacks} if policy == "fallback" else {}
+            counts["solver/skipped"] = state.num_skipped
+        if policy == "fallback":
+            counts["solver/fallbacks"] = state.num_fallbacks
+        if self.on_bad_step == "skip_batch":
+            counts["train/skipped"] = state.num_bad
+        return counts
+
+    def _attempt_or_fall_back(self, batch: Any, state: TrainState, before: Mapping[str, Any]) -> dict[str, float]:
+        try:
+            return self._attempt(batch, state)
+        except SolveError as error:
+            if on_failure(self.model) != "fallback":
+                raise
+            failure = error.with_traceback(None)
+        self._undo(before)
+        state.num_fallbacks += 1
+        if state.num_fallbacks == 1:  # a line each could be thousands
+            log.warning(
+                "step %d: the fallback solves this batch (later ones are only counted): %s", state.step + 1, failure
+            )
+        try:
+            with fallback_solvers(self.model):
+                return self._attempt(batch, state)
+        except SolveError as second:
+            raise TrainingError(f"step {state.step + 1}: {failure}. Its fallback failed too: {second}") from second
 
     def _attempt(self, batch: Any, state: TrainState) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(next(self.model.parameters()).device, self.precision):
-            loss, metrics = self.task.loss(self.model, batch)
-        loss.backward()
+        mine, share = self.processes.share(batch)
+        with self.processes.failing_together(), out_of_memory_told(f"step {state.step + 1}", LESS_MEMORY):
+            with autocast(next(self.model.parameters()).device, self.precision):
+                loss, metrics = self.task.loss(self.model, mine)
+            (share * loss).backward()
         costs = self.monitor.take()
+        self.processes.sum_gradients(self.model)
+        means = {"train/loss": loss.item(), **{f"train/{name}": value.item() for name, value in metrics.items()}}
+        means, solves = self.processes.combined(share, means, costs.scalars())
+        self._clip_and_check(means["train/loss"], solves, state)
+        self.optimizer.step()
         for name, sizes in costs.step_sizes.items():
             state.step_sizes.setdefault(name, []).extend(sizes)
-        self._clip_and_check(loss, costs, state)
-        self.optimizer.step()
-        return {
-            "train/loss": loss.item(),
-            **{f"train/{name}": value.item() for name, value in metrics.items()},
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **costs.scalars(),
-        }
+        return {**means, "lr": self.optimizer.param_groups[0]["lr"], **solves}
+
+    def _clip_and_check(self, loss: float, solves: Mapping[str, float], state: TrainState) -> None:
+        parameters = list(self.model.parameters())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            raise BadStepError(
+                f"step {state.step + 1}: the loss or its gradient is not finite (loss {loss:.4g}, gradient norm "
+                f"{norm.item():.4g}, NFE {solves.get('nfe/forward', 0):.0f}); the weights were not changed. Lower "
+                "optimizer.lr, or clip gradients (trainer.clip_norm=1)"
+            )
+        usual = loss if state.usual_loss is None else state.usual_loss
+        if self.spike_factor is not None and loss - usual > (self.spike_factor - 1) * abs(usual):
+            raise BadStepError(
+                f"step {state.step + 1}: the loss is a spike, {loss:.4g} against {usual:.4g} as usual (more than "
+                f"trainer.spike_factor={self.spike_factor:g} times); the weights were not changed. Lower optimizer.lr, "
+                "or clip gradients (trainer.clip_norm=1)"
+            )
+        state.usual_loss = INERTIA * usual + (1 - INERTIA) * loss
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
 
     def _undo(self, before: Mapping[str, Any]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.monitor.take()
         self.model.load_state_dict(before, strict=False)
 
-    def _count_skipped(self, state: TrainState, error: SolveError) -> None:
-        state.num_skipped += 1
-        if state.num_skipped > self.max_skipped:
+    def _count_skipped(self, state: TrainState, failure: Exception) -> None:
+        if isinstance(failure, SolveError):
+            state.num_skipped += 1
+            what, advice = "could not be solved", "take solver.on_failure=fallback, or allow more of them"
+        else:
+            state.num_bad += 1
+            what, advice = "were bad steps", "or allow more of them"
+        count = state.num_skipped + state.num_bad
+        if count > self.max_skipped:
             raise TrainingError(
-                f"step {state.step + 1}: {state.num_skipped} batches could not be solved, more than "
-                f"trainer.max_skipped={self.max_skipped}; the last: {error}. Follow this advice, take "
-                "solver.on_failure=fallback, or allow more of them"
-            ) from error
-        log.warning(
-            "step %d: batch skipped (%d of at most %d): %s", state.step + 1, state.num_skipped, self.max_skipped, error
-        )
-
-    def _fall_back(self, batch: Any, state: TrainState, error: SolveError) -> dict[str, float]:
-        state.num_fallbacks += 1
-        if state.num_fallbacks == 1:  # a line each could be thousands
-            log.warning(
-                "step %d: the fallback solves this batch (later ones are only counted): %s", state.step + 1, error
-            )
-        try:
-            with fallback_solvers(self.model):
-                return self._attempt(batch, state)
-        except SolveError as second:
-            raise TrainingError(f"step {state.step + 1}: {error}. Its fallback failed too: {second}") from second
-
-    def _clip_and_check(self, loss: Tensor, costs: SolveCosts, state: TrainState) -> None:
-        parameters = list(self.model.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            raise TrainingError(
-                f"step {state.step + 1}: the loss or its gradient is not finite (loss {loss.item():.4g}, gradient "
-                f"norm {norm.item():.4g}, NFE {costs.nfe_forward:.0f}); the weights were not changed. Lower "
-                "optimizer.lr, or clip gradients (trainer.clip_norm=1)"
-            )
-        if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+                f"step {state.step + 1}: {count} batches {what}, more than trainer.max_skipped={self.max_skipped}; the "
+                f"last: {failure}. Follow this advice, {advice}"
+            ) from failure
+        log.warning("step %d: batch skipped (%d of at most %d): %s", state.step + 1, count, self.max_skipped, failure)

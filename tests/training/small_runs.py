@@ -14,6 +14,7 @@ from node_cli.datasets.augmentation import CropAndFlip
 from node_cli.datasets.base import Dataset, Split
 from node_cli.loggers.base import Loggers
 from node_cli.tasks.classification import Classification
+from node_cli.training.processes import ALONE
 from node_cli.training.schedules import Constant
 from node_cli.training.trainer import Trainer
 
@@ -21,17 +22,24 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = {
     "seed": 0,
     "precision": "float32",
+    "processes": ALONE,
     "epochs": 2,
     "max_steps": None,
+    "max_seconds": None,
     "batch_size": 8,
     "eval_batch_size": 8,
     "clip_norm": None,
+    "on_bad_step": "raise",
+    "spike_factor": None,
     "max_skipped": 10,
+    "average_decay": None,
     "patience": None,
     "log_every_steps": 1,
     "histograms_every_epochs": 0,
     "save_every_steps": None,
     "keep": 2,
+    "devices": 1,
+    "max_restarts": 0,
     "audit": lambda epoch: {},
 }
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_runs import Recorder, build_trainer
 
-from node_cli.training import trainer
+from node_cli.training import memory
 from node_cli.training.checkpoint import Checkpoints
-from node_cli.training.trainer import peak_memory_mb
+from node_cli.training.memory import peak_memory_mb
 
 CPU = torch.device("cpu")
 LARGE = 200  # MB
@@ -19,7 +19,7 @@ def use_much() -> None:
     bytearray(b"x") * (LARGE << 20)
 
 
-@pytest.mark.skipif(not trainer.CLEAR_REFS.exists(), reason="this system cannot reset the peak of a process")
+@pytest.mark.skipif(not memory.CLEAR_REFS.exists(), reason="this system cannot reset the peak of a process")
 def test_what_was_used_before_a_run_is_not_counted(tmp_path: Path):
     use_much()
     before = peak_memory_mb(CPU)
@@ -40,8 +40,8 @@ def test_what_a_run_uses_is_counted(tmp_path: Path):
 
 
 def test_elsewhere_it_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(trainer, "STATUS", tmp_path / "nothing")
-    monkeypatch.setattr(trainer, "CLEAR_REFS", tmp_path / "nowhere" / "nothing")
-    monkeypatch.setattr(trainer.sys, "platform", "linux")
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "nothing")
+    monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "nowhere" / "nothing")
+    monkeypatch.setattr(memory.sys, "platform", "linux")
     build_trainer(epochs=1).fit(Recorder(), Checkpoints(tmp_path, keep=1))
     assert peak_memory_mb(CPU) == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,114 @@
+"""`trainer.devices=N`: the same command in N processes, through the launcher behind torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from node_cli.cli.errors import OUTCOMES, USAGE, RunFailedError
+from node_cli.config import ConfigError
+from node_cli.training.stopping import STATUS, WARNINGS, Stopped
+
+LONGEST_STEP = "3600"  # seconds that processes which were asked to stop get for finishing their step and saving it
+
+
+def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, sets_threads: bool) -> None:
+    """Runs `node-train` with `words` in `count` processes; after one of them was killed, again with `resume=auto`.
+
+    Raises:
+        ConfigError, RunFailedError, Stopped: what ended them.
+    """
+    with _environment(count, sets_threads=sets_threads):
+        for attempt in range(max_restarts + 1):
+            killed = _run(words if attempt == 0 else [*words, "resume=auto"], count)
+            if killed is None:
+                return
+            if attempt < max_restarts:
+                sys.stderr.write(f"node-train: {killed}; starting again from the last checkpoint\n")
+    raise RunFailedError(f"{killed}, and trainer.max_restarts={max_restarts} is used up")
+
+
+def _run(words: Sequence[str], count: int) -> str | None:
+    """One go; what it was ended by, if a process was killed."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,  # it would start a run again that has ended with a mistake of the user's
+    )
+    killed: str | None = None
+    with tempfile.TemporaryDirectory() as outcomes:
+        os.environ[OUTCOMES] = outcomes
+        try:
+            elastic_launch(config, sys.executable)("-m", "node_cli.cli.train", *words)
+        except SignalException as asked:
+            _raise_outcome(outcomes, otherwise=asked.sigval)
+        except ChildFailedError as error:
+            killed = _killed(error)
+            _raise_outcome(outcomes)
+            if killed is None:
+                raise RunFailedError("one of the processes failed; its traceback stands above") from error
+        finally:
+            del os.environ[OUTCOMES]
+    return killed
+
+
+def _killed(error: ChildFailedError) -> str | None:
+    for rank, failure in error.failures.items():
+        if failure.exitcode < 0:
+            return f"process {rank} was ended by {signal.Signals(-failure.exitcode).name}"
+    return None
+
+
+def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None:
+    """Raises what a process has said of its end, the first one's before the others'."""
+    said = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
+    if not said and otherwise is not None:
+        raise Stopped(f"stopped by {otherwise.name} before the first step", STATUS.get(otherwise, 128 + otherwise))
+    for status, message in said:
+        if status == USAGE:
+            raise ConfigError(message)
+        if status in STATUS.values():
+            raise Stopped(message, status)
+        raise RunFailedError(message)
+
+
+@contextmanager
+def _environment(count: int, *, sets_threads: bool) -> Iterator[None]:
+    """Signals that the launcher does not pass on by itself, and settings of the processes."""
+    settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": LONGEST_STEP, "TORCHELASTIC_LOG_LEVEL": "ERROR"}
+    if not sets_threads:
+        settings["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
+    if sys.platform == "linux":
+        settings["GLOO_SOCKET_IFNAME"] = "lo"
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    before: dict[int, Any] = {number: signal.signal(number, _pass_on) for number in WARNINGS}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for name in added:
+            del os.environ[name]
+
+
+def _pass_on(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SignalException(f"process {os.getpid()} got {signal.Signals(number).name}", signal.Signals(number))

@@ -1,0 +1,35 @@
+"""What torchrun, or whatever starts several processes, says of this one. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first, which alone writes and speaks."""
+    return int(os.environ.get("RANK", "0")) if is_one_of_several() else 0
+
+
+def count() -> int:
+    """How many processes train together, on all machines."""
+    return int(os.environ["WORLD_SIZE"]) if is_one_of_several() else 1
+
+
+def local_rank() -> int:
+    """The number of this process on its machine: its GPU."""
+    return int(os.environ["LOCAL_RANK"]) if is_one_of_several() else 0
+
+
+def local_count() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if is_one_of_several() else 1
+
+
+def was_started_again() -> bool:
+    """Whether these processes replace some that died."""
+    return is_one_of_several() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
+
+
+def is_one_of_several() -> bool:
+    """Whether the elastic launcher of torch has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

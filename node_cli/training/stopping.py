@@ -1,0 +1,82 @@
+"""How a run is asked to end before its time: by a signal, or by the clock. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+PROCESS_STARTED = time.monotonic()
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same again goes on
+TIME_IS_UP = signal.SIGALRM  # stands for the clock: nothing sends it
+STATUS = {
+    signal.SIGTERM: 128 + signal.SIGTERM,
+    signal.SIGINT: 128 + signal.SIGINT,
+    signal.SIGUSR1: AGAIN,  # SLURM's warning before the end of a job (sbatch --signal=USR1@120)
+    signal.SIGUSR2: AGAIN,  # that of submitit
+    TIME_IS_UP: AGAIN,
+}
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Stopped(BaseException):
+    """A run was asked to end, and all it has done is saved. No error: what handles failures must let it pass.
+
+    `status` is that of the process: 143 and 130 after SIGTERM and SIGINT, 75 where the same command should go on.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Stopping:
+    """Within it a signal ends nothing: it is remembered, and the run asks at the boundaries of its steps.
+
+    A second SIGINT interrupts at once. On the way out a warning is handed on to whoever listened before (submitit
+    puts its job back into the queue).
+    """
+
+    def __init__(self) -> None:
+        self._asked: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            for number in HANDLED:
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or `&` in a script
+                    self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        listener = self._before.get(self._asked) if self._asked in WARNINGS else None
+        if callable(listener):
+            listener(self._asked, None)
+
+    def asked_by(self, max_seconds: float | None, margin: float) -> int:
+        """The number of the signal to stop for; 0: go on. The time is up when fewer than `margin` seconds are left."""
+        if self._asked is not None:
+            return self._asked
+        is_late = max_seconds is not None and time.monotonic() - PROCESS_STARTED > max_seconds - margin
+        return TIME_IS_UP if is_late else 0
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = signal.Signals(number)
+        again = "; once more ends at once" if number == signal.SIGINT else ""
+        os.write(2, f"\n{self._asked.name}: this step is finished and saved{again}\n".encode())
+
+
+def reason(number: int) -> str:
+    """What a run was stopped by, in words."""
+    return "trainer.max_seconds" if number == TIME_IS_UP else signal.Signals(number).name
