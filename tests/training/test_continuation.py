@@ -29,13 +29,19 @@ CASES = [
     ("adamw", "step", "adjoint", "rk4", "float32"),
     ("adamw", "one_cycle", "direct", "rk4", "float32"),
     ("adamw", "cosine", "adjoint", "dopri5", "bfloat16"),
+    ("adamw", "constant", "checkpoint", "carried", "float32"),
 ]
-COARSE = {"dopri5": {"rtol": 1.0, "atol": 1.0, "first_step": 0.6}, "rk4": {"num_steps": 1}}
+COARSE = {
+    "dopri5": {"rtol": 1.0, "atol": 1.0, "first_step": 0.6},
+    "carried": {"method": "dopri5", "rtol": 0.1, "atol": 0.1},  # which carries its first step over
+    "rk4": {"num_steps": 1},
+}
 CLOCKS = ("time/step_ms", "memory/peak_mb")
 
 
 def build(optimizer, schedule, gradient, solver, precision, **settings):
-    model = build_ode_net("odenet", build_part("solver", solver, **COARSE[solver]), build_part("gradient", gradient))
+    part = build_part("solver", "rk4" if solver == "rk4" else "dopri5", **COARSE[solver])
+    model = build_ode_net("odenet", part, build_part("gradient", gradient))
     return build_trainer(
         model,
         image_dataset(),
@@ -114,9 +120,41 @@ def test_stopped_before_and_after_batches_whose_solve_failed(policy, only_backwa
     assert (state["num_skipped"], state["num_fallbacks"]) == counted
 
 
+def test_stopped_where_weights_are_averaged_and_the_run_ends_early(tmp_path):
+    """Early stopping counts epochs over all sessions: the second is no better than the first."""
+
+    def build_run(**settings):
+        dataset = point_dataset()
+        return build_trainer(
+            dataset=dataset, optimizer=OPTIMIZERS["sgd"], average_decay=0.7, patience=1, epochs=4, **settings
+        )
+
+    def rank_first(metrics):
+        return (0.0,)
+
+    def build_impatient(**settings):
+        trainer = build_run(**settings)
+        trainer.task.rank = rank_first
+        return trainer
+
+    state = assert_continues_exactly(build_impatient, tmp_path)
+    assert (state["epoch"], state["best_epoch"]) == (2, 1)
+
+
+def test_stopped_before_and_after_bad_steps_that_were_skipped(tmp_path):
+    def build_run(**settings):
+        dataset = point_dataset()
+        dataset.splits["train"].inputs[3] = -1e6  # a spike in each epoch
+        bad = {"on_bad_step": "skip_batch", "spike_factor": 50.0}
+        return build_trainer(dataset=dataset, optimizer=OPTIMIZERS["adamw"], **bad, **settings)
+
+    state = assert_continues_exactly(build_run, tmp_path)
+    assert (state["num_bad"], state["num_skipped"]) == (2, 0)
+
+
 def test_the_cases_name_every_choice():
     assert {choice for case in CASES for choice in case} == {
-        *OPTIMIZERS, *SCHEDULES, "direct", "adjoint", "dopri5", "rk4", "float32", "bfloat16"
+        *OPTIMIZERS, *SCHEDULES, *COARSE, "direct", "adjoint", "checkpoint", "float32", "bfloat16"
     }  # fmt: skip
 
 

@@ -1,0 +1,219 @@
+"""Numbers that go bad: they reach neither the weights nor the best checkpoint."""
+
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
+from torch import nn
+
+from node_cli.tasks.base import Evaluation
+from node_cli.tasks.classification import Classification
+from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.memory import out_of_memory_told
+from node_cli.training.state import TrainingError
+
+
+class SpoiledTask(Classification):
+    """The losses, or the gradients, of some steps are spoiled."""
+
+    def __init__(self, **factors):
+        super().__init__(("a", "b"), label_smoothing=0.0)
+        self.factors, self.step = factors, 0
+
+    def loss(self, model, batch):
+        loss, metrics = super().loss(model, batch)
+        self.step += 1
+        factor = self.factors.get(f"step{self.step}", 1.0)
+        if factor == "gradient":
+            return loss + (model.weight - model.weight.detach()).sum().sqrt(), metrics
+        return loss * factor, metrics
+
+
+class SpoiledValidation(Classification):
+    """Validations have the losses that are listed."""
+
+    def __init__(self, *losses):
+        super().__init__(("a", "b"), label_smoothing=0.0)
+        self.losses = list(losses)
+
+    def evaluate(self, model, batches, *, skip_failed):
+        list(batches)
+        loss = self.losses.pop(0) if self.losses else 1.0
+        return Evaluation({"loss": loss, "accuracy": 0.5, "error": 0.5}, torch.zeros(8, dtype=torch.long))
+
+    def rank(self, metrics):
+        return (-metrics["loss"],)
+
+
+def fit(trainer, folder):
+    recorder = Recorder()
+    trainer.fit(recorder, Checkpoints(folder, keep=2))
+    return recorder
+
+
+def weights(model):
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+BAD = {"nan": math.nan, "inf": math.inf, "gradient": "gradient", "spike": 30.0}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_bad_step_is_as_if_it_had_not_been(bad, tmp_path):
+    task = SpoiledTask(step3=bad)
+    trainer = build_trainer(task=task, epochs=1, on_bad_step="skip_batch", spike_factor=20.0, average_decay=0.5)
+    recorder = fit(trainer, tmp_path)
+    untouched = build_trainer(epochs=None, max_steps=2, average_decay=0.5)
+    fit(untouched, tmp_path / "untouched")
+    assert all(map(torch.equal, weights(trainer.model), weights(untouched.model)))
+    assert all(map(torch.equal, weights(trainer.judged), weights(untouched.judged)))
+    assert recorder.of("train/skipped") == [0, 0, 1]
+    assert len(recorder.of("train/loss")) == 2
+    assert trainer.state.num_bad == 1
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_bad_step_ends_the_run_where_nothing_else_is_said(bad, tmp_path):
+    trainer = build_trainer(task=SpoiledTask(step1=1.0, step2=bad), epochs=1, spike_factor=20.0)
+    before = []
+    trainer.optimizer.register_step_post_hook(lambda *_: before.append(weights(trainer.model)))
+    with pytest.raises(TrainingError, match=r"^step 2: the loss .* the weights were not changed\. Lower optimizer\.lr"):
+        fit(trainer, tmp_path)
+    assert len(before) == 1
+    assert all(map(torch.equal, weights(trainer.model), before[0]))
+
+
+def test_a_spike_is_told_with_what_is_usual(tmp_path):
+    trainer = build_trainer(task=SpoiledTask(step3=30.0), epochs=1, spike_factor=20.0)
+    with pytest.raises(TrainingError) as failure:
+        fit(trainer, tmp_path)
+    assert re.match(
+        r"step 3: the loss is a spike, [\d.]+ against [\d.]+ as usual \(more than trainer", str(failure.value)
+    )
+
+
+def test_negative_losses_have_spikes_too(tmp_path):
+    """Of densities, say: a loss of -2 that becomes -1.9 is none, one that becomes 100 is."""
+
+    class Density(Classification):
+        losses = iter([-2.0, -1.9, 100.0])
+
+        def loss(self, model, batch):
+            return model.weight.sum() * 0 + next(self.losses), {}
+
+    trainer = build_trainer(task=Density(("a", "b"), label_smoothing=0.0), epochs=1, spike_factor=3.0)
+    with pytest.raises(TrainingError, match="step 3: the loss is a spike, 100 against -1"):
+        fit(trainer, tmp_path)
+
+
+def test_bad_steps_and_failed_solves_share_one_bound(tmp_path):
+    task = SpoiledTask(step2=math.nan, step3=math.nan)
+    trainer = build_trainer(task=task, epochs=1, on_bad_step="skip_batch", max_skipped=1)
+    with pytest.raises(TrainingError) as failure:
+        fit(trainer, tmp_path)
+    assert str(failure.value).startswith(
+        "step 3: 2 batches were bad steps, more than trainer.max_skipped=1; the last: "
+    )
+    assert str(failure.value).endswith("Follow this advice, or allow more of them")
+
+
+def test_a_fallback_that_ends_in_a_bad_step_is_skipped(tmp_path):
+    from touchy import Touchy
+
+    dataset = point_dataset()
+    dataset.splits["train"].inputs[3] = 1e38  # fails the solve, and overflows in its fallback's loss
+    model = build_ode_net("odenet_mlp", Touchy(on_failure="fallback"), build_part("gradient", "direct"))
+    trainer = build_trainer(model, dataset, epochs=1, on_bad_step="skip_batch")
+    before = weights(trainer.model)
+    fit(trainer, tmp_path)
+    assert (trainer.state.num_fallbacks, trainer.state.num_bad) == (1, 1)
+    assert all(torch.isfinite(weight).all() for weight in weights(trainer.model))
+    assert not all(map(torch.equal, weights(trainer.model), before))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite_is_never_the_best(loss, tmp_path, caplog):
+    trainer = build_trainer(task=SpoiledValidation(loss, 2.0, loss), epochs=3, on_bad_step="skip_batch")
+    fit(trainer, tmp_path)
+    assert trainer.state.best_epoch == 2
+    assert read_checkpoint(tmp_path / "best.pt")["state"]["epoch"] == 2
+    assert "the validation after step 3 is not finite: it is not held to be the best" in caplog.messages
+
+
+def test_a_validation_that_is_not_finite_ends_the_run_where_nothing_else_is_said(tmp_path):
+    trainer = build_trainer(task=SpoiledValidation(math.nan), epochs=2)
+    message = "the validation after step 3 is not finite: lower optimizer.lr, or clip gradients"
+    with pytest.raises(TrainingError, match=message):
+        fit(trainer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_finite_validation_there_is_nothing_to_test(tmp_path):
+    trainer = build_trainer(task=SpoiledValidation(math.nan), epochs=1, on_bad_step="skip_batch")
+    with pytest.raises(TrainingError, match=r"no validation of this run was finite: lower optimizer\.lr"):
+        fit(trainer, tmp_path)
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from small_runs import Recorder, build_trainer, point_dataset
+from node_cli.training.checkpoint import Checkpoints
+from node_cli.training.state import TrainingError
+
+class Hungry(torch.nn.Linear):
+    def forward(self, inputs):
+        if self.training == (sys.argv[3] == "train"):
+            torch.empty(1 << 45, dtype=torch.uint8)  # 32 TiB, more than a process can address here
+        return super().forward(inputs)
+
+resource.setrlimit(resource.RLIMIT_AS, (1 << 42, 1 << 42))
+trainer = build_trainer(Hungry(2, 2))
+try:
+    trainer.fit(Recorder(), Checkpoints(__import__("pathlib").Path(sys.argv[2]), 2))
+except TrainingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "begin", "advice"),
+    [
+        (
+            "train",
+            "step 1: out of memory (you tried to allocate 35184372088832 bytes",
+            "Take gradient=checkpoint, bound",
+        ),
+        ("val", "judging the val split after step 3: out of memory (you tried", "Lower trainer.eval_batch_size"),
+    ],
+)
+def test_out_of_memory_is_told_with_what_to_change(where, begin, advice, tmp_path):
+    from pathlib import Path
+
+    command = [sys.executable, "-c", FULL, str(Path(__file__).parent), str(tmp_path), where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(begin)
+    assert advice in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+def test_other_errors_are_left_as_they_are():
+    with pytest.raises(RuntimeError, match=r"^a bug$"), out_of_memory_told("here", "do this"):
+        raise RuntimeError("a bug")
+    told = r"^here: out of memory \(CUDA out of memory\. Tried\)\. do this$"
+    with pytest.raises(TrainingError, match=told), out_of_memory_told("here", "do this"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+
+
+def test_a_model_that_keeps_running_means_forgets_those_of_a_bad_step(tmp_path):
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    trainer = build_trainer(model, task=SpoiledTask(step1=math.nan), epochs=None, max_steps=1, on_bad_step="skip_batch")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fit(trainer, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,0 +1,197 @@
+"""Signals and the clock: a run ends at the boundary of a step, saved, and goes on as if it had not."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from small_runs import Recorder, build_trainer
+from test_continuation import plain
+
+from node_cli.tasks.classification import Classification
+from node_cli.training import stopping
+from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.stopping import Stopped, Stopping
+
+
+class SignalAt(Recorder):
+    """Sends this process a signal when the record of a step comes."""
+
+    def __init__(self, number, step, tag="train/loss"):
+        super().__init__()
+        self.number, self.step, self.tag = number, step, tag
+
+    def log_scalars(self, step, values):
+        super().log_scalars(step, values)
+        if step == self.step and self.tag in values:
+            os.kill(os.getpid(), self.number)
+
+
+def fit(trainer, folder, recorder):
+    with Stopping() as asked:
+        trainer.fit(recorder, Checkpoints(folder, keep=2), asked)
+
+
+def stopped(trainer, folder, recorder):
+    with pytest.raises(Stopped) as stop:
+        fit(trainer, folder, recorder)
+    return stop.value
+
+
+def final_state(trainer):
+    state = trainer.state_dict()
+    for epoch in state["state"]["history"]:
+        epoch.pop("time/step_ms")
+    state["state"].pop("seconds")
+    return plain(state)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    trainer = build_trainer()
+    fit(trainer, tmp_path / "whole", Recorder())
+    return final_state(trainer)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)],
+)
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_signal_finishes_the_step_and_saves_it(number, status, step, whole, tmp_path, capfd):
+    if number in stopping.WARNINGS:
+        before = signal.signal(number, signal.SIG_DFL)  # whoever listens is told afterwards: here nobody does
+    stop = stopped(build_trainer(), tmp_path / "run", SignalAt(number, step))
+    name = signal.Signals(number).name
+    assert (str(stop), stop.status) == (f"stopped by {name} after step {step} of 6, which is saved", status)
+    assert f"{name}: this step is finished and saved" in capfd.readouterr().err
+    saved = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved["state"]["step"] == step
+    again = build_trainer()
+    again.load_state_dict(saved)
+    fit(again, tmp_path / "run", Recorder())
+    assert final_state(again) == whole
+    if number in stopping.WARNINGS:
+        signal.signal(number, before)
+
+
+class SignalWhileJudging(Classification):
+    """Sends the signal from within one evaluation, before its second batch."""
+
+    def __init__(self, call, folder):
+        super().__init__(("a", "b"), label_smoothing=0.0)
+        self.call, self.calls = call, 0
+
+    def evaluate(self, model, batches, *, skip_failed):
+        self.calls += 1
+        read = iter(batches)
+        first = next(read)
+        if self.calls == self.call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().evaluate(model, [first, *read], skip_failed=skip_failed)
+
+
+@pytest.mark.parametrize(("call", "step", "saved_batch"), [(1, 3, 3), (2, 6, 3), (3, 6, 0)])
+def test_an_evaluation_is_given_up_and_made_again(call, step, saved_batch, whole, tmp_path):
+    """The validation of each of two epochs, and the test, before which all is saved already."""
+    trainer = build_trainer(task=SignalWhileJudging(call, tmp_path), eval_batch_size=4)
+    stop = stopped(trainer, tmp_path / "run", Recorder())
+    assert str(stop) == f"stopped by SIGTERM after step {step} of 6, which is saved"
+    saved = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert (saved["state"]["step"], saved["state"]["batch"]) == (step, saved_batch)
+    again = build_trainer(eval_batch_size=4)
+    again.load_state_dict(saved)
+    recorder = Recorder()
+    fit(again, tmp_path / "run", recorder)
+    assert final_state(again) == whole
+    assert len(recorder.of("test/loss")) == 1
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    class Twice(SignalAt):
+        def log_scalars(self, step, values):
+            super().log_scalars(step, values)
+            super().log_scalars(step, values)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(build_trainer(), tmp_path, Twice(signal.SIGINT, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_warning_of_another_kind_changes_nothing(tmp_path):
+    class Both(SignalAt):
+        def log_scalars(self, step, values):
+            super().log_scalars(step, values)
+            if step == self.step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    assert stopped(build_trainer(), tmp_path, Both(signal.SIGTERM, 2)).status == 130
+
+
+def test_the_time_is_up_before_a_step_that_may_take_too_long(tmp_path, monkeypatch):
+    class Slow(Recorder):
+        def log_scalars(self, step, values):
+            super().log_scalars(step, values)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(stopping, "PROCESS_STARTED", time.monotonic())
+    trainer = build_trainer(epochs=1000, max_seconds=1.0)
+    stop = stopped(trainer, tmp_path, Slow())
+    assert time.monotonic() - stopping.PROCESS_STARTED < 1.5
+    assert str(stop).startswith(f"stopped by trainer.max_seconds after step {trainer.state.step} of 3000")
+    assert stop.status == 75
+    assert read_checkpoint(tmp_path / "last.pt")["state"]["step"] == trainer.state.step
+
+
+def test_what_is_left_is_enough_for_the_longest_step_so_far():
+    asked = Stopping()
+    now = time.monotonic() - stopping.PROCESS_STARTED
+    assert asked.asked_by(now + 10, margin=5.0) == 0
+    assert asked.asked_by(now + 10, margin=10.5) == signal.SIGALRM
+    assert asked.asked_by(None, margin=1e9) == 0
+
+
+def test_handlers_are_put_back_and_warnings_handed_on():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
+    try:
+        with Stopping() as asked:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert asked.asked_by(None, 0.0) == signal.SIGUSR2
+            assert heard == []
+        assert heard == [signal.SIGUSR2]
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert heard == [signal.SIGUSR2] * 2
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_what_the_parent_ignores_stays_ignored():
+    """As nohup and `&` in a script have it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping() as asked:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert asked.asked_by(None, 0.0) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_can_train_too(tmp_path):
+    """Where no handler can be set."""
+    import threading
+
+    errors = []
+
+    def train():
+        try:
+            torch.set_num_threads(1)
+            fit(build_trainer(), tmp_path, Recorder())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert errors == []
