@@ -10,7 +10,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
 
 
-class BadStepError(TrainingError):
+class BadStepError(RuntimeError):
     """A loss or gradient that must not reach the weights; they were not changed."""
 
 

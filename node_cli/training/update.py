@@ -68,7 +68,7 @@ class Updater:
             failure = error.with_traceback(None)  # which would keep the graph of the failed attempt alive
         except BadStepError as error:
             if self.on_bad_step == "raise":
-                raise
+                raise TrainingError(f"step {state.step + 1}: {error}") from error
             failure = error.with_traceback(None)
         self._undo(before)
         self._count_skipped(state, failure)
@@ -127,14 +127,14 @@ class Updater:
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise BadStepError(
-                f"step {state.step + 1}: the loss or its gradient is not finite (loss {loss:.4g}, gradient norm "
+                f"the loss or its gradient is not finite (loss {loss:.4g}, gradient norm "
                 f"{norm.item():.4g}, NFE {solves.get('nfe/forward', 0):.0f}); the weights were not changed. Lower "
                 "optimizer.lr, or clip gradients (trainer.clip_norm=1)"
             )
         usual = loss if state.usual_loss is None else state.usual_loss
         if self.spike_factor is not None and loss - usual > (self.spike_factor - 1) * abs(usual):
             raise BadStepError(
-                f"step {state.step + 1}: the loss is a spike, {loss:.4g} against {usual:.4g} as usual (more than "
+                f"the loss is a spike, {loss:.4g} against {usual:.4g} as usual (more than "
                 f"trainer.spike_factor={self.spike_factor:g} times); the weights were not changed. Lower optimizer.lr, "
                 "or clip gradients (trainer.clip_norm=1)"
             )

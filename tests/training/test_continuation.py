@@ -144,7 +144,7 @@ def test_stopped_where_weights_are_averaged_and_the_run_ends_early(tmp_path):
 def test_stopped_before_and_after_bad_steps_that_were_skipped(tmp_path):
     def build_run(**settings):
         dataset = point_dataset()
-        dataset.splits["train"].inputs[3] = -1e6  # a spike in each epoch
+        dataset.splits["train"].inputs[7] = 1e6  # a spike in each epoch
         bad = {"on_bad_step": "skip_batch", "spike_factor": 50.0}
         return build_trainer(dataset=dataset, optimizer=OPTIMIZERS["adamw"], **bad, **settings)
 
