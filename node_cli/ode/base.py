@@ -65,7 +65,8 @@ class Solver(ABC):
                 sample has its own.
             y0: `(batch, ...)` or a tuple of tensors of any shapes.
             ts: output times, 1-dim, float64, strictly increasing or decreasing; `ys[0]` is `y0`.
-            norm: for a tuple state, what the error of a step is measured with.
+            norm: for a tuple state, what the error of a step is measured with; for steps that processes share, over
+                all of them.
             first_step: the step to try first, for a solver that carries it over from the last solve.
 
         Raises:

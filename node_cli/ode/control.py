@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.stepping import Stepper, Time, as_column
+from node_cli.ode.vector_field import all_finite
 
 SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
@@ -28,6 +29,7 @@ class Tolerance:
     rtol: float
     atol: float | Tensor
     norm: Norm
+    all_finite: Callable[[tuple[Tensor, ...]], bool] = all_finite  # of what a step starts from
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """The norm of the error in units of what is allowed; 1 is just good enough."""

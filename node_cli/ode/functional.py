@@ -30,6 +30,7 @@ _ADAPTIVE: dict[str, Any] = {
     "icoeff": 1.0,
     "dcoeff": 0.0,
     "batching": "joint",
+    "sync_steps": False,
     "max_steps": None,
     "max_nfe": None,
     "compile": "none",

@@ -17,7 +17,6 @@ from torch import Tensor
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Output, Step, Stepper
-from node_cli.ode.vector_field import all_finite
 
 Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
 
@@ -147,7 +146,7 @@ def integrate_adaptively(
         if stats.num_accepted + stats.num_rejected == 0:
             stats.next_first_step = CAUTION * proposed
         if not ratio <= 1:
-            if not (math.isfinite(ratio) or all_finite((y, stepper.stages[0]))):
+            if not (math.isfinite(ratio) or tolerance.all_finite((y, stepper.stages[0]))):
                 raise SolveError(Status.NON_FINITE, t, stats.nfe)
             stats.num_rejected += 1
             step = proposed

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from node_cli.ode import control, states
+from node_cli.ode import control, states, synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
@@ -168,6 +168,8 @@ class Adaptive(RungeKutta):
     solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that
     has one, or by stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample
     keeps its own time and step and no sample sees the others; a tuple state is always stepped as one.
+    With `sync_steps`, processes that each have a share of a batch take the steps of the whole batch; all must then make
+    the same solves in the same order.
     """
 
     rtol: float
@@ -185,6 +187,7 @@ class Adaptive(RungeKutta):
     max_steps: int | None
     outputs: str
     batching: str
+    sync_steps: bool
     has_tolerances: ClassVar[bool] = True
     has_norm: ClassVar[bool] = True
 
@@ -212,6 +215,14 @@ class Adaptive(RungeKutta):
             interpolating = [name for name in ADAPTIVE_METHODS if TABLEAUS[name].dense is not None]
             rule = f"outputs must be step for a method without interpolant (with one: {', '.join(interpolating)})"
             require(self.method in interpolating, rule, self.outputs)
+        if self.sync_steps:
+            rule = "batching must be joint with sync_steps=true (a sample's own steps depend on no other)"
+            require(self.batching == "joint", rule, self.batching)
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether the steps are those of all processes together."""
+        return self.sync_steps and synchronised.has_others()
 
     def _steps(
         self,
@@ -228,6 +239,8 @@ class Adaptive(RungeKutta):
             raise ValueError("solver.batching=per_sample needs a state (batch, ...), got one of no dimension")
         norm = norm or NORMS[self.norm][per_sample]
         tolerance = Tolerance(self.rtol, self._atol_like(y0), norm)
+        if self.shares_steps:
+            tolerance = synchronised.of_all_processes(tolerance)
         assert self.tableau.error_order is not None
         coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
         controller = Controller(self.tableau.error_order, *coefficients)

@@ -75,6 +75,11 @@ def test_max_step_must_exceed_min_step():
     assert message("dopri5", min_step=0.2, max_step=0.1) == "max_step must exceed min_step, got 0.1"
 
 
+def test_steps_of_each_sample_are_not_shared_by_processes():
+    expected = "batching must be joint with sync_steps=true (a sample's own steps depend on no other), got per_sample"
+    assert message("dopri5", sync_steps=True, batching="per_sample") == expected
+
+
 @pytest.mark.parametrize("name", names("solver"))
 def test_yaml_holds_every_key_and_python_no_default(name):
     config = load("solver", name)

@@ -15,15 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from node_cli.ode import synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
+from node_cli.ode.solvers import Adaptive, RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast
+
+Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,10 @@ class Adjoint:
     `rtol` and `atol` are those of the backward solve (None: the solver's). `norm` says what its step control sees:
     `full` state, adjoint and parameter gradients; `semi` leaves the parameter gradients out, which feed back into
     nothing (Kidger et al. 2021, "Hey, that's not an ODE").
+
+    Where processes share their steps, the backward solve is that of the whole batch too, if the loss of a process is
+    its mean times its share of the samples, so that the losses add up to that of one process, and so do the gradients.
+    With norm `full`, parameter gradients are summed over processes at each evaluation; `semi` spares that.
     """
 
     rtol: float | None
@@ -44,8 +51,8 @@ class Adjoint:
             value = vars(self)[key]
             if value is not None and not value > 0:
                 raise ValueError(f"{key} must be positive or null (the solver's), got {value}")
-        if self.norm not in _NORMS:
-            raise ValueError(f"norm must be one of {', '.join(_NORMS)}, got {self.norm}")
+        if self.norm not in _MEASURED:
+            raise ValueError(f"norm must be one of {', '.join(_MEASURED)}, got {self.norm}")
 
     def check(self, solver: Solver) -> None:
         """Raises ValueError for settings that the solver would ignore or cannot take."""
@@ -74,6 +81,7 @@ class Adjoint:
         device = y0.device.type
         raw, start = keep_autocast(vector_field, device), y0.detach()
         evaluated = keep_autocast(compiled_field(solver, vector_field, y0), device)
+        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
         keep_watching = torch.is_grad_enabled() and not y0.requires_grad
         watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching)
         with torch.no_grad():
@@ -83,8 +91,11 @@ class Adjoint:
             else:
                 solution = solver.integrate(watched, start, ts, first_step=first_steps.forward)
         first_steps.forward = solution.stats.next_first_step
+        sums_gradients = is_shared and self.norm == "full"
+        if sums_gradients and torch.is_grad_enabled():
+            _refuse_shares_of_a_batch(watched.inputs)
         backward_solver = _uncompiled(solver.with_tolerances(self.rtol, self.atol))
-        job = _Job(backward_solver, _NORMS[self.norm], watched, first_steps)
+        job = _Job(backward_solver, _norm(self.norm, is_shared), watched, first_steps, sums_gradients)
         ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
         return Solution(ys, solution.stats, job.stats)
 
@@ -95,6 +106,7 @@ class _Job:
     norm: Norm
     vector_field: WatchedVectorField
     first_steps: FirstSteps
+    sums_gradients: bool  # of parameters, over processes
     stats: SolveStats = field(default_factory=SolveStats)
 
 
@@ -112,6 +124,8 @@ class _AdjointSolve(torch.autograd.Function):
         job: _Job = ctx.job
         ts, ys, *inputs = ctx.saved_tensors
         augmented = _augmented_vector_field(job.vector_field)
+        if job.sums_gradients:
+            augmented = _with_summed_gradients(augmented)
         grads = tuple(torch.zeros_like(p) for p in inputs)
         grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[3] else None
         adjoint = torch.zeros_like(ys[0])
@@ -131,6 +145,8 @@ class _AdjointSolve(torch.autograd.Function):
         if grad_ts is not None:
             grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
         job.first_steps.backward = next_first_step
+        if job.sums_gradients:
+            grads = synchronised.equal_shares(grads)
         return None, None, adjoint + grad_ys[0], grad_ts, *grads
 
 
@@ -146,9 +162,7 @@ def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return product.sum()
 
 
-def _augmented_vector_field(
-    vector_field: WatchedVectorField,
-) -> Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
     leaves = vector_field.leaves
     known = KnownInputs(leaves)
@@ -168,16 +182,34 @@ def _augmented_vector_field(
     return augmented
 
 
-def _rms(y: Tensor) -> Tensor:
-    return y.pow(2).mean().sqrt()
+def _with_summed_gradients(augmented: Augmented) -> Augmented:
+    """With the parameter gradients of all processes, whose error is that of their sum."""
+
+    def summed(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        dy, da, *vjps = augmented(t, state)
+        return (dy, da, *synchronised.summed(tuple(vjps)))
+
+    return summed
 
 
-def _full_norm(state: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([_rms(part) for part in state]).max()
+def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:
+    """Only parameters are known to be the same in all processes, so that their gradients may be summed."""
+    others = [tuple(tensor.shape) for tensor in inputs if not isinstance(tensor, nn.Parameter)]
+    if others:
+        raise ValueError(
+            f"solver.sync_steps=true with gradient.norm=full knows gradients of parameters only, and the vector field "
+            f"uses a tensor of shape {others[0]} that is none: take gradient.norm=semi, or gradient=checkpoint"
+        )
 
 
-def _semi_norm(state: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([_rms(part) for part in state[:2]]).max()
+def _largest_rms(parts: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([part.pow(2).mean().sqrt() for part in parts]).max()
 
 
-_NORMS: dict[str, Norm] = {"full": _full_norm, "semi": _semi_norm}
+_MEASURED = {"full": None, "semi": 2}  # how many parts of the state, from the first; None: all
+
+
+def _norm(name: str, is_shared: bool) -> Norm:
+    """What `Adjoint.norm` names, of all processes if they share their steps."""
+    measured, largest_rms = _MEASURED[name], synchronised.largest_rms if is_shared else _largest_rms
+    return lambda state: largest_rms(state[:measured])

@@ -1,0 +1,76 @@
+"""Solves of several processes in step: each has its share of a batch, and all take the steps of the whole batch.
+
+The processes are those of torch.distributed's default group. Their shares may differ in size; none may be empty. What
+all_reduce returns is the same on every process to the last bit, and nothing else decides about a step. Every function
+here waits for all processes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from node_cli.ode import control, vector_field
+from node_cli.ode.control import Norm, Tolerance
+from node_cli.ode.states import Parts, flatten, shapes_of, unflatten
+
+
+def has_others() -> bool:
+    """Whether there are other processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def of_all_processes(tolerance: Tolerance) -> Tolerance:
+    """The same, with an error that is that of all processes; a norm that is not of `control.py` is so already."""
+    norms: dict[Norm, Norm] = {control.rms: rms, control.largest: largest}
+    return replace(tolerance, norm=norms.get(tolerance.norm, tolerance.norm), all_finite=all_finite)
+
+
+def rms(ratios: Tensor) -> Tensor:
+    """Root mean square over everything in all processes."""
+    return largest_rms((ratios,))
+
+
+def largest_rms(parts: Parts) -> Tensor:
+    """The largest of the parts' root mean squares, each over all processes.
+
+    Parts that are the same in all processes count as often as there are processes, which changes nothing.
+    """
+    squares = [torch.linalg.vector_norm(part).double().square() for part in parts]
+    counts = [square.new_full((), part.numel()) for square, part in zip(squares, parts, strict=True)]
+    sums = torch.stack([torch.stack(squares), torch.stack(counts)])
+    dist.all_reduce(sums)
+    return (sums[0] / sums[1]).sqrt().max().to(parts[0].dtype)
+
+
+def largest(ratios: Tensor) -> Tensor:
+    """Greatest magnitude over everything in all processes; infinite where one is not a number."""
+    norm: Tensor = torch.linalg.vector_norm(ratios, math.inf)
+    norm = norm.nan_to_num(nan=math.inf, posinf=math.inf)  # a maximum over processes may lose a NaN
+    dist.all_reduce(norm, dist.ReduceOp.MAX)
+    return norm
+
+
+def all_finite(y: Parts) -> bool:
+    """Whether no entry of the state of any process is infinite or not a number."""
+    failures = y[0].new_full((), not vector_field.all_finite(y))
+    dist.all_reduce(failures)
+    return failures.item() == 0
+
+
+def summed(parts: Parts) -> Parts:
+    """Each part as its sum over all processes."""
+    if not parts:
+        return parts
+    flat = flatten(parts)
+    dist.all_reduce(flat)
+    return unflatten(flat, shapes_of(parts))
+
+
+def equal_shares(sums: Parts) -> Parts:
+    """What each process has to add for these sums, which all of them know."""
+    return tuple(part / dist.get_world_size() for part in sums)
