@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.config import ConfigError
 from node_cli.training import launched
+from node_cli.training.launched import ProcessLostError
 from node_cli.training.stopping import Stopped
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -48,6 +49,9 @@ def one_line_errors(program: str) -> Iterator[None]:
         _exit(program, _first_line(error), USAGE)
     except RunFailedError as error:
         _exit(program, str(error), FAILED)
+    except ProcessLostError as error:  # no outcome: whoever has started both sees what became of the other one
+        _write(program, str(error))
+        sys.exit(FAILED)
     except Stopped as stopped:
         _exit(program, str(stopped), stopped.status)
     except KeyboardInterrupt:
@@ -75,6 +79,10 @@ def _exit(program: str, message: str, status: int) -> None:
     if OUTCOMES in os.environ:
         Path(os.environ[OUTCOMES], str(launched.rank())).write_text(json.dumps([status, message]))
         sys.exit(status)
+    _write(program, message)
+    sys.exit(status)
+
+
+def _write(program: str, message: str) -> None:
     for line in message.splitlines():
         sys.stderr.write(f"{program}: {line}\n")
-    sys.exit(status)

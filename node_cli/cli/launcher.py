@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, set
     Raises:
         ConfigError, RunFailedError, Stopped: what ended them.
     """
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # which tells at length what is told here in a line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with _environment(count, sets_threads=sets_threads):
         for attempt in range(max_restarts + 1):
             killed = _run(words if attempt == 0 else [*words, "resume=auto"], count)
@@ -93,7 +97,7 @@ def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None
 @contextmanager
 def _environment(count: int, *, sets_threads: bool) -> Iterator[None]:
     """Signals that the launcher does not pass on by itself, and settings of the processes."""
-    settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": LONGEST_STEP, "TORCHELASTIC_LOG_LEVEL": "ERROR"}
+    settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": LONGEST_STEP}
     if not sets_threads:
         settings["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
     if sys.platform == "linux":

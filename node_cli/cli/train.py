@@ -47,6 +47,8 @@ def run(cfg: DictConfig) -> None:
     try:
         train(request, folder)
     except Stopped as stopped:
+        if launched.is_one_of_several():  # whoever has started them says it
+            raise
         raise Stopped(f"{stopped}; to go on: node-train resume={folder.path}", stopped.status) from stopped
 
 

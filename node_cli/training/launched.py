@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 
 
+class ProcessLostError(RuntimeError):
+    """Another process of those that train together is gone."""
+
+
 def rank() -> int:
     """The number of this process, 0 for the first, which alone writes and speaks."""
     return int(os.environ.get("RANK", "0")) if is_one_of_several() else 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from node_cli.ode.solution import SolveError
 from node_cli.training import launched
+from node_cli.training.launched import ProcessLostError
 from node_cli.training.state import TrainingError
 
 Value = TypeVar("Value")
@@ -142,6 +143,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
         dist.barrier()  # nobody leaves while another one still listens
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ProcessLostError(f"process {launched.rank()} has lost another one") from error
+        raise
     finally:
         dist.destroy_process_group()
 

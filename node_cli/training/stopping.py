@@ -9,6 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from node_cli.training import launched
+
 PROCESS_STARTED = time.monotonic()
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same again goes on
 TIME_IS_UP = signal.SIGALRM  # stands for the clock: nothing sends it
@@ -74,7 +76,8 @@ class Stopping:
             raise KeyboardInterrupt
         self._asked = signal.Signals(number)
         again = "; once more ends at once" if number == signal.SIGINT else ""
-        os.write(2, f"\n{self._asked.name}: this step is finished and saved{again}\n".encode())
+        if launched.rank() == 0:
+            os.write(2, f"\n{self._asked.name}: this step is finished and saved{again}\n".encode())
 
 
 def reason(number: int) -> str:
