@@ -1,0 +1,144 @@
+"""Two processes that train together, through gloo, against one that trains alone."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shared_training
+import torch
+from shared_training import APART, CASES, EXACT, IN_STEP, alone
+
+from node_cli.training.checkpoint import read_checkpoint
+
+TIMEOUT = 200
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes have left of all cases."""
+    folder, port = tmp_path_factory.mktemp("together"), free_port()
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    command = [sys.executable, shared_training.__file__]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder), port],
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    finally:
+        for process in processes:
+            process.kill()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_processes_have_the_same_weights_to_the_last_bit(case, ranks):
+    first, second = (rank[case] for rank in ranks)
+    assert all(torch.equal(weight, second["weights"][name]) for name, weight in first["weights"].items())
+    assert all(map(torch.equal, first["grads"], second["grads"]))
+    assert torch.equal(first["outputs"], second["outputs"])
+    assert first["metrics"] == second["metrics"]
+    assert len(first["grads"]) == 6
+
+
+@pytest.mark.parametrize("case", [*EXACT, *IN_STEP])
+def test_gradients_and_figures_are_those_of_one_process(case, ranks, tmp_path):
+    one, both = alone(case, tmp_path), ranks[0][case]
+    tolerance = 1e-6 if case in EXACT else 1e-5
+    first, expected = both["grads"][0], one["grads"][0]
+    assert (first - expected).norm() <= tolerance * expected.norm()
+    assert both["nfe"] == one["nfe"] == ranks[1][case]["nfe"]
+    for name, weight in one["weights"].items():  # over six updates rounding grows
+        torch.testing.assert_close(both["weights"][name], weight, rtol=1e-3, atol=1e-4)
+    for tag in ("train/loss", "train/accuracy", "val/loss", "test/loss"):
+        ours, theirs = ([value for _, found, value in side["scalars"] if found == tag] for side in (both, one))
+        assert ours == pytest.approx(theirs, rel=1e-4), tag
+    assert both["metrics"]["accuracy"] == one["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize("case", APART)
+def test_without_sync_steps_each_process_chooses_its_own(case, ranks, tmp_path):
+    """Else the test above could not fail."""
+    one, both = alone(case, tmp_path), ranks[0][case]
+    difference = (both["grads"][0] - one["grads"][0]).norm() / one["grads"][0].norm()
+    assert 1e-5 < difference < 0.5
+
+
+def test_a_batch_that_fails_in_one_process_fails_in_all(ranks):
+    first, second = (rank["failures raise"] for rank in ranks)
+    assert first["error"] == second["error"]
+    assert "the ODE solve failed at t = 0 after 7 evaluations: the step size underflowed" in first["error"]
+
+
+@pytest.mark.parametrize(("policy", "counts"), [("skip_batch", (2, 0)), ("fallback", (0, 2))])
+def test_policies_hold_for_all_processes(policy, counts, ranks):
+    first, second = (rank[f"failures {policy}"] for rank in ranks)
+    assert first["error"] == second["error"] == ""
+    assert first["counts"] == second["counts"] == counts
+    assert first["failed"] == second["failed"] == [1, 1]
+    assert all(map(torch.equal, first["weights"], second["weights"]))
+
+
+def test_a_failure_keeps_its_sentence_and_its_figures_on_the_way(ranks):
+    first, second = (rank["first failure"] for rank in ranks)
+    assert first == second
+    assert first["nfe"] == 7
+    assert first["error"].startswith("the ODE solve failed at t = 0 after 7 evaluations")
+
+
+def test_a_loss_that_is_not_finite_in_one_process_reaches_the_weights_of_none(ranks):
+    first, second = (rank["bad step"]["error"] for rank in ranks)
+    assert first == second
+    assert first.startswith("step 1: the loss or its gradient is not finite (loss nan")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_stops_all_and_nothing_is_lost(rank, ranks):
+    """With dropout, whose random numbers differ, and running means, which each process has of its share."""
+    for process in ranks:
+        assert process[f"stopped {rank}"]["status"] == 143
+        assert process[f"stopped {rank}"]["saved"] == 4
+        for name, weight in process["uninterrupted"]["weights"].items():
+            assert torch.equal(process[f"stopped {rank}"]["weights"][name], weight), name
+
+
+def test_random_numbers_are_each_process_s_own(folder):
+    known = read_checkpoint(folder / "uninterrupted" / "last.pt")["processes"]
+    assert len(known) == 2
+    assert not torch.equal(known[0]["random"]["cpu"], known[1]["random"]["cpu"])
+
+
+def test_only_the_first_process_writes(ranks, folder):
+    assert {path.name for path in (folder / "uninterrupted").iterdir()} == {
+        *("best.pt", "last.pt", "step-00000003.pt", "step-00000006.pt")
+    }
+
+
+def test_a_process_without_a_sample_changes_nothing(ranks, tmp_path):
+    one = shared_training.tiny_batches(shared_training.ALONE, tmp_path)
+    for both in (rank["tiny batches"] for rank in ranks):
+        for name, weight in one["weights"].items():
+            torch.testing.assert_close(both["weights"][name], weight, rtol=1e-5, atol=1e-6)
+        assert both["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
+        assert torch.equal(both["outputs"], one["outputs"])
