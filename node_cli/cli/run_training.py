@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from node_cli.analysis.curves import write_curves
 from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError
+from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
 from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
@@ -39,7 +38,7 @@ def run_training(request: Request, folder: RunFolder, checkpoint: Path | None, l
     started = time.time()
     trainer = build_trainer(request.config, build_problem(request.config))
     folder.lock()
-    with _log_to(folder.log):
+    with log_to(folder.log):
         if checkpoint is not None:
             _restore(trainer, checkpoint)
         try:
@@ -117,29 +116,3 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= {f"{key}.{name}": setting for name, setting in value.items() if not name.startswith("_")}
     return flat
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Messages go to the console as they stand and to `run.log` with their times."""
-    console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    console.addFilter(_not_in_the_way_of_the_bar)
-    file = logging.FileHandler(path, encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("node_cli")
-    root.setLevel(logging.INFO)
-    for handler in (console, file):
-        root.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in (console, file):
-            root.removeHandler(handler)
-            handler.close()
-
-
-def _not_in_the_way_of_the_bar(record: logging.LogRecord) -> bool:
-    """Where the progress bar is shown, the line of each epoch goes to the file only."""
-    is_epoch_line = record.name == "node_cli.training.trainer" and record.levelno == logging.INFO
-    return not (is_epoch_line and sys.stderr.isatty())
