@@ -16,6 +16,7 @@ from node_cli.build import build_loggers, build_problem, build_trainer, uses_sol
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
+from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
 from node_cli.training.evaluation import metric_names
@@ -33,19 +34,22 @@ def run_training(request: Request, folder: RunFolder, checkpoint: Path | None, l
 
     Raises:
         ConfigError: a part refuses its settings, or the checkpoint is damaged.
-        RunFailedError: training could not go on.
+        RunFailedError: training could not go on, or its records could not be written.
     """
     started = time.time()
     trainer = build_trainer(request.config, build_problem(request.config))
     folder.lock()
-    with log_to(folder.log):
-        if checkpoint is not None:
-            _restore(trainer, checkpoint)
-        try:
-            _train(request, folder, trainer, checkpoint, started, loggers)
-        except TrainingError as error:
-            log.error("%s", error)
-            raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+    try:
+        with log_to(folder.log):
+            if checkpoint is not None:
+                _restore(trainer, checkpoint)
+            try:
+                _train(request, folder, trainer, checkpoint, started, loggers)
+            except (TrainingError, UnwrittenError) as error:
+                log.error("%s", error)
+                raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+    except UnwrittenError as error:  # of the log itself
+        raise RunFailedError(str(error)) from error
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
@@ -69,15 +73,13 @@ def _train(
     resume_step = trainer.state.step if checkpoint is not None else None
     config = request.config
     logger = Loggers([*build_loggers(config, folder.path, resume_step).loggers, *loggers])
-    try:
+    with closed_at_the_end(logger):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
         evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep))
         summary = summarize(request, trainer, evaluation, started)
         logger.finish()
-    finally:
-        logger.close()
     write_curves(trainer.state.history, folder.curves, str(folder.path))
     folder.write_summary(summary)
     for line in final_table(summary, folder.path):

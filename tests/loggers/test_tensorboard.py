@@ -33,6 +33,7 @@ def log(logger, steps, value=1.0):
 
 def start(folder, resume_step=None):
     """A logger as a run starts it."""
+    folder.mkdir(exist_ok=True)
     logger = TensorBoardLogger(folder, resume_step, flush_secs=600)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
     logger.log_hparams(HPARAMS, ["val/accuracy", "test/accuracy"])
@@ -57,7 +58,7 @@ def write_killed_and_resumed_run(folder):
         logger = start(folder, resume_step)
         log(logger, range(0 if resume_step is None else resume_step + 1, last_step + 1), value=-1.0)
         logger.log_image(last_step, "wrong predictions", PICTURE)
-        logger.flush()
+        logger.close()
         leave_as_killed(folder)
     logger = start(folder, 10)
     log(logger, range(11, 26))
@@ -69,7 +70,7 @@ def write_killed_and_resumed_run(folder):
 def write_run_killed_before_its_first_checkpoint(folder):
     logger = start(folder)
     log(logger, range(5), value=-1.0)
-    logger.flush()
+    logger.close()
     leave_as_killed(folder)
     logger = start(folder)
     log(logger, range(3))
@@ -205,7 +206,7 @@ def test_a_server_that_looks_on_follows_a_resumed_run(load_fast, tmp_path):
 
     logger = start(tmp_path / "run")
     log(logger, range(6))
-    logger.flush()
+    logger.close()
     leave_as_killed(tmp_path / "run")
     server = Server(tmp_path, load_fast)
     try:
