@@ -1,6 +1,7 @@
 """TensorBoard's own server is asked for what the logger wrote, with both of its readers."""
 
 import io
+import itertools
 import json
 import math
 import subprocess
@@ -227,9 +228,14 @@ def test_histograms_are_served(server):
     events = server.ask("plugin/histograms/histograms", run="whole", tag="weights/stem")
     assert [step for _, step, _ in events] == [1, 2, 3]
     for _, step, buckets in events:
-        assert sum(count for _, _, count in buckets) == pytest.approx(101)
-        assert buckets[0][0] >= -1.2 * step
-        assert step <= buckets[-1][1] <= 1.2 * step
+        values = (torch.linspace(-1, 1, 101) * step).tolist()
+        lefts, rights, counts = zip(*buckets, strict=True)
+        assert (lefts[0], rights[-1]) == (-step, step)
+        assert lefts[1:] == rights[:-1]
+        limits = [*lefts, math.inf]
+        assert list(counts) == [sum(a <= value < b for value in values) for a, b in itertools.pairwise(limits)]
+        assert 0 in counts
+        assert (0, 0) not in itertools.pairwise(counts)  # empty ones in a row are one
 
 
 def test_images_are_served(server):
