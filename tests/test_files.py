@@ -85,6 +85,22 @@ file.close()
     ]
 
 
+@pytest.mark.parametrize("method", ["sync", "close"])
+def test_what_waits_is_written_without_anything_new(method, tmp_path):
+    in_a_child(
+        tmp_path,
+        """
+file = GrowingFile(path)
+limit(10)
+write(file, range(3))
+limit(resource.RLIM_INFINITY)
+getattr(file, sys.argv[2])()
+""",
+        method,
+    )
+    assert (tmp_path / "log").read_bytes() == b"line 0\nline 1\nline 2\n"
+
+
 def test_what_is_left_at_the_end_is_an_error(tmp_path):
     said = in_a_child(
         tmp_path,

@@ -41,10 +41,11 @@ def train(loggers, ballast, refusals):
         log.info("step %d", step)
         if step % 10 == 9:
             loggers.log_histogram(step, "weights", torch.linspace(-1, 1, 100))
-            try:
-                loggers.flush()
-            except UnwrittenError as error:
-                refusals.append([step, str(error)])
+            for logger in loggers.loggers:
+                try:
+                    logger.flush()
+                except UnwrittenError as error:
+                    refusals.append([step, str(error)])
 
 
 def main(disk, copy):
