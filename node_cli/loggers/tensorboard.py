@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
@@ -109,14 +109,20 @@ class TensorBoardLogger(Logger):
         self._events.add(self._first_step, content)
 
 
-def _histogram(tag: str, values: np.ndarray) -> Any:
-    """Runs of empty buckets, most of all around zero, are one bucket: that is shown alike, in a third of the bytes."""
-    content = summary.histogram(tag, values, BINS)
-    histogram = content.value[0].histo
-    counts, limits = np.array(histogram.bucket), np.array(histogram.bucket_limit)
-    kept = (counts > 0) | np.append(counts[1:] > 0, True)
-    histogram.bucket[:], histogram.bucket_limit[:] = counts[kept], limits[kept]
-    return content
+def _histogram(tag: str, values: np.ndarray) -> Summary:
+    """Of empty buckets in a row, as around zero, only the last is kept: shown alike, in a quarter of the bytes."""
+    counts, _ = np.histogram(values, BINS)
+    kept = (counts > 0) | np.append(counts[1:] > 0, False)
+    histogram = HistogramProto(
+        min=values.min(),
+        max=values.max(),
+        num=values.size,
+        sum=values.sum(),
+        sum_squares=values.dot(values),
+        bucket_limit=BINS[1:][kept],
+        bucket=counts[kept],
+    )
+    return Summary(value=[Summary.Value(tag=tag, histo=histogram)])
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
