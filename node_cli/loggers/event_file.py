@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import socket
 import time
@@ -17,7 +16,6 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from node_cli.files import GrowingFile, cut_down
 
 PATTERN = "events.out.tfevents.*"
-_numbers = itertools.count()
 
 
 class EventFile:
@@ -29,7 +27,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, first_step: int, flush_secs: float) -> None:
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        name = f"events.out.tfevents.{_new_second(folder):010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = GrowingFile(folder / name)
         self._recent = io.BytesIO()
         self._records = RecordWriter(self._recent)
@@ -72,6 +70,12 @@ class EventFile:
         self._recent.seek(0)
         self._recent.truncate()
         self._flushed = time.monotonic()
+
+
+def _new_second(folder: Path) -> int:
+    """Readers take the files in the order of their names: a run that goes on within a second is still the later one."""
+    taken = [int(second) for path in folder.glob(PATTERN) if (second := path.name.split(".")[3]).isdecimal()]
+    return max([int(time.time()), *(second + 1 for second in taken)])
 
 
 def cut_event_files(folder: Path, first_step: int) -> None:
