@@ -27,7 +27,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, first_step: int, flush_secs: float) -> None:
-        name = f"events.out.tfevents.{_new_second(folder):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{_new_second(folder):010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = GrowingFile(folder / name)
         self._recent = io.BytesIO()
         self._records = RecordWriter(self._recent)

@@ -87,7 +87,7 @@ def write_failed_run(folder):
 
 def leave_as_killed(folder):
     """Leave the event files as a process killed a minute ago leaves them, in the middle of a record."""
-    for path in folder.glob("events.out.tfevents.*"):
+    for path in sorted(folder.glob("events.out.tfevents.*")):
         seconds = path.name.split(".")[3]
         path.rename(path.with_name(path.name.replace(seconds, str(int(seconds) - 60), 1)))
     with max(folder.glob("events.out.tfevents.*")).open("ab") as file:
