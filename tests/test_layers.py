@@ -24,7 +24,19 @@ BELOW = {
     "config": set(),
     "build": {"config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "tuning": {"config", "files", "analysis", "training", "loggers"},
-    "cli": {"build", "tuning", "config", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "cli": {
+        "build",
+        "tuning",
+        "config",
+        "files",
+        "analysis",
+        "training",
+        "tasks",
+        "models",
+        "datasets",
+        "loggers",
+        "ode",
+    },
 }
 
 

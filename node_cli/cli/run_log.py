@@ -3,30 +3,80 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from node_cli.files import GrowingFile, closed_at_the_end
+
+
+class RunLog(logging.Handler):
+    """Lines in a file that a full disk delays but does not harm; the file is there from the first message on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._file: GrowingFile | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Appends one message."""
+        if self._file is None:
+            self._file = GrowingFile(self._path)
+            if _ends_within_a_line(self._path):  # a killed run
+                self._file.write(b"\n")
+        self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Lets go of the file.
+
+        Raises:
+            UnwrittenError: some messages could not be written.
+        """
+        super().close()
+        if self._file is not None:
+            self._file.close()
+
+
+class Console(logging.StreamHandler):
+    """Lines on a stream, which may lie on a full disk too, or be a pipe that nobody reads: then they are left out."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """`run.log` has the line; any other error is a bug and is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Messages go to the console as they stand and to `run.log` with their times."""
-    console = logging.StreamHandler(sys.stdout)
+    """Messages go to the console as they stand and to `run.log` with their times.
+
+    Raises:
+        UnwrittenError: at the end, and nothing else went wrong: some messages could not be written.
+    """
+    console, file = Console(sys.stdout), RunLog(path)
     console.setFormatter(logging.Formatter("%(message)s"))
     console.addFilter(_not_in_the_way_of_the_bar)
-    file = logging.FileHandler(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("node_cli")
     root.setLevel(logging.INFO)
     for handler in (console, file):
         root.addHandler(handler)
     try:
-        yield
+        with closed_at_the_end(file):
+            yield
     finally:
         for handler in (console, file):
             root.removeHandler(handler)
-            handler.close()
+        console.close()
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() not in (b"", b"\n")
 
 
 def _not_in_the_way_of_the_bar(record: logging.LogRecord) -> bool:

@@ -16,6 +16,7 @@ from node_cli.build import build_device, build_loggers, build_problem, build_tra
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
+from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_first_sound
 from node_cli.training.processes import joined
@@ -39,7 +40,7 @@ def run_training(
 
     Raises:
         ConfigError: a part refuses its settings, or no checkpoint is sound.
-        RunFailedError: training could not go on.
+        RunFailedError: training could not go on, or its records could not be written.
         Stopped: a signal or the clock asked for it; all is saved.
     """
     started = time.time()
@@ -49,16 +50,19 @@ def run_training(
             _follow(trainer, stopping)
             return
         folder.lock()
-        with log_to(folder.log):
-            path = _restore(trainer, checkpoints)
-            try:
-                _lead(request, folder, trainer, path, started, loggers, stopping)
-            except Stopped as stopped:
-                log.info("%s", stopped)
-                raise
-            except (TrainingError, OSError) as error:
-                log.error("%s", error)
-                raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+        try:
+            with log_to(folder.log):
+                path = _restore(trainer, checkpoints)
+                try:
+                    _lead(request, folder, trainer, path, started, loggers, stopping)
+                except Stopped as stopped:
+                    log.info("%s", stopped)
+                    raise
+                except (TrainingError, OSError) as error:
+                    log.error("%s", error)
+                    raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+        except UnwrittenError as error:  # of the log itself
+            raise RunFailedError(str(error)) from error
 
 
 def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
@@ -107,15 +111,13 @@ def _lead(
     resume_step = trainer.state.step if checkpoint is not None else None
     config = request.config
     logger = Loggers([*build_loggers(config, folder.path, resume_step).loggers, *loggers])
-    try:
+    with closed_at_the_end(logger):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
         evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep), stopping)
         summary = summarize(request, trainer, evaluation, started)
         logger.finish()
-    finally:
-        logger.close()
     write_curves(trainer.state.history, folder.curves, str(folder.path))
     folder.write_summary(summary)
     for line in final_table(summary, folder.path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,11 @@ class Logger(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Hand everything recorded so far to the disk; called before a checkpoint is written."""
+        """Hand everything recorded so far to the disk; called before a checkpoint is written.
+
+        Raises:
+            OSError: something is not there: a checkpoint written now would stand ahead of the records.
+        """
 
     @abstractmethod
     def finish(self) -> None:
@@ -49,7 +54,11 @@ class Logger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Flush and let go of the files."""
+        """Flush and let go of the files.
+
+        Raises:
+            OSError: something could not be written, and is lost.
+        """
 
 
 class Loggers(Logger):
@@ -79,13 +88,15 @@ class Loggers(Logger):
             logger.log_hparams(hparams)
 
     def flush(self) -> None:
-        for logger in self.loggers:
-            logger.flush()
+        with ExitStack() as stack:  # each is flushed, whatever the others raise
+            for logger in reversed(self.loggers):
+                stack.callback(logger.flush)
 
     def finish(self) -> None:
         for logger in self.loggers:
             logger.finish()
 
     def close(self) -> None:
-        for logger in self.loggers:
-            logger.close()
+        with ExitStack() as stack:
+            for logger in reversed(self.loggers):
+                stack.callback(logger.close)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from node_cli.files import write_whole
+from node_cli.files import GrowingFile, cut_down
 from node_cli.loggers.base import Logger
 
 FILE_NAME = "metrics.jsonl"
@@ -36,12 +35,11 @@ class JsonlLogger(Logger):
     def __init__(self, folder: Path, resume_step: int | None) -> None:
         path = folder / FILE_NAME
         _keep_until(path, -1 if resume_step is None else resume_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = GrowingFile(path)
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         record = {"step": step, "time": time.time()} | {tag: _jsonable(value) for tag, value in values.items()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.write(f"{json.dumps(record, allow_nan=False)}\n".encode())
 
     def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
         """Passed by."""
@@ -56,13 +54,12 @@ class JsonlLogger(Logger):
         """Passed by."""
 
     def flush(self) -> None:
-        os.fsync(self._file.fileno())
+        self._file.sync()
 
     def finish(self) -> None:
         """Passed by: `summary.json` says it."""
 
     def close(self) -> None:
-        self.flush()
         self._file.close()
 
 
@@ -71,11 +68,12 @@ def _jsonable(value: float) -> float | str:
 
 
 def _keep_until(path: Path, last_step: int) -> None:
-    """Rewrite the file without the lines after `last_step` and a last line cut short."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    *whole, _cut_short = text.split("\n")
+    """Take the lines after `last_step`, and a last one cut short, out of the file."""
+    if not path.exists():
+        return
+    *whole, _cut_short = path.read_text(encoding="utf-8").split("\n")
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+    cut_down(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _step(path: Path, number: int, line: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import textwrap
@@ -11,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import custom_scalars
-from torch.utils.tensorboard.summary import hparams as hparams_summaries
+from torch.utils.tensorboard import summary
 
-from node_cli.files import write_whole
 from node_cli.loggers.base import Logger
+from node_cli.loggers.event_file import EventFile, cut_event_files
 
 # Category -> chart -> tags (regular expressions, matched from the start of a tag).
 LAYOUT = {
@@ -44,8 +39,13 @@ LAYOUT = {
 }
 
 
+# Limits of the bins of histograms, as TensorBoard's own writers take them.
+POSITIVE = np.cumprod(np.r_[1e-12, np.full(773, 1.1)])
+BINS = np.concatenate([-POSITIVE[::-1], [0.0], POSITIVE])
+
+
 class TensorBoardLogger(Logger):
-    """One event writer in the run folder.
+    """One event file in the run folder.
 
     A resumed run opens a second event file there, and cuts the first one at `resume_step`.
 
@@ -62,31 +62,28 @@ class TensorBoardLogger(Logger):
         if flush_secs < 1:
             raise ValueError(f"logger.tensorboard.flush_secs: got {flush_secs}, must be at least 1 (second)")
         self._first_step = 0 if resume_step is None else resume_step + 1
-        _cut(folder, self._first_step)
-        # The purge tells a server that has read the uncut file already. It takes the first such mark for the start of
-        # the run and obeys those that follow, so a new run leaves one too.
-        self._writer = SummaryWriter(str(folder), purge_step=self._first_step, flush_secs=flush_secs)
-        self._file_writer: Any = self._writer.file_writer
+        cut_event_files(folder, self._first_step)
+        self._events = EventFile(folder, self._first_step, flush_secs)
         self._session_end: Any = None
-        self._add_at_start(custom_scalars(LAYOUT))
+        self._add_at_start(summary.custom_scalars(LAYOUT))
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._events.add(step, Summary(value=scalars))
 
     def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
         """Non-finite values are left out; if no other is there, nothing is recorded."""
         values = values.detach().float()
         finite = values[values.isfinite()]
         if finite.numel() > 0:
-            self._writer.add_histogram(tag, finite, step)
+            self._events.add(step, _histogram(tag, finite.numpy(force=True)))
 
     def log_image(self, step: int, tag: str, image: np.ndarray) -> None:
-        self._writer.add_image(tag, image, step, dataformats="HWC")
+        self._events.add(step, summary.image(tag, image, dataformats="HWC"))
 
     def log_text(self, tag: str, text: str) -> None:
         # TensorBoard reads Markdown, where an indented block is shown as it stands.
-        self._writer.add_text(tag, textwrap.indent(text, "    "), self._first_step)
+        self._add_at_start(summary.text(tag, textwrap.indent(text, "    ")))
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Names are dotted ("model.width"); what is neither number nor text is shown as JSON, null is left out.
@@ -95,35 +92,37 @@ class TensorBoardLogger(Logger):
         are the last values of the run's own scalars. Nor is there a list of columns: a server takes the list of one run
         for all, and without any gathers the columns, and every scalar as a metric, from all runs.
         """
-        _, session_start, self._session_end = hparams_summaries(dict(_flatten(hparams)), {})
+        _, session_start, self._session_end = summary.hparams(dict(_flatten(hparams)), {})
         self._add_at_start(session_start)
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._events.flush()
 
     def finish(self) -> None:
         if self._session_end is not None:
             self._add_at_start(self._session_end)
 
     def close(self) -> None:
-        self._writer.close()
+        self._events.close()
 
-    def _add_at_start(self, summary: Any) -> None:
-        self._file_writer.add_summary(summary, self._first_step)
+    def _add_at_start(self, content: Any) -> None:
+        self._events.add(self._first_step, content)
 
 
-def _cut(folder: Path, first_step: int) -> None:
-    """Take the events from `first_step` on, and a last one cut short by a kill, out of the event files.
-
-    TensorBoard's faster reader knows no purge: it would show them wherever the resumed run does not write over them.
-    """
-    for path in folder.glob("events.out.tfevents.*"):
-        kept = io.BytesIO()
-        writer = RecordWriter(kept)
-        for record in RawEventFileLoader(str(path)).Load():
-            if Event.FromString(record).step < first_step:
-                writer.write(record)
-        write_whole(path, kept.getvalue())
+def _histogram(tag: str, values: np.ndarray) -> Summary:
+    """Of empty buckets in a row, as around zero, only the last is kept: shown alike, in a quarter of the bytes."""
+    counts, _ = np.histogram(values, BINS)
+    kept = (counts > 0) | np.append(counts[1:] > 0, False)
+    histogram = HistogramProto(
+        min=values.min(),
+        max=values.max(),
+        num=values.size,
+        sum=values.sum(),
+        sum_squares=values.dot(values),
+        bucket_limit=BINS[1:][kept],
+        bucket=counts[kept],
+    )
+    return Summary(value=[Summary.Value(tag=tag, histo=histogram)])
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from node_cli.loggers.base import Logger, Loggers
@@ -61,3 +62,21 @@ def test_no_logger_at_all_is_fine():
     loggers = Loggers([])
     for name, *arguments in CALLS:
         getattr(loggers, name)(*arguments)
+
+
+class Full(Recorder):
+    """A logger whose disk is full."""
+
+    def flush(self):
+        raise OSError("no space")
+
+    def close(self):
+        raise OSError("no space")
+
+
+@pytest.mark.parametrize("name", ["flush", "close"])
+def test_one_full_disk_does_not_keep_the_others_from_theirs(name):
+    first, last = Recorder(), Recorder()
+    with pytest.raises(OSError, match="no space"):
+        getattr(Loggers([first, Full(), last]), name)()
+    assert first.calls == last.calls == [(name,)]

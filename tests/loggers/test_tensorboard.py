@@ -1,6 +1,7 @@
 """TensorBoard's own server is asked for what the logger wrote, with both of its readers."""
 
 import io
+import itertools
 import json
 import math
 import subprocess
@@ -33,6 +34,7 @@ def log(logger, steps, value=1.0):
 
 def start(folder, resume_step=None):
     """A logger as a run starts it."""
+    folder.mkdir(exist_ok=True)
     logger = TensorBoardLogger(folder, resume_step, flush_secs=600)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
     logger.log_hparams(HPARAMS)
@@ -57,7 +59,7 @@ def write_killed_and_resumed_run(folder):
         logger = start(folder, resume_step)
         log(logger, range(0 if resume_step is None else resume_step + 1, last_step + 1), value=-1.0)
         logger.log_image(last_step, "wrong predictions", PICTURE)
-        logger.flush()
+        logger.close()
         leave_as_killed(folder)
     logger = start(folder, 10)
     log(logger, range(11, 26))
@@ -69,7 +71,7 @@ def write_killed_and_resumed_run(folder):
 def write_run_killed_before_its_first_checkpoint(folder):
     logger = start(folder)
     log(logger, range(5), value=-1.0)
-    logger.flush()
+    logger.close()
     leave_as_killed(folder)
     logger = start(folder)
     log(logger, range(3))
@@ -85,7 +87,7 @@ def write_failed_run(folder):
 
 def leave_as_killed(folder):
     """Leave the event files as a process killed a minute ago leaves them, in the middle of a record."""
-    for path in folder.glob("events.out.tfevents.*"):
+    for path in sorted(folder.glob("events.out.tfevents.*")):
         seconds = path.name.split(".")[3]
         path.rename(path.with_name(path.name.replace(seconds, str(int(seconds) - 60), 1)))
     with max(folder.glob("events.out.tfevents.*")).open("ab") as file:
@@ -205,7 +207,7 @@ def test_a_server_that_looks_on_follows_a_resumed_run(load_fast, tmp_path):
 
     logger = start(tmp_path / "run")
     log(logger, range(6))
-    logger.flush()
+    logger.close()
     leave_as_killed(tmp_path / "run")
     server = Server(tmp_path, load_fast)
     try:
@@ -226,9 +228,14 @@ def test_histograms_are_served(server):
     events = server.ask("plugin/histograms/histograms", run="whole", tag="weights/stem")
     assert [step for _, step, _ in events] == [1, 2, 3]
     for _, step, buckets in events:
-        assert sum(count for _, _, count in buckets) == pytest.approx(101)
-        assert buckets[0][0] >= -1.2 * step
-        assert step <= buckets[-1][1] <= 1.2 * step
+        values = (torch.linspace(-1, 1, 101) * step).tolist()
+        lefts, rights, counts = zip(*buckets, strict=True)
+        assert (lefts[0], rights[-1]) == (-step, step)
+        assert lefts[1:] == rights[:-1]
+        limits = [*lefts, math.inf]
+        assert list(counts) == [sum(a <= value < b for value in values) for a, b in itertools.pairwise(limits)]
+        assert 0 in counts
+        assert (0, 0) not in itertools.pairwise(counts)  # empty ones in a row are one
 
 
 def test_images_are_served(server):
