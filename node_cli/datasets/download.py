@@ -33,11 +33,16 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
         FileNotFoundError: no mirror gave the file.
     """
     target = folder / file.name
-    if not target.exists():
-        with _lock(folder, file.name):
-            if not target.exists():
-                _download(file, target, mirrors, pauses)
-    found = pooch.file_hash(target)
+    try:
+        if not target.exists():
+            with _lock(folder, file.name):
+                if not target.exists():
+                    _download(file, target, mirrors, pauses)
+        found = pooch.file_hash(target)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.errno is None:
+            raise  # our own, with its words
+        raise ValueError(f"dataset.data_dir: cannot use {target} ({error.strerror}); give another folder") from error
     if found != file.sha256:
         raise ValueError(
             f"dataset.data_dir: {target} is damaged or another file: its sha256 is {found}, not {file.sha256}; "
@@ -57,6 +62,9 @@ def _lock(folder: Path, name: str) -> AcquireReturnProxy:
 
 
 def _download(file: RemoteFile, target: Path, mirrors: Sequence[str], pauses: Sequence[float]) -> None:
+    wrong = [mirror for mirror in mirrors if not str(mirror).startswith(("http://", "https://"))]
+    if wrong:
+        raise ValueError(f"dataset.mirrors: got {wrong[0]!r}, must be addresses of folders, http://... or https://...")
     partial = target.with_name(f"{file.name}.part")
     reasons: dict[str, str] = {}
     for pause in (0.0, *pauses):

@@ -72,17 +72,18 @@ def _jsonable(value: float) -> float | str:
 
 def _keep_until(path: Path, last_step: int) -> None:
     """Rewrite the file without the lines after `last_step` and a last line cut short."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    *whole, _cut_short = text.split("\n")
+    content = path.read_bytes() if path.exists() else b""
+    *whole, _cut_short = content.split(b"\n")
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+    write_whole(path, b"".join(line + b"\n" for line in kept))
 
 
-def _step(path: Path, number: int, line: str) -> int:
+def _step(path: Path, number: int, line: bytes) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        start = line[:60].decode(errors="backslashreplace")
         raise ValueError(
-            f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}; "
+            f"{path}, line {number}: expected a JSON object with a step, got {start!r}; "
             "mend or remove the line, then resume"
         ) from None
