@@ -34,6 +34,8 @@ def one_line_errors(program: str) -> Iterator[None]:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
         _exit(program, f"broken YAML in {where}: {error.problem}", USAGE)
+    except yaml.reader.ReaderError as error:
+        _exit(program, f"broken YAML in {error.name}: {error.reason}", USAGE)
     except OverrideParseException as error:
         _exit(program, f"cannot read {error.override}: write key=value ({_first_line(error)})", USAGE)
     except MissingConfigException as error:

@@ -29,8 +29,8 @@ MISTAKES = {
     "text for a number": (["optimizer.lr=big"], "optimizer.lr must be a number, got 'big' (text)"),
     "number for a switch": (["dataset.flip=2"], "dataset.flip must be true or false, got 2 (a whole number)"),
     "a group for a number": (["optimizer.lr={a:1}"], "unknown key optimizer.lr.a: optimizer=adamw takes"),
-    "seed below 0": (["seed=-1"], "seed must be a whole number, 0 or more, got -1"),
-    "no threads": (["num_threads=0"], "num_threads must be a whole number, 1 or more, or null, got 0"),
+    "seed below 0": (["seed=-1"], "seed must be a whole number, 0 or more and below 2**64, got -1"),
+    "no threads": (["num_threads=0"], "num_threads must be a whole number from 1 to 1024, or null, got 0"),
     "unknown device": (["device=gpu"], "device must be one of auto, cpu, cuda, mps, got 'gpu'"),
     "unknown precision": (["precision=half"], "precision must be one of float32, bfloat16, got 'half'"),
     "reference to nothing": (
