@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +231,7 @@ def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
         "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
         "run_dir": (
             lambda v: (v is None and "problem" in cfg) or is_path(v),
-            f"a folder, of names up to {MAX_NAME} bytes",
+            f"a folder, of printable names up to {MAX_NAME} bytes",
         ),
         "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
         "run": (lambda v: (v is None and "problem" in cfg) or is_path(v), "a run folder or a checkpoint file"),
@@ -264,10 +263,10 @@ def _is_text(value: Any) -> bool:
 
 
 def is_path(value: Any) -> bool:
-    """Whether a file system can have it: not empty, no name too long, no null character."""
-    if not _is_text(value) or "\0" in value or len(os.fsencode(value)) > MAX_PATH:
+    """Whether a file system can have it: not empty, no name too long, all of it printable."""
+    if not _is_text(value) or not value.isprintable() or len(value.encode()) > MAX_PATH:
         return False
-    return all(len(os.fsencode(name)) <= MAX_NAME for name in Path(value).parts)
+    return all(len(name.encode()) <= MAX_NAME for name in Path(value).parts)
 
 
 def _is_positive(value: Any) -> bool:

@@ -71,7 +71,8 @@ class CommandLine:
         number = math.prod(_length(o.value()) for o in overrides)
         if number > MAX_CELLS:
             raise ConfigError(f"the values make {number} runs: at most {MAX_CELLS} at once")
-        cells = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+        with _stumbling_is_a_mistake("cannot read the command line"):
+            cells = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
         if not cells:
             sweeps = [o for o in overrides if o.is_sweep_override()]
             empty = [str(o.input_line) for o in sweeps if not list(o.sweep_string_iterator())]

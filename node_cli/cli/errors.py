@@ -64,8 +64,14 @@ def _first_line(error: Exception) -> str:
     return ". ".join(line.rstrip(".") for line in [*lines[:1], cause] if line)
 
 
+def _printable(line: str) -> str:
+    """A word may hold what would move the cursor or cannot be encoded."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+
+
 def _exit(program: str, message: str, status: int) -> None:
     sys.stdout.flush()
-    for line in message.splitlines():
-        sys.stderr.write(f"{program}: {line}\n")
+    for line in message.split("\n"):
+        if line.strip():
+            sys.stderr.write(f"{program}: {_printable(line)}\n")
     sys.exit(status)

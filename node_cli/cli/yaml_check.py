@@ -79,9 +79,7 @@ def _check_events(path: Path, events: Any) -> None:
         anchor, total = open_nodes.pop()
         open_nodes.append((anchor, total + size))
         if total + size > MAX_NODES:
-            raise ConfigError(
-                f"{path}{_line_of(event)}: more than {MAX_NODES} values, with every alias (*) written out"
-            )
+            raise ConfigError(f"{path}{_line_of(event)}: more than {MAX_NODES} values with every alias written out")
 
 
 def _line_of(place: Any) -> str:

@@ -35,6 +35,7 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
     target = folder / file.name
     try:
         if not target.exists():
+            _check_addresses(mirrors)
             with _lock(folder, file.name):
                 if not target.exists():
                     _download(file, target, mirrors, pauses)
@@ -51,6 +52,12 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
     return target
 
 
+def _check_addresses(mirrors: Sequence[str]) -> None:
+    wrong = [mirror for mirror in mirrors if not str(mirror).startswith(("http://", "https://"))]
+    if wrong:
+        raise ValueError(f"dataset.mirrors: got {wrong[0]!r}, must be addresses of folders, http://... or https://...")
+
+
 def _lock(folder: Path, name: str) -> AcquireReturnProxy:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,9 +69,6 @@ def _lock(folder: Path, name: str) -> AcquireReturnProxy:
 
 
 def _download(file: RemoteFile, target: Path, mirrors: Sequence[str], pauses: Sequence[float]) -> None:
-    wrong = [mirror for mirror in mirrors if not str(mirror).startswith(("http://", "https://"))]
-    if wrong:
-        raise ValueError(f"dataset.mirrors: got {wrong[0]!r}, must be addresses of folders, http://... or https://...")
     partial = target.with_name(f"{file.name}.part")
     reasons: dict[str, str] = {}
     for pause in (0.0, *pauses):

@@ -25,7 +25,7 @@ def fit_normalizer(inputs: Tensor) -> Normalizer:
     """
     over = [dim for dim in range(inputs.dim()) if dim != 1]
     mean, deviation = inputs.mean(over, keepdim=True), inputs.std(over, correction=0, keepdim=True)
-    if not deviation.isfinite().all():
+    if not (mean.isfinite() & deviation.isfinite()).all():
         raise ValueError(
             "dataset.normalize: the inputs are too large for a mean and a deviation in float32: scale them down, "
             "or set dataset.normalize=false"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -85,7 +86,9 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
         read_header = HEADERS[npy.read_magic(stream)]
     except (KeyError, ValueError) as error:
         raise ValueError("it is no .npy array") from error
-    shape, is_fortran, dtype = read_header(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote it
+        shape, is_fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded, they would be unpickled")
     length, expected = size - stream.tell(), math.prod(shape) * dtype.itemsize
