@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from node_cli.analysis.audit.report import AuditProblem
-from node_cli.config import ConfigError, is_trusted
+from node_cli.config import ConfigError, is_trusted, shown
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
@@ -28,6 +28,7 @@ from node_cli.training import launched
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.trainer import Trainer
 
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
 CHOICE_OF_TORCH = torch.get_num_threads()
 
 
@@ -199,17 +200,47 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
 
 def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
     _check_nested_targets(group, node, packages)
+    _check_plain(group, node)
     _check_types(group, node, _target(group, node, packages))
     try:
         part = instantiate(node, _convert_="all")
         return part(**runtime) if runtime else part
     except InstantiationException as error:
         cause = error.__cause__
+        if _is_out_of_memory(cause):
+            raise ConfigError(f"{group} needs more memory than there is ({_first_line(cause)})") from error
         if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
             raise ConfigError(_under_full_key(group, node, str(cause))) from error
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ConfigError(f"{group} needs more memory than there is ({_first_line(error)})") from error
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(_under_full_key(group, node, str(error))) from error
+
+
+def _check_plain(key: str, value: Any) -> None:
+    """Refuses what `instantiate` would resolve once more, to a part perhaps that nobody has checked."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        if not isinstance(name, (str, int)) or (isinstance(value, dict) and not isinstance(name, str)):
+            raise ConfigError(f"{key}: a key must be text, got {name!r}")
+        if any(isinstance(text, str) and "${" in text for text in (name, child)):
+            raise ConfigError(
+                f"{key}.{name} must not refer to anything (with a dollar sign and a brace), got {shown(child)}"
+            )
+        _check_plain(f"{key}.{name}", child)
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in str(error) for w in NO_MEMORY)
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).splitlines() or ["no figure is given"])[0]
 
 
 def _under_full_key(group: str, node: dict[str, Any], message: str) -> str:
@@ -228,7 +259,7 @@ def _check_types(group: str, node: dict[str, Any], target: Callable[..., Any]) -
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
     problems += [
-        f"{group}.{key} must be {_describe(annotations[key])}, got {value!r}"
+        f"{group}.{key} must be {_describe(annotations[key])}, got {shown(value)}"
         for key, value in given.items()
         if key in annotations and not _fits(value, annotations[key])
     ]
@@ -248,7 +279,9 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation in (str, bool, type(None)):
         return isinstance(value, annotation)
-    if origin in (list, tuple) and arguments:
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return isinstance(value, list) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if origin in (list, tuple, Sequence) and arguments:
         return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     return True
 
@@ -257,4 +290,6 @@ def _describe(annotation: Any) -> str:
     names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation):
+        return f"a list of {len(typing.get_args(annotation))}"
     return names.get(annotation, str(annotation))

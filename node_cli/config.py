@@ -7,6 +7,7 @@ What a value means, and its range, is checked by the part that takes it.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
+MAX_THREADS = 1024
+MAX_SHOWN = 100
+MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
 
 
 class ConfigError(ValueError):
@@ -75,7 +79,7 @@ class Reference:
 
 def unknown_key(key: str, reference: Reference) -> str:
     """One line about a key that no chosen file has: what was probably meant, and what there is."""
-    known = [path for path, _ in _leaves(reference.values)]
+    known = [path for path, _ in leaves(reference.values)]
     group = key.partition(".")[0]
     if group in reference.groups - set(reference.choices):
         return f"{key} is set, but no {group}: choose one, {group}=NAME"
@@ -95,7 +99,7 @@ def _last(key: str) -> str:
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
-    known, given = dict(_leaves(reference.values)), dict(_leaves(cfg))
+    known, given = dict(leaves(reference.values)), dict(leaves(cfg))
     problems = [unknown_key(key, reference) for key in given if key not in known]
     problems += [
         f"{key} was removed, but it is needed: set it instead"
@@ -103,12 +107,49 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         if not any(path == key or path.startswith(f"{key}.") for path in given)
     ]
     problems += [
-        f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {value!r} ({_TYPE_NAMES[type(value)]})"
+        f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {shown(value)} ({_type_name(value)})"
         for key, value in given.items()
         if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
-    top_level = _top_level_problems(cfg)
+    problems += [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in _out_of_range(given)]
+    problems += _without_target(cfg, reference.choices)
+    top_level = top_level_problems(cfg)
     return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
+
+
+def _out_of_range(given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """The numbers that no part can take."""
+    for key, value in given.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                yield key, number, "finite"
+            if isinstance(number, int) and key != "seed" and abs(number) >= 2**63:
+                yield key, number, "a whole number of 64 bits"
+
+
+def _without_target(cfg: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
+    """A line for each chosen file that names no class."""
+    return [
+        f"{key}: {group}={choices[group]} names no class: it needs a _target_, such as package.module.Class"
+        for group in choices
+        for key, node in parts_of(cfg, group).items()
+        if not has_target(node)
+    ]
+
+
+def has_target(node: Any) -> bool:
+    """Whether a node of a config describes a part."""
+    return isinstance(node, dict) and isinstance(node.get("_target_"), str)
+
+
+def parts_of(cfg: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The nodes of a group by their keys: one part, but for loggers, of which there may be several."""
+    if group == "experiment":
+        return {}
+    node = cfg.get(group)
+    if group == "logger" and isinstance(node, dict):
+        return {f"{group}.{name}": part for name, part in node.items()}
+    return {group: node}
 
 
 def untrusted_targets(cfg: Any, packages: list[str], prefix: str = "") -> list[str]:
@@ -137,7 +178,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tupl
 
     A key that only `new` has came with a later version and is no difference.
     """
-    was, now = dict(_leaves(old)), dict(_leaves(new))
+    was, now = dict(leaves(old)), dict(leaves(new))
     return [
         f"{key}: {value} -> {now.get(key, '(gone)')}"
         for key, value in was.items()
@@ -145,10 +186,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tupl
     ]
 
 
-def _leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`("solver.rtol", 0.001)` and the like; an empty group is its own leaf."""
     for key, value in cfg.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -164,6 +206,10 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
+def _type_name(value: Any) -> str:
+    return _TYPE_NAMES.get(type(value), type(value).__name__)
+
+
 def _same_type(value: Any, default: Any) -> bool:
     """A null or a text default says nothing of the type: the part itself checks those, and whether null will do."""
     if value is None or default is None or isinstance(default, str):
@@ -173,16 +219,23 @@ def _same_type(value: Any, default: Any) -> bool:
     return type(value) is type(default)
 
 
-def _top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
+def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
     """A line for each key of the top level whose value cannot be."""
     rules = {
-        "seed": (lambda v: type(v) is int and v >= 0, "a whole number, 0 or more"),
-        "num_threads": (lambda v: v is None or (type(v) is int and v >= 1), "a whole number, 1 or more, or null"),
+        "seed": (lambda v: type(v) is int and 0 <= v < 2**64, "a whole number, 0 or more and below 2**64"),
+        "num_threads": (
+            lambda v: v is None or (type(v) is int and 1 <= v <= MAX_THREADS),
+            f"a whole number from 1 to {MAX_THREADS}, or null",
+        ),
         "device": (lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}"),
         "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-        "run_dir": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a folder"),
+        "run_dir": (
+            lambda v: (v is None and "problem" in cfg) or is_path(v),
+            f"a folder, of printable names up to {MAX_NAME} bytes",
+        ),
         "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
-        "run": (lambda v: (v is None and "problem" in cfg) or _is_text(v), "a run folder or a checkpoint file"),
+        "run": (lambda v: (v is None and "problem" in cfg) or is_path(v), "a run folder or a checkpoint file"),
+        "packages": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [mylab]"),
         "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of different names, such as [direct,adjoint]"),
         "beside": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [torchdiffeq]"),
         "rtols": (lambda v: v and _is_list_of(v, _is_positive), "different positive numbers, such as [1e-3,1e-5]"),
@@ -190,14 +243,30 @@ def _top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
         "split": (lambda v: v in ("train", "val", "test"), "one of train, val, test"),
     }
     return {
-        key: f"{key} must be {allowed}, got {cfg[key]!r}"
+        key: f"{key} must be {allowed}, got {shown(cfg[key])}"
         for key, (holds, allowed) in rules.items()
         if key in cfg and not holds(cfg[key])
     }
 
 
+def shown(value: Any) -> str:
+    """A value as Python writes it, in a length that a line has room for."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of a number of thousands of digits
+        return "one too long to show"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def is_path(value: Any) -> bool:
+    """Whether a file system can have it: not empty, no name too long, all of it printable."""
+    if not _is_text(value) or not value.isprintable() or len(value.encode()) > MAX_PATH:
+        return False
+    return all(len(name.encode()) <= MAX_NAME for name in Path(value).parts)
 
 
 def _is_positive(value: Any) -> bool:

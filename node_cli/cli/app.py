@@ -18,6 +18,8 @@ from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.help import help_text
 from node_cli.config import ConfigError, config_dir
 
+COMPLETION = ("install", "uninstall", "query")
+
 
 def launch(
     name: str,
@@ -40,6 +42,7 @@ def launch(
         if args.help:
             sys.stdout.write(help_text(name, args.config_dir) + "\n")
             return
+        _check_flags(args)
         if not (args.hydra_help or args.shell_completion or args.info):
             flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
             args.overrides = expand(args.overrides)
@@ -51,6 +54,13 @@ def launch(
                 return
             sys.argv[1:] = [*flags, *args.overrides]
         _run_hydra(name, run)
+
+
+def _check_flags(args: Namespace) -> None:
+    if args.experimental_rerun is not None:  # which would unpickle the file
+        raise ConfigError("--experimental-rerun is not used here: resume=... continues a run")
+    if args.shell_completion and not any(word.partition("=")[0] in COMPLETION for word in args.overrides):
+        raise ConfigError(f"--shell-completion needs one of {', '.join(f'{word}=SHELL' for word in COMPLETION)}")
 
 
 def _run_hydra(name: str, run: Callable[[DictConfig], None]) -> None:

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.cli.help import groups_of
+from node_cli.cli.help import groups_in, groups_of
+from node_cli.cli.quoting import quoted
+from node_cli.cli.yaml_check import MAX_DEPTH, check_sizes
 from node_cli.config import (
     ConfigError,
     Reference,
     config_dir,
+    leaves,
     problems_of,
     resolved,
+    shown,
     unknown_key,
     untrusted_targets,
 )
 
 OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
+OF_HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
+LAUNCHERS = ("hydra_plugins.", "hydra._internal.core_plugins.")
+SEVERAL = ("logger",)  # groups of which several files may be chosen
+MAX_WORD, MAX_CELLS = 20_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -43,17 +56,23 @@ class CommandLine:
         """What Hydra makes of `overrides` on top of the primary config."""
         searchpath = []
         if self.extra_config_dir is not None:
-            searchpath = [f"hydra.searchpath=[file://{os.path.abspath(self.extra_config_dir)}]"]
-        return compose(self.config_name, [*searchpath, *overrides], return_hydra_config=with_hydra)
+            folder = os.path.abspath(self.extra_config_dir)
+            searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+        with _stumbling_is_a_mistake("the chosen files cannot be put together"):
+            return compose(self.config_name, [*searchpath, *overrides], return_hydra_config=with_hydra)
 
     def cells(self) -> list[CommandLine]:
         """A sweep's runs, one command line each.
 
         Raises:
-            ConfigError: a glob has no match.
+            ConfigError: a glob has no match, or there are too many.
         """
         overrides = _parse(self.overrides)
-        cells = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+        number = math.prod(_length(o.value()) for o in overrides)
+        if number > MAX_CELLS:
+            raise ConfigError(f"the values make {number} runs: at most {MAX_CELLS} at once")
+        with _stumbling_is_a_mistake("cannot read the command line"):
+            cells = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
         if not cells:
             sweeps = [o for o in overrides if o.is_sweep_override()]
             empty = [str(o.input_line) for o in sweeps if not list(o.sweep_string_iterator())]
@@ -62,10 +81,34 @@ class CommandLine:
 
 
 @contextmanager
+def _stumbling_is_a_mistake(what: str) -> Iterator[None]:
+    """Of Hydra's own errors each has its words; whatever else its readers run into, they were given."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ConfigError):
+        raise
+    except RecursionError as error:
+        raise ConfigError(f"{what}: nested too deeply, or named within itself") from error
+    except Exception as error:
+        raise ConfigError(f"{what}: {shown(' '.join(str(error).split()))[1:-1]}") from error
+
+
+def _length(value: Any) -> int:
+    """How many runs the value of one override makes, without making a list of them."""
+    if isinstance(value, ChoiceSweep):
+        return len(value.list)
+    if isinstance(value, RangeSweep) and value.step and value.start is not None and value.stop is not None:
+        return max(1, math.ceil((value.stop - value.start) / value.step))
+    return 1
+
+
+@contextmanager
 def hydra_ready(line: CommandLine) -> Iterator[None]:
     """Within it, command lines can be composed."""
     if line.extra_config_dir is not None and not Path(line.extra_config_dir).is_dir():
         raise ConfigError(f"--config-dir must be a folder, got {line.extra_config_dir}")
+    if line.extra_config_dir is not None:
+        check_sizes(Path(line.extra_config_dir), set(groups_in(line.config_name)) | {"hydra"})
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         yield
@@ -94,7 +137,7 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     reference = _reference(line)
     cfg = resolved(line.compose(line.overrides))
     named = any(o.key_or_group == "packages" for o in _parse(line.overrides))
-    packages = cfg["packages"] if isinstance(cfg["packages"], list) else []
+    packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
     problems = problems_of(cfg, reference) + untrusted_targets(cfg, packages if named else [])
     if packages and not named:
         problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
@@ -111,6 +154,8 @@ def _reference(line: CommandLine) -> Reference:
     overrides = _parse(line.overrides)
     choosing = _choosing(line, overrides, groups)
     cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
+    if line.extra_config_dir is not None:
+        _check_hydra_of_files(line, cfg.hydra)
     chosen = cfg.hydra.runtime.choices
     choices = {group: str(chosen[group]) for group in groups if chosen.get(group) is not None}
     if "experiment" in choices:
@@ -129,15 +174,48 @@ def _reference(line: CommandLine) -> Reference:
 
 def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) -> list[Override]:
     """The overrides that choose a file of a group."""
-    if any(o.key_or_group in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
-        raise ConfigError(OWN_RUN_DIR)
+    _check_hydra_overrides(overrides)
     choosing = [o for o in overrides if o.key_or_group in groups]
     for o in choosing:
-        if o.type != OverrideType.CHANGE or not isinstance(o.value(), (str, list)):
+        value = o.value()
+        names = value if isinstance(value, list) and o.key_or_group in SEVERAL else [value]
+        is_choice = o.type == OverrideType.CHANGE and all(isinstance(name, str) for name in names)
+        if not is_choice or len(set(names)) < len(names):
             raise ConfigError(
                 f"{o.input_line} is no choice: write {o.key_or_group}=NAME (node-{line.config_name} --help)"
             )
     return choosing
+
+
+def _check_hydra_overrides(overrides: list[Override]) -> None:
+    if any(o.key_or_group in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
+        raise ConfigError(OWN_RUN_DIR)
+    for o in overrides:
+        if o.key_or_group.startswith(("hydra.", "hydra/")):
+            is_launcher = o.key_or_group == "hydra/launcher" or o.key_or_group.startswith("hydra.launcher.")
+            if not is_launcher or "_target_" in str(o.input_line):
+                raise ConfigError(f"{o.key_or_group} is not used here: {OF_HYDRA}")
+
+
+def _check_hydra_of_files(line: CommandLine, hydra: DictConfig) -> None:
+    """Files of the user's own may bring a launcher of an installed plugin, and nothing else of Hydra's."""
+    own = _hydra_leaves(hydra)
+    ours = _hydra_leaves(compose(line.config_name, return_hydra_config=True).hydra)
+    for key in sorted(own.keys() | ours.keys()):
+        if own.get(key) != ours.get(key):
+            raise ConfigError(f"hydra.{key} is set in a file of {line.extra_config_dir}: {OF_HYDRA}")
+    targets = untrusted_targets(OmegaConf.to_container(hydra.launcher, resolve=False), [], "hydra.launcher.")
+    foreign = [text for text in targets if not text.partition("=")[2].startswith(LAUNCHERS)]
+    if foreign:
+        raise ConfigError(f"{foreign[0].partition(' ')[0]} is not allowed: a launcher comes from hydra_plugins")
+
+
+def _hydra_leaves(hydra: DictConfig) -> dict[str, Any]:
+    kept = [str(key) for key in hydra if key not in ("launcher", "overrides", "runtime", "searchpath", "job")]
+    job = {f"job.{key}": hydra.job[key] for key in ("chdir", "env_set", "env_copy", "config")}
+    container = OmegaConf.to_container(OmegaConf.masked_copy(hydra, kept), resolve=False)
+    assert isinstance(container, dict)
+    return job | dict(leaves({str(key): value for key, value in container.items()}))
 
 
 def _groups(config_name: str) -> set[str]:
@@ -155,7 +233,19 @@ def _defaults(config_name: str) -> list[Any]:
 
 
 def _parse(overrides: list[str]) -> list[Override]:
-    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides(overrides)
+    too_long = [word for word in overrides if len(word) > MAX_WORD]
+    if too_long:
+        raise ConfigError(f"{too_long[0][:30]}... has {len(too_long[0])} characters: at most {MAX_WORD}")
+    if any(_depth(word) > MAX_DEPTH for word in overrides):
+        raise ConfigError(f"cannot read the command line: brackets nested more than {MAX_DEPTH} deep")
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    with _stumbling_is_a_mistake("cannot read the command line"):
+        return parser.parse_overrides(overrides)
+
+
+def _depth(word: str) -> int:
+    """How deep brackets of any kind are nested."""
+    return max(accumulate((char in "[{(") - (char in ")}]") for char in word), default=0)
 
 
 def _has(reference: Any, key: str) -> bool:

@@ -41,6 +41,8 @@ def one_line_errors(program: str) -> Iterator[None]:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
         _exit(program, f"broken YAML in {where}: {error.problem}", USAGE)
+    except yaml.reader.ReaderError as error:
+        _exit(program, f"broken YAML in {error.name}: {error.reason}", USAGE)
     except OverrideParseException as error:
         _exit(program, f"cannot read {error.override}: write key=value ({_first_line(error)})", USAGE)
     except MissingConfigException as error:
@@ -74,6 +76,11 @@ def _first_line(error: Exception) -> str:
     return ". ".join(line.rstrip(".") for line in [*lines[:1], cause] if line)
 
 
+def _printable(line: str) -> str:
+    """A word may hold what would move the cursor or cannot be encoded."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+
+
 def _exit(program: str, message: str, status: int) -> None:
     sys.stdout.flush()
     if OUTCOMES in os.environ:
@@ -84,5 +91,6 @@ def _exit(program: str, message: str, status: int) -> None:
 
 
 def _write(program: str, message: str) -> None:
-    for line in message.splitlines():
-        sys.stderr.write(f"{program}: {line}\n")
+    for line in message.split("\n"):
+        if line.strip():
+            sys.stderr.write(f"{program}: {_printable(line)}\n")

@@ -17,7 +17,7 @@ def help_text(name: str, extra_config_dir: str | None) -> str:
     primary = _load(name)
     folders = [Path(folder) for folder in (config_dir(), extra_config_dir) if folder is not None]
     lines = []
-    for group in groups_of(name, lambda base: _load(base)["defaults"]):
+    for group in groups_in(name):
         choices = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
         lines.append(f"{group}: {', '.join(sorted(choices))}")
     return string.Template(primary["hydra"]["help"]["template"]).substitute(APP_CONFIG_GROUPS="\n".join(lines))
@@ -32,7 +32,16 @@ def groups_of(name: str, defaults_of: Callable[[str], list[Any]]) -> list[str]:
     return inherited + [group for group in own if not group.startswith("override ")]
 
 
+def groups_in(name: str) -> list[str]:
+    """The groups of one of our primary configs; none if there is no such config."""
+    return groups_of(name, lambda base: _load(base)["defaults"]) if _path(name).is_file() else []
+
+
+def _path(name: str) -> Path:
+    return Path(config_dir()) / f"{name}.yaml"
+
+
 def _load(name: str) -> dict[str, Any]:
-    primary = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / f"{name}.yaml"))
+    primary = OmegaConf.to_container(OmegaConf.load(_path(name)))
     assert isinstance(primary, dict)
     return {str(key): value for key, value in primary.items()}

@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import ConfigError, differences
+from node_cli.cli.quoting import quoted
+from node_cli.cli.yaml_check import check_yaml
+from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
+
+CONFIG, OVERRIDES = Path(".hydra", "config.yaml"), Path(".hydra", "overrides.yaml")
+FOLDERS = (".hydra", "checkpoints")
+FILES = ("run.log", "metrics.jsonl", "summary.json", "curves.png", CONFIG, OVERRIDES, Path(".hydra", "choices.yaml"))
 
 # What a run may change on its way without becoming another run.
 MAY_CHANGE = (
@@ -46,12 +52,14 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
     value = typed.get("resume", "resume=null").partition("=")[2].strip("'\"")
     if value in ("null", "auto", ""):
         return overrides
+    if not is_path(value):
+        raise ConfigError(f"resume must be a run folder, a checkpoint file, auto or null, got {shown(value)}")
     folder = RunFolder.of(value)
     if "run_dir" in typed and Path(typed["run_dir"].partition("=")[2].strip("'\"")) != folder.path:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
     typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
     typed["resume"] = f"resume={quoted(value)}"
-    inherited = [o for o in folder.read_overrides() if _key(o) not in typed]
+    inherited = [o for o in _recorded_overrides(folder) if _key(o) not in typed]
     return inherited + list(typed.values())
 
 
@@ -64,6 +72,7 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         ConfigError: the folder holds a run that was not asked for, or one with other settings, or no checkpoint.
     """
     resume = config["resume"]
+    _check_kinds(folder.path)
     foreign = folder.foreign_files() if not folder.holds_run else []
     if foreign:
         raise ConfigError(f"run_dir={folder.path} holds no run but {', '.join(foreign[:3])}: set a folder of its own")
@@ -79,6 +88,7 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         raise ConfigError(f"nothing to resume: {missing} does not exist")
     if not paths:
         return []
+    check_yaml(folder.path / CONFIG)
     changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
     if changed:
         raise ConfigError(
@@ -87,11 +97,30 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
     return paths
 
 
+def _recorded_overrides(folder: RunFolder) -> list[str]:
+    """The words that the run was begun with.
+
+    Raises:
+        ConfigError: they are damaged.
+    """
+    check_yaml(folder.path / OVERRIDES)
+    overrides = folder.read_overrides()
+    odd = [word for word in overrides if not isinstance(word, str)]
+    if odd:
+        raise ConfigError(f"{folder.path / OVERRIDES} is damaged: {shown(odd[0])} is no word of a command line")
+    return overrides
+
+
+def _check_kinds(path: Path) -> None:
+    """Refuses a folder where a run would write a file, and the other way round."""
+    wrong = [(path / name, "file", "folder") for name in FILES if (path / name).is_dir()]
+    wrong += [
+        (path / name, "folder", "file") for name in FOLDERS if (path / name).exists() and not (path / name).is_dir()
+    ]
+    if wrong:
+        place, wanted, found = wrong[0]
+        raise ConfigError(f"{place} must be a {wanted} of the run, and is a {found}: set another run_dir, or remove it")
+
+
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
-
-
-def quoted(text: str) -> str:
-    """As a value of an override, whatever is in it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from node_cli.cli.compose import CommandLine
-from node_cli.cli.resume import quoted
+from node_cli.cli.quoting import quoted
 from node_cli.tuning.search_space import Params, SearchSpace
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.study import SharedStudy

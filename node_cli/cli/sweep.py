@@ -22,8 +22,8 @@ from node_cli.analysis.report.runs import find_runs, read_runs
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.resume import quoted
-from node_cli.config import ConfigError
+from node_cli.cli.quoting import quoted
+from node_cli.config import ConfigError, is_path, shown
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import Stopped
 
@@ -62,7 +62,7 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         asked = checked_config(cells[0])["sweep"]
     words = [_about_cells(cell.overrides) for cell in cells]
     if asked["resume"] is None:
-        path = SWEEPS / asked["name"]
+        path = _path_of(asked["name"])
         _begin(path, {"overrides": _about_cells(line.overrides), "cells": words})
     else:
         path = Path(asked["resume"])
@@ -118,6 +118,13 @@ def _value(overrides: Sequence[str], key: str) -> str | None:
     return values[-1] if values else None
 
 
+def _path_of(name: Any) -> Path:
+    path = SWEEPS / name if is_path(name) else SWEEPS
+    if path == SWEEPS or Path(name).is_absolute() or ".." in path.parts:
+        raise ConfigError(f"sweep.name must be a folder below {SWEEPS}, got {shown(name)}")
+    return path
+
+
 def _begin(path: Path, record: dict[str, Any]) -> None:
     make_folder(path.parent)
     try:
@@ -135,7 +142,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {"overrides": list(record["overrides"]), "cells": list(record["cells"])}
     except OSError as error:
         raise ConfigError(f"sweep.resume: no sweep at {path}: {path / RECORD} cannot be read") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"sweep.resume: {path / RECORD} is damaged") from error
 
 

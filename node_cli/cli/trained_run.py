@@ -7,9 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.config import ConfigError, untrusted_targets
+from node_cli.cli.yaml_check import check_yaml
+from node_cli.config import ConfigError, has_target, parts_of, top_level_problems, untrusted_targets
 from node_cli.training.checkpoint import CheckpointError, read_checkpoint
 from node_cli.training.run_folder import RunFolder
+
+PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
+KEYS = ("seed", "precision")
 
 
 def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +22,12 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such run, or its config names a part that is not trusted.
     """
-    trained = RunFolder.of(config["run"]).read_config()
+    folder = RunFolder.of(config["run"])
+    check_yaml(folder.path / ".hydra" / "config.yaml")
+    trained = folder.read_config()
+    problems = _what_is_missing(trained) or list(top_level_problems(trained).values())
+    if problems:
+        raise ConfigError(f"{folder.path / '.hydra' / 'config.yaml'} is damaged: {'; '.join(problems)}")
     problems = untrusted_targets(trained, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
@@ -38,3 +47,13 @@ def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
         model.load_state_dict(read_checkpoint(path)["model"])
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
+    except RuntimeError as error:
+        causes = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise ConfigError(f"{path} has the weights of another model than the config of its run: {causes}") from error
+
+
+def _what_is_missing(trained: dict[str, Any]) -> list[str]:
+    """A few words for each part and key that the config of a run must have, and this one has not."""
+    problems = [f"it has no {key}" for key in (*PARTS, *KEYS) if key not in trained]
+    parts = {key: part for group in PARTS if group in trained for key, part in parts_of(trained, group).items()}
+    return problems + [f"{key} names no class" for key, part in parts.items() if not has_target(part)]

@@ -16,7 +16,8 @@ import optuna
 from node_cli.analysis.report.record import PRUNED
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
 from node_cli.cli.errors import RunFailedError, one_line_errors
-from node_cli.cli.resume import checkpoints_to_resume, quoted
+from node_cli.cli.quoting import quoted
+from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search
 from node_cli.config import ConfigError

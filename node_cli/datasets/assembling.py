@@ -19,7 +19,7 @@ def assemble(
     Images are padded with what was 0 before the normalisation: black.
 
     Raises:
-        ValueError: augmentation of points, or a negative `crop_padding`.
+        ValueError: augmentation of points, or a `crop_padding` that is negative or larger than the image.
     """
     check_at_least("crop_padding", crop_padding, 0)
     inputs = splits["train"].inputs
@@ -29,6 +29,9 @@ def assemble(
             f"dataset.crop_padding={crop_padding}, dataset.flip={flip}: only images (channels, height, width) can be "
             f"cropped and flipped, the inputs are points {tuple(inputs.shape[1:])}; set them to 0 and false"
         )
+    side = min(inputs.shape[2:], default=0)
+    if augmented and crop_padding > side:
+        raise ValueError(f"dataset.crop_padding: got {crop_padding}, must be at most {side}, the images' smaller side")
     black = torch.zeros_like(inputs[:1, :, :1, :1]) if augmented else None
     if normalize:
         normalizer = fit_normalizer(inputs)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from node_cli.datasets.assembling import assemble_official
 from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.bounded import Bounded
 from node_cli.datasets.download import RemoteFile, fetch
 
 ARCHIVE = RemoteFile("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
@@ -20,6 +22,9 @@ TEST_MEMBER = "cifar-10-batches-bin/test_batch.bin"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, green and blue planes
+MEMBERS = (*TRAIN_MEMBERS, TEST_MEMBER)
+MAX_MEMBER = 10_000 * RECORD_BYTES  # the size of each in the official archive
+MAX_BYTES = len(MEMBERS) * MAX_MEMBER + (1 << 20)
 
 
 def cifar10(
@@ -51,14 +56,15 @@ def read_archive(path: Path) -> tuple[Split, Split]:
     """
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as file, tarfile.open(fileobj=Bounded(file, MAX_BYTES), mode="r|") as archive:
             for member in archive:
-                stream = archive.extractfile(member) if member.name in (*TRAIN_MEMBERS, TEST_MEMBER) else None
-                if stream is not None:
-                    contents[member.name] = stream.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{path}: not a whole tar.gz archive ({error})") from error
-    missing = [name for name in (*TRAIN_MEMBERS, TEST_MEMBER) if name not in contents]
+                if member.name in MEMBERS:
+                    contents[member.name] = _content(path, archive, member, contents)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, RecursionError) as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: not a whole tar.gz archive ({' '.join(str(error).split())})") from error
+    missing = [name for name in MEMBERS if name not in contents]
     if missing:
         raise ValueError(f"{path}: does not hold {', '.join(missing)}")
     train = [_parse(path, name, contents[name]) for name in TRAIN_MEMBERS]
@@ -66,9 +72,25 @@ def read_archive(path: Path) -> tuple[Split, Split]:
     return Split(images, labels), _parse(path, TEST_MEMBER, contents[TEST_MEMBER])
 
 
+def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, known: Container[str]) -> bytes:
+    """What a member holds, read only if it is a file of a size that it can have."""
+    if not member.isreg():
+        raise ValueError(f"{path}: {member.name} is no file, but a link, a folder or a device")
+    if member.name in known:
+        raise ValueError(f"{path}: holds {member.name} twice")
+    if not member.size or member.size % RECORD_BYTES or member.size > MAX_MEMBER:
+        raise ValueError(
+            f"{path}: {member.name} has {member.size} bytes, must be a multiple of {RECORD_BYTES}, at most {MAX_MEMBER}"
+        )
+    stream = archive.extractfile(member)
+    assert stream is not None  # of a regular file there is one
+    content = stream.read()
+    if len(content) != member.size:
+        raise ValueError(f"{path}: {member.name} has {len(content)} bytes, {member.size} are declared")
+    return content
+
+
 def _parse(path: Path, name: str, content: bytes) -> Split:
-    if not content or len(content) % RECORD_BYTES:
-        raise ValueError(f"{path}: {name} has {len(content)} bytes, must be a multiple of {RECORD_BYTES}")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
     labels = records[:, 0]
     if labels.max() >= len(CLASS_NAMES):

@@ -33,17 +33,29 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
         FileNotFoundError: no mirror gave the file.
     """
     target = folder / file.name
-    if not target.exists():
-        with _lock(folder, file.name):
-            if not target.exists():
-                _download(file, target, mirrors, pauses)
-    found = pooch.file_hash(target)
+    try:
+        if not target.exists():
+            _check_addresses(mirrors)
+            with _lock(folder, file.name):
+                if not target.exists():
+                    _download(file, target, mirrors, pauses)
+        found = pooch.file_hash(target)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.errno is None:
+            raise  # our own, with its words
+        raise ValueError(f"dataset.data_dir: cannot use {target} ({error.strerror}); give another folder") from error
     if found != file.sha256:
         raise ValueError(
             f"dataset.data_dir: {target} is damaged or another file: its sha256 is {found}, not {file.sha256}; "
             "remove it to download it again, or put the right one there"
         )
     return target
+
+
+def _check_addresses(mirrors: Sequence[str]) -> None:
+    wrong = [mirror for mirror in mirrors if not str(mirror).startswith(("http://", "https://"))]
+    if wrong:
+        raise ValueError(f"dataset.mirrors: got {wrong[0]!r}, must be addresses of folders, http://... or https://...")
 
 
 def _lock(folder: Path, name: str) -> AcquireReturnProxy:

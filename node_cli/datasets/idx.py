@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from node_cli.datasets.base import Split
+from node_cli.datasets.bounded import can_hold
 from node_cli.datasets.download import RemoteFile, fetch
 
 
@@ -35,18 +36,28 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
         ValueError: the file is not what it should be.
     """
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        with gzip.open(path) as stream:
+            content, sizes = _read_header(path, stream, num_dims)
+            expected = len(content) + math.prod(sizes)
+            if not can_hold(path.stat().st_size, expected):
+                raise ValueError(f"{path}: promises {expected} bytes for sizes {sizes}, more than it can unpack to")
+            content += stream.read(math.prod(sizes) + 1)  # what is unpacked is no more than the header says
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path}: not a whole gzip file ({error})") from error
+    if len(content) != expected:
+        found = len(content) if len(content) < expected else f"more than {expected}"
+        raise ValueError(f"{path}: has {found} bytes, {expected} expected for sizes {sizes}")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims).reshape(sizes).copy()
+
+
+def _read_header(path: Path, stream: gzip.GzipFile, num_dims: int) -> tuple[bytes, tuple[int, ...]]:
+    content = stream.read(4 + 4 * num_dims)
     magic, header = content[:4], 4 + 4 * num_dims
     if magic != bytes((0, 0, 8, num_dims)):
         raise ValueError(f"{path}: starts with the bytes {list(magic)}, an IDX file with [0, 0, 8, {num_dims}]")
     if len(content) < header:
         raise ValueError(f"{path}: has {len(content)} bytes, its header alone takes {header}")
-    sizes = struct.unpack(f">{num_dims}I", content[4:header])
-    if len(content) != header + math.prod(sizes):
-        raise ValueError(f"{path}: has {len(content)} bytes, {header + math.prod(sizes)} expected for sizes {sizes}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()
+    return content, struct.unpack(f">{num_dims}I", content[4:])
 
 
 def load_idx(files: IdxFiles, num_classes: int, folder: Path, mirrors: Sequence[str]) -> tuple[Split, Split]:

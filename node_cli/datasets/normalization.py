@@ -21,10 +21,15 @@ def fit_normalizer(inputs: Tensor) -> Normalizer:
     """Measure `inputs` `(samples, channels, ...)`; a point's coordinates are its channels.
 
     Raises:
-        ValueError: a channel is constant.
+        ValueError: a channel is constant, or too large to be measured.
     """
     over = [dim for dim in range(inputs.dim()) if dim != 1]
     mean, deviation = inputs.mean(over, keepdim=True), inputs.std(over, correction=0, keepdim=True)
+    if not (mean.isfinite() & deviation.isfinite()).all():
+        raise ValueError(
+            "dataset.normalize: the inputs are too large for a mean and a deviation in float32: scale them down, "
+            "or set dataset.normalize=false"
+        )
     constant = (deviation.flatten() == 0).nonzero().flatten().tolist()
     if constant:
         raise ValueError(

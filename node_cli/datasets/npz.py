@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 
 from node_cli.datasets.assembling import assemble
 from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.npz_file import read_arrays
 from node_cli.datasets.splitting import stratified_splits
 
 PREFIXES = {"train": "", "val": "val_", "test": "test_"}
@@ -35,7 +34,7 @@ def npz(
         FileNotFoundError: there is no such file.
         ValueError: the file or a key is not what it should be.
     """
-    arrays = _read(Path(path))
+    arrays = read_arrays(Path(path), NAMES)
     _check_names(path, set(arrays))
     splits = {name: _split(path, arrays, prefix) for name, prefix in PREFIXES.items() if f"{prefix}inputs" in arrays}
     num_classes = _count_classes(path, splits["train"])
@@ -47,29 +46,11 @@ def npz(
     return assemble(splits, tuple(str(label) for label in range(num_classes)), crop_padding, flip, normalize)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"dataset.path: there is no file {path}; give an .npz file written by numpy.savez")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"dataset.path: {path} is not a whole .npz file; write it with numpy.savez")
-    arrays: dict[str, np.ndarray] = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            try:
-                arrays[name] = np.asarray(archive[name])
-            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise ValueError(f"dataset.path: {path} holds {name}, which cannot be read: {error}") from error
-    return arrays
-
-
 def _check_names(path: str, names: set[str]) -> None:
     needed = {"inputs", "targets"}
     needed |= {prefix + kind for prefix in ("val_", "test_") for kind in needed if names & {prefix + k for k in needed}}
     for name in sorted(needed - names):
         raise ValueError(f"dataset.path: {path} holds no array {name}, only {', '.join(sorted(names)) or 'nothing'}")
-    if names - set(NAMES):
-        unknown = ", ".join(sorted(names - set(NAMES)))
-        raise ValueError(f"dataset.path: {path} holds {unknown}; allowed are {', '.join(NAMES)}")
 
 
 def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Split:
@@ -83,6 +64,8 @@ def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Split:
         raise ValueError(f"{where}inputs has shape {inputs.shape}, must be (n, d) or (n, c, h, w), none of them 0")
     if targets.shape != inputs.shape[:1]:
         raise ValueError(f"{where}targets has shape {targets.shape}, must be {inputs.shape[:1]}, one a sample")
+    if len(targets) and int(targets.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{where}targets holds the label {targets.max()}; must be 0, 1, ... without a gap")
     with np.errstate(over="ignore"):  # it becomes infinite, which is refused below
         values = inputs.astype(np.float32)
     if not np.isfinite(values).all():

@@ -71,16 +71,17 @@ def _keep_until(path: Path, last_step: int) -> None:
     """Take the lines after `last_step`, and a last one cut short, out of the file."""
     if not path.exists():
         return
-    *whole, _cut_short = path.read_text(encoding="utf-8").split("\n")
+    *whole, _cut_short = path.read_bytes().split(b"\n")
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    cut_down(path, "".join(f"{line}\n" for line in kept).encode())
+    cut_down(path, b"".join(line + b"\n" for line in kept))
 
 
-def _step(path: Path, number: int, line: str) -> int:
+def _step(path: Path, number: int, line: bytes) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        start = line[:60].decode(errors="backslashreplace")
         raise ValueError(
-            f"{path}, line {number}: expected a JSON object with a step, got {line[:60]!r}; "
+            f"{path}, line {number}: expected a JSON object with a step, got {start!r}; "
             "mend or remove the line, then resume"
         ) from None

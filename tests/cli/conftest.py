@@ -11,9 +11,15 @@ import pytest
 
 from node_cli.cli import audit as audit_command
 from node_cli.cli import eval as eval_command
+from node_cli.cli import report as report_command
 from node_cli.cli import train as train_command
 
-MAINS = {"node-train": train_command.main, "node-eval": eval_command.main, "node-audit": audit_command.main}
+MAINS = {
+    "node-train": train_command.main,
+    "node-eval": eval_command.main,
+    "node-audit": audit_command.main,
+    "node-report": report_command.main,
+}
 
 
 @dataclass(frozen=True)

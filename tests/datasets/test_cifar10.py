@@ -69,7 +69,7 @@ def test_members_with_odd_paths_are_written_nowhere(tmp_path, monkeypatch):
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["archive.tar.gz", "inner"]
 
 
-def link_for_batch() -> bytes:
+def folder_for_batch() -> bytes:
     contents = members()
     del contents[TEST_MEMBER]
     link = tarfile.TarInfo(TEST_MEMBER)
@@ -92,7 +92,7 @@ BAD_LABEL = {TEST_MEMBER: records(5, np.full(20, 10, np.uint8))}
         (gzip.compress(b"no tar" * 200), "not a whole tar.gz archive"),
         (packed(members())[:-5000], "not a whole tar.gz archive"),
         (packed(without(TRAIN_MEMBERS[2])), f"does not hold {TRAIN_MEMBERS[2]}"),
-        (link_for_batch(), f"does not hold {TEST_MEMBER}"),
+        (folder_for_batch(), f"{TEST_MEMBER} is no file, but a link, a folder or a device"),
         (
             packed({**members(), TEST_MEMBER: records(5)[:-1]}),
             f"{TEST_MEMBER} has 61459 bytes, must be a multiple of 3073",

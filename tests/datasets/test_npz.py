@@ -178,5 +178,5 @@ def test_a_zip_of_something_else_is_named(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("inputs", "words")
         archive.writestr("targets", "words")
-    with pytest.raises(ValueError, match=re.escape("inputs has dtype |S5, must be floating point or uint8")):
+    with pytest.raises(ValueError, match=r"holds inputs, which cannot be read: it is no \.npy array"):
         npz(path=str(path), **KEYS, normalize=False)
