@@ -19,7 +19,6 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.config import ConfigError
 from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_checkpoint
-from node_cli.training.evaluation import metric_names
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.state import TrainingError
 from node_cli.training.trainer import Trainer
@@ -97,9 +96,7 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
-    names = metric_names(trainer.model, trainer.task)
-    metrics = [f"{split}/{name}" for split in ("val", "test") for name in names]
-    logger.log_hparams(_hyperparameters(config), metrics)
+    logger.log_hparams(_hyperparameters(config))
     if not is_new:
         return
     samples = next(trainer.dataset.train_batches(trainer.batch_size, trainer.seed, epoch=0))

@@ -36,8 +36,8 @@ class Logger(ABC):
         """Record a text, once, at the start; it is shown as it stands."""
 
     @abstractmethod
-    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
-        """Record the (nested) hyperparameters, once, at the start, and which scalar tags are the run's metrics."""
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Record the (nested) hyperparameters, once, at the start."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -74,9 +74,9 @@ class Loggers(Logger):
         for logger in self.loggers:
             logger.log_text(tag, text)
 
-    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         for logger in self.loggers:
-            logger.log_hparams(hparams, metric_names)
+            logger.log_hparams(hparams)
 
     def flush(self) -> None:
         for logger in self.loggers:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class JsonlLogger(Logger):
     def log_text(self, tag: str, text: str) -> None:
         """Passed by."""
 
-    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Passed by."""
 
     def flush(self) -> None:

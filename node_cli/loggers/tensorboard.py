@@ -6,7 +6,7 @@ import io
 import json
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class TensorBoardLogger(Logger):
         # TensorBoard reads Markdown, where an indented block is shown as it stands.
         self._writer.add_text(tag, textwrap.indent(text, "    "), self._first_step)
 
-    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Names are dotted ("model.width"); what is neither number nor text is shown as JSON, null is left out.
 
         `SummaryWriter.add_hparams` would open a second run for them; these lie in the same one, so that the metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Reporter(Logger):
     def log_text(self, tag: str, text: str) -> None:
         """Passed by."""
 
-    def log_hparams(self, hparams: Mapping[str, Any], metric_names: Sequence[str]) -> None:
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Passed by."""
 
     def flush(self) -> None:

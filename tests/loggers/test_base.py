@@ -22,8 +22,8 @@ class Recorder(Logger):
     def log_text(self, tag, text):
         self.calls.append(("log_text", tag, text))
 
-    def log_hparams(self, hparams, metric_names):
-        self.calls.append(("log_hparams", hparams, metric_names))
+    def log_hparams(self, hparams):
+        self.calls.append(("log_hparams", hparams))
 
     def flush(self):
         self.calls.append(("flush",))
@@ -40,7 +40,7 @@ CALLS = [
     ("log_histogram", 2, "weights", torch.ones(3)),
     ("log_image", 3, "picture", np.zeros((2, 2, 3), dtype=np.uint8)),
     ("log_text", "config", "seed: 0"),
-    ("log_hparams", {"seed": 0}, ["val/accuracy"]),
+    ("log_hparams", {"seed": 0}),
     ("flush",),
     ("finish",),
     ("close",),

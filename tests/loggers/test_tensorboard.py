@@ -35,7 +35,7 @@ def start(folder, resume_step=None):
     """A logger as a run starts it."""
     logger = TensorBoardLogger(folder, resume_step, flush_secs=600)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
-    logger.log_hparams(HPARAMS, ["val/accuracy", "test/accuracy"])
+    logger.log_hparams(HPARAMS)
     return logger
 
 
