@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
+OPEN = "tune.space."  # any keys: who reads them checks them
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
 
 
@@ -95,7 +96,7 @@ def _last(key: str) -> str:
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
-    known, given = dict(_leaves(reference.values)), dict(_leaves(cfg))
+    known, given = ({k: v for k, v in _leaves(tree) if not k.startswith(OPEN)} for tree in (reference.values, cfg))
     problems = [unknown_key(key, reference) for key in given if key not in known]
     problems += [
         f"{key} was removed, but it is needed: set it instead"
