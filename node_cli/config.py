@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
+OPEN = "tune.space."  # any keys: who reads them checks them
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
 MAX_THREADS = 1024
 MAX_SHOWN = 100
@@ -99,7 +100,7 @@ def _last(key: str) -> str:
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
-    known, given = dict(leaves(reference.values)), dict(leaves(cfg))
+    known, given = ({k: v for k, v in leaves(tree) if not k.startswith(OPEN)} for tree in (reference.values, cfg))
     problems = [unknown_key(key, reference) for key in given if key not in known]
     problems += [
         f"{key} was removed, but it is needed: set it instead"

@@ -14,12 +14,12 @@ from node_cli.analysis.report.record import UNFINISHED
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.search import Search, key_of
+from node_cli.cli.search import Search, key_of, storage_told
 from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
 from node_cli.tuning.search_space import Params, parse
-from node_cli.tuning.settings import read_settings
+from node_cli.tuning.settings import Settings, read_settings
 from node_cli.tuning.study import SharedStudy
 
 OF_EACH_TRIAL = ("run_dir", "resume")  # not for the user to set
@@ -37,11 +37,13 @@ def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
     search = Search(line, read_settings(tune, space.endless), space)
     _check_space(search)
     _check_metrics(search)
-    shared = search.open()
-    sys.stdout.write(f"study {search.settings.path}: {len(shared.trials())} of {search.settings.trials} trials begun\n")
-    sys.stdout.flush()
-    _run_workers(search)
-    _sum_up(search, shared)
+    with storage_told(search.settings):
+        shared = search.open()
+        begun = len(shared.trials())
+        sys.stdout.write(f"study {search.settings.path}: {begun} of {search.settings.trials} trials begun\n")
+        sys.stdout.flush()
+        _run_workers(search)
+        _sum_up(search, shared)
 
 
 def _check_space(search: Search) -> None:
@@ -123,11 +125,13 @@ def _sum_up(search: Search, shared: SharedStudy) -> None:
         sys.stdout.write(f"node-train --config-dir {path} experiment={name}\n")
     missing = sum(run.status == UNFINISHED for run in shared.runs())
     if missing or not best:
-        raise RunFailedError(
-            f"{missing} trials are not at their end: another process runs them, or the same command takes them up"
-            if missing
-            else f"no trial of {path} has finished"
-        )
+        raise RunFailedError(_unfinished(missing, search.settings) if missing else f"no trial of {path} has finished")
+
+
+def _unfinished(missing: int, settings: Settings) -> str:
+    trials = "1 trial is not at its end" if missing == 1 else f"{missing} trials are not at their end"
+    text = f"{trials}: another process is at work, or was killed: the same command takes up what is left"
+    return f"{text}, {settings.lost_after} s (tune.lost_after) after a machine was lost" if settings.storage else text
 
 
 def _as_experiment(search: Search, params: Params) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from node_cli.cli.compose import CommandLine
+from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import quoted
 from node_cli.tuning.search_space import Params, SearchSpace
 from node_cli.tuning.settings import Settings
+from node_cli.tuning.storage import STORAGE_ERRORS, what_is_wrong
 from node_cli.tuning.study import SharedStudy
 
 OF_EACH_MACHINE = ("device", "num_threads", "packages", "logger")  # another machine may join with others
@@ -35,6 +39,15 @@ class Search:
     def line_with(self, params: Params) -> CommandLine:
         """The command line of a trial."""
         return replace(self.line, overrides=[*self.line.overrides, *map(_word, params.items())])
+
+
+@contextmanager
+def storage_told(settings: Settings) -> Iterator[None]:
+    """Where the storage is lost midway, one line says so."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise RunFailedError(f"{what_is_wrong(settings, error)}: the same command goes on when it is back") from error
 
 
 def key_of(word: str) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine
+from node_cli.cli.compose import CommandLine, hydra_ready
+from node_cli.cli.space_words import SPACE, with_space
 from node_cli.config import ConfigError, resolved
 
 
 def main() -> None:
     """The entry point."""
-    launch("tune", run, sweep=_refuse)
+    launch("tune", run, with_space, _refuse)
 
 
 def _refuse(line: CommandLine) -> NoReturn:
@@ -33,7 +34,22 @@ def run(cfg: DictConfig) -> None:
 
     from node_cli.cli.run_tuning import tune
 
-    tune(resolved(cfg)["tune"], CommandLine("train", words, extra))
+    asked = resolved(cfg)["tune"]
+    _check_left_out(asked["space"], CommandLine("tune", list(job.overrides.task), extra))
+    tune(asked, CommandLine("train", words, extra))
+
+
+def _check_left_out(space: dict[str, Any], line: CommandLine) -> None:
+    """Refuses null for a key that the chosen files do not search."""
+    if None not in space.values():
+        return
+    chosen = [word for word in line.overrides if not word.startswith(f"+{SPACE}=")]
+    with hydra_ready(line):
+        before = resolved(line.compose(chosen))["tune"]["space"]
+    unknown = [key for key, node in space.items() if node is None and key not in before]
+    if unknown:
+        there = ", ".join(before)
+        raise ConfigError("\n".join(f"{SPACE} has no {key} to leave out: there are {there}" for key in unknown))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 
 from node_cli.analysis.report.record import PRUNED
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
@@ -19,24 +20,27 @@ from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.quoting import quoted
 from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_training import run_training
-from node_cli.cli.search import Search
+from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
 from node_cli.training.run_folder import Request, RunFolder
+from node_cli.tuning.heartbeat import beating
 from node_cli.tuning.reporter import PrunedError, Reporter
 from node_cli.tuning.search_space import shown
+from node_cli.tuning.storage import STORAGE_ERRORS
 
 
 def work(search: Search) -> None:
     """Until the study has no trial left."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with one_line_errors("node-tune"):
+    with one_line_errors("node-tune"), storage_told(search.settings):
         shared = search.open()
         while (taken := shared.take()) is not None:
             trial, folder = taken
             try:
-                if folder.status is None:
-                    _run_trial(search, trial, folder)
-                outcome = shared.settle(trial, folder)
+                with beating(trial):
+                    if folder.status is None:
+                        _run_trial(search, trial, folder)
+                    outcome = shared.settle(trial, folder)
             finally:
                 folder.unlock()
             words = " ".join(f"{key}={value}" for key, value in shown(trial.params).items())
@@ -62,6 +66,10 @@ def _run_trial(search: Search, trial: optuna.Trial, folder: RunFolder) -> None:
     except PrunedError as pruned:
         outcome = {"status": PRUNED, "reason": str(pruned), "epochs": pruned.epoch, "metrics": pruned.figures}
         folder.write_summary({**outcome, "config": request.config, "choices": request.choices})
+    except STORAGE_ERRORS:  # not the trial's: it goes on later
+        raise
+    except UpdateFinishedTrialError:  # as `settle` will say
+        folder.write_failure(request, "given up: another machine has taken the trial up")
     except Exception as error:  # one trial's failure is not the others'
         is_told = isinstance(error, (ConfigError, RunFailedError))
         folder.write_failure(request, str(error) or repr(error), "" if is_told else traceback.format_exc())

@@ -149,7 +149,11 @@ def parse(space: Mapping[str, Any]) -> SearchSpace:
     parameters: list[Parameter] = []
     for key, node in space.items():
         node = {"choices": node} if isinstance(node, list) else node
-        wrong = _what_is_wrong(node) or _what_is_wrong_with_when(node.get("when") or {}, parameters, list(space))
+        wrong = (
+            _misspelt(key, space)
+            or _what_is_wrong(node)
+            or _what_is_wrong_with_when(node.get("when") or {}, parameters, list(space))
+        )
         if wrong:
             problems.append(f"tune.space: {key}: {wrong}")
             continue
@@ -158,6 +162,12 @@ def parse(space: Mapping[str, Any]) -> SearchSpace:
     if problems:
         raise ConfigError("\n".join(problems))
     return SearchSpace(parameters)
+
+
+def _misspelt(key: str, space: Mapping[str, Any]) -> str:
+    """`optimizer.lr.lwo`, beside the range of `optimizer.lr`."""
+    parent, _, last = key.rpartition(".")
+    return f"{last} is no word of {parent}: there are {', '.join(RANGE)}" if isinstance(space.get(parent), dict) else ""
 
 
 def _what_is_wrong(node: Any) -> str:

@@ -41,6 +41,7 @@ class Settings:
     warmup_epochs: int
     seed: int
     max_retries: int
+    lost_after: int
     storage: str | None
 
     @property
@@ -88,6 +89,7 @@ def _not_a_name(name: Any) -> list[str]:
 
 def _out_of_range(tune: Mapping[str, Any]) -> list[str]:
     least = {"trials": 1, "workers": 1, "startup_trials": 0, "warmup_epochs": 0, "seed": 0, "max_retries": 0}
+    least |= {"lost_after": 60}  # a living machine gives a sign every 15 seconds
     return [
         f"tune.{key} must be a whole number, {low} or more, got {tune[key]!r}"
         for key, low in least.items()

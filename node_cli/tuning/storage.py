@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -16,9 +19,18 @@ from optuna.study import StudyDirection
 
 from node_cli.analysis.report.writing import make_folder
 from node_cli.config import ConfigError
+from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
 from node_cli.tuning.settings import Settings
 
 BEGUN = "begun"  # what the study was begun with
+STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+OPENINGS = 3  # to open a data base in which another command is making the tables
+DRIVERS = {  # what to install for the modules that SQLAlchemy asks for
+    "psycopg": "pip install 'psycopg[binary]'",
+    "psycopg2": "pip install psycopg2-binary",
+    "pymysql": "pip install pymysql",
+    "MySQLdb": "pip install pymysql, and write mysql+pymysql://",
+}
 
 
 class JournalLock(BaseJournalFileLock):
@@ -45,14 +57,12 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     if settings.storage is None:
         make_folder(settings.path)
     directions = [StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE for o in settings.objectives]
-    place = settings.storage or settings.path / "journal.log"
     try:
         study = optuna.create_study(
             storage=_storage(settings), study_name=settings.name, directions=directions, load_if_exists=True
         )
     except Exception as error:  # each data base has errors of its own
-        first = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"tune.storage: {_without_password(str(place))} cannot be reached: {first}") from error
+        raise ConfigError(what_is_wrong(settings, error)) from error
     make_folder(settings.path)
     known = study.user_attrs.get(BEGUN)
     if known is None:
@@ -64,9 +74,47 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
 
 def _storage(settings: Settings) -> BaseStorage:
     if settings.storage is not None:
-        return RDBStorage(settings.storage)
+        return _database(settings.storage, settings)
     path = settings.path / "journal.log"
     return JournalStorage(JournalFileBackend(str(path), JournalLock(path.with_name("journal.lock"))))
+
+
+def _database(url: str, settings: Settings) -> RDBStorage:
+    """Two commands may make the tables at the same moment: who comes second fails, and finds them a little later."""
+    arguments = {"timeout": 60} if url.startswith("sqlite") else {}  # as long as a command waits for another
+    for attempt in range(OPENINGS):
+        try:
+            with quietly():
+                return RDBStorage(
+                    url,
+                    {"pool_pre_ping": True, "connect_args": arguments},  # the server may be started anew meanwhile
+                    heartbeat_interval=BEAT,
+                    grace_period=settings.lost_after,
+                    heartbeat_stale_trial_callback=partial(retry_elsewhere, max_retries=settings.max_retries),
+                )
+        except Exception:
+            if attempt == OPENINGS - 1 or not _answers(url):
+                raise
+            time.sleep(1)
+    raise AssertionError
+
+
+def what_is_wrong(settings: Settings, error: Exception) -> str:
+    """One line about a storage that cannot be used."""
+    place, cause = _without_password(settings.storage or str(settings.path / "journal.log")), error.__cause__
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+        return f"tune.storage: {place} needs {cause.name}: {DRIVERS.get(cause.name, f'pip install {cause.name}')}"
+    told = cause if isinstance(error, optuna.exceptions.StorageInternalError) and cause else error
+    first = str(told).strip().partition("\n")[0]
+    return f"tune.storage: {place} cannot be reached: {first}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        sqlalchemy.create_engine(url).connect().close()
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _check_same(settings: Settings, was: dict[str, Any], now: dict[str, Any]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,14 @@ from node_cli.analysis.report.record import FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.analysis.report.runs import read_runs
 from node_cli.config import ConfigError
 from node_cli.training.run_folder import RunFolder
+from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
 from node_cli.tuning.samplers import make_pruner, make_sampler
 from node_cli.tuning.search_space import Params, SearchSpace, identity, shown
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.storage import open_study
 
-VOID, REASON, ATTEMPTS, PLACE = "void", "reason", "attempts", "place"
+VOID, REASON, PLACE = "void", "reason", "place"
+NO_SIGN = "its machine gave no sign of life for {} seconds"
 LEARNED_DRAWS, RANDOM_DRAWS = 5, 50  # of a trial, before its parameters count as exhausted
 STATUS = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
 
@@ -43,9 +43,14 @@ class SharedStudy:
         self._place = f"{platform.node()}:{settings.path.resolve()}" if settings.storage else "beside the journal"
 
     def trials(self) -> list[FrozenTrial]:
-        """Those that count, by their numbers."""
+        """Those that count, by their numbers; not those that were taken up under another number."""
         every = self.study.get_trials(deepcopy=False)
-        return [t for t in every if VOID not in t.user_attrs and t.state != TrialState.WAITING]
+        retried = {trial.user_attrs.get(RETRY_OF) for trial in every}
+        return [
+            trial
+            for trial in every
+            if VOID not in trial.user_attrs and trial.state != TrialState.WAITING and trial.number not in retried
+        ]
 
     def folder(self, number: int) -> Path:
         """The run folder of a trial."""
@@ -60,17 +65,23 @@ class SharedStudy:
         with self.lock:
             return self._take_abandoned() or self._take_new()
 
+    def is_ours(self, trial: optuna.Trial) -> bool:
+        """Whether no other machine has given it up for lost."""
+        return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+
     def settle(self, trial: optuna.Trial, folder: RunFolder) -> str:
         """Tells the study what the run folder says of the trial's end; the outcome in a few words."""
+        if not self.is_ours(trial):
+            return f"given up: {NO_SIGN.format(self.settings.lost_after)}, so others may run it again"
         run = read_runs([folder.path])[0]
         reason = run.reason or self._lacking(run)
         if reason:
             trial.set_user_attr(REASON, reason)
             is_pruned = run.status == PRUNED
-            self.study.tell(trial.number, state=TrialState.PRUNED if is_pruned else TrialState.FAIL)
+            self._tell(trial, TrialState.PRUNED if is_pruned else TrialState.FAIL)
             return f"{PRUNED if is_pruned else FAILED}: {reason}"
         values = {objective.metric: run.values[objective.column] for objective in self.settings.objectives}
-        self.study.tell(trial.number, list(values.values()))
+        self._tell(trial, TrialState.COMPLETE, list(values.values()))
         return ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
 
     def _lacking(self, run: Run) -> str:
@@ -83,37 +94,36 @@ class SharedStudy:
         return ""
 
     def _take_abandoned(self) -> tuple[optuna.Trial, RunFolder] | None:
-        for frozen in self.trials():
-            if frozen.state != TrialState.RUNNING:
+        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        trials = {frozen.number: optuna.Trial(self.study, frozen._trial_id) for frozen in running}
+        is_alone = self.settings.storage is None
+        for frozen in running:
+            place, trial = frozen.user_attrs.get(PLACE), trials[frozen.number]
+            if place != self._place and not (is_alone and place is None):
                 continue
-            place = frozen.user_attrs.get(PLACE)
-            trial = optuna.Trial(self.study, frozen._trial_id)
-            if place is None and self._was_cut_short(frozen):
+            if ATTEMPTS not in frozen.user_attrs:  # drawing goes on under the lock, which is ours now
                 self._void(trial, "killed before it began")
+                continue
             folder = RunFolder(self.folder(frozen.number))
-            if place != self._place or not _locked(folder):
+            if not _locked(folder):
                 continue
             if self._may_go_on(trial, folder):
                 return trial, folder
             folder.unlock()
+        end_lost_trials(self.study, [trials[t.number] for t in running if PLACE not in t.user_attrs and not is_alone])
         return None
 
-    def _was_cut_short(self, frozen: FrozenTrial) -> bool:
-        """Drawing takes a moment, under the lock; another machine may be in the middle of it."""
-        began = (frozen.datetime_start or datetime.now()).timestamp()
-        return self.settings.storage is None or time.time() - began > 60
-
     def _may_go_on(self, trial: optuna.Trial, folder: RunFolder) -> bool:
-        now = self.study.get_trials(deepcopy=False)[trial.number]
-        if now.state != TrialState.RUNNING:  # it ended between the look and the lock
+        beat(trial)
+        if not self.is_ours(trial):  # it ended between the look and the lock
             return False
-        attempts = now.user_attrs[ATTEMPTS]
+        attempts = trial.user_attrs[ATTEMPTS]
         if folder.status is None and attempts > self.settings.max_retries:
             reason = f"its process was killed {attempts} times"
             trial.set_user_attr(REASON, reason)
             if folder.holds_run:
                 folder.write_summary({"status": FAILED, "reason": reason, "config": folder.read_config()})
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            self._tell(trial, TrialState.FAIL)
             return False
         trial.set_user_attr(ATTEMPTS, attempts + 1)
         return True
@@ -124,7 +134,10 @@ class SharedStudy:
                 return None
             if self._needs_free_cell(draw) and not self._enqueue_free_cell():
                 return None
-            trial = self.study.ask()
+            with quietly():
+                trial = self.study.ask()
+            trial.set_user_attr(PLACE, self._place)
+            beat(trial)
             learns = self.settings.sampler == "tpe" and draw < LEARNED_DRAWS
             self.study.sampler = make_sampler(self.settings, trial.number, learns=learns)
             why_not = self._why_not(trial, self.space.suggest(trial))
@@ -136,8 +149,7 @@ class SharedStudy:
     def _begin(self, trial: optuna.Trial) -> tuple[optuna.Trial, RunFolder]:
         folder = RunFolder(self.folder(trial.number))
         folder.lock()
-        trial.set_user_attr(ATTEMPTS, 1)
-        trial.set_user_attr(PLACE, self._place)
+        trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS_BEFORE, 0) + 1)
         return trial, folder
 
     def _needs_free_cell(self, draw: int) -> bool:
@@ -145,6 +157,8 @@ class SharedStudy:
 
     def _enqueue_free_cell(self) -> bool:
         """The next trial gets the first combination that none has had; False: there is none."""
+        if self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            return True
         used = {identity(trial.params) for trial in self.trials()}
         cell = next((cell for cell in self.space.cells() if identity(cell) not in used), None)
         if cell is not None:
@@ -159,14 +173,22 @@ class SharedStudy:
 
     def _void(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr(VOID, reason)
-        self.study.tell(trial.number, state=TrialState.FAIL)
+        self._tell(trial, TrialState.FAIL)
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, values: list[float] | None = None) -> None:
+        """What another machine has ended in this moment stays as it is."""
+        self.study.tell(trial.number, values, state, skip_if_finished=True)
 
     def _as_run(self, trial: FrozenTrial) -> Run:
         values = trial.values if trial.state == TrialState.COMPLETE else []
         metrics = {o.column: value for o, value in zip(self.settings.objectives, values or [], strict=False)}
-        reason = trial.user_attrs.get(REASON, "")
+        lost = NO_SIGN.format(self.settings.lost_after) if trial.state == TrialState.FAIL else ""
+        reason, place = trial.user_attrs.get(REASON, lost), trial.user_attrs.get(PLACE, self._place)
         summary = {"metrics": metrics, "choices": {"trial": trial.number, **shown(trial.params)}, "config": {}}
-        return Run(self.folder(trial.number), STATUS.get(trial.state, UNFINISHED), reason, summary)
+        folder = self.folder(trial.number)
+        if place != self._place:
+            folder = Path(f"{place}/trials/{trial.number}")
+        return Run(folder, STATUS.get(trial.state, UNFINISHED), reason, summary)
 
 
 def _locked(folder: RunFolder) -> bool:

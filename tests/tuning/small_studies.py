@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -17,3 +20,18 @@ DEFAULTS = yaml.safe_load((Path(config_dir()) / "tune" / "default.yaml").read_te
 def summary(study, number):
     """What a trial left behind."""
     return json.loads((study / "trials" / str(number) / "summary.json").read_text())
+
+
+def start(folder, *words):
+    """`node-tune` in a process of its own, whose workers end with it."""
+    command = [sys.executable, "-m", "node_cli.cli.tune", *words]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists()

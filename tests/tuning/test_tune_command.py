@@ -5,30 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from small_studies import QUICK, summary
+from small_studies import QUICK, start, summary, wait_for
 
 STUDY = Path("outputs/studies/default")
-WORDS = [*QUICK, "tune.trials=6", "tune.pruner=none"]
-
-
-def start(folder, *words):
-    command = [sys.executable, "-m", "node_cli.cli.tune", *words]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert path.exists()
+WORDS = [*QUICK, "tune.trials=4", "tune.pruner=none"]
 
 
 @pytest.mark.slow
@@ -41,12 +24,12 @@ def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, 
     done = summary(STUDY, 0)
     other = start(tmp_path, *WORDS, "tune.workers=2")
     texts = [typed("node-tune", *WORDS).out, other.communicate(timeout=120)[0]]
-    assert any("6 runs: 6 finished" in text for text in texts), texts
-    assert sorted(path.name for path in (STUDY / "trials").iterdir()) == ["0", "1", "2", "3", "4", "5"]
-    summaries = [summary(STUDY, number) for number in range(6)]
+    assert any("4 runs: 4 finished" in text for text in texts), texts
+    assert sorted(path.name for path in (STUDY / "trials").iterdir()) == ["0", "1", "2", "3"]
+    summaries = [summary(STUDY, number) for number in range(4)]
     assert summaries[0] == done
-    assert [each["status"] for each in summaries] == ["finished"] * 6
-    assert len({each["config"]["optimizer"]["lr"] for each in summaries}) == 6
+    assert [each["status"] for each in summaries] == ["finished"] * 4
+    assert len({each["config"]["optimizer"]["lr"] for each in summaries}) == 4
     for name in ("history", "importance", "parallel"):
         assert (STUDY / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     trained = typed("node-train", "--config-dir", str(STUDY), "experiment=best", "logger=jsonl", "run_dir=best")

@@ -19,7 +19,7 @@ def progress(run: Run) -> str:
     lines = _last_lines(run.folder)
     epoch, step = (next((line[key] for line in reversed(lines) if key in line), None) for key in ("epoch", "step"))
     if step is None:
-        return "nothing written yet"
+        return "nothing written yet" if run.folder.is_dir() else "not on this machine"
     epochs = run.values.get("trainer.epochs")
     done = f"epoch {epoch or 0:.0f}" + (f" of {epochs}" if epochs else "")
     written = lines[-1].get("time")
