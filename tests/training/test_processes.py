@@ -65,12 +65,13 @@ def test_all_processes_have_the_same_weights_to_the_last_bit(case, ranks):
 @pytest.mark.parametrize("case", [*EXACT, *IN_STEP])
 def test_gradients_and_figures_are_those_of_one_process(case, ranks, tmp_path):
     one, both = alone(case, tmp_path), ranks[0][case]
-    tolerance = 1e-6 if case in EXACT else 1e-5
+    tolerance = 1e-6 if case in EXACT else 1e-12  # rounding of float32, and of float64
     first, expected = both["grads"][0], one["grads"][0]
     assert (first - expected).norm() <= tolerance * expected.norm()
-    assert both["nfe"] == one["nfe"] == ranks[1][case]["nfe"]
-    for name, weight in one["weights"].items():  # over six updates rounding grows
-        torch.testing.assert_close(both["weights"][name], weight, rtol=1e-3, atol=1e-4)
+    assert both["nfe"] == one["nfe"]
+    assert ranks[1][case]["nfe"] == one["nfe"][:-1]  # the test's are the first one's to tell
+    for name, weight in one["weights"].items():  # rounding has grown over six updates
+        torch.testing.assert_close(both["weights"][name], weight, rtol=1e-4, atol=1e-5)
     for tag in ("train/loss", "train/accuracy", "val/loss", "test/loss"):
         ours, theirs = ([value for _, found, value in side["scalars"] if found == tag] for side in (both, one))
         assert ours == pytest.approx(theirs, rel=1e-4), tag
@@ -82,7 +83,7 @@ def test_without_sync_steps_each_process_chooses_its_own(case, ranks, tmp_path):
     """Else the test above could not fail."""
     one, both = alone(case, tmp_path), ranks[0][case]
     difference = (both["grads"][0] - one["grads"][0]).norm() / one["grads"][0].norm()
-    assert 1e-5 < difference < 0.5
+    assert difference > 1e-3
 
 
 def test_a_batch_that_fails_in_one_process_fails_in_all(ranks):
