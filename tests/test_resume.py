@@ -211,16 +211,3 @@ def test_resume_from_nothing(tmp_path, folder):
     assert not (tmp_path / "nowhere").exists()
     file = folder / "checkpoints" / "step-00000999.pt"
     assert_refused(train(f"resume={file}"), f"nothing to resume: {file} does not exist")
-
-
-@pytest.mark.slow
-def test_resume_from_a_damaged_checkpoint(folder):
-    last = folder / "checkpoints" / "last.pt"
-    content = bytearray(last.read_bytes())
-    content[len(content) // 2] ^= 1
-    last.unlink()  # its other names keep the sound content
-    last.write_bytes(content)
-    before = contents(folder)
-    done = train(*OVERRIDES, f"run_dir={folder}", "resume=auto")
-    assert_refused(done, f"{last} is damaged, or no checkpoint of node-cli: take another one of its folder")
-    assert contents(folder) == before

@@ -87,6 +87,8 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         missing = paths[0] if paths else folder.checkpoints / "last.pt"
         raise ConfigError(f"nothing to resume: {missing} does not exist")
     if not paths:
+        if folder.is_finished:
+            raise ConfigError(f"{folder.path} holds a finished run without its checkpoints: set another run_dir")
         return []
     check_yaml(folder.path / CONFIG)
     changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
