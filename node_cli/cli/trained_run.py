@@ -9,7 +9,7 @@ from torch import nn
 
 from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, has_target, parts_of, top_level_problems, untrusted_targets
-from node_cli.training.checkpoint import CheckpointError, read_checkpoint
+from node_cli.training.checkpoint import CheckpointError, judged_weights, read_checkpoint
 from node_cli.training.run_folder import RunFolder
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
@@ -35,7 +35,7 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
-    """Gives `model` the weights of the checkpoint that `run` and `checkpoint` of `config` name.
+    """Gives `model` the weights, averaged if the run averages them, of the checkpoint that `run` and `checkpoint` of `config` name.
 
     Raises:
         ConfigError: there is no such checkpoint, or it is damaged.
@@ -44,7 +44,7 @@ def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
     if path.suffix != ".pt":
         path = RunFolder.of(config["run"]).checkpoints / f"{config['checkpoint']}.pt"
     try:
-        model.load_state_dict(read_checkpoint(path)["model"])
+        model.load_state_dict(judged_weights(read_checkpoint(path)))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     except RuntimeError as error:

@@ -13,11 +13,12 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if payload["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {payload['format']}, this version reads format {FORMAT}")
     return payload
+
+
+def judged_weights(payload: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that a validation at that moment was of: their moving average, in a run that keeps one."""
+    average = {name.removeprefix("module."): tensor for name, tensor in payload["average"].items()}
+    average.pop("n_averaged", None)
+    return average or payload["model"]
 
 
 def _to_bytes(payload: dict[str, Any]) -> bytes:
