@@ -23,9 +23,10 @@ from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import quoted
+from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
 from node_cli.training.run_folder import Request, RunFolder
-from node_cli.training.stopping import Stopped
+from node_cli.training.stopping import STATUS, Stopped
 
 SWEEPS = Path("outputs/sweeps")
 RECORD = "sweep.json"
@@ -56,6 +57,7 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
     Raises:
         ConfigError: the folder cannot be written, is there already, or holds other cells.
         RunFailedError: a cell failed or did not finish.
+        Stopped: a signal asked for it, and the cells at work are saved.
     """
     with hydra_ready(line):
         cells = line.cells()
@@ -70,7 +72,8 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
             raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
     lost = ""
     try:
-        yield [f"hydra.sweep.dir={quoted(str(path))}"]
+        with passing_on() as asked:
+            yield [f"hydra.sweep.dir={quoted(str(path))}"]
     except Stopped as stopped:
         raise Stopped(f"{stopped}; to go on: node-train -m sweep.resume={path}", stopped.status) from stopped
     except Exception as error:
@@ -80,6 +83,8 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
     finally:
         sys.stdout.write(f"\n{_table(path)}")
     unfinished = [number for number in range(len(words)) if not RunFolder(path / str(number)).is_finished]
+    if unfinished and asked:
+        raise Stopped(f"stopped by {asked[0].name}; to go on: node-train -m sweep.resume={path}", STATUS[asked[0]])
     if unfinished:
         raise RunFailedError(
             f"{lost}{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "
@@ -89,6 +94,8 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
 
 def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder], None]) -> None:
     """Trains one cell, or goes on with it, unless it is finished. What fails is recorded in its folder."""
+    if Worker.stopped:
+        return
     folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
     sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
     if folder.is_finished:
@@ -102,6 +109,9 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
     request = replace(request, config=request.config | {"run_dir": str(path), "resume": resume})
     try:
         train(request, folder)
+    except Stopped:
+        if not Worker.stops():  # whoever keeps the worker would kill the others, which are at work on their last step
+            raise
     except Exception as error:  # one cell's failure is not the others'
         sys.stderr.write(f"{name}: {error}\n")
         if not isinstance(error, RunFailedError):  # which is recorded already

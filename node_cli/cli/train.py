@@ -73,10 +73,17 @@ def train(request: Request, folder: RunFolder) -> None:
         run_training(request, folder, checkpoints)
     except RunFailedError as error:
         if launched.rank() == 0 and folder.status != "failed":
-            folder.write_failure(request, str(error))
+            _record(error, request, folder)
         raise
     finally:
         folder.unlock()
+
+
+def _record(error: RunFailedError, request: Request, folder: RunFolder) -> None:
+    try:
+        folder.write_failure(request, str(error))
+    except OSError as unwritten:  # the disk is full, say, and that is why it failed
+        raise RunFailedError(f"{error}; nor could that be written down: {unwritten.strerror}") from error
 
 
 def _num_processes(config: dict[str, Any]) -> int:

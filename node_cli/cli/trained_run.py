@@ -35,7 +35,7 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
-    """Gives `model` the weights, averaged if the run averages them, of the checkpoint that `run` and `checkpoint` of `config` name.
+    """Gives `model` the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
 
     Raises:
         ConfigError: there is no such checkpoint, or it is damaged.

@@ -288,7 +288,8 @@ class Trainer:
                 logger.flush()
                 checkpoints.save(payload, self.state.step, is_best=is_best)
             except OSError as error:
-                message = f"the checkpoint after step {self.state.step} could not be written ({error.strerror or error})"
+                cause = error.strerror or error
+                message = f"the checkpoint after step {self.state.step} could not be written ({cause})"
                 if is_last:
                     raise TrainingError(f"{message}: make room for {checkpoints.folder}, and resume the run") from error
                 log.warning("%s; training goes on, and the checkpoints before it stay", message)

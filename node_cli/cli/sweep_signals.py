@@ -1,0 +1,55 @@
+"""Signals to a grid whose cells run in processes of a launcher: each cell is to finish its step and save it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from node_cli.training.stopping import HANDLED, STATUS, Stopped
+
+
+@contextmanager
+def passing_on() -> Iterator[list[signal.Signals]]:
+    """Within it a signal goes on to the processes that this one has started; the list holds what came.
+
+    Raises:
+        Stopped: there are none: the cells run here, one by one, or as jobs of a cluster, which go on.
+    """
+    asked: list[signal.Signals] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        workers = multiprocessing.active_children()
+        if number == signal.SIGINT and (asked or not workers):
+            raise KeyboardInterrupt
+        if frame is None:  # handed on by the run that it came to, which says more
+            return
+        asked.append(signal.Signals(number))
+        if not workers:
+            raise Stopped(f"stopped by {asked[0].name}", STATUS[asked[0]])
+        for worker in workers:
+            worker.terminate()  # SIGTERM; a terminal has sent SIGINT to all, and a second one would end them at once
+
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Worker:
+    """Whether this process, one of those that a launcher keeps for many cells, was asked to stop."""
+
+    stopped = False
+
+    @classmethod
+    def stops(cls) -> bool:
+        """Remembers it, if this is one; the cells that wait for it are then not begun."""
+        cls.stopped = multiprocessing.current_process().name != "MainProcess"
+        return cls.stopped
