@@ -1,0 +1,214 @@
+"""`trainer.devices=2` and torchrun, by real commands: killed workers, signals, mistakes, restarts, clean exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from node_cli.training.checkpoint import read_checkpoint
+
+MODULE = ["-m", "node_cli.cli.train"]
+QUICK = [
+    *("model=mlp", "model.width=8", "num_threads=1", "device=cpu", "logger=jsonl", "scheduler=constant"),
+    *("trainer.log_every_steps=1", "trainer.save_every_steps=5"),
+]
+LONG = [*QUICK, "trainer.epochs=15", "dataset.crop_padding=1"]
+TOGETHER = "trainer.devices=2"
+CLOCKS = ("time", "time/step_ms", "memory/peak_mb")
+
+
+@pytest.fixture(scope="module")
+def begin():
+    """Begins a command; at the end none is left."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        for pid in [*children(process.pid), process.pid]:
+            if process.poll() is None:
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def end(process):
+    out, err = process.communicate(timeout=90)
+    return process.returncode, out, err
+
+
+def wait_for_step(run: Path, step: int, process) -> None:
+    give_up = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < step:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{tag: value for tag, value in line.items() if tag not in CLOCKS} for line in lines]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    payload = read_checkpoint(run / "checkpoints" / "last.pt")
+    return {**payload["model"], **{f"best {name}": tensor for name, tensor in payload["best_weights"].items()}}
+
+
+def assert_equal_to_the_last_bit(run: Path, other: Path) -> None:
+    assert records(run) == records(other)
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(run).items())
+
+
+@pytest.fixture(scope="module")
+def whole(begin, tmp_path_factory):
+    """An uninterrupted run of two processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, out, err = end(begin(folder, *MODULE, *LONG, TOGETHER, "run_dir=run"))
+    assert (status, err) == (0, "")
+    assert out.count("run folder run") == 1  # said by one of them
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    return folder / "run"
+
+
+def test_a_run_of_two_is_the_run_of_one(whole, typed, tmp_path):
+    result = typed("node-train", *LONG, "run_dir=one")
+    assert (result.status, result.err) == (0, "")
+    ours, theirs = records(whole), records(tmp_path / "one")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], rtol=1e-3, atol=1e-4)
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["config"]["trainer"]["devices"] == 2
+
+
+def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, begin, typed, tmp_path):
+    """Worker by worker, as a whole, and by a signal."""
+    run, command = tmp_path / "run", [*MODULE, *LONG, TOGETHER, "trainer.max_restarts=1", "run_dir=run", "resume=auto"]
+    process = begin(tmp_path, *command)
+    wait_for_step(run, 12, process)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    wait_for_step(run, 45, process)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    status, _, err = end(process)
+    assert status == 1
+    assert [line for line in err.splitlines() if "process " in line and "has lost" not in line] == [
+        "node-train: process 1 was ended by SIGKILL; starting again from the last checkpoint",
+        "node-train: process 0 was ended by SIGKILL, and trainer.max_restarts=1 is used up",
+    ]
+    assert "Traceback" not in err
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+
+    process = begin(tmp_path, *command)
+    wait_for_step(run, 80, process)
+    workers = children(process.pid)
+    process.kill()
+    give_up = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):  # they notice
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+    process = begin(tmp_path, *command)
+    wait_for_step(run, 120, process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = end(process)
+    step = read_checkpoint(run / "checkpoints" / "last.pt")["state"]["step"]
+    assert status == 143
+    assert [line for line in err.splitlines() if "which is saved" in line] == [
+        f"node-train: stopped by SIGTERM after step {step} of 300, which is saved; to go on: node-train resume=run"
+    ]
+
+    shutil.copytree(run, tmp_path / "alone")
+    result = typed("node-train", f"resume={tmp_path}/alone", "trainer.devices=1")
+    assert (result.status, result.err) == (0, "")
+    assert "processes was 2 and is 1: figures may differ in the last digits from here on" in result.out
+    for one, other in zip(records(tmp_path / "alone"), records(whole), strict=True):
+        assert one == pytest.approx(other, rel=1e-2, abs=1e-3)
+
+    status, _, err = end(begin(tmp_path, *MODULE, "resume=run"))
+    assert (status, err) == (0, "")
+    assert_equal_to_the_last_bit(run, whole)
+
+
+def test_a_mistake_is_told_once_and_leaves_nothing(begin, tmp_path):
+    status, out, err = end(begin(tmp_path, *MODULE, *QUICK, TOGETHER, "optimizer.lr=-1", "run_dir=run"))
+    assert (status, out) == (2, "")
+    assert err.startswith("node-train: optimizer")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_is_told_once(begin, tmp_path):
+    status, _, err = end(begin(tmp_path, *MODULE, *QUICK, TOGETHER, "optimizer.lr=1e30", "run_dir=run"))
+    assert status == 1
+    assert err.startswith("node-train: step ")
+    assert "is not finite" in err
+    assert err.count("\n") == 1
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_cell_of_a_grid_may_take_two(begin, tmp_path):
+    words = [*QUICK, "trainer.epochs=1", TOGETHER, "sweep.name=grid"]
+    status, out, err = end(begin(tmp_path, *MODULE, "-m", *words))
+    assert (status, err) == (0, "")
+    assert "1 run: 1 finished" in out
+    assert "test/loss" in records(tmp_path / "outputs/sweeps/grid/0")[-1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_machines_by_torchrun(whole, begin, tmp_path):
+    """Two launchers with a process each, as on two machines that share a folder."""
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", endpoint]
+    launch += ["--local-addr=127.0.0.1", "--rdzv-id=7", *MODULE]
+    machines = [begin(tmp_path, *launch, *LONG, "run_dir=run") for _ in range(2)]
+    outcomes = [end(process) for process in machines]
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    assert sum(out.count("run folder run") for _, out, _ in outcomes) == 1  # said by one of them
+    assert_equal_to_the_last_bit(tmp_path / "run", whole)
+
+
+def test_torchrun_needs_a_folder_for_all(begin, tmp_path):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *MODULE]
+    status, _, err = end(begin(tmp_path, *launch, *QUICK))
+    assert status == 1
+    said = [line for line in err.splitlines() if line.startswith("node-train: ")]
+    assert said
+    assert set(said) == {
+        "node-train: run_dir is required: processes that a launcher starts need one folder, set run_dir=..."
+    }
+    assert not (tmp_path / "outputs").exists()
