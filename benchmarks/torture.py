@@ -1,0 +1,194 @@
+"""Kills runs, damages checkpoints, starts and ends processes, and counts what is lost.
+
+    python benchmarks/torture.py [--kills 50] [--damages 30] [--starts 20] [--jobs 2] [--seed 0] [--seconds 3600]
+
+Each killed run is one of `torture_runs.KINDS`, on digits: killed at random moments, up to five times, then let to its
+end by the same command, and compared with an uninterrupted one bit for bit. Each damaged checkpoint lies in the folder
+of a run that is then continued. Each start is a run of two processes. Exit status 1 if anything was lost; folders of
+such runs stay. After --seconds nothing new is begun. --seed repeats the choices, not the moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torture_runs import KINDS, differences, finish, kill_once
+
+MLP = ["model=mlp", "model.width=16", "scheduler=constant", "trainer.keep=3"]
+TWO = ["model=mlp", "trainer.devices=2", "trainer.epochs=1"]
+KILLS_OF_A_RUN = 5
+
+
+class Torture:
+    """Counts, folders and the clock, shared by the threads that work."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.counts = folder, Counter[str]()
+        self.losses: list[str] = []
+        self._end = time.monotonic() + seconds
+        self._lock = threading.Lock()
+        self._wholes: dict[str, Path] = {}
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() > self._end
+
+    def count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            self.counts[what] += number
+            sys.stderr.write(f"\r{', '.join(f'{count} {name}' for name, count in self.counts.items())}")
+
+    def lose(self, what: str) -> None:
+        self.count("lost")
+        self.losses.append(what)
+
+    def whole(self, name: str, words: list[str]) -> Path:
+        """The folder of an uninterrupted run."""
+        with self._lock:
+            if name not in self._wholes:
+                path = self.folder / f"whole_{len(self._wholes)}"
+                status, said = finish(words, path)
+                assert status == 0, said
+                self._wholes[name] = path
+        return self._wholes[name]
+
+    def kill(self, number: int, kind: str, kills: int, rng: random.Random) -> None:
+        """One run, killed so many times."""
+        folder = self.folder / f"killed_{number}"
+        whole = self.whole(kind, KINDS[kind])
+        moments = []
+        while len(moments) < kills and not self.is_late:
+            moment = kill_once(KINDS[kind], folder, rng)
+            if not moment:  # it has ended: another run takes the kills that are left
+                break
+            moments.append(moment)
+            self.count("kills")
+            self.count(f"of them {moment}")
+        status, said = finish(KINDS[kind], folder)
+        found = [f"exit status {status}: {said[-300:]}"] if status else differences(folder, whole)
+        self.count("runs that were killed")
+        if found:
+            self.lose(f"{folder} ({kind}; killed {', '.join(moments)}): {'; '.join(found)}")
+        else:
+            shutil.rmtree(folder)
+        if len(moments) < kills and not self.is_late:
+            self.kill(number + 1000, kind, kills - len(moments), rng)
+
+    def damage(self, number: int, kind: str, rng: random.Random) -> None:
+        """A checkpoint that is damaged is named, and the run goes on from the one before it to the same end."""
+        begun = self.whole("damaged", [*MLP, "trainer.epochs=1"])
+        whole = self.whole("longer", [*MLP, "trainer.epochs=2"])
+        folder = self.folder / f"damaged_{number}"
+        shutil.copytree(begun, folder)
+        checkpoints = folder / "checkpoints"
+        newest = max(checkpoints.glob("step-*.pt"))
+        twins = [path for path in checkpoints.glob("*.pt") if path.read_bytes() == newest.read_bytes()]
+        content = DAMAGES[kind](newest.read_bytes(), rng)
+        targets = list(checkpoints.glob("*.pt")) if number % 5 == 4 else twins
+        for path in targets:
+            path.write_bytes(content)
+        status, said = finish([*MLP, "trainer.epochs=2"], folder)
+        self.count("damaged checkpoints")
+        if "last.pt is damaged, or no checkpoint of node-cli" not in said:
+            self.counts["loaded silently"] += 1
+            self.lose(f"{folder} ({kind}): it was not named")
+        elif len(targets) > len(twins):
+            is_refused = status == 2 and "is sound" in said.splitlines()[-1]
+            self.count("folders without a sound one, refused", int(is_refused))
+            if not is_refused:
+                self.lose(f"{folder} ({kind}, all of them): exit status {status}")
+        elif status or differences(folder, whole):
+            self.lose(f"{folder} ({kind}): {status} {differences(folder, whole)}")
+
+    def start(self, number: int) -> None:
+        """A run of two processes ends clean, and leaves no process."""
+        folder = self.folder / f"start_{number}"
+        status, said = finish(TWO, folder)
+        left = [pid for pid in _processes() if str(folder) in _command(pid)]
+        self.count("starts of two processes")
+        if status or left or "Traceback" in said or "warn" in said.lower():
+            self.lose(f"{folder}: exit status {status}, processes left {left}: {said[-300:]}")
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _flipped(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+
+
+def _zeroed(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(0, len(content) - 512)
+    zeroed = content[:place] + bytes(512) + content[place + 512 :]
+    return zeroed if zeroed != content else _zeroed(content, rng)
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "cut short": lambda content, rng: content[: rng.randrange(1, len(content))],
+    "a bit flipped": _flipped,
+    "empty": lambda content, rng: b"",
+    "zeros": _zeroed,
+    "noise": lambda content, rng: rng.randbytes(len(content)),
+    "longer": lambda content, rng: content + rng.randbytes(100),
+}
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("kills", 50), ("damages", 30), ("starts", 20), ("jobs", 2), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="torture_"))
+    torture, kinds = Torture(folder, asked.seconds), itertools.cycle(KINDS)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        work = []
+        for number, first in enumerate(range(0, asked.kills, KILLS_OF_A_RUN)):
+            kills = min(KILLS_OF_A_RUN, asked.kills - first)
+            work.append(pool.submit(torture.kill, number, next(kinds), kills, random.Random(f"{asked.seed} {number}")))
+        for number, kind in zip(range(asked.damages), itertools.cycle(DAMAGES), strict=False):
+            work.append(pool.submit(torture.damage, number, kind, random.Random(f"{asked.seed} damage {number}")))
+        for task in work:
+            task.result()
+    for number in range(asked.starts):  # one after the other: each has two processes
+        if not torture.is_late:
+            torture.start(number)
+    sys.stderr.write("\n")
+    bad = {name: torture.counts.pop(name, 0) for name in ("loaded silently", "lost")}
+    for name, count in [*torture.counts.items(), *bad.items()]:
+        print(f"{count:5d}  {name}")
+    print(f"in {time.monotonic() - begun:.0f} s")
+    for loss in torture.losses:
+        print(loss)
+    if not torture.losses:
+        shutil.rmtree(folder)
+    sys.exit(bool(torture.losses))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Runs for torture.py: what is trained, how it is killed, and how two runs are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from node_cli.training.checkpoint import CheckpointError, read_checkpoint
+
+COMMAND = [sys.executable, "-m", "node_cli.cli.train"]
+EVERY = ["device=cpu", "num_threads=1", "trainer.log_every_steps=1", "trainer.save_every_steps=3", "resume=auto"]
+ODENET = ["model=odenet", "model.width=8", "trainer.epochs=3"]
+KINDS = {
+    "rk4, direct, one cycle, crops": [*ODENET, "solver=rk4", "gradient=direct", "dataset.crop_padding=1"],
+    "dopri5, adjoint, cosine, averaged": [
+        *(*ODENET, "solver=dopri5", "solver.rtol=1e-2", "solver.atol=1e-2", "gradient=adjoint"),
+        *("scheduler=cosine", "trainer.average_decay=0.9"),
+    ],
+    "bosh3, checkpoint, steps carried on, step": [
+        *(*ODENET, "solver=bosh3", "solver.rtol=1e-2", "solver.atol=1e-2", "solver.first_step=carried"),
+        *("gradient=checkpoint", "scheduler=step"),
+    ],
+    "mlp, bfloat16, early stopping": ["model=mlp", "precision=bfloat16", "trainer.epochs=12", "trainer.patience=3"],
+}
+CLOCKS = ("time", "time/step_ms", "memory/peak_mb")
+
+
+def begin(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Starts `node-train` in a group of its own; what it says goes to a file beside the folder."""
+    with folder.with_suffix(".out").open("a") as out:
+        return subprocess.Popen(
+            [*COMMAND, *EVERY, *words, f"run_dir={folder}"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def finish(words: list[str], folder: Path) -> tuple[int, str]:
+    """Runs to the end: the exit status, and all that was said in this folder so far."""
+    status = begin(words, folder).wait()
+    return status, folder.with_suffix(".out").read_text()
+
+
+def kill_once(words: list[str], folder: Path, rng: random.Random) -> str:
+    """Starts the run, or goes on with it, and kills it at a random moment; which kind, or empty if it ended first."""
+    moment = rng.choice(list(MOMENTS))
+    process = begin(words, folder)
+    came = MOMENTS[moment](process, folder, rng)
+    if process.poll() is not None:
+        return ""
+    os.killpg(process.pid, signal.SIGKILL)
+    return moment if process.wait() == -signal.SIGKILL and came else "another"
+
+
+def _at_the_start(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
+    time.sleep(rng.uniform(0.5, 5))
+    return True
+
+
+def _within_a_step(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
+    size = _size(folder)
+    came = _until(process, lambda: _size(folder) > size)
+    time.sleep(rng.uniform(0, 0.4))
+    return came
+
+
+def _while_it_saves(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
+    size = _size(folder)
+    if not _until(process, lambda: _size(folder) > size):
+        return False
+    time.sleep(rng.uniform(0, 0.2))
+    return _until(process, lambda: any((folder / "checkpoints").glob(".*.tmp")), pause=0)
+
+
+def _between_epochs(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
+    """At the last step of one: it is judged, its histograms and its checkpoint are written."""
+    epochs = _epochs(folder)
+    came = _until(process, lambda: _epochs(folder) > epochs)
+    time.sleep(rng.uniform(0, 0.02))
+    return came
+
+
+MOMENTS = {
+    "at the start": _at_the_start,
+    "within a step": _within_a_step,
+    "while it saves": _while_it_saves,
+    "between epochs": _between_epochs,
+}
+
+
+def _until(process: subprocess.Popen[str], is_so: Any, pause: float = 0.002) -> bool:
+    give_up = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < give_up:
+        if is_so():
+            return True
+        time.sleep(pause)
+    return False
+
+
+def _size(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+def _epochs(folder: Path) -> int:
+    """How many steps have ended an epoch of 20."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum('"train/loss"' in line for line in lines) // 20
+
+
+def differences(run: Path, whole: Path) -> list[str]:
+    """What two finished runs differ in, clocks and memory apart: nothing, if both are the same to the last bit."""
+    found = []
+    ours, theirs = (records(folder) for folder in (run, whole))
+    steps = [(line["step"], *sorted(line)) for line in ours]
+    if len(set(steps)) < len(steps):
+        found.append("metrics.jsonl has a step twice")
+    if ours != theirs:
+        found.append("metrics.jsonl")
+    found += [name for name in ("last.pt", "best.pt") if _state(run, name) != _state(whole, name)]
+    if scalars(run) != scalars(whole):
+        found.append("TensorBoard's scalars")
+    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (run, whole)]
+    if summaries[0] != summaries[1]:
+        found.append("summary.json")
+    return found
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, less clocks."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{tag: value for tag, value in line.items() if tag not in CLOCKS} for line in lines]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run, less clocks."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    tags = [tag for tag in accumulator.Tags()["scalars"] if tag not in CLOCKS]
+    return {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags}
+
+
+def _state(folder: Path, name: str) -> Any:
+    try:
+        payload = read_checkpoint(folder / "checkpoints" / name)
+    except CheckpointError as error:
+        return str(error)
+    trees = {key: payload[key] for key in ("model", "average", "best_weights", "optimizer", "processes")}
+    return json.dumps(trees, default=_digits, sort_keys=True)
+
+
+def _digits(tensor: torch.Tensor) -> list[Any]:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).tolist() if tensor.dim() else [tensor.item()]
