@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from shlex import quote
 from typing import Any
 
 from node_cli.analysis.report.record import UNFINISHED
@@ -58,11 +59,17 @@ def _check_space(search: Search) -> None:
     with hydra_ready(search.line):
         for params in [] if problems else search.space.examples():
             try:
-                checked_config(search.line_with(params))
+                problems += _several_devices(checked_config(search.line_with(params)))
             except ConfigError as error:
                 problems += [f"tune.space: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _several_devices(config: Mapping[str, Any]) -> list[str]:
+    devices = config["trainer"].get("devices", 1)
+    told = f"trainer.devices={devices}: a trial is one process: leave it out, and set tune.workers to train several"
+    return [] if devices == 1 else [f"{told} at once"]
 
 
 def _check_metrics(search: Search) -> None:
@@ -122,7 +129,7 @@ def _sum_up(search: Search, shared: SharedStudy) -> None:
                 not_drawn.append(f"{name} is not drawn: {picture}\n")
     sys.stdout.write(f"\n{table(shared)}{''.join(not_drawn)}\n")
     for name in names:
-        sys.stdout.write(f"node-train --config-dir {path} experiment={name}\n")
+        sys.stdout.write(f"node-train --config-dir {quote(str(path))} experiment={name}\n")
     missing = sum(run.status == UNFINISHED for run in shared.runs())
     if missing or not best:
         raise RunFailedError(_unfinished(missing, search.settings) if missing else f"no trial of {path} has finished")
