@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from shlex import quote
 from typing import Any
 
@@ -16,6 +13,7 @@ from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.search import Search, key_of, storage_told
+from node_cli.cli.tune_processes import run_workers, signals_stop
 from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
@@ -24,7 +22,6 @@ from node_cli.tuning.settings import Settings, read_settings
 from node_cli.tuning.study import SharedStudy
 
 OF_EACH_TRIAL = ("run_dir", "resume")  # not for the user to set
-RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
 
 
 def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
@@ -38,12 +35,12 @@ def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
     search = Search(line, read_settings(tune, space.endless), space)
     _check_space(search)
     _check_metrics(search)
-    with storage_told(search.settings):
+    with storage_told(search.settings), signals_stop():
         shared = search.open()
         begun = len(shared.trials())
         sys.stdout.write(f"study {search.settings.path}: {begun} of {search.settings.trials} trials begun\n")
         sys.stdout.flush()
-        _run_workers(search)
+        run_workers(search)
         _sum_up(search, shared)
 
 
@@ -87,29 +84,6 @@ def _check_metrics(search: Search) -> None:
     for objective in search.settings.objectives:
         if objective.metric not in known:
             raise ConfigError(f"tune.objectives: a run has no {objective.metric}: there are {', '.join(known)}")
-
-
-def _run_workers(search: Search) -> None:
-    """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
-    from node_cli.cli.tune_worker import work
-
-    def start() -> BaseProcess:
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(search,), daemon=True)
-        process.start()
-        return process
-
-    running = [start() for _ in range(search.settings.workers)]
-    restarts = RESTARTS * search.settings.trials
-    while running:
-        wait([process.sentinel for process in running])
-        for process in [process for process in running if not process.is_alive()]:
-            running.remove(process)
-            status = process.exitcode or 0
-            if status > 0:  # it has said why
-                sys.exit(status)
-            if status < 0 and restarts:
-                restarts -= 1
-                running.append(start())
 
 
 def _sum_up(search: Search, shared: SharedStudy) -> None:
