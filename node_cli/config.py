@@ -20,6 +20,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 OPEN = "tune.space."  # any keys: who reads them checks them
+NO_PARTS = ("experiment", "tune")  # groups whose files describe nothing that is built
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
 MAX_THREADS = 1024
 MAX_SHOWN = 100
@@ -145,7 +146,7 @@ def has_target(node: Any) -> bool:
 
 def parts_of(cfg: Mapping[str, Any], group: str) -> dict[str, Any]:
     """The nodes of a group by their keys: one part, but for loggers, of which there may be several."""
-    if group == "experiment":
+    if group in NO_PARTS:
         return {}
     node = cfg.get(group)
     if group == "logger" and isinstance(node, dict):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from shlex import quote
 from typing import Any
 
 from node_cli.analysis.report.record import UNFINISHED
@@ -15,6 +13,7 @@ from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.search import Search, key_of, storage_told
+from node_cli.cli.tune_processes import run_workers, signals_stop
 from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
@@ -23,7 +22,6 @@ from node_cli.tuning.settings import Settings, read_settings
 from node_cli.tuning.study import SharedStudy
 
 OF_EACH_TRIAL = ("run_dir", "resume")  # not for the user to set
-RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
 
 
 def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
@@ -37,12 +35,12 @@ def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
     search = Search(line, read_settings(tune, space.endless), space)
     _check_space(search)
     _check_metrics(search)
-    with storage_told(search.settings):
+    with storage_told(search.settings), signals_stop():
         shared = search.open()
         begun = len(shared.trials())
         sys.stdout.write(f"study {search.settings.path}: {begun} of {search.settings.trials} trials begun\n")
         sys.stdout.flush()
-        _run_workers(search)
+        run_workers(search)
         _sum_up(search, shared)
 
 
@@ -58,11 +56,17 @@ def _check_space(search: Search) -> None:
     with hydra_ready(search.line):
         for params in [] if problems else search.space.examples():
             try:
-                checked_config(search.line_with(params))
+                problems += _several_devices(checked_config(search.line_with(params)))
             except ConfigError as error:
                 problems += [f"tune.space: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
+
+
+def _several_devices(config: Mapping[str, Any]) -> list[str]:
+    devices = config["trainer"].get("devices", 1)
+    told = f"trainer.devices={devices}: a trial is one process: leave it out, and set tune.workers to train several"
+    return [] if devices == 1 else [f"{told} at once"]
 
 
 def _check_metrics(search: Search) -> None:
@@ -82,29 +86,6 @@ def _check_metrics(search: Search) -> None:
             raise ConfigError(f"tune.objectives: a run has no {objective.metric}: there are {', '.join(known)}")
 
 
-def _run_workers(search: Search) -> None:
-    """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
-    from node_cli.cli.tune_worker import work
-
-    def start() -> BaseProcess:
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(search,), daemon=True)
-        process.start()
-        return process
-
-    running = [start() for _ in range(search.settings.workers)]
-    restarts = RESTARTS * search.settings.trials
-    while running:
-        wait([process.sentinel for process in running])
-        for process in [process for process in running if not process.is_alive()]:
-            running.remove(process)
-            status = process.exitcode or 0
-            if status > 0:  # it has said why
-                sys.exit(status)
-            if status < 0 and restarts:
-                restarts -= 1
-                running.append(start())
-
-
 def _sum_up(search: Search, shared: SharedStudy) -> None:
     """The table, and what a later command reads: under the lock, as another command may end too."""
     path, names = search.settings.path, []
@@ -122,7 +103,7 @@ def _sum_up(search: Search, shared: SharedStudy) -> None:
                 not_drawn.append(f"{name} is not drawn: {picture}\n")
     sys.stdout.write(f"\n{table(shared)}{''.join(not_drawn)}\n")
     for name in names:
-        sys.stdout.write(f"node-train --config-dir {path} experiment={name}\n")
+        sys.stdout.write(f"node-train --config-dir {quote(str(path))} experiment={name}\n")
     missing = sum(run.status == UNFINISHED for run in shared.runs())
     if missing or not best:
         raise RunFailedError(_unfinished(missing, search.settings) if missing else f"no trial of {path} has finished")

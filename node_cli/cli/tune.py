@@ -12,11 +12,24 @@ from node_cli.cli.app import launch
 from node_cli.cli.compose import CommandLine, hydra_ready
 from node_cli.cli.space_words import SPACE, with_space
 from node_cli.config import ConfigError, resolved
+from node_cli.training import launched
+
+OF_SWEEP = ("sweep.", "hydra/launcher", "hydra.launcher")
 
 
 def main() -> None:
     """The entry point."""
-    launch("tune", run, with_space, _refuse)
+    launch("tune", run, _meant, _refuse)
+
+
+def _meant(overrides: list[str]) -> list[str]:
+    """The overrides with those of the space; refuses what is of a sweep, or would start a trial in many processes."""
+    if launched.is_one_of_several():
+        raise ConfigError("a trial is one process: leave the launcher out, and set tune.workers=N to train N at once")
+    of_sweep = [word for word in overrides if word.lstrip("+~").startswith(OF_SWEEP)]
+    if of_sweep:
+        raise ConfigError(f"{' '.join(of_sweep)}: that is of a sweep: a search has tune.name and tune.workers")
+    return with_space(overrides)
 
 
 def _refuse(line: CommandLine) -> NoReturn:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import optuna
 
 RANGE, CHOICES = ("low", "high", "log", "step", "when"), ("choices", "when")
+MOST_VALUES = 10_000  # of one key in a grid
 Params = dict[str, Any]
 
 
@@ -46,23 +47,25 @@ class Parameter:
     @property
     def edges(self) -> Sequence[Any]:
         """The values that show whether the key can take what the range or the choices hold."""
-        return self.choices or (self.low, self.high)
+        return self.choices or (self.low + 0 * (self.step or 0), self._last)
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """All there are; None: too many to count."""
+        """All there are; None: too many for a grid."""
         if self.choices:
             return self.choices
         step = 1 if self._is_whole and self.step is None else self.step
-        if step is None:
+        if step is None or (self.high - self.low) / step >= MOST_VALUES:
             return None
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + number * step for number in range(count)]
+        return [self.low + number * step for number in range(self._steps(step) + 1)]
 
     @property
     def _last(self) -> float:
         """The greatest value, which the steps may not come to `high` for."""
-        return self.high if self.step is None or self.values is None else float(self.values[-1])
+        return self.high if self.step is None else self.low + self._steps(self.step) * self.step
+
+    def _steps(self, step: float) -> int:
+        return int((self.high - self.low) / step + 1e-9)
 
     @property
     def _is_whole(self) -> bool:

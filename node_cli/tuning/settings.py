@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.analysis.report.filters import ALIASES
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, is_path
+from node_cli.tuning.search_space import MOST_VALUES
 
 STUDIES = Path("outputs/studies")
 SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("none", "median", "halving")
@@ -65,12 +66,16 @@ def read_settings(tune: Mapping[str, Any], endless: list[str]) -> Settings:
     settings = Settings(**{**values, "objectives": [_objective(text) for text in tune["objectives"]]})
     problems = [
         *_not_a_name(settings.name),
+        *_no_storage(settings.storage),
         *_out_of_range(tune),
         *_unknown(tune),
-        *_bad_objectives(settings),
+        *_bad_objectives(settings, tune["objectives"]),
     ]
     if settings.sampler == "grid" and endless:
-        problems.append(f"tune.sampler=grid needs choices, whole numbers or a step: {', '.join(endless)} has none")
+        problems.append(
+            f"tune.sampler=grid needs choices, whole numbers or a step, {MOST_VALUES:,} values at most: "
+            f"set them for {', '.join(endless)}"
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -82,9 +87,16 @@ def _objective(text: Any) -> Objective:
 
 
 def _not_a_name(name: Any) -> list[str]:
+    """A data base knows a study by this name alone: `a`, `a/` and `./a` would be three, in one folder."""
     parts = Path(str(name)).parts
-    sound = isinstance(name, str) and parts and not {"..", "/"} & set(parts) and name == name.strip()
-    return [] if sound else [f"tune.name must be the name of a folder, got {name!r}"]
+    sound = is_path(name) and parts and not {"..", "/"} & set(parts) and name == name.strip() == str(Path(name))
+    return [] if sound else [f"tune.name must be the name of a folder, as mine or lab/mine, got {name!r}"]
+
+
+def _no_storage(storage: Any) -> list[str]:
+    if storage is not None and not (isinstance(storage, str) and storage.strip()):
+        return [f"tune.storage must be null or a URL, sqlite:///studies.db say, got {storage!r}"]
+    return []
 
 
 def _out_of_range(tune: Mapping[str, Any]) -> list[str]:
@@ -105,18 +117,23 @@ def _unknown(tune: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _bad_objectives(settings: Settings) -> list[str]:
+def _bad_objectives(settings: Settings, asked: list[Any]) -> list[str]:
     names = [objective.metric for objective in settings.objectives]
     if not names or len(set(names)) < len(names):
         return [f"tune.objectives must be different figures, one or more, got {names}"]
     problems = [
+        f"tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got {text!r}"
+        for text, name in zip(asked, names, strict=True)
+        if len(name.split()) != 1
+    ]
+    problems += [
         f"tune.objectives: {name} is for the end, once: search by val/{name.partition('/')[2]}"
         for name in names
         if name.startswith("test/")
     ]
-    if settings.prunes and (len(names) > 1 or not names[0].startswith("val/")):
+    if settings.prunes and not problems and (len(names) > 1 or not names[0].startswith("val/")):
         problems.append(
-            f"tune.pruner={settings.pruner} compares one validation figure of each epoch, not {', '.join(names)}: "
-            "set tune.pruner=none"
+            f"tune.pruner={settings.pruner} compares one figure of validation (val/...) after each epoch, not "
+            f"{', '.join(names)}: name one alone, or set tune.pruner=none"
         )
     return problems

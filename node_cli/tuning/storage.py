@@ -81,6 +81,8 @@ def _storage(settings: Settings) -> BaseStorage:
 
 def _database(url: str, settings: Settings) -> RDBStorage:
     """Two commands may make the tables at the same moment: who comes second fails, and finds them a little later."""
+    if url.startswith("sqlite") and sqlalchemy.make_url(url).database in (None, "", ":memory:"):
+        raise ValueError("it is in memory, where no other process sees it: name a file, sqlite:///studies.db")
     arguments = {"timeout": 60} if url.startswith("sqlite") else {}  # as long as a command waits for another
     for attempt in range(OPENINGS):
         try:

@@ -148,6 +148,11 @@ class SharedStudy:
 
     def _begin(self, trial: optuna.Trial) -> tuple[optuna.Trial, RunFolder]:
         folder = RunFolder(self.folder(trial.number))
+        if folder.path.exists():
+            self._void(trial, "its folder is another trial's")
+            raise ConfigError(
+                f"tune.name: {folder.path} is of another study, kept elsewhere (tune.storage): give another tune.name"
+            )
         folder.lock()
         trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS_BEFORE, 0) + 1)
         return trial, folder

@@ -45,6 +45,21 @@ def test_a_range_without_steps_has_no_end_of_combinations():
     assert parse({"model.width": {"low": 2, "high": 9, "log": True}}).parameters[0].values == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
+def test_more_values_than_a_grid_can_have_are_drawn_without_being_listed():
+    whole, stepped = parse(
+        {"seed": {"low": 0, "high": 10**15}, "optimizer.lr": {"low": 0, "high": 1, "step": 1e-12}}
+    ).parameters
+    assert (whole.values, stepped.values) == (None, None)
+    assert stepped.edges == (0, 1)
+    assert len(parse({"seed": {"low": 1, "high": 10_000}}).parameters[0].values) == 10_000
+
+
+def test_steps_that_do_not_come_to_high_end_below_it():
+    (parameter,) = parse({"optimizer.lr": {"low": 1, "high": 2, "step": 0.3}}).parameters
+    assert parameter.edges == (1.0, 1.9)
+    assert all(type(value) is float for value in parameter.edges)
+
+
 def test_examples_hold_every_key_and_only_what_goes_together():
     space = parse(
         {

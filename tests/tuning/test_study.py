@@ -12,6 +12,7 @@ from node_cli.analysis.report.formats import Table
 from node_cli.analysis.report.notes import notes
 from node_cli.analysis.report.runs import read_runs
 from node_cli.cli.tune_worker import work
+from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, table
 from node_cli.tuning.search_space import identity
@@ -154,6 +155,19 @@ def test_a_repetition_is_void(search):
         trials.append(shared.study.ask())
     shared.space.suggest(trials[0])
     assert shared._why_not(trials[1], shared.space.suggest(trials[1])) == "repeats 0"
+
+
+def test_a_folder_of_another_study_is_not_taken_for_a_trial(search, tmp_path):
+    """As when a name is given again with another storage."""
+    finish(search(CELLS, trials=1), 0.1)
+    other = search(CELLS, ["seed=1"], storage=f"sqlite:///{tmp_path}/studies.db", trials=1).open()
+    with pytest.raises(ConfigError) as caught:
+        other.take()
+    assert str(caught.value) == (
+        "tune.name: outputs/studies/small/trials/0 is of another study, kept elsewhere (tune.storage): "
+        "give another tune.name"
+    )
+    assert other.trials() == []
 
 
 def test_a_database_keeps_a_study_too(search, tmp_path):

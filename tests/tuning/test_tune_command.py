@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from small_studies import QUICK, start, summary, wait_for
 
+from node_cli.cli.tune_processes import signals_stop
+from node_cli.training.stopping import Stopped
+
 STUDY = Path("outputs/studies/default")
 WORDS = [*QUICK, "tune.trials=4", "tune.pruner=none"]
 
@@ -36,3 +39,33 @@ def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, 
     assert trained.status == 0
     best = min(summaries, key=lambda each: each["metrics"]["val/error"])
     assert json.loads(Path("best/summary.json").read_text())["metrics"] == best["metrics"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_command_alone_which_has_the_step_of_a_trial_saved(tmp_path):
+    command = start(tmp_path, *QUICK, "trainer.epochs=100000", "tune.trials=1")
+    trial = tmp_path / STUDY / "trials" / "0"
+    wait_for(trial / "metrics.jsonl")
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+    text = command.communicate(timeout=60)[0]
+    assert command.returncode == 130
+    assert "Traceback" not in text
+    assert "SIGINT" not in text
+    assert text.splitlines()[-3:-1] == ["SIGTERM: this step is finished and saved", saved(trial)]
+    assert text.endswith("node-tune: interrupted\n")
+
+
+def saved(trial):
+    """What a worker says of the checkpoint that it has left."""
+    step = max(int(path.stem.partition("-")[2]) for path in (trial / "checkpoints").glob("step-*.pt"))
+    (line,) = (line for line in (trial / "run.log").read_text().splitlines() if f"after step {step} of" in line)
+    return f"node-tune: {line.partition('INFO ')[2]}"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)])
+def test_the_end_of_a_job_ends_the_command(number, status):
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=f"stopped by {number.name}: the same command goes on") as stopped, signals_stop():
+        os.kill(os.getpid(), number)
+    assert stopped.value.status == status
+    assert signal.getsignal(number) == before

@@ -86,6 +86,42 @@ MISTAKES = {
             "database file"
         ),
     ),
+    "a data base in memory": (
+        "",
+        ["tune.storage=sqlite://"],
+        (
+            "tune.storage: sqlite:// cannot be reached: it is in memory, where no other process sees it: name a file, "
+            "sqlite:///studies.db"
+        ),
+    ),
+    "a trial of several processes": (
+        "",
+        ["trainer.devices=2"],
+        ("trainer.devices=2: a trial is one process: leave it out, and set tune.workers to train several at once"),
+    ),
+    "trials of several processes": (
+        "space: {trainer.devices: [1, 2]}",
+        [],
+        ("trainer.devices=2: a trial is one process: leave it out, and set tune.workers to train several at once"),
+    ),
+    "steps between whole numbers": (
+        "space: {trainer.batch_size: {low: 1, high: 2, step: 0.3}}",
+        [],
+        (
+            "tune.space: trainer.batch_size must be a whole number, got 1.0 (a number)\n"
+            "tune.space: trainer.batch_size must be a whole number, got 1.9 (a number)"
+        ),
+    ),
+    "name of a sweep": (
+        "",
+        ["sweep.name=mine"],
+        "sweep.name=mine: that is of a sweep: a search has tune.name and tune.workers",
+    ),
+    "launcher of a sweep": (
+        "",
+        ["hydra/launcher=joblib"],
+        "hydra/launcher=joblib: that is of a sweep: a search has tune.name and tune.workers",
+    ),
     "many runs": ("", ["-m"], "a search runs many trials already: leave -m out, or search over the key (tune.space)"),
 }
 # What a search space and the other keys are refused for on their own.
@@ -124,15 +160,32 @@ SETTINGS = {
     ),
     "pruning with two objectives": (
         {"objectives": ["val/error", "seconds"]},
-        "tune.pruner=median compares one validation figure of each epoch, not val/error, seconds: set tune.pruner=none",
+        (
+            "tune.pruner=median compares one figure of validation (val/...) after each epoch, not val/error, seconds: "
+            "name one alone, or set tune.pruner=none"
+        ),
+    ),
+    "max of nothing": (
+        {"objectives": ["max"]},
+        "tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got 'max'",
+    ),
+    "min": (
+        {"objectives": ["min val/error"]},
+        "tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got 'min val/error'",
     ),
     "unknown sampler": ({"sampler": "tpy"}, "tune.sampler must be one of tpe, random, grid, got 'tpy'"),
     "no trial": ({"trials": 0}, "tune.trials must be a whole number, 1 or more, got 0"),
     "grid over a range": (
         {"sampler": "grid"},
-        "tune.sampler=grid needs choices, whole numbers or a step: optimizer.lr has none",
+        ("tune.sampler=grid needs choices, whole numbers or a step, 10,000 values at most: set them for optimizer.lr"),
     ),
-    "name": ({"name": "../up"}, "tune.name must be the name of a folder, got '../up'"),
+    "name": ({"name": "../up"}, "tune.name must be the name of a folder, as mine or lab/mine, got '../up'"),
+    "another name of a folder": (
+        {"name": "lab/mine/"},
+        "tune.name must be the name of a folder, as mine or lab/mine, got 'lab/mine/'",
+    ),
+    "no storage": ({"storage": ""}, "tune.storage must be null or a URL, sqlite:///studies.db say, got ''"),
+    "a storage of numbers": ({"storage": 3}, "tune.storage must be null or a URL, sqlite:///studies.db say, got 3"),
 }
 
 
@@ -193,6 +246,14 @@ def test_a_study_is_joined_by_the_same_search_alone(typed, search):
             "give the same, or another tune.name\n"
         ),
     )
+
+
+def test_a_launcher_of_processes_is_refused(typed, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("RANK", "0")
+    result = typed("node-tune", *QUICK)
+    line = "a trial is one process: leave the launcher out, and set tune.workers=N to train N at once"
+    assert (result.status, result.err) == (2, f"node-tune: {line}\n")
 
 
 def test_without_optuna_the_command_says_how_to_get_it(typed, monkeypatch):

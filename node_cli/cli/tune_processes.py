@@ -1,0 +1,83 @@
+"""The worker processes of a study as seen from the command: begun, begun again after a kill, and asked to end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import NoReturn
+
+from node_cli.cli.search import Search
+from node_cli.training.stopping import STATUS, WARNINGS, Stopped
+
+RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
+
+
+def run_workers(search: Search) -> None:
+    """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
+    running = [_started(search) for _ in range(search.settings.workers)]
+    restarts = RESTARTS * search.settings.trials
+    with _ending_together(running):
+        while running:
+            wait([process.sentinel for process in running])
+            for process in [process for process in running if not process.is_alive()]:
+                running.remove(process)
+                status = process.exitcode or 0
+                if status > 0:  # it has said why
+                    sys.exit(status)
+                if status < 0 and restarts:
+                    restarts -= 1
+                    running.append(_started(search))
+
+
+def _started(search: Search) -> BaseProcess:
+    """A worker; Ctrl-C, which a terminal sends to all processes, is for the command alone, which passes it on."""
+    from node_cli.cli.tune_worker import work
+
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(search,), daemon=True)
+    resource_tracker.ensure_running()  # which would let SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
+
+
+@contextmanager
+def _ending_together(running: list[BaseProcess]) -> Iterator[None]:
+    """Whatever ends the command asks its workers to end; each saves its step first, unless Ctrl-C comes again."""
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+        try:
+            for process in running:
+                process.join()
+        except KeyboardInterrupt:
+            for process in running:
+                process.kill()
+            raise
+
+
+@contextmanager
+def signals_stop() -> Iterator[None]:
+    """Within it SIGTERM and the warnings of a job's end stop the command, as Ctrl-C does."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        told = signal.Signals(number)
+        raise Stopped(f"stopped by {told.name}: the same command goes on", STATUS[told])
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, *WARNINGS)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
