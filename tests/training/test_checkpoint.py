@@ -193,3 +193,18 @@ def test_processes_killed_while_they_write_leave_whole_files(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("last.pt") == 15
     assert done.stdout.count("step-") >= 15
+
+
+def test_a_disk_that_keeps_something_else_is_noticed_before_anything_is_removed(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save({"step": step}, step, is_best=step == 1)
+    before = names(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, 100))
+    with pytest.raises(OSError, match="what was read back is not what was written"):
+        checkpoints.save({"step": 3}, 3, is_best=True)
+    monkeypatch.undo()
+    assert steps(tmp_path) == {"best.pt": 1, "last.pt": 2, "step-00000001.pt": 1, "step-00000002.pt": 2}
+    assert names(tmp_path) == [".step-00000003.pt.tmp", *before]
+    Checkpoints(tmp_path, keep=2)
+    assert names(tmp_path) == before
