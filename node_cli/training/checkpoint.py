@@ -84,22 +84,24 @@ def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     """The first of the checkpoints that is sound, and its payload; those before it are named in the log.
 
     Raises:
-        CheckpointError: none is.
+        CheckpointError: none is; nothing is logged.
     """
-    damaged: list[str] = []
+    damaged: list[CheckpointError] = []
     for path in paths:
         try:
             payload = read_checkpoint(path)
         except CheckpointError as error:
-            if len(paths) == 1:
-                raise
-            log.warning("%s", error)
-            damaged.append(path.name)
+            damaged.append(error)
         else:
+            for found in damaged:
+                log.warning("%s", found)
             if damaged:
                 log.warning("continuing from %s, the newest checkpoint that is sound", path)
             return path, payload
-    raise CheckpointError(f"no checkpoint in {paths[0].parent} is sound ({', '.join(damaged)}): start a new run")
+    if len(paths) == 1:
+        raise damaged[0]
+    names = ", ".join(path.name for path in paths)
+    raise CheckpointError(f"no checkpoint in {paths[0].parent} is sound ({names}): start a new run")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
