@@ -137,7 +137,7 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
     logger.log_hparams(_hyperparameters(config))
-    if not is_new:
+    if not is_new or not logger.takes_images:
         return
     samples = next(trainer.dataset.train_batches(trainer.batch_size, trainer.seed, epoch=0))
     for name, picture in trainer.task.sample_pictures(samples).items():

@@ -20,6 +20,8 @@ class Logger(ABC):
     twice. A logger that cannot show a kind of record passes it by, and says so.
     """
 
+    takes_images = True  # where no logger does, none is drawn: it takes as long as a short run
+
     @abstractmethod
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of one global step, each under its tag ("train/loss")."""
@@ -66,6 +68,7 @@ class Loggers(Logger):
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self.loggers = tuple(loggers)
+        self.takes_images = any(logger.takes_images for logger in self.loggers)
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         for logger in self.loggers:

@@ -32,6 +32,8 @@ class JsonlLogger(Logger):
         ValueError: on resume, a line is not one of ours. (A last line cut short by a kill is dropped.)
     """
 
+    takes_images = False
+
     def __init__(self, folder: Path, resume_step: int | None) -> None:
         path = folder / FILE_NAME
         _keep_until(path, -1 if resume_step is None else resume_step)

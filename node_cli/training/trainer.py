@@ -275,9 +275,10 @@ class Trainer:
         if self.processes.is_first:
             step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
             logger.log_scalars(step, figures)
-            batches = self.dataset.batches("test", self.eval_batch_size)
-            for name, picture in self.task.result_pictures(batches, evaluation).items():
-                logger.log_image(step, f"test/{name}", picture)
+            if logger.takes_images:
+                batches = self.dataset.batches("test", self.eval_batch_size)
+                for name, picture in self.task.result_pictures(batches, evaluation).items():
+                    logger.log_image(step, f"test/{name}", picture)
         return evaluation
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:

@@ -28,6 +28,8 @@ class Reporter(Logger):
         PrunedError: the study's pruner would not go on; never after the last of `epochs`, when nothing is saved.
     """
 
+    takes_images = False
+
     def __init__(self, trial: optuna.Trial, metric: str, epochs: int | None) -> None:
         self._trial, self._metric, self._epochs = trial, metric, epochs
         (frozen,) = (t for t in trial.study.get_trials(deepcopy=False) if t.number == trial.number)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from node_cli.loggers.base import Logger, Loggers
+from node_cli.loggers.jsonl import JsonlLogger
 
 
 class Recorder(Logger):
@@ -46,6 +47,14 @@ CALLS = [
     ("finish",),
     ("close",),
 ]
+
+
+def test_images_are_taken_where_one_of_several_takes_them(tmp_path):
+    jsonl, recorder = JsonlLogger(tmp_path, None), Recorder()
+    assert Loggers([jsonl, recorder]).takes_images
+    assert not Loggers([jsonl]).takes_images
+    assert not Loggers([]).takes_images
+    jsonl.close()
 
 
 def test_every_record_reaches_every_logger():

@@ -48,8 +48,9 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 class Recorder(Loggers):
     """Keeps every scalar as `(step, tag, value)` and every other record by its tag."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_images: bool = False) -> None:
         super().__init__([])
+        self.takes_images = takes_images
         self.scalars: list[tuple[int, str, float]] = []
         self.tags: list[str] = []
 

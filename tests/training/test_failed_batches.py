@@ -241,7 +241,8 @@ def test_with_raise_nothing_is_counted(tmp_path):
 
 def test_pictures_of_a_test_in_which_samples_failed(tmp_path):
     trainer = trainer_of(Touchy(on_failure="fallback"), dataset=dataset_with("test", far=(0, 7)), epochs=1)
-    recorder = fit(trainer, tmp_path)
+    recorder = Recorder(takes_images=True)
+    trainer.fit(recorder, Checkpoints(tmp_path, keep=2))
     assert recorder.of("test/failed") == [2]
     assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions"]
 

@@ -63,8 +63,8 @@ def equal(one, other):
     return all(torch.allclose(one[name], other[name], rtol=0, atol=0, equal_nan=True) for name in one)
 
 
-def fit(trainer, folder):
-    recorder = Recorder()
+def fit(trainer, folder, *, takes_images=False):
+    recorder = Recorder(takes_images=takes_images)
     return recorder, trainer.fit(recorder, Checkpoints(folder / "checkpoints", trainer.keep))
 
 
@@ -255,16 +255,23 @@ def test_between_equal_accuracies_the_smaller_loss_is_better():
 def test_the_test_split_is_read_only_after_the_last_epoch(tmp_path):
     dataset = WatchedDataset(point_dataset())
     task = ScriptedTask(0.5, 0.9, 0.7, 0.1)
-    fit(build_trainer(dataset=dataset, task=task, epochs=3), tmp_path)
+    fit(build_trainer(dataset=dataset, task=task, epochs=3), tmp_path, takes_images=True)
     assert dataset.read == ["train", "val"] * 3 + ["test", "test"]  # judged once, read again for its pictures
     assert len(task.judged) == 3 + 1
 
 
 def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
     """Where a run killed before its summary, and resumed, takes them back."""
-    recorder, _ = fit(build_trainer(epochs=1), tmp_path)
+    recorder, _ = fit(build_trainer(epochs=1), tmp_path, takes_images=True)
     assert {step for step, tag, _ in recorder.scalars if tag.startswith("test/")} == {4}
     assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions"]
+
+
+def test_no_picture_is_drawn_for_nobody(tmp_path):
+    dataset = WatchedDataset(point_dataset())
+    recorder, _ = fit(build_trainer(dataset=dataset, epochs=1), tmp_path)
+    assert dataset.read == ["train", "val", "test"]
+    assert recorder.tags == []
 
 
 def test_evaluations_of_a_validation_do_not_count_as_training(tmp_path):
@@ -297,7 +304,7 @@ def test_histograms_every_so_many_epochs(tmp_path):
     trainer = build_trainer(point_net(rk4(3)), epochs=3, histograms_every_epochs=2)
     recorder, _ = fit(trainer, tmp_path)
     names = [f"weights/{name}" for name, _ in trainer.model.named_parameters()]
-    assert recorder.tags[:-2] == [*names, "solver/step_size"]
+    assert recorder.tags == [*names, "solver/step_size"]
 
 
 class Counts(Recorder):
