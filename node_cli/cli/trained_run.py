@@ -48,8 +48,14 @@ def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     except RuntimeError as error:
-        causes = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ConfigError(f"{path} has the weights of another model than the config of its run: {causes}") from error
+        raise ConfigError(
+            f"{path} has the weights of another model than the config of its run: {weights_that_differ(error)}"
+        ) from error
+
+
+def weights_that_differ(error: RuntimeError) -> str:
+    """The first two of those that torch names when it cannot load them."""
+    return "; ".join(line.strip() for line in str(error).splitlines()[1:3])
 
 
 def _what_is_missing(trained: dict[str, Any]) -> list[str]:

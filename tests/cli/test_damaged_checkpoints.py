@@ -122,6 +122,15 @@ def test_one_that_is_named_has_no_stand_in(typed, run):
     )
 
 
+def test_one_of_another_run_is_refused(typed, run, tmp_path):
+    typed("node-train", *WORDS, "model.width=4", "trainer.epochs=1", f"run_dir={tmp_path}/other")
+    shutil.copy(tmp_path / "other" / "checkpoints" / "last.pt", run / "checkpoints" / "last.pt")
+    result = go_on(typed, run)
+    assert result.status == 2
+    assert result.err.startswith(f"node-train: {run}/checkpoints/last.pt is of another run: size mismatch for ")
+    assert result.err.count("\n") == 1
+
+
 def test_a_finished_run_without_its_checkpoints_is_not_trained_over(typed, run):
     shutil.rmtree(run / "checkpoints")
     result = go_on(typed, run)

@@ -31,10 +31,12 @@ def test_messages_go_to_the_console_and_with_their_times_to_the_file(tmp_path, c
     assert messages(tmp_path / "run.log") == ["loss 0.5"]
 
 
-def test_a_path_that_is_no_text_is_written_as_it_can(tmp_path):
+def test_a_path_that_is_no_text_is_written_as_it_can(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("node_cli"), "propagate", False)  # pytest's own log could not be sent on
     with log_to(tmp_path / "run.log"):
         log.info("run folder %s", "outputs/\udcff")
     assert messages(tmp_path / "run.log") == [r"run folder outputs/\udcff"]
+    capsys.readouterr()
 
 
 def test_a_line_cut_short_by_a_kill_stays_alone(tmp_path):
