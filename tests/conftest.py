@@ -13,11 +13,37 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, from every folder of tests
 
 
+TOGETHER = (  # whose tests share what takes long to make: with -n and --dist=loadgroup one process runs them all
+    *("test_bad_files", "test_compilation", "test_hparams_of_sweeps", "test_long_run"),
+    *("test_processes", "test_report_command", "test_resume", "test_sync_steps"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @dataclass(frozen=True)
 class Result:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def typed_in() -> Callable[..., None]:
+    """`typed_in(folder, "node-train", "model.width=3")`, for fixtures that several tests share."""
+
+    def run(folder: Path, program: str, *words: str) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "argv", [program, *words])
+            import_module(f"node_cli.cli.{program.removeprefix('node-')}").main()
+
+    return run
 
 
 @pytest.fixture

@@ -44,7 +44,14 @@ def test_the_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path):
 
     where = run(sys.executable, "-c", "import node_cli.config as c; print(c.__file__, c.config_dir())").split()
     assert where == [str(site / "node_cli" / "config.py"), str(site / "node_cli" / "configs")]
-    quick = ["model.width=8", "trainer.max_steps=1", "num_threads=1", "run_dir=run"]
+    quick = [
+        "dataset=moons",
+        "model=odenet_mlp",
+        "model.width=8",
+        "trainer.max_steps=1",
+        "num_threads=1",
+        "run_dir=run",
+    ]
     assert "test error" in run(str(site / "bin" / "node-train"), *quick)
     assert "reconstruction" in run(str(site / "bin" / "node-eval"), "run=run", "num_threads=1")
     assert (elsewhere / "run" / "summary.json").is_file()

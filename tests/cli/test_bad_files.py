@@ -7,8 +7,6 @@ import os
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -361,11 +359,10 @@ def state(folder: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    command = [sys.executable, "-m", "node_cli.cli.train", *SMALL, f"run_dir={folder}", "num_threads=1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+def trained(tmp_path_factory: pytest.TempPathFactory, typed_in: Callable[..., None]) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    typed_in(folder, "node-train", *SMALL, "run_dir=run", "num_threads=1")
+    return folder / "run"
 
 
 def assert_refused(typed: Callable, folder: Path, words: list[str], line: str) -> None:

@@ -41,7 +41,7 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@settings(same_every_time, max_examples=250)
+@settings(same_every_time, max_examples=150)
 @given(words=st.lists(word, min_size=1, max_size=3))
 @example(words=["seed=range(1,5,0)"])
 @example(words=["model=\udcff\r\33[2J"])

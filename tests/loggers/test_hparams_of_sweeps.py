@@ -1,8 +1,6 @@
 """A sweep over different models in TensorBoard's HParams tab, asked of its own server with both of its readers."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from test_tensorboard import Server, eventually
@@ -13,10 +11,9 @@ RUNS = {f"outputs/sweeps/mixed/{number}" for number in range(4)}
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def sweep(tmp_path_factory, typed_in):
     folder = tmp_path_factory.mktemp("sweep")
-    words = ["-m", "model=mlp,odenet", *SMALL, "sweep.name=mixed"]
-    subprocess.run([sys.executable, "-m", "node_cli.cli.train", *words], cwd=folder, check=True, capture_output=True)
+    typed_in(folder, "node-train", "-m", "model=mlp,odenet", *SMALL, "sweep.name=mixed")
     return folder
 
 

@@ -94,7 +94,7 @@ def test_a_tensor_of_an_encoder_gets_its_gradient_through_compiled_steps():
 def test_second_derivatives_go_through_a_compiled_solve():
     field, hessians = Swirl(), []
     for how in ("none", "step"):
-        y0 = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+        y0 = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)  # the shape of `gradients_of`: the same graphs
         loss = solve(field, y0, times(0, 1), method="rk4", num_steps=2, compile=how).ys[-1].pow(2).sum()
         (grad,) = torch.autograd.grad(loss, y0, create_graph=True)
         hessians.append(torch.autograd.grad(grad.sum(), y0)[0])
@@ -107,7 +107,8 @@ def test_no_step_is_compiled_again():
     counters.clear()
     for scale in (1.0, 0.5, 1.7, 2.2):
         y0 = torch.full((4, 3), scale, dtype=torch.float64, requires_grad=True)
-        solution = solve(field, y0, times(0, 0.1, scale, 3), rtol=1e-4, compile="step")
+        ts = times(0, 0.1, scale, 3, requires_grad=True)  # as in `gradients`: the same graphs
+        solution = solve(field, y0, ts, rtol=1e-4, compile="step")
         solution.ys.sum().backward()
         assert solution.stats.num_accepted > 2
     assert counters["stats"]["unique_graphs"] <= 3
