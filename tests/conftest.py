@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, 
 
 
 TOGETHER = (  # whose tests share what takes long to make: with -n and --dist=loadgroup one process runs them all
-    *("test_bad_files", "test_compilation", "test_hparams_of_sweeps", "test_long_run"),
-    *("test_processes", "test_report_command", "test_resume", "test_sync_steps"),
+    *("test_bad_files", "test_compilation", "test_damaged_checkpoints", "test_devices", "test_full_disk"),
+    *("test_hparams_of_sweeps", "test_long_run", "test_processes", "test_report_command", "test_resume"),
+    *("test_signals", "test_small_disk", "test_sync_steps"),
 )
 
 
