@@ -10,7 +10,6 @@ from types import FunctionType
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from node_cli.ode.states import keep_autocast
