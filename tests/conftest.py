@@ -20,6 +20,7 @@ TOGETHER = (  # whose tests share what takes long to make: with -n and --dist=lo
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in TOGETHER:
