@@ -64,15 +64,14 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     Raises:
         OSError: it could not be written (a full disk, say), or is not there as it was written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, content = path.with_name(f".{path.name}.tmp"), _to_bytes({"format": FORMAT, **payload})
     try:
         with temporary.open("wb") as file:
-            file.write(_to_bytes({"format": FORMAT, **payload}))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _verified_bytes(temporary)
-    except CheckpointError as error:
-        raise OSError(errno.EIO, "what was read back is not what was written") from error
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "what was read back is not what was written")
     except OSError:
         temporary.unlink(missing_ok=True)  # its part of a full disk
         raise

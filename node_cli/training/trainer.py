@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -153,7 +154,7 @@ class Trainer:
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "state": asdict(self.state),
+            "state": deepcopy(vars(self.state) | {"history": []}) | {"history": list(self.state.history)},  # it is long
             "processes": self.processes.gathered(own),
             "environment": environment(self.device, self.processes.count),
         }
