@@ -8,8 +8,8 @@ READY := .venv/.ready
 train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
 
-test: lint               ## lint, types, all tests, one process with one thread for each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+test: lint               ## lint, types, all tests, a process with one thread for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

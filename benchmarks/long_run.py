@@ -30,7 +30,8 @@ from node_cli.training import trainer
 from node_cli.training.checkpoint import Checkpoints
 from node_cli.training.trainer import Trainer
 
-SMALL = ["dataset=moons", "model=odenet_mlp", "model.width=8", "solver=rk4", "trainer.epochs=null"]
+SMALL = ["dataset=moons", "dataset.num_samples=50000", "model=odenet_mlp", "model.width=8", "solver=rk4"]
+SMALL += ["trainer.epochs=null"]
 FILES = {"metrics.jsonl": "metrics.jsonl", "events": "events.out.tfevents.*", "run.log": "run.log"}
 KINDS = {  # what is timed: where it is found, its name, and what it counts as
     "scalars": (Loggers, "log_scalars"),

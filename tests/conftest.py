@@ -13,20 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, from every folder of tests
 
 
-TOGETHER = (  # whose tests share what takes long to make: with -n and --dist=loadgroup one process runs them all
-    *("test_bad_files", "test_compilation", "test_damaged_checkpoints", "test_devices", "test_full_disk"),
-    *("test_hparams_of_sweeps", "test_long_run", "test_processes", "test_report_command", "test_resume"),
-    *("test_signals", "test_small_disk", "test_sync_steps"),
-)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @dataclass(frozen=True)
 class Result:
     status: int
