@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -21,7 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from node_cli.cli.errors import OUTCOMES, USAGE, RunFailedError
 from node_cli.config import ConfigError
-from node_cli.training.stopping import STATUS, WARNINGS, Stopped
+from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
 LONGEST_STEP = "3600"  # seconds that processes which were asked to stop get for finishing their step and saving it
 
@@ -103,13 +103,11 @@ def _environment(count: int, *, sets_threads: bool) -> Iterator[None]:
     if sys.platform == "linux":
         settings["GLOO_SOCKET_IFNAME"] = "lo"
     added = {name: value for name, value in settings.items() if name not in os.environ}
-    before: dict[int, Any] = {number: signal.signal(number, _pass_on) for number in WARNINGS}
     os.environ.update(added)
     try:
-        yield
+        with handling(WARNINGS, _pass_on):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for name in added:
             del os.environ[name]
 

@@ -72,7 +72,7 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
             raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
     lost = ""
     try:
-        with passing_on() as asked:
+        with passing_on() as signals:
             yield [f"hydra.sweep.dir={quoted(str(path))}"]
     except Stopped as stopped:
         raise Stopped(f"{stopped}; to go on: node-train -m sweep.resume={path}", stopped.status) from stopped
@@ -83,8 +83,9 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
     finally:
         sys.stdout.write(f"\n{_table(path)}")
     unfinished = [number for number in range(len(words)) if not RunFolder(path / str(number)).is_finished]
-    if unfinished and asked:
-        raise Stopped(f"stopped by {asked[0].name}; to go on: node-train -m sweep.resume={path}", STATUS[asked[0]])
+    if unfinished and signals:
+        told = f"stopped by {signals[0].name}; to go on: node-train -m sweep.resume={path}"
+        raise Stopped(told, STATUS[signals[0]])
     if unfinished:
         raise RunFailedError(
             f"{lost}{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from node_cli.training.stopping import HANDLED, STATUS, Stopped
+from node_cli.training.stopping import HANDLED, STATUS, Stopped, handling
 
 
 @contextmanager
@@ -32,15 +32,8 @@ def passing_on() -> Iterator[list[signal.Signals]]:
         for worker in workers:
             worker.terminate()  # SIGTERM; a terminal has sent SIGINT to all, and a second one would end them at once
 
-    before = {number: signal.getsignal(number) for number in HANDLED}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, pass_on)
-    try:
+    with handling(HANDLED, pass_on):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Worker:

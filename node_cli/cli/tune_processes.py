@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from node_cli.cli.search import Search
-from node_cli.training.stopping import STATUS, WARNINGS, Stopped
+from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
 RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
 
@@ -75,9 +75,5 @@ def signals_stop() -> Iterator[None]:
         told = signal.Signals(number)
         raise Stopped(f"stopped by {told.name}: the same command goes on", STATUS[told])
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, *WARNINGS)}
-    try:
+    with handling((signal.SIGTERM, *WARNINGS), stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
