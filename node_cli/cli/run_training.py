@@ -15,7 +15,6 @@ from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.run_log import log_to
-from node_cli.cli.trained_run import weights_that_differ
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers
@@ -72,11 +71,13 @@ def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
     try:
         if checkpoints:
             path, payload = read_first_sound(checkpoints)
-            trainer.load_state_dict(payload)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
-    except RuntimeError as error:
-        raise ConfigError(f"{path} is of another run: {weights_that_differ(error)}") from error
+    try:
+        if payload is not None:
+            trainer.load_state_dict(payload)
+    except CheckpointError as error:
+        raise ConfigError(f"{path} {error}") from error
     if trainer.processes.count > 1:
         weights = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
         trainer.processes.from_first((payload, weights))

@@ -9,7 +9,7 @@ from torch import nn
 
 from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, has_target, parts_of, top_level_problems, untrusted_targets
-from node_cli.training.checkpoint import CheckpointError, judged_weights, read_checkpoint
+from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
 from node_cli.training.run_folder import RunFolder
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
@@ -44,18 +44,13 @@ def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
     if path.suffix != ".pt":
         path = RunFolder.of(config["run"]).checkpoints / f"{config['checkpoint']}.pt"
     try:
-        model.load_state_dict(judged_weights(read_checkpoint(path)))
+        weights = judged_weights(read_checkpoint(path))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{path} has the weights of another model than the config of its run: {weights_that_differ(error)}"
-        ) from error
-
-
-def weights_that_differ(error: RuntimeError) -> str:
-    """The first two of those that torch names when it cannot load them."""
-    return "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+    try:
+        load_into(model, weights)
+    except CheckpointError as error:
+        raise ConfigError(f"{path} {error}") from error
 
 
 def _what_is_missing(trained: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if payload["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {payload['format']}, this version reads format {FORMAT}")
     return payload
+
+
+def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives `model` the weights.
+
+    Raises:
+        CheckpointError: they are those of another model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        what = "; ".join(line.strip() for line in str(error).splitlines()[1:3])  # the first two that torch names
+        raise CheckpointError(f"has the weights of another model than the config of its run: {what}") from error
 
 
 def judged_weights(payload: Mapping[str, Any]) -> dict[str, Tensor]:

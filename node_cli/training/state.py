@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 
 class TrainingError(RuntimeError):
@@ -36,6 +38,10 @@ class TrainState:
     def num_failed(self) -> int:
         """Batches that something was wrong with, whatever became of them."""
         return self.num_skipped + self.num_fallbacks + self.num_bad
+
+    def copied(self) -> dict[str, Any]:
+        """All of it, for a checkpoint. What is in the history does not change, and becomes long: it is not copied."""
+        return deepcopy(vars(self) | {"history": []}) | {"history": list(self.history)}
 
     def add(self, figures: Mapping[str, float], samples: int) -> None:
         """Counts the figures of a batch among those of its epoch."""

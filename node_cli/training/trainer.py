@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from node_cli.loggers.base import Logger
 from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
-from node_cli.training.checkpoint import Checkpoints
+from node_cli.training.checkpoint import Checkpoints, load_into
 from node_cli.training.checks import require_in_range
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
 from node_cli.training.evaluation import evaluate
@@ -154,14 +153,18 @@ class Trainer:
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
-            "state": deepcopy(vars(self.state) | {"history": []}) | {"history": list(self.state.history)},  # it is long
+            "state": self.state.copied(),
             "processes": self.processes.gathered(own),
             "environment": environment(self.device, self.processes.count),
         }
 
     def load_state_dict(self, payload: Mapping[str, Any]) -> None:
-        """Takes up a run where `state_dict` was called; what differs around it is named in the log."""
-        self.model.load_state_dict(payload["model"])
+        """Takes up a run where `state_dict` was called; what differs around it is named in the log.
+
+        Raises:
+            CheckpointError: the weights are those of another model.
+        """
+        load_into(self.model, payload["model"])
         if self.average is not None:
             self.average.load_state_dict(payload["average"])
         self.best_weights = dict(payload["best_weights"])
@@ -290,9 +293,8 @@ class Trainer:
                 logger.flush()
                 checkpoints.save(payload, self.state.step, is_best=is_best)
             except OSError as error:
-                cause = error.strerror or error
-                message = f"the checkpoint after step {self.state.step} could not be written ({cause})"
+                told = f"the checkpoint after step {self.state.step} could not be written ({error.strerror or error})"
                 if is_last:
-                    raise TrainingError(f"{message}: make room for {checkpoints.folder}, and resume the run") from error
-                log.warning("%s; training goes on, and the checkpoints before it stay", message)
+                    raise TrainingError(f"{told}: make room for {checkpoints.folder}, and resume the run") from error
+                log.warning("%s; training goes on, and the checkpoints before it stay", told)
         self._longest = max(self._longest, time.perf_counter() - started)

@@ -127,7 +127,8 @@ def test_one_of_another_run_is_refused(typed, run, tmp_path):
     shutil.copy(tmp_path / "other" / "checkpoints" / "last.pt", run / "checkpoints" / "last.pt")
     result = go_on(typed, run)
     assert result.status == 2
-    assert result.err.startswith(f"node-train: {run}/checkpoints/last.pt is of another run: size mismatch for ")
+    what = "has the weights of another model than the config of its run: size mismatch for "
+    assert result.err.startswith(f"node-train: {run}/checkpoints/last.pt {what}")
     assert result.err.count("\n") == 1
 
 
