@@ -11,10 +11,6 @@ from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
 
-CONFIG, OVERRIDES = Path(".hydra", "config.yaml"), Path(".hydra", "overrides.yaml")
-FOLDERS = (".hydra", "checkpoints")
-FILES = ("run.log", "metrics.jsonl", "summary.json", "curves.png", CONFIG, OVERRIDES, Path(".hydra", "choices.yaml"))
-
 # What a run may change on its way without becoming another run.
 MAY_CHANGE = (
     "resume",
@@ -72,7 +68,9 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         ConfigError: the folder holds a run that was not asked for, or one with other settings, or no checkpoint.
     """
     resume = config["resume"]
-    _check_kinds(folder.path)
+    wrong = folder.wrong_kinds()
+    if wrong:
+        raise ConfigError(f"{wrong[0]}: set another run_dir, or remove it")
     foreign = folder.foreign_files() if not folder.holds_run else []
     if foreign:
         raise ConfigError(f"run_dir={folder.path} holds no run but {', '.join(foreign[:3])}: set a folder of its own")
@@ -90,7 +88,7 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         if folder.is_finished:
             raise ConfigError(f"{folder.path} holds a finished run without its checkpoints: set another run_dir")
         return []
-    check_yaml(folder.path / CONFIG)
+    check_yaml(folder.config)
     changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
     if changed:
         raise ConfigError(
@@ -105,23 +103,12 @@ def _recorded_overrides(folder: RunFolder) -> list[str]:
     Raises:
         ConfigError: they are damaged.
     """
-    check_yaml(folder.path / OVERRIDES)
+    check_yaml(folder.overrides)
     overrides = folder.read_overrides()
     odd = [word for word in overrides if not isinstance(word, str)]
     if odd:
-        raise ConfigError(f"{folder.path / OVERRIDES} is damaged: {shown(odd[0])} is no word of a command line")
+        raise ConfigError(f"{folder.overrides} is damaged: {shown(odd[0])} is no word of a command line")
     return overrides
-
-
-def _check_kinds(path: Path) -> None:
-    """Refuses a folder where a run would write a file, and the other way round."""
-    wrong = [(path / name, "file", "folder") for name in FILES if (path / name).is_dir()]
-    wrong += [
-        (path / name, "folder", "file") for name in FOLDERS if (path / name).exists() and not (path / name).is_dir()
-    ]
-    if wrong:
-        place, wanted, found = wrong[0]
-        raise ConfigError(f"{place} must be a {wanted} of the run, and is a {found}: set another run_dir, or remove it")
 
 
 def _key(override: str) -> str:

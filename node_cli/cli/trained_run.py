@@ -23,11 +23,11 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
         ConfigError: there is no such run, or its config names a part that is not trusted.
     """
     folder = RunFolder.of(config["run"])
-    check_yaml(folder.path / ".hydra" / "config.yaml")
+    check_yaml(folder.config)
     trained = folder.read_config()
     problems = _what_is_missing(trained) or list(top_level_problems(trained).values())
     if problems:
-        raise ConfigError(f"{folder.path / '.hydra' / 'config.yaml'} is damaged: {'; '.join(problems)}")
+        raise ConfigError(f"{folder.config} is damaged: {'; '.join(problems)}")
     problems = untrusted_targets(trained, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))

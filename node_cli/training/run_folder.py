@@ -35,9 +35,9 @@ class RunFolder:
         self.log = path / "run.log"
         self.summary = path / "summary.json"
         self.curves = path / "curves.png"
-        self._config = path / ".hydra" / "config.yaml"
-        self._choices = path / ".hydra" / "choices.yaml"
-        self._overrides = path / ".hydra" / "overrides.yaml"
+        self.config = path / ".hydra" / "config.yaml"
+        self.choices = path / ".hydra" / "choices.yaml"
+        self.overrides = path / ".hydra" / "overrides.yaml"
         self._lock = FileLock(path / ".lock", timeout=0)
         self._made: list[Path] = []
 
@@ -47,13 +47,13 @@ class RunFolder:
         path = Path(run_or_checkpoint)
         folder = cls(path.parent.parent if path.suffix == ".pt" else path)
         if not folder.holds_run:
-            raise ConfigError(f"no run at {run_or_checkpoint}: {folder._config} does not exist")
+            raise ConfigError(f"no run at {run_or_checkpoint}: {folder.config} does not exist")
         return folder
 
     @property
     def holds_run(self) -> bool:
         """Whether a run was ever started here."""
-        return self._config.is_file()
+        return self.config.is_file()
 
     @property
     def is_finished(self) -> bool:
@@ -74,6 +74,14 @@ class RunFolder:
         newest_first = sorted(self.checkpoints.glob("step-*.pt"), reverse=True)
         paths = [self.checkpoints / "last.pt", *newest_first, self.checkpoints / "best.pt"]
         return [path for path in paths if path.is_file()]
+
+    def wrong_kinds(self) -> list[str]:
+        """A line for each folder where a run would write a file, and the other way round."""
+        files = [self.log, self.path / "metrics.jsonl", self.summary, self.curves]
+        files += [self.config, self.choices, self.overrides]
+        folders = [path for path in (self.config.parent, self.checkpoints) if path.exists()]
+        lines = [f"{path} must be a file of the run, and is a folder" for path in files if path.is_dir()]
+        return lines + [f"{path} must be a folder of the run, and is a file" for path in folders if not path.is_dir()]
 
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
@@ -114,23 +122,23 @@ class RunFolder:
         The config comes last: its presence says that a run is here.
         """
         self.summary.unlink(missing_ok=True)  # it would call a longer run finished
-        self._config.parent.mkdir(exist_ok=True)
-        write_whole(self._overrides, yaml.safe_dump(request.overrides, sort_keys=False).encode())
-        write_whole(self._choices, yaml.safe_dump(request.choices, sort_keys=False).encode())
-        write_whole(self._config, yaml.safe_dump(request.config, sort_keys=False).encode())
+        self.config.parent.mkdir(exist_ok=True)
+        write_whole(self.overrides, yaml.safe_dump(request.overrides, sort_keys=False).encode())
+        write_whole(self.choices, yaml.safe_dump(request.choices, sort_keys=False).encode())
+        write_whole(self.config, yaml.safe_dump(request.config, sort_keys=False).encode())
 
     def read_config(self) -> dict[str, Any]:
         """The config as it was recorded, plain containers."""
-        config = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+        config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ConfigError(f"{self._config} is damaged: it holds no config")
+            raise ConfigError(f"{self.config} is damaged: it holds no config")
         return config
 
     def read_overrides(self) -> list[str]:
         """The overrides as they were typed."""
-        overrides = yaml.safe_load(self._overrides.read_text(encoding="utf-8"))
+        overrides = yaml.safe_load(self.overrides.read_text(encoding="utf-8"))
         if not isinstance(overrides, list):
-            raise ConfigError(f"{self._overrides} is damaged: it holds no overrides")
+            raise ConfigError(f"{self.overrides} is damaged: it holds no overrides")
         return overrides
 
     def write_failure(self, request: Request, reason: str, details: str = "") -> None:
