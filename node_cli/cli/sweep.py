@@ -25,6 +25,7 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import quoted
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
+from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopped
 
@@ -97,6 +98,8 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
     """Trains one cell, or goes on with it, unless it is finished. What fails is recorded in its folder."""
     if Worker.stopped:
         return
+    if Worker.is_this():
+        launched.end_with_parent()
     folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
     sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
     if folder.is_finished:
@@ -111,8 +114,9 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
     try:
         train(request, folder)
     except Stopped:
-        if not Worker.stops():  # whoever keeps the worker would kill the others, which are at work on their last step
+        if not Worker.is_this():
             raise
+        Worker.stopped = True  # raised, it would have the others killed, which are at work on their last step
     except Exception as error:  # one cell's failure is not the others'
         sys.stderr.write(f"{name}: {error}\n")
         if not isinstance(error, RunFailedError):  # which is recorded already

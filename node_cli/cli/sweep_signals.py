@@ -37,12 +37,11 @@ def passing_on() -> Iterator[list[signal.Signals]]:
 
 
 class Worker:
-    """Whether this process, one of those that a launcher keeps for many cells, was asked to stop."""
+    """What a process knows of itself that a launcher keeps for many cells."""
 
-    stopped = False
+    stopped = False  # then the cells that wait for it are not begun
 
-    @classmethod
-    def stops(cls) -> bool:
-        """Remembers it, if this is one; the cells that wait for it are then not begun."""
-        cls.stopped = multiprocessing.current_process().name != "MainProcess"
-        return cls.stopped
+    @staticmethod
+    def is_this() -> bool:
+        """Whether it is one."""
+        return multiprocessing.current_process().name != "MainProcess"

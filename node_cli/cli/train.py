@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ OF_THE_PARENT = ("run_dir", "resume", "sweep.", "hydra.", "hydra/")  # words tha
 def main() -> None:
     """The entry point."""
     if launched.is_one_of_several():
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        launched.end_with_parent()
     launch("train", run, expand=_meant, sweep=sweeping)
 
 
@@ -115,13 +112,6 @@ def _train_in_processes(request: Request, folder: RunFolder) -> None:
     options = [f"--config-dir={path}" for path in sources]
     sets_threads = request.config["num_threads"] is not None
     run_in_processes([*words, *options], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Whoever has started these processes and is killed means them too."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import sys
-import threading
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
+from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.tuning.heartbeat import beating
 from node_cli.tuning.reporter import PrunedError, Reporter
@@ -31,7 +30,7 @@ from node_cli.tuning.storage import STORAGE_ERRORS
 
 def work(search: Search) -> None:
     """Until the study has no trial left."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    launched.end_with_parent()
     with one_line_errors("node-tune"), storage_told(search.settings):
         shared = search.open()
         while (taken := shared.take()) is not None:
@@ -46,14 +45,6 @@ def work(search: Search) -> None:
             words = " ".join(f"{key}={value}" for key, value in shown(trial.params).items())
             sys.stdout.write(f"trial {trial.number}: {words}: {outcome}\n")
             sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    """Who kills the command means its workers too."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _run_trial(search: Search, trial: optuna.Trial, folder: RunFolder) -> None:

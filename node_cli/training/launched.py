@@ -1,8 +1,11 @@
-"""What torchrun, or whatever starts several processes, says of this one. Needs no torch."""
+"""What has started this process, torchrun say, and what it says of it. Needs no torch."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from functools import cache
 
 
 class ProcessLostError(RuntimeError):
@@ -32,6 +35,18 @@ def local_count() -> int:
 def was_started_again() -> bool:
     """Whether these processes replace some that died."""
     return is_one_of_several() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
+
+
+@cache
+def end_with_parent() -> None:
+    """From now on this process ends when the one that has started it does: whoever kills that one means both."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def is_one_of_several() -> bool:

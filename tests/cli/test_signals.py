@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from node_cli.training.checkpoint import read_checkpoint
 
@@ -31,7 +33,8 @@ def begun():
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
         process.communicate()
 
 
@@ -51,6 +54,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
@@ -153,6 +157,20 @@ def test_a_grid_ends_and_goes_on(launcher, begin, tmp_path):
         if number in at_work:
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             assert last_step(run) == max(line["step"] for line in lines)
+
+
+def test_the_cells_of_a_grid_end_with_its_command(begin, tmp_path):
+    process = begin(tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *ENDLESS, "seed=1,2")
+    give_up = time.monotonic() + 60
+    while len(cells := [*tmp_path.glob("outputs/sweeps/**/metrics.jsonl")]) < 2:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    for cell in cells:
+        lock = FileLock(cell.with_name(".lock"), timeout=20)
+        lock.acquire()  # whoever was at work there is gone
+        lock.release()
 
 
 def test_submitit_puts_a_job_back_that_is_warned(begin, tmp_path):
