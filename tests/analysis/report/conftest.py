@@ -5,33 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import sys
-from dataclasses import dataclass
 
 import pytest
-
-from node_cli.cli.report import main as report
-from node_cli.cli.train import main as train
 
 SMALL = ["num_threads=1", "device=cpu", "trainer.epochs=2", "trainer.batch_size=512", "model.width=4"]
 TRAINED = {"mlp_1": ["model=mlp", "seed=1"], "mlp_2": ["model=mlp", "seed=2"], "ode": ["model=odenet"]}
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory):
+def _trained(tmp_path_factory, typed_in):
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for name, words in TRAINED.items():
-            patch.setattr(sys, "argv", ["node-train", *SMALL, *words, f"run_dir=outputs/{name}"])
-            train()
+    for name, words in TRAINED.items():
+        typed_in(folder, "node-train", *SMALL, *words, f"run_dir=outputs/{name}")
     return folder / "outputs"
 
 
@@ -42,20 +27,9 @@ def trained(_trained, tmp_path):
 
 
 @pytest.fixture
-def typed(monkeypatch, capsys, tmp_path):
-    """`typed("outputs", "--by", "model")` in the temporary folder: exit status and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["node-report", *map(str, words)])
-        status = 0
-        try:
-            report()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return Result(status, *capsys.readouterr())
-
-    return run
+def typed(typed):
+    """`typed("outputs", "--by", "model")`: node-report with these words."""
+    return lambda *words: typed("node-report", *map(str, words))
 
 
 CONFIG = {
