@@ -1,7 +1,12 @@
-"""Files that are there whole or not at all, and files that grow without losing a byte."""
+"""Files that are there whole or not at all, files that grow without losing a byte, and files of a stranger's.
+
+A folder that someone else has made may hold anything: pipes that never end, devices, links to somewhere else. What lies
+in such a folder is read by `read_bytes` and `read_text` alone, and a file of it that grows is no link.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -13,6 +18,72 @@ log = logging.getLogger(__name__)
 
 # A name of its own: TensorBoard reads every file that has "tfevents" in its name.
 TEMPORARY = ".unfinished"
+NO_WAITING = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # for a pipe's other end, say
+MAX_TEXT = 1 << 20  # bytes; a config of ours has some 5,000
+
+
+def read_bytes(path: Path, limit: int, inside: Path | None = None) -> bytes:
+    """The content of a regular file; where `inside` is given, of one that really lies in that folder.
+
+    Raises:
+        OSError: it cannot be read, is a pipe, device, socket or folder, has more than `limit` bytes, or is reached
+            through a link that leads out of `inside`. Its `strerror` says which.
+    """
+    check_inside(path, inside)
+    descriptor = _regular(path, os.O_RDONLY)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        size = os.fstat(descriptor).st_size
+        if size <= limit:
+            content = bytearray()
+            while len(content) <= limit and (part := file.read(min(1 << 24, limit + 1 - len(content)))):
+                content += part
+            size = len(content)
+    if size > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+    return bytes(content)
+
+
+def read_end(path: Path, length: int, inside: Path | None = None) -> bytes:
+    """The last bytes of such a file, `length` at most.
+
+    Raises:
+        OSError: as `read_bytes`, but for the size.
+    """
+    check_inside(path, inside)
+    with os.fdopen(_regular(path, os.O_RDONLY), "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - length))
+        return file.read(length)
+
+
+def read_text(path: Path, limit: int = MAX_TEXT, inside: Path | None = None) -> str:
+    """The same, as UTF-8.
+
+    Raises:
+        OSError: as `read_bytes`.
+        UnicodeDecodeError: it is no text.
+    """
+    return read_bytes(path, limit, inside).decode("utf-8")
+
+
+def check_inside(path: Path, folder: Path | None) -> None:
+    """Refuses what a link leads out of the folder.
+
+    Raises:
+        OSError: it does.
+    """
+    if folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise OSError(errno.ELOOP, f"it is a link that leads out of {folder}", str(path))
+
+
+def _regular(path: Path, flags: int) -> int:
+    """The descriptor of a regular file, opened without waiting for anybody; links are followed as `flags` say."""
+    if flags & os.O_NOFOLLOW and path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link", str(path))
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # opened, a tape would be wound back
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.open(path, flags | NO_WAITING, 0o666)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,7 +100,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def cut_down(path: Path, content: bytes) -> None:
-    """Leaves `content`, which is part of the file, in it; where only its end goes, that needs no room on the disk."""
+    """Leaves `content`, which is part of the file, in it; where only its end goes, that needs no room on the disk.
+
+    Raises:
+        OSError: it cannot be written, or is a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link", str(path))
     if path.read_bytes().startswith(content):
         os.truncate(path, len(content))
     else:
@@ -48,12 +125,13 @@ class GrowingFile:
     logged once each.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a link, pipe or device.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        self._file = os.fdopen(_regular(path, flags), "ab", buffering=0)
         self._waiting = bytearray()
         self._error: OSError | None = None  # why something waits
 

@@ -1,10 +1,20 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from node_cli.files import GrowingFile, UnwrittenError, closed_at_the_end, cut_down, write_whole
+from node_cli.files import (
+    GrowingFile,
+    UnwrittenError,
+    closed_at_the_end,
+    cut_down,
+    read_bytes,
+    read_end,
+    read_text,
+    write_whole,
+)
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -141,3 +151,81 @@ def test_closing_tells_what_is_unwritten_unless_something_else_went_wrong():
         pass
     with pytest.raises(ValueError, match="the loss is not finite"), closed_at_the_end(Unwritten()):
         raise ValueError("the loss is not finite")
+
+
+def links_of(tmp_path):
+    """A folder of someone else's beside a file that is none of theirs."""
+    (tmp_path / "secret").write_text("secret")
+    folder = tmp_path / "theirs"
+    (folder / "below").mkdir(parents=True)
+    (folder / "own").write_text("own")
+    (folder / "to_own").symlink_to("own")
+    (folder / "out").symlink_to("../secret")
+    (folder / "up").symlink_to("..")
+    (folder / "nowhere").symlink_to("not_there")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    {
+        "out": "it is a link that leads out of",
+        "up/secret": "it is a link that leads out of",
+        "../secret": "it is a link that leads out of",
+        "pipe": "it is no regular file",
+        "below": "Is a directory",
+        "nowhere": "No such file or directory",
+        "not_there": "No such file or directory",
+        "a" * 300: "File name too long",
+    }.items(),
+)
+def test_what_is_no_file_of_the_folder_is_not_read(name, why, tmp_path):
+    folder = links_of(tmp_path)
+    for read in (read_bytes, read_end):
+        with pytest.raises(OSError, match=r".") as caught:
+            read(folder / name, 100, inside=folder)
+        assert caught.value.strerror.startswith(why)
+
+
+def test_a_device_is_not_opened():
+    with pytest.raises(OSError, match="no regular file"):
+        read_bytes(Path("/dev/zero"), 100)
+
+
+def test_what_lies_in_the_folder_is_read(tmp_path):
+    folder = links_of(tmp_path)
+    (tmp_path / "alias").symlink_to("theirs")
+    for way in (folder, tmp_path / "alias"):
+        assert read_text(way / "to_own", 3, inside=way) == "own"
+        assert read_end(way / "own", 2, inside=way) == b"wn"
+
+
+def test_a_file_without_end_is_read_to_its_limit():
+    """Its size is said to be 0, and what it holds is not."""
+    with pytest.raises(OSError, match="larger than 10 bytes"):
+        read_bytes(Path("/proc/self/maps"), 10)
+
+
+def test_a_larger_file_is_not_read(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="it is larger than 1,048,576 bytes"):
+        read_text(tmp_path / "large")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), {"out": "it is a link", "nowhere": "it is a link", "pipe": "no regular"}.items()
+)
+def test_nothing_is_appended_through_a_link_or_to_a_pipe(name, why, tmp_path):
+    folder = links_of(tmp_path)
+    with pytest.raises(OSError, match=why):
+        GrowingFile(folder / name)
+    assert not (folder / "not_there").exists()
+
+
+def test_nothing_is_cut_through_a_link(tmp_path):
+    folder = links_of(tmp_path)
+    with pytest.raises(OSError, match="it is a link"):
+        cut_down(folder / "out", b"")
+    assert (tmp_path / "secret").read_text() == "secret"

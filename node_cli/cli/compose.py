@@ -24,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.cli.help import groups_in, groups_of
 from node_cli.cli.quoting import quoted
-from node_cli.cli.yaml_check import MAX_DEPTH, check_sizes
 from node_cli.config import (
     ConfigError,
     Reference,
@@ -36,6 +35,7 @@ from node_cli.config import (
     unknown_key,
     untrusted_targets,
 )
+from node_cli.yaml_file import MAX_DEPTH, read_checked
 
 OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
 OF_HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
@@ -108,10 +108,18 @@ def hydra_ready(line: CommandLine) -> Iterator[None]:
     if line.extra_config_dir is not None and not Path(line.extra_config_dir).is_dir():
         raise ConfigError(f"--config-dir must be a folder, got {line.extra_config_dir}")
     if line.extra_config_dir is not None:
-        check_sizes(Path(line.extra_config_dir), set(groups_in(line.config_name)) | {"hydra"})
+        _check_files(Path(line.extra_config_dir), set(groups_in(line.config_name)) | {"hydra"})
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         yield
+
+
+def _check_files(folder: Path, groups: set[str]) -> None:
+    """Refuses files for the groups that are larger than a config can be; what else is wrong, who loads them says."""
+    for group in sorted(groups):
+        for path in sorted((folder / group).rglob("*.yaml")):
+            if not path.is_dir():
+                read_checked(path, inside=folder)
 
 
 def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.cli.quoting import quoted
-from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
 
@@ -88,7 +87,6 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         if folder.is_finished:
             raise ConfigError(f"{folder.path} holds a finished run without its checkpoints: set another run_dir")
         return []
-    check_yaml(folder.config)
     changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
     if changed:
         raise ConfigError(
@@ -103,7 +101,6 @@ def _recorded_overrides(folder: RunFolder) -> list[str]:
     Raises:
         ConfigError: they are damaged.
     """
-    check_yaml(folder.overrides)
     overrides = folder.read_overrides()
     odd = [word for word in overrides if not isinstance(word, str)]
     if odd:

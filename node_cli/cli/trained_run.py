@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, has_target, parts_of, top_level_problems, untrusted_targets
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
 from node_cli.training.run_folder import RunFolder
@@ -23,7 +22,6 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
         ConfigError: there is no such run, or its config names a part that is not trusted.
     """
     folder = RunFolder.of(config["run"])
-    check_yaml(folder.config)
     trained = folder.read_config()
     problems = _what_is_missing(trained) or list(top_level_problems(trained).values())
     if problems:

@@ -14,7 +14,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError
-from node_cli.files import TEMPORARY, write_whole
+from node_cli.files import TEMPORARY, read_text, write_whole
+from node_cli.yaml_file import read_yaml
+
+MAX_SUMMARY = 1 << 24  # bytes of a summary
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class RunFolder:
     def status(self) -> str | None:
         """What `summary.json` says: finished or failed; None without one that can be read."""
         try:
-            status = json.loads(self.summary.read_text(encoding="utf-8"))["status"]
+            status = json.loads(read_text(self.summary, MAX_SUMMARY, inside=self.path))["status"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return str(status)
@@ -129,14 +132,14 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The config as it was recorded, plain containers."""
-        config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        config = read_yaml(self.config, inside=self.path)
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config} is damaged: it holds no config")
         return config
 
     def read_overrides(self) -> list[str]:
         """The overrides as they were typed."""
-        overrides = yaml.safe_load(self.overrides.read_text(encoding="utf-8"))
+        overrides = read_yaml(self.overrides, inside=self.path)
         if not isinstance(overrides, list):
             raise ConfigError(f"{self.overrides} is damaged: it holds no overrides")
         return overrides

@@ -175,7 +175,7 @@ OWN_YAML = {
     "an alias of itself": ("a: &a [*a]\n", "model/mine.yaml, line 1: more than 10000 values with every alias"),
     "nested lists": ("a: " + "[" * 5000, "model/mine.yaml, line 1: nested more than 30 deep"),
     "nested indents": ("".join(f"{' ' * k}a:\n" for k in range(90)), "model/mine.yaml, line 30: nested more than 30"),
-    "a megabyte": ("#" * 2**21, "model/mine.yaml is larger than a config can be: 2097152 bytes, at most 1048576"),
+    "a megabyte": ("#" * 2**21, "model/mine.yaml cannot be read: it is larger than 1,048,576 bytes"),
     "a tag that calls": (TAG, "broken YAML in {folder}/model/mine.yaml, line 1: could not determine a constructor"),
     "another encoding": (b"a: \xe9\n", "model/mine.yaml is no text in UTF-8: invalid continuation byte at byte 3"),
     "UTF-16": ("a: 1\n".encode("utf-16"), "model/mine.yaml is no text in UTF-8: invalid start byte at byte 0"),

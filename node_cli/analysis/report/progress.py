@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 from node_cli.analysis.report.record import Run
 from node_cli.config import ConfigError
+from node_cli.files import read_bytes, read_end
 
 METRICS = "metrics.jsonl"
+MAX_METRICS = 1 << 30  # bytes; a million records have some 300 million
 TAIL = 1 << 16  # bytes read to see how far a run is
 
 
@@ -34,7 +35,7 @@ def curves(run: Run) -> list[dict[str, float]]:
     """
     path = run.folder / METRICS
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(path, MAX_METRICS, inside=run.folder).split(b"\n")[:-1]
     except OSError:
         return []
     records = [_record(line) for line in lines]
@@ -46,10 +47,8 @@ def curves(run: Run) -> list[dict[str, float]]:
 
 def _last_lines(folder: Path) -> list[dict[str, float]]:
     try:
-        with (folder / METRICS).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            records = map(_record, file.read().split(b"\n")[:-1])
-            return [record for record in records if record is not None]
+        records = map(_record, read_end(folder / METRICS, TAIL, inside=folder).split(b"\n")[:-1])
+        return [record for record in records if record is not None]
     except OSError:
         return []
 

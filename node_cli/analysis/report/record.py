@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from node_cli.config import ConfigError
+from node_cli.yaml_file import read_yaml
 
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
 FINISHED, FAILED, UNFINISHED, DAMAGED = "finished", "failed", "unfinished", "damaged"
 PRUNED = "pruned"  # ended by a search, because others did better
-FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Run:
         if self.status == DAMAGED:
             return {}
         try:
-            content = yaml.load((self.folder / name).read_bytes(), Loader=FastLoader)
-        except (OSError, ValueError, yaml.YAMLError):
+            content = read_yaml(self.folder / name, inside=self.folder)
+        except ConfigError:
             return {}
         return content if isinstance(content, dict) else {}
 

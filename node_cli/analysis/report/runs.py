@@ -11,6 +11,8 @@ from typing import Any
 from node_cli.analysis.report.progress import METRICS
 from node_cli.analysis.report.record import CONFIG, DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run, is_number
 from node_cli.config import ConfigError
+from node_cli.files import read_bytes
+from node_cli.training.run_folder import MAX_SUMMARY
 
 SUMMARY = "summary.json"
 NOT_ENTERED = ("checkpoints", "audits", ".hydra")
@@ -77,7 +79,7 @@ def _read(folder: Path, has_summary: bool) -> Run:
     if not has_summary:
         return Run(folder, UNFINISHED, "", {})
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        summary = json.loads(read_bytes(folder / SUMMARY, MAX_SUMMARY, inside=folder))
     except OSError as error:
         return _damaged(folder, f"{SUMMARY} cannot be read: {error.strerror}")
     except (ValueError, RecursionError) as error:

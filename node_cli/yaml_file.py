@@ -1,7 +1,8 @@
-"""YAML from elsewhere, looked at before anything is made of it: an alias of an alias can stand for terabytes."""
+"""YAML that a stranger may have written, looked at before anything is made of it: an alias can stand for terabytes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,44 +10,32 @@ from typing import Any
 import yaml
 
 from node_cli.config import ConfigError
+from node_cli.files import read_text
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 30
 MAX_NODES = 10_000  # of a config with all its aliases written out; ours have some 150
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def check_yaml(path: Path) -> None:
-    """Refuses a file that is not whole and plain YAML.
+def read_yaml(path: Path, inside: Path | None = None) -> Any:
+    """What a file of whole and plain YAML holds; of `inside`, see `files.read_bytes`.
 
     Raises:
         ConfigError: it cannot be read, is no YAML, has tags that stand for objects, or is larger than a config can be.
     """
-    text = _check_size(path)
+    text = read_checked(path, inside)
     try:
-        yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{path} is damaged{_line_of(error)}: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
 
-def check_sizes(folder: Path, groups: set[str]) -> None:
-    """Refuses files for the groups that are larger than a config can be; what else is wrong, who loads them says."""
-    for group in sorted(groups):
-        for path in sorted((folder / group).rglob("*.yaml")):
-            if path.is_file():
-                _check_size(path)
-
-
-def _check_size(path: Path) -> str:
-    """The text of a file that unfolds to no more than a config can be."""
+def read_checked(path: Path, inside: Path | None = None) -> str:
+    """The text of a file that unfolds to no more than a config can be; whether it is YAML, who loads it says."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(
-                f"{path} is larger than a config can be: {path.stat().st_size} bytes, at most {MAX_BYTES}"
-            )
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, inside=inside)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -56,7 +45,7 @@ def _check_size(path: Path) -> str:
     return text
 
 
-def _check_events(path: Path, events: Any) -> None:
+def _check_events(path: Path, events: Iterable[Any]) -> None:
     """Counts the nodes with every alias written out, without writing any out."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
