@@ -121,7 +121,9 @@ def test_what_runs_before_torch_is_needed_does_not_import_it(module):
 
 
 def test_a_report_imports_matplotlib_for_its_pictures_only():
-    assert heavy_imports("node_cli.cli.report") == {"node_cli.analysis.report.plots": {"matplotlib"}}
+    assert heavy_imports("node_cli.cli.report") == {
+        f"node_cli.analysis.report.{name}": {"matplotlib"} for name in ("plots", "styles")
+    }
 
 
 def test_what_needs_optuna_is_loaded_once_it_is_known_to_be_there():

@@ -66,17 +66,17 @@ def _table(args: Namespace, runs: Sequence[Run]) -> Table:
 
 
 def _plot(args: Namespace, table: Table) -> None:
-    from node_cli.analysis.report.plots import draw, png
+    from node_cli.analysis.report.plots import content, draw
 
     if not table.groups:
         raise ConfigError("--plot: no run has finished")
     columns = [*table.columns, *default_columns([run for group in table.groups for run in group.runs])]
     folder = args.out_dir or args.folders[0]
-    pictures = {name: draw(name, table.groups, columns) for name in dict.fromkeys(args.plot)}
+    pictures = {plot: draw(plot.name, table.groups, columns) for plot in dict.fromkeys(args.plot)}
     make_folder(folder)
-    for name, picture in pictures.items():
-        path = folder / f"report_{name}.png"
-        write(path, png(picture))
+    for plot, picture in pictures.items():
+        path = folder / f"report_{plot.name}.{plot.ending}"
+        write(path, content(picture, plot.ending))
         sys.stderr.write(f"{path}\n")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from node_cli import __version__
 from node_cli.analysis.report.formats import FORMATS
@@ -13,15 +13,24 @@ from node_cli.config import ConfigError
 
 PROGRAM = "node-report"
 PLOTS = ("curves", "nfe", "seconds", "memory")
+PICTURES = ("png", "pdf", "svg")  # by the ending of a plot's name
+TABLES = {".txt": "terminal", ".md": "markdown", ".csv": "csv", ".tex": "latex"}  # by the ending of --out
 EXAMPLES = """examples:
   node-report outputs                                        every run; those that differ by seed alone in one row
   node-report outputs --where model=odenet 'solver.rtol<=1e-3' --by solver gradient
   node-report outputs --show test/error best_epoch --sort -test/error
-  node-report outputs/sweeps/mine --format latex --out table.tex
-  node-report outputs/sweeps/mine --plot curves nfe --out-dir pictures
+  node-report outputs/sweeps/mine --out table.tex            the format by the ending: .txt .md .csv .tex
+  node-report outputs/sweeps/mine --plot curves nfe.pdf --out-dir pictures
   node-report outputs --watch
 A group (model, solver) is named by its YAML file; in runs that did not record it, by its class (OdeNet).
 Not in the table and listed under it: unfinished, failed and damaged runs."""
+
+
+class Plot(NamedTuple):
+    """A picture that was asked for, and the ending of its file."""
+
+    name: str
+    ending: str
 
 
 class Parser(ArgumentParser):
@@ -51,16 +60,41 @@ def parse(words: list[str]) -> Namespace:
     add("--by", **several, metavar="KEY", help="a row for each value; default: all that differs but seeds and folders")
     add("--show", **several, metavar="COLUMN", help="metrics and figures: test/loss, parameters, seconds.training, ...")
     add("--sort", metavar="COLUMN", help="a key, a figure or runs; -COLUMN: the largest first")
-    add("--format", choices=list(FORMATS), default="terminal")
-    add("--out", type=Path, metavar="FILE", help="write the table there instead of printing it")
-    add("--plot", nargs="+", action="extend", default=[], choices=PLOTS, help="PNG pictures")
+    add("--format", choices=list(FORMATS), help="default: by the ending of --out, else terminal")
+    add("--out", type=Path, metavar="FILE", help=f"write the table there instead of printing it: {' '.join(TABLES)}")
+    add("--plot", **several, type=_plot, metavar="PLOT", help=f"{' '.join(PLOTS)}; with .pdf or .svg, else PNG")
     add("--out-dir", type=Path, metavar="FOLDER", help="where pictures go; default: the first folder")
     add("--watch", nargs="?", const=2.0, type=float, metavar="SECONDS", help="look again every 2 seconds or as said")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
     args = parser.parse_args(_sort_in_one_word(words))
     if args.watch is not None and not args.watch > 0:
         raise ConfigError(f"--watch must be a positive number of seconds, got {args.watch:g}")
+    args.format = _format(args.format, args.out)
     return args
+
+
+def _plot(typed: str) -> Plot:
+    name, _, ending = typed.partition(".")
+    plot = Plot(name, ending or PICTURES[0])
+    if name not in PLOTS or plot.ending not in PICTURES:
+        plots = ", ".join(PLOTS)
+        raise ArgumentTypeError(
+            f"got {typed!r}, must be one of {plots}; with .{' or .'.join(PICTURES[1:])} for another file"
+        )
+    return plot
+
+
+def _format(asked: str | None, out: Path | None) -> str:
+    """As asked, else by the ending of the file."""
+    if out is None or not out.suffix:
+        return asked or "terminal"
+    by_ending = TABLES.get(out.suffix.lower())
+    if by_ending is None:
+        picture = ": pictures are --plot nfe.pdf" if out.suffix[1:] in PICTURES else ""
+        raise ConfigError(f"--out {out}: a table ends in {', '.join(TABLES)}{picture}")
+    if asked not in (None, by_ending):
+        raise ConfigError(f"--out {out}: this ending is that of --format {by_ending}, not of {asked}")
+    return by_ending
 
 
 def _sort_in_one_word(words: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A row for each group: its keys, the number of its runs, its figures."""
+    """A row for each group: its keys, the number of its runs, and of seeds where some have fewer, its figures."""
 
     keys: Sequence[str]
     columns: Sequence[str]
@@ -36,7 +36,15 @@ class Table:
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
-        return [*self.keys, "runs", *self.columns]
+        return [*self.keys, *self.counts, *self.columns]
+
+    @property
+    def counts(self) -> dict[str, Callable[[Group], int]]:
+        """What is counted of each group, by the name of the column."""
+        counts: dict[str, Callable[[Group], int]] = {"runs": lambda group: len(group.runs)}
+        if any(group.repeats_seeds for group in self.groups):
+            counts["seeds"] = lambda group: group.num_seeds
+        return counts
 
     def rows(self, number: Callable[[Figure], str], word: Callable[[str], str] = str) -> list[list[str]]:
         """Every cell as text, figures by `number` and all else by `word`."""
@@ -47,7 +55,7 @@ class Table:
         return [
             [
                 *(shown(group.key_text(key)) for key in self.keys),
-                str(len(group.runs)),
+                *(str(count(group)) for count in self.counts.values()),
                 *(shown(group.cell(column)) for column in self.columns),
             ]
             for group in self.groups
@@ -58,14 +66,14 @@ def terminal(table: Table, notes: Sequence[str]) -> str:
     """Columns in line, keys to the left and figures to the right."""
     rows = [table.header, *table.rows(plain)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    signs = "<" * len(table.keys) + ">" * (1 + len(table.columns))
+    signs = "<" * len(table.keys) + ">" * (len(table.header) - len(table.keys))
     lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*(lines if table.groups else []), *([""] if table.groups and notes else []), *notes]) + "\n"
 
 
 def markdown(table: Table, notes: Sequence[str]) -> str:
     """A table as GitHub shows it, the notes as a list."""
-    rule = ["---"] * len(table.keys) + ["---:"] * (1 + len(table.columns))
+    rule = ["---"] * len(table.keys) + ["---:"] * (len(table.header) - len(table.keys))
     rows = [list(map(_without_pipes, table.header)), rule, *table.rows(plain, _without_pipes)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
@@ -81,11 +89,11 @@ def comma_separated(table: Table, notes: Sequence[str]) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     names = [[f"{name} mean", f"{name} deviation"] if name in figures else [name] for name in table.columns]
-    writer.writerow([*table.keys, "runs", *chain(*names)])
+    writer.writerow([*table.keys, *table.counts, *chain(*names)])
     for group in table.groups:
-        keys = [group.key_text(key) for key in table.keys]
+        keys = [group.full_text(key) for key in table.keys]
         cells = [_apart(group.cell(name), name in figures) for name in table.columns]
-        writer.writerow([*keys, len(group.runs), *chain(*cells)])
+        writer.writerow([*keys, *(count(group) for count in table.counts.values()), *chain(*cells)])
     return content.getvalue()
 
 
@@ -97,7 +105,7 @@ def _apart(cell: Figure | str | None, is_figure: bool) -> list[str]:
 
 def latex(table: Table, notes: Sequence[str]) -> str:
     """A tabular that needs no package; the notes as comments."""
-    shape = "l" * len(table.keys) + "r" * (1 + len(table.columns))
+    shape = "l" * len(table.keys) + "r" * (len(table.header) - len(table.keys))
     header = " & ".join(map(_escaped, table.header))
     rows = map(" & ".join, table.rows(_in_math, _escaped))
     lines = [rf"\begin{{tabular}}{{{shape}}}", r"\hline", rf"{header} \\", r"\hline"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node_cli.analysis.report.filters import text
@@ -18,12 +18,17 @@ FIGURES = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "mem
 
 @dataclass(frozen=True)
 class Figure:
-    """Mean and sample deviation over `count` runs; one run has no deviation. `exact`: all are one whole number."""
+    """Mean and sample deviation over `count` runs; one run has no deviation. `exact`: all are one whole number.
+
+    `low` and `high` are one deviation off the mean, and no further than the runs are: no error below zero.
+    """
 
     mean: float
     deviation: float | None
     count: int
     exact: bool = False
+    low: float = field(default=math.nan, compare=False)
+    high: float = field(default=math.nan, compare=False)
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,14 @@ class Group:
 
     keys: Mapping[str, Any]
     runs: Sequence[Run]
+    short: Mapping[str, str] = field(default_factory=dict)  # of keys whose values have more digits than tell them apart
 
     def key_text(self, key: str) -> str | None:
         """The value of a key as it is shown; None where the runs have no such key."""
+        return self.short.get(key, self.full_text(key))
+
+    def full_text(self, key: str) -> str | None:
+        """The same with all digits."""
         return _known(self.runs[0].values, key)
 
     def label(self) -> str:
@@ -46,13 +56,29 @@ class Group:
         values = [run.values[column] for run in self.runs if run.values.get(column) is not None]
         numbers = [value for value in values if is_number(value)]
         if numbers or not values:
-            return figure(numbers) if numbers else None
+            return self._figure(numbers) if numbers else None
         different = sorted(set(map(text, values)))
         return different[0] if len(different) == 1 else f"{len(different)} different"
 
     def num_with(self, column: str) -> int:
         """How many of the runs have it."""
         return sum(run.values.get(column) is not None for run in self.runs)
+
+    @property
+    def num_seeds(self) -> int:
+        """Of how many seeds the runs are; a run without one counts as another."""
+        seeds = [run.values.get("seed") for run in self.runs]
+        return len({str(seed) for seed in seeds if seed is not None}) + seeds.count(None)
+
+    @property
+    def repeats_seeds(self) -> bool:
+        """Whether some runs share a seed, and nobody asked for that."""
+        return "seed" not in self.keys and self.num_seeds < len(self.runs)
+
+    def _figure(self, numbers: Sequence[float]) -> Figure:
+        """Runs of one seed that repeat each other to the last digit show no deviation: none was measured."""
+        found = figure(numbers)
+        return replace(found, deviation=None) if found.deviation == 0 and self.num_seeds == 1 else found
 
 
 def figure(values: Sequence[float]) -> Figure:
@@ -61,8 +87,10 @@ def figure(values: Sequence[float]) -> Figure:
     exact = all(isinstance(value, int) for value in values) and len(set(values)) == 1
     mean = float(sum(values)) / count
     if count == 1 or not math.isfinite(mean):
-        return Figure(mean, None, count, exact)
-    return Figure(mean, math.dist(values, [mean] * count) / math.sqrt(count - 1), count, exact)
+        return Figure(mean, None, count, exact, mean, mean)
+    deviation = math.dist(values, [mean] * count) / math.sqrt(count - 1)
+    low, high = max(mean - deviation, min(values)), min(mean + deviation, max(values))
+    return Figure(mean, deviation, count, exact, min(low, mean), max(high, mean))  # `mean` is rounded
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
@@ -70,8 +98,23 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
     groups: dict[tuple[str | None, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(_known(run.values, key) for key in keys), []).append(run)
-    made = [Group({key: same[0].values.get(key) for key in keys}, same) for same in groups.values()]
+    short = {key: _short_texts([same[0].values.get(key) for same in groups.values()]) for key in keys}
+    made = []
+    for texts, same in groups.items():
+        shown = {key: short[key][full] for key, full in zip(keys, texts, strict=True) if full in short[key]}
+        made.append(Group({key: same[0].values.get(key) for key in keys}, same, shown))
     return sorted(made, key=lambda group: [_rank(value) for value in group.keys.values()])
+
+
+def _short_texts(values: Sequence[Any]) -> dict[str, str]:
+    """Of each number that is not whole: as many digits, four at least, as tell all values apart."""
+    full = {text(value): value for value in values}
+    numbers = {name: value for name, value in full.items() if isinstance(value, float) and math.isfinite(value)}
+    for digits in range(4, 17):
+        short = {name: text(float(f"{value:.{digits}g}")) for name, value in numbers.items()}
+        if len({short.get(name, name) for name in full}) == len(full):
+            return short
+    return {}
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

@@ -1,4 +1,4 @@
-"""What stands under a table: the runs that are not in it, and why; the figures that some of its runs lack."""
+"""What stands under a table: the runs that are not in it, and why; rows of fewer seeds than runs, or with gaps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ LISTED = 10  # runs of one kind
 
 
 def notes(table: Table, selected: Sequence[Run], num_all: int) -> list[str]:
-    """How many runs of each kind there are; those without a row; the figures that some runs of a row lack."""
-    return [_counts(table, selected, num_all), *_without_a_row(selected), *_fewer_figures(table)]
+    """How many runs of each kind there are; those without a row; rows of few seeds, or with gaps."""
+    rows = [*_fewer_seeds(table), *_fewer_figures(table)]
+    return [_counts(table, selected, num_all), *_without_a_row(selected), *rows]
 
 
 def _counts(table: Table, selected: Sequence[Run], num_all: int) -> str:
@@ -32,6 +33,15 @@ def _without_a_row(runs: Sequence[Run]) -> list[str]:
         lines += [f"{kind}: {run.folder}: {' '.join(words(run).split())}" for run in same[:LISTED]]
         lines += [f"{kind}: and {len(same) - LISTED} more"] if len(same) > LISTED else []
     return lines
+
+
+def _fewer_seeds(table: Table) -> list[str]:
+    return [
+        f"{group.label()}: {len(group.runs)} runs, {group.num_seeds} seed{'s' if group.num_seeds > 1 else ''}: "
+        "runs of one seed say nothing of the deviation over seeds"
+        for group in table.groups
+        if group.repeats_seeds
+    ]
 
 
 def _fewer_figures(table: Table) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
-from matplotlib import colormaps
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import MaxNLocator
@@ -15,14 +17,27 @@ from matplotlib.ticker import MaxNLocator
 from node_cli.analysis.report.grouping import Figure, Group, figure
 from node_cli.analysis.report.progress import curves
 from node_cli.analysis.report.record import Run
+from node_cli.analysis.report.styles import Style, Styles, is_wide, styles_of
 from node_cli.config import ConfigError
 
-STEPS, NFE, MEMORY = "solver/accepted", "nfe/forward", "memory.peak_mb"
+STEPS, NFE, MEMORY, SECONDS = "solver/accepted", "nfe/forward", "memory.peak_mb", "seconds.training"
 Cell = Figure | str | None
 FEW_POINTS = 30  # drawn as dots too
-LINES = ("-", "--", "-.", ":")  # of groups beside each other: what lies on top of each other shows
-Color = tuple[float, float, float, float]
+FEW_BANDS = 6  # more of them hide each other
 CURVES = ("train/loss", "val/loss")
+NAMES = {
+    NFE: "NFE forward (evaluations a pass)",
+    STEPS: "accepted steps of a pass",
+    MEMORY: "peak memory (MB)",
+    SECONDS: "time of all updates (s)",
+}
+FRACTIONS = ("accuracy", "error")
+
+
+def name_of(figure_name: str) -> str:
+    """A figure as an axis names it, with its unit."""
+    is_fraction = figure_name.rpartition("/")[2] in FRACTIONS
+    return NAMES.get(figure_name, f"{figure_name} (fraction)" if is_fraction else figure_name)
 
 
 def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Picture:
@@ -39,7 +54,7 @@ def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Picture:
         return draw_curves(groups, metric)
     if plot == "memory":
         return draw_memory(groups)
-    return draw_against(groups, metric, NFE if plot == "nfe" else "seconds.training", plot)
+    return draw_against(groups, metric, NFE if plot == "nfe" else SECONDS, plot)
 
 
 def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
@@ -51,19 +66,28 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
     if not tags:
         raise ConfigError(f"--plot curves: no run has {', '.join(wanted)} in its metrics.jsonl")
     picture, panels = _panels(len(tags))
-    num_empty = sum(not run for run in lines.values())
-    if num_empty:
-        picture.suptitle(f"{num_empty} of {len(lines)} runs have no metrics.jsonl", fontsize=8)
+    styles = styles_of(groups)
     for axes, tag in zip(panels, tags, strict=False):
-        for index, group in enumerate(groups):
-            series = [_series(lines[run.folder], tag) for run in group.runs]
-            style = {"color": _color(index, len(groups)), "linestyle": LINES[index % len(LINES)]}
-            _draw_band(axes, series, group.label(), style)
+        of_groups = [_means([_series(lines[run.folder], tag) for run in group.runs]) for group in groups]
+        drawn = [(means, style) for means, style in zip(of_groups, styles.of_groups, strict=True) if means]
+        for means, style in drawn:
+            _draw_line(axes, means, style, with_band=len(drawn) <= FEW_BANDS)
+        _scale(axes.set_yscale, [mean.mean for means, _ in drawn for mean in means.values()])
         axes.set_title(tag, fontsize=11)
+        axes.set_ylabel(name_of(tag))
         axes.set_xlabel("epoch" if tag.startswith("val/") else "step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _add_legend(picture, panels)
+    _finish(picture, panels, styles, _about_curves(groups, lines), lines=True)
     return picture
+
+
+def _about_curves(groups: Sequence[Group], lines: Mapping[Any, Sequence[Any]]) -> list[str]:
+    """What the lines and bands are, where a reader cannot see it; the runs that are not among them."""
+    num_empty = sum(not run for run in lines.values())
+    said = [f"{num_empty} of {len(lines)} runs have no metrics.jsonl"] if num_empty else []
+    if any(len(group.runs) > 1 for group in groups):
+        said.append("line: mean of the runs" + ("; band: deviation" if len(groups) <= FEW_BANDS else ""))
+    return said
 
 
 def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float]:
@@ -71,23 +95,26 @@ def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float
     return {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
 
 
-def _draw_band(axes: Axes, series: Sequence[Mapping[float, float]], label: str, style: dict[str, Any]) -> None:
+def _means(series: Sequence[Mapping[float, float]]) -> dict[float, Figure]:
     values: dict[float, list[float]] = defaultdict(list)
     for each in series:
         for x, value in each.items():
             values[x].append(value)
-    xs = sorted(values)
-    means = [figure(values[x]) for x in xs]
-    if xs:
-        marker = "o" if len(xs) < FEW_POINTS else ""
-        axes.plot(xs, [m.mean for m in means], label=label, marker=marker, markersize=3, **style)
-        low, high = ([m.mean + sign * (m.deviation or 0.0) for m in means] for sign in (-1, 1))
-        axes.fill_between(xs, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    return {x: figure(values[x]) for x in sorted(values)}
+
+
+def _draw_line(axes: Axes, means: Mapping[float, Figure], style: Style, *, with_band: bool) -> None:
+    xs, marker = list(means), "o" if with_band and len(means) < FEW_POINTS else ""
+    own: dict[str, Any] = {"color": style.color, "linestyle": style.line, "marker": marker, "markersize": 3}
+    axes.plot(xs, [mean.mean for mean in means.values()], linewidth=1.4 if with_band else 0.9, **own)
+    if with_band:
+        low, high = ([vars(mean)[edge] for mean in means.values()] for edge in ("low", "high"))
+        axes.fill_between(xs, low, high, color=style.color, alpha=0.15, linewidth=0)
 
 
 def draw_against(groups: Sequence[Group], y: str, x: str, option: str) -> Picture:
     """A point for each group that has both figures; bars are deviations."""
-    return _scatter([(group.label(), group.cell(x), group.cell(y)) for group in groups], x, y, option)
+    return _scatter(groups, [(group.cell(x), group.cell(y)) for group in groups], x, y, option)
 
 
 def draw_memory(groups: Sequence[Group]) -> Picture:
@@ -96,42 +123,54 @@ def draw_memory(groups: Sequence[Group]) -> Picture:
     if not any(steps):
         return draw_against(groups, MEMORY, NFE, "memory")
     points = [
-        (group.label(), figure(counts) if counts else None, group.cell(MEMORY))
-        for group, counts in zip(groups, steps, strict=True)
+        (figure(counts) if counts else None, group.cell(MEMORY)) for group, counts in zip(groups, steps, strict=True)
     ]
-    return _scatter(points, STEPS, MEMORY, "memory")
+    return _scatter(groups, points, STEPS, MEMORY, "memory")
 
 
 def _last_steps(run: Run) -> float | None:
     return next((line[STEPS] for line in reversed(curves(run)) if STEPS in line), None)
 
 
-def _scatter(points: Sequence[tuple[str, Cell, Cell]], x: str, y: str, option: str) -> Picture:
-    drawn = {label for label, a, b in points if isinstance(a, Figure) and isinstance(b, Figure)}
-    if not drawn:
+def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: str, y: str, option: str) -> Picture:
+    both = {n: (a, b) for n, (a, b) in enumerate(points) if isinstance(a, Figure) and isinstance(b, Figure)}
+    if not both:
         raise ConfigError(f"--plot {option}: no group of runs has both {x} and {y}")
     picture, panels = _panels(1)
-    left_out = [label for label, *_ in points if label not in drawn]
-    if left_out:
-        named = ", ".join(left_out)
-        named = named if len(named) < 40 else f"{len(left_out)} of {len(points)} groups"
-        panels[0].set_title(f"lacking {x} or {y}: {named}", fontsize=8)
-    for index, (label, a, b) in enumerate(points):
-        if not isinstance(a, Figure) or not isinstance(b, Figure):
-            continue
-        xerr, yerr, color = a.deviation or 0.0, b.deviation or 0.0, _color(index, len(points))
-        panels[0].errorbar(a.mean, b.mean, yerr, xerr, fmt="o", capsize=3, color=color, label=label)
-    panels[0].set_xlabel(x)
-    panels[0].set_ylabel(y)
-    _add_legend(picture, panels)
+    styles = styles_of(groups).of(both)
+    for index, (a, b) in both.items():
+        own: dict[str, Any] = {"fmt": styles.of_groups[index].marker, "color": styles.of_groups[index].color}
+        panels[0].errorbar(a.mean, b.mean, _bar(b), _bar(a), capsize=3, elinewidth=1, **own)
+    _scale(panels[0].set_xscale, [a.mean for a, _ in both.values()])
+    _scale(panels[0].set_yscale, [b.mean for _, b in both.values()])
+    panels[0].set_xlabel(name_of(x))
+    panels[0].set_ylabel(name_of(y))
+    lacking = [group.label() for index, group in enumerate(groups) if index not in both]
+    named = ", ".join(lacking) if len(", ".join(lacking)) < 40 else f"{len(lacking)} of {len(groups)} groups"
+    said = [f"lacking {x} or {y}: {named}"] if lacking else []
+    if any(a.deviation or b.deviation for a, b in both.values()):
+        said.append("bars: deviation over the runs")
+    _finish(picture, panels, styles, said, lines=False)
     return picture
 
 
-def png(picture: Picture) -> bytes:
-    """The content of a PNG file."""
-    content = io.BytesIO()
-    picture.savefig(content, format="png")
-    return content.getvalue()
+def _bar(value: Figure) -> list[list[float]] | None:
+    """How far the error bar goes down and up; None: there is none."""
+    return [[value.mean - value.low], [value.high - value.mean]] if value.deviation else None
+
+
+def _scale(set_scale: Callable[[str], None], numbers: Sequence[float]) -> None:
+    if is_wide([number for number in numbers if math.isfinite(number)]):
+        set_scale("log")
+
+
+def content(picture: Picture, ending: str) -> bytes:
+    """The content of a file: "png", "pdf" or "svg". The same picture gives the same bytes."""
+    file = io.BytesIO()
+    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "node-report"}):  # 42: journals refuse type 3
+        picture.savefig(file, format=ending, metadata=undated)
+    return file.getvalue()
 
 
 def _panels(count: int) -> tuple[Picture, list[Axes]]:
@@ -146,18 +185,10 @@ def _panels(count: int) -> tuple[Picture, list[Axes]]:
     return picture, panels[:count]
 
 
-def _add_legend(picture: Picture, panels: Sequence[Axes]) -> None:
-    """Below the panels, each group once."""
-    labelled = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    columns = max(1, min(len(labelled), 100 // max(len(label) + 6 for label in labelled)))
-    picture.legend(
-        list(labelled.values()), list(labelled), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
-    )
-
-
-def _color(index: int, count: int) -> Color:
-    """Ten that can be told apart, else a scale."""
-    color = colormaps["tab10"](index) if count <= 10 else colormaps["viridis"](index / (count - 1))
-    return (color[0], color[1], color[2], color[3])
+def _finish(picture: Picture, panels: Sequence[Axes], styles: Styles, said: Sequence[str], *, lines: bool) -> None:
+    """What stands above the panels and beside them."""
+    hidden = [f"not told apart: {', '.join(styles.left_out)} (what comes first in --by is)"] if styles.left_out else []
+    width = int(picture.get_size_inches()[0] * 15)  # characters of this size
+    if said or hidden:
+        picture.suptitle("\n".join(fill(line, width) for line in [*said, *hidden]), fontsize=8, parse_math=False)
+    styles.explain(picture, panels, lines=lines)

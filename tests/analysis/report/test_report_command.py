@@ -30,6 +30,13 @@ MISTAKES = {
     "--sort": "argument --sort: expected one argument",
     "--out empty": "empty cannot be written: Is a directory",
     "--out nowhere/table": "nowhere/table cannot be written: No such file or directory",
+    "--out table.pdf": "--out table.pdf: a table ends in .txt, .md, .csv, .tex: pictures are --plot nfe.pdf",
+    "--out table.xlsx": "--out table.xlsx: a table ends in .txt, .md, .csv, .tex",
+    "--out t.md --format csv": "--out t.md: this ending is that of --format markdown, not of csv",
+    "--plot nfe.bmp": "argument --plot: got 'nfe.bmp', must be one of curves, nfe, seconds, memory; "
+    "with .pdf or .svg for another file",
+    "--plot lines": "argument --plot: got 'lines', must be one of curves, nfe, seconds, memory; "
+    "with .pdf or .svg for another file",
     "--plot curves": "--plot curves: no run has train/loss, val/loss, val/error, nfe/forward in its metrics.jsonl",
     "--plot nfe": "--plot nfe: no group of runs has both nfe/forward and test/error",
     "--plot memory": "--plot memory: no group of runs has both nfe/forward and memory.peak_mb",
@@ -62,12 +69,18 @@ def test_a_picture_that_cannot_be_written(trained, typed, tmp_path):
     assert (result.status, result.err) == (2, "node-report: file cannot be made: File exists\n")
 
 
-def test_the_table_goes_to_a_file(make, typed, tmp_path):
+@pytest.mark.parametrize(
+    ("out", "name"),
+    [("table.md", "markdown"), ("T.TEX", "latex"), ("v1.0/table.csv", "csv"), ("table.txt", "terminal")],
+)
+def test_the_table_goes_to_a_file_whose_ending_says_the_format(out, name, make, typed, tmp_path):
     make("1", {"test/error": 0.1})
-    shown = typed("--format", "markdown").out
-    result = typed("--format", "markdown", "--out", "table.md")
-    assert (result.status, result.out) == (0, "table.md\n")
-    assert (tmp_path / "table.md").read_text() == shown
+    (tmp_path / "v1.0").mkdir()
+    shown = typed("--format", name).out
+    for words in (["--out", out], ["--out", out, "--format", name], ["--out", "v1.0/bare", "--format", name]):
+        result = typed(*words)
+        assert (result.status, result.out) == (0, f"{words[1]}\n")
+        assert (tmp_path / words[1]).read_text() == shown
 
 
 def test_help_and_version(typed):
@@ -77,11 +90,16 @@ def test_help_and_version(typed):
     assert typed("--version").out.startswith("node-report 0.")
 
 
-def test_pictures_are_png(trained, typed):
-    result = typed("--by", "model", "--plot", "curves", "nfe", "seconds", "memory")
-    paths = [trained / f"report_{name}.png" for name in ("curves", "nfe", "seconds", "memory")]
-    assert [path.read_bytes()[:8] for path in paths] == [b"\x89PNG\r\n\x1a\n"] * 4
+def test_pictures_are_png_or_what_their_ending_says(trained, typed):
+    plots = ["curves", "nfe", "seconds.svg", "memory.pdf", "nfe.pdf"]
+    result = typed("--by", "model", "--plot", *plots)
+    paths = [trained / f"report_{name}" for name in ("curves.png", "nfe.png", *plots[2:])]
+    png, svg, pdf = b"\x89PNG\r\n\x1a\n", b"<?xml ve", b"%PDF-1.4"
+    assert [path.read_bytes()[:8] for path in paths] == [png, png, svg, pdf, pdf]
     assert result.err.splitlines() == [f"outputs/{path.name}" for path in paths]
+    before = [path.read_bytes() for path in paths]
+    typed("--by", "model", "--plot", *plots)
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_a_reader_that_has_seen_enough(make, tmp_path):

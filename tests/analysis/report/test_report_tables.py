@@ -103,6 +103,35 @@ def test_rows_are_sorted_as_numbers_and_what_lacks_the_key_comes_last(make, type
     assert [row.split()[0] for row in rows] == ["1e-05", "0.01", "1", "text", "null", "-"]
 
 
+def test_runs_of_one_seed_do_not_pass_for_runs_of_several(make, typed):
+    for number, width in enumerate((8, 8, 8, 4, 4, 4)):
+        make(str(number), {"test/error": 0.55}, {"model.width": width, "seed": number % 3 if width == 4 else 7})
+    shown = typed("--show", "test/error").out.splitlines()
+    assert [line.split() for line in shown[:3]] == [
+        ["model.width", "runs", "seeds", "test/error"],
+        ["4", "3", "3", "0.5500", "±", "0"],
+        ["8", "3", "1", "0.5500"],
+    ]
+    assert shown[-1] == "model.width=8: 3 runs, 1 seed: runs of one seed say nothing of the deviation over seeds"
+    assert typed("--format", "csv", "--show", "test/error").out.splitlines() == [
+        *("model.width,runs,seeds,test/error mean,test/error deviation", "4,3,3,0.55,0", "8,3,1,0.55,")
+    ]
+    for name, row in (("latex", r"8 & 3 & 1 & $0.5500$ \\"), ("markdown", "| 8 | 3 | 1 | 0.5500 |")):
+        assert row in typed("--format", name, "--show", "test/error").out
+
+
+def test_numbers_that_a_search_has_drawn_get_as_many_digits_as_tell_them_apart(make, typed):
+    drawn = (0.00012879373558378796, 0.00012879373558378799, 0.5, 3)
+    for number, rtol in enumerate(drawn):
+        make(str(number), {"test/error": 0.1}, {"solver.rtol": rtol, "model.width": 1.0 + rtol})
+    rows = [line.split()[:2] for line in typed("--by", "solver.rtol", "model.width").out.splitlines()[1:5]]
+    assert rows == [[repr(drawn[0]), "1"], [repr(drawn[1]), "1"], ["0.5", "1.5"], ["3", "4"]]
+    rows = typed("--by", "solver.rtol", "--where", f"solver.rtol!={drawn[1]}").out.splitlines()
+    assert rows[1].split()[0] == "0.0001288"
+    full = typed("--by", "solver.rtol", "--format", "csv").out
+    assert all(f"\n{rtol}," in full for rtol in drawn)
+
+
 def test_a_figure_that_some_runs_of_a_row_lack_is_said_so(make, typed):
     make("1", {"test/error": 0.1})
     make("2", {"val/error": 0.1}, {"seed": 1})
