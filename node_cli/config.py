@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
+FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # equal unless set, as the YAML says
 OPEN = "tune.space."  # any keys: who reads them checks them
 NO_PARTS = ("experiment", "tune")  # groups whose files describe nothing that is built
 TRUSTED_PACKAGES = ("node_cli", "torch.optim")
@@ -102,6 +103,7 @@ def _last(key: str) -> str:
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
     known, given = ({k: v for k, v in leaves(tree) if not k.startswith(OPEN)} for tree in (reference.values, cfg))
+    known |= {key: known[leader] for key, leader in FOLLOWING.items() if key in known and leader in known}
     problems = [unknown_key(key, reference) for key in given if key not in known]
     problems += [
         f"{key} was removed, but it is needed: set it instead"
@@ -186,6 +188,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tupl
         for key, value in was.items()
         if now.get(key, "(gone)") != value and not any(key == e or key.startswith(f"{e}.") for e in except_for)
     ]
+
+
+def follows(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key has the value of another that it follows unless it is set."""
+    leader = FOLLOWING.get(key)
+    return leader is not None and leader in values and values.get(key) == values[leader]
 
 
 def leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

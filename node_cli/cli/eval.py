@@ -5,12 +5,15 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.config import resolved
+from node_cli.cli.quoting import override
+from node_cli.cli.yaml_check import check_yaml
+from node_cli.config import ConfigError, follows, is_path, leaves, resolved
+from node_cli.training.run_folder import RunFolder
 
 
 def main() -> None:
     """The entry point."""
-    launch("eval", run)
+    launch("eval", run, expand=with_solver_of_run)
 
 
 def run(cfg: DictConfig) -> None:
@@ -18,6 +21,27 @@ def run(cfg: DictConfig) -> None:
     from node_cli.cli.run_evaluation import run_evaluation
 
     run_evaluation(resolved(cfg))
+
+
+def with_solver_of_run(overrides: list[str]) -> list[str]:
+    """`solver.KEY=VALUE` without `solver=NAME` changes that of the run's own solver; what followed the key follows it.
+
+    Raises:
+        ConfigError: there is no such run, or its solver was not recorded by name.
+    """
+    typed = dict(word.partition("=")[::2] for word in overrides)
+    value = typed.get("run", "").strip("'\"")
+    if "solver" in typed or not any(key.startswith("solver.") for key in typed) or not is_path(value):
+        return overrides
+    folder = RunFolder.of(value)
+    for path in (folder.config, folder.choices):
+        check_yaml(path)
+    name, recorded = folder.read_choices().get("solver"), folder.read_config().get("solver")
+    if not (isinstance(name, str) and name.isidentifier() and isinstance(recorded, dict)) or "$" in str(recorded):
+        raise ConfigError(f"the solver of {folder.path} was not recorded in plain words: choose one too, solver=NAME")
+    own = {key: setting for key, setting in leaves({"solver": recorded}) if not key.startswith("solver._")}
+    kept = {key: setting for key, setting in own.items() if key not in typed and not follows(key, own)}
+    return [f"solver={name}", *(override(key, setting) for key, setting in kept.items()), *overrides]
 
 
 if __name__ == "__main__":

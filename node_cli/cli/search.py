@@ -9,7 +9,7 @@ from typing import Any
 
 from node_cli.cli.compose import CommandLine
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import quoted
+from node_cli.cli.quoting import override
 from node_cli.tuning.search_space import Params, SearchSpace
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.storage import STORAGE_ERRORS, what_is_wrong
@@ -38,7 +38,9 @@ class Search:
 
     def line_with(self, params: Params) -> CommandLine:
         """The command line of a trial."""
-        return replace(self.line, overrides=[*self.line.overrides, *map(_word, params.items())])
+        return replace(
+            self.line, overrides=[*self.line.overrides, *(override(key, value) for key, value in params.items())]
+        )
 
 
 @contextmanager
@@ -53,10 +55,3 @@ def storage_told(settings: Settings) -> Iterator[None]:
 def key_of(word: str) -> str:
     """The key that an override sets."""
     return word.partition("=")[0].lstrip("+~")
-
-
-def _word(item: tuple[str, Any]) -> str:
-    key, value = item
-    if isinstance(value, str):
-        return f"{key}={quoted(value)}"
-    return f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else repr(value)}"

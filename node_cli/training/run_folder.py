@@ -144,6 +144,13 @@ class RunFolder:
             raise ConfigError(f"{self.overrides} is damaged: it holds no overrides")
         return overrides
 
+    def read_choices(self) -> dict[str, Any]:
+        """The YAML chosen for each group."""
+        choices = yaml.safe_load(self.choices.read_text(encoding="utf-8"))
+        if not isinstance(choices, dict):
+            raise ConfigError(f"{self.choices} is damaged: it holds no choices")
+        return choices
+
     def write_failure(self, request: Request, reason: str, details: str = "") -> None:
         """Records that the run could not go on, and why; in the log with `details`, a traceback say."""
         self.path.mkdir(parents=True, exist_ok=True)

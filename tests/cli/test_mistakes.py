@@ -46,6 +46,7 @@ MISTAKES = {
         ["model._target_=os.system"],
         "model._target_=os.system is not allowed: parts come from node_cli,",
     ),
+    "text for a tolerance that follows": (["solver.atol=low"], "solver.atol must be a number, got 'low' (text)"),
     "a number without end": (["optimizer.lr=inf"], "optimizer.lr must be finite, got inf"),
     "no number": (["solver.rtol=nan"], "solver.rtol must be finite, got nan"),
     "a batch beyond 64 bits": (
@@ -285,7 +286,8 @@ def test_our_own_bugs_keep_their_traceback(typed, monkeypatch: pytest.MonkeyPatc
 EVAL_MISTAKES = {
     "no run named": ([], "run is required: set run=..."),
     "no such run": (["run=nowhere"], "no run at nowhere: nowhere/.hydra/config.yaml does not exist"),
-    "no solver named": (["run=x", "solver.rtol=1e-6"], "solver.rtol is set, but no solver: choose one, solver=NAME"),
+    "no run for its solver": (["solver.rtol=1e-6"], "solver.rtol is set, but no solver: choose one, solver=NAME"),
+    "no such run for its solver": (["run=x", "solver.rtol=1e-6"], "no run at x: x/.hydra/config.yaml does not exist"),
     "unknown split": (["run=x", "split=all"], "split must be one of train, val, test, got 'all'"),
     "unknown key": (["run=x", "model=mlp"], "unknown key model: there are run, checkpoint, split,"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from node_cli.analysis.report.filters import text
 from node_cli.analysis.report.record import Run, is_number
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, follows
 
 # They name a run or where its figures go, or change them no more than another seed does.
 NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
@@ -142,11 +142,13 @@ def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> li
 def differing_keys(runs: Sequence[Run]) -> list[str]:
     """The choices that differ, and the config keys that differ among runs of one choice; no seeds and folders.
 
-    A key that only some choices have, or that each has a default of its own for, is no difference beside the choice.
+    A key that only some choices have, or that each has a default of its own for, is no difference beside the choice;
+    nor is a tolerance that follows another in all runs.
     """
     names = dict.fromkeys(name for run in runs for name in run.compared)
     groups = {name.partition(".")[0] for name in names if "." in name}
     different = [name for name in names if _counts(name) and not _all_equal(runs, name)]
+    different = [name for name in different if not all(follows(name, r.compared) for r in runs if name in r.compared)]
     choices = [name for name in different if name in groups]
     return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
 
