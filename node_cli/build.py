@@ -17,7 +17,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from node_cli.analysis.audit.report import AuditProblem
-from node_cli.config import ConfigError, is_trusted, shown
+from node_cli.config import ConfigError, follows, is_trusted, shown
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
@@ -258,10 +258,11 @@ def _check_types(group: str, node: dict[str, Any], target: Callable[..., Any]) -
     parameters = inspect.signature(target).parameters
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
+    full = {f"{group}.{key}": value for key, value in given.items()}
     problems += [
         f"{group}.{key} must be {_describe(annotations[key])}, got {shown(value)}"
         for key, value in given.items()
-        if key in annotations and not _fits(value, annotations[key])
+        if key in annotations and not _fits(value, annotations[key]) and not follows(f"{group}.{key}", full)
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -287,6 +288,8 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _describe(annotation: Any) -> str:
+    if typing.get_origin(annotation) is list:
+        return "a list"
     names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(_describe(argument) for argument in typing.get_args(annotation))

@@ -110,12 +110,13 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         for key in known
         if not any(path == key or path.startswith(f"{key}.") for path in given)
     ]
+    set_apart = {key: value for key, value in given.items() if not follows(key, given)}  # a wrong value is told once
     problems += [
         f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {shown(value)} ({_type_name(value)})"
-        for key, value in given.items()
+        for key, value in set_apart.items()
         if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
-    problems += [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in _out_of_range(given)]
+    problems += [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in _out_of_range(set_apart)]
     problems += _without_target(cfg, reference.choices)
     top_level = top_level_problems(cfg)
     return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())

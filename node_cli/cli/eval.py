@@ -6,7 +6,6 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.quoting import override
-from node_cli.cli.yaml_check import check_yaml
 from node_cli.config import ConfigError, follows, is_path, leaves, resolved
 from node_cli.training.run_folder import RunFolder
 
@@ -34,8 +33,6 @@ def with_solver_of_run(overrides: list[str]) -> list[str]:
     if "solver" in typed or not any(key.startswith("solver.") for key in typed) or not is_path(value):
         return overrides
     folder = RunFolder.of(value)
-    for path in (folder.config, folder.choices):
-        check_yaml(path)
     name, recorded = folder.read_choices().get("solver"), folder.read_config().get("solver")
     if not (isinstance(name, str) and name.isidentifier() and isinstance(recorded, dict)) or "$" in str(recorded):
         raise ConfigError(f"the solver of {folder.path} was not recorded in plain words: choose one too, solver=NAME")

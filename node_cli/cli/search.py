@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from node_cli.cli.compose import CommandLine
 from node_cli.cli.errors import RunFailedError

@@ -146,7 +146,7 @@ class RunFolder:
 
     def read_choices(self) -> dict[str, Any]:
         """The YAML chosen for each group."""
-        choices = yaml.safe_load(self.choices.read_text(encoding="utf-8"))
+        choices = read_yaml(self.choices, inside=self.path)
         if not isinstance(choices, dict):
             raise ConfigError(f"{self.choices} is damaged: it holds no choices")
         return choices
