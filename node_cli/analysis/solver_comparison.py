@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from node_cli.analysis.audit.stand_ins import SolvedBack
 from node_cli.datasets.base import Dataset
-from node_cli.models.ode_block import OdeBlock, ode_blocks
+from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.evaluation import autocast, evaluate
 from node_cli.training.solve_monitor import SolveMonitor
 
-STILL_THE_SAME = 0.01  # the first metric of the task's rank (accuracy) may move by so much
+STILL_THE_SAME = 0.01  # the first metric of the task's rank may move by so much: a fraction by that, others in relation
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class SolverComparison:
             block.solver = solver or block.solver
         batches = self._dataset.batches(self._split, self._batch_size)
         evaluation = evaluate(self._model, self._task, batches, self._precision)
-        costs = self._monitor.take()
+        costs = self._monitor.take(self._dataset.num_batches(self._split, self._batch_size))
         first = self.judgements[0].evaluation if self.judgements else evaluation
         agreement = self._task.agreement(first, evaluation)
         judgement = Judgement(name, evaluation, costs.nfe_forward, agreement, self._reconstruction())
@@ -73,19 +75,22 @@ class SolverComparison:
         """One sentence on the last judgement beside the first."""
         own, other = self.judgements[0], self.judgements[-1]
         was, now = (self._task.rank(j.evaluation.metrics)[0] for j in (own, other))
-        moved = f"from {was:.4f} to {now:.4f}, {100 * other.agreement:.1f} % of predictions the same"
+        moved = f"from {was:.4g} to {now:.4g}, predictions agree to {100 * other.agreement:.1f} %"
         failed = [f"{j.num_failed} samples under {j.name}" for j in (own, other) if j.num_failed]
         if failed:
             return (
                 f"The solve of {' and of '.join(failed)} failed, and counts as wrong: whether the network is still an "
                 f"ODE is open (result {moved})."
             )
+        if not own.nfe and not other.nfe:
+            return "The ODE blocks of this model solved nothing: another solver has no part in its result."
         if other.nfe <= own.nfe:
             return (
                 f"{other.name} makes no more evaluations than the run's own solver: only a finer one tells whether "
                 f"the network is still an ODE (result {moved})."
             )
-        if abs(now - was) > STILL_THE_SAME:
+        scale = 1.0 if 0 <= min(was, now) <= max(was, now) <= 1 else max(abs(was), abs(now))
+        if not abs(now - was) <= STILL_THE_SAME * scale:
             return (
                 f"The network is no ODE any more: its result moves with a finer solver, {moved}. It has learned the "
                 f"steps of {own.name}; train with a tighter tolerance or more steps if it should stand for an ODE."
@@ -94,40 +99,36 @@ class SolverComparison:
 
     def _reconstruction(self) -> float | None:
         """|y(t0) solved forward and back - y(t0)| / |y(t0)| over all samples and blocks."""
-        meter = _ReconstructionMeter(self._model)
+        meter, device = _Distance(), next(self._model.parameters()).device
+        blocks = ode_blocks(self._model).values()
+        own = {block: block.gradient for block in blocks}
         try:
-            with torch.no_grad(), autocast(meter.device, self._precision):
+            for block, gradient in own.items():
+                block.gradient = SolvedBack(gradient, 2, meter.add)
+            with torch.no_grad(), autocast(device, self._precision):
                 for batch in self._dataset.batches(self._split, self._batch_size):
-                    self._model(batch.inputs)
+                    self._task.loss(self._model, batch)
         except SolveError:
             return None
         finally:
-            meter.close()
-        return meter.relative_error
+            for block, gradient in own.items():
+                block.gradient = gradient
+        return meter.relative
 
 
-class _ReconstructionMeter:
-    """While open, every solve of the model is solved back again and the distance to its start is summed up."""
+class _Distance:
+    """How far solves back have missed their starts, over all of them."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.device = next(model.parameters()).device
-        self._distance = torch.zeros((), dtype=torch.float64)
-        self._size = torch.zeros((), dtype=torch.float64)
-        self._handles = [block.register_forward_hook(self._solve_back) for block in ode_blocks(model).values()]
+    def __init__(self) -> None:
+        self._distance, self._size = 0.0, 0.0
 
-    def _solve_back(self, block: OdeBlock, args: tuple[Tensor, ...], y1: Tensor) -> None:
-        y0 = args[0].to(y1.dtype)
-        back = block.solve(y1, block.ts.flip(0)).ys[-1]
-        self._distance += (back - y0).double().pow(2).sum().cpu()
-        self._size += y0.double().pow(2).sum().cpu()
+    def add(self, there: Tensor, back: Tensor) -> None:
+        self._distance += (back[0] - there[0]).double().pow(2).sum().item()
+        self._size += there[0].double().pow(2).sum().item()
 
     @property
-    def relative_error(self) -> float:
-        return (self._distance / self._size).sqrt().item()
-
-    def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def relative(self) -> float:
+        return math.sqrt(self._distance / self._size) if self._size else math.inf
 
 
 def comparison_table(judgements: Sequence[Judgement]) -> list[str]:

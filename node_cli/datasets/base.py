@@ -61,7 +61,11 @@ class Dataset:
 
     def num_train_batches(self, batch_size: int) -> int:
         """Batches in one epoch; the last, smaller one counts."""
-        return math.ceil(len(self.splits["train"]) / batch_size)
+        return self.num_batches("train", batch_size)
+
+    def num_batches(self, split: str, batch_size: int) -> int:
+        """Batches in one split; the last, smaller one counts."""
+        return math.ceil(len(self.splits[split]) / batch_size)
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches `start`, `start + 1`, ... of one epoch, shuffled and augmented.

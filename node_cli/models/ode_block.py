@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,20 @@ from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
+class SolveRecord(NamedTuple):
+    """What one solve cost; `backward` is filled by `backward()`."""
+
+    forward: SolveStats
+    backward: SolveStats
+
+
 class OdeBlock(nn.Module):
     """Maps y(t0) to y(t1), where dy/dt = vector_field(t, y). Input and output: `(batch, ...)`, float32 or float64.
 
-    After a call, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. In training, a
-    solver that carries its first step over finds it in `first_steps`, which is part of the block's state; judging never
-    depends on what was solved before.
+    After a solve, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. Where `solves`
+    is a list, every solve is added to it, whether the block was called or asked to `solve`; a copy has its own list. In
+    training, a solver that carries its first step over finds it in `first_steps`, which is part of the block's state;
+    evaluation never depends on what was solved before.
 
     Raises:
         ValueError: t0 equals t1, one of them is not finite, or the gradient and the solver do not go together.
@@ -46,6 +55,7 @@ class OdeBlock(nn.Module):
         self.gradient = gradient
         self.stats = SolveStats()
         self.backward_stats = SolveStats()
+        self.solves: list[SolveRecord] | None = None
         self.first_steps = FirstSteps()
         # Apple's GPUs have no float64.
         ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
@@ -65,6 +75,8 @@ class OdeBlock(nn.Module):
         first_steps = self.first_steps if self.training else FirstSteps()
         solution = self.gradient.solve(self.solver, self.vector_field, y0, ts, first_steps)
         self.stats, self.backward_stats = solution.stats, solution.backward_stats
+        if self.solves is not None:
+            self.solves.append(SolveRecord(self.stats, self.backward_stats))
         return solution
 
     def get_extra_state(self) -> Tensor:

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TypeAlias
 
 from torch import nn
 
-from node_cli.models.ode_block import OdeBlock, ode_blocks
+from node_cli.models.ode_block import SolveRecord, ode_blocks
 from node_cli.ode.solution import SolveStats
-
-Solves: TypeAlias = list[tuple[SolveStats, SolveStats]]  # forward and backward figures of each
 
 
 class SolveMonitor:
-    """Watches every ODE block of `model` from now on; `take` returns the figures since the last `take`."""
+    """Has every ODE block of `model` record its solves from now on; `take` returns those since the last `take`."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._solves: dict[str, Solves] = {}
-        for name, block in ode_blocks(model).items():
-            self._solves[name] = []
-            block.register_forward_hook(self._recorder(name))
+        self._blocks = ode_blocks(model)
+        for block in self._blocks.values():
+            block.solves = []
 
-    def _recorder(self, name: str) -> Callable[[OdeBlock, object, object], None]:
-        def record(block: OdeBlock, _args: object, _output: object) -> None:
-            self._solves[name].append((block.stats, block.backward_stats))
-
-        return record
-
-    def take(self) -> SolveCosts:
-        """The solves since the last call (backward figures included, once `backward()` has run)."""
-        costs = SolveCosts({name: list(solves) for name, solves in self._solves.items()})
-        for solves in self._solves.values():
-            solves.clear()
-        return costs
+    def take(self, num_passes: int = 1) -> SolveCosts:
+        """The solves since the last call, made in so many forward passes (backward figures included, once `backward()`
+        has run).
+        """
+        solves = {name: block.solves or [] for name, block in self._blocks.items()}
+        for block in self._blocks.values():
+            block.solves = []
+        return SolveCosts(solves, num_passes)
 
 
 class SolveCosts:
-    """What some solves cost, block by block and in all.
+    """What the solves of some forward passes cost, block by block and in all.
 
-    Counts are means over solves, summed over blocks. Of the accepted steps of all forward solves, `step_min` is the
-    smallest, `step_mean` the mean, and `step_first` the mean of those that a solve began with.
+    Counts are those of one pass: summed over its solves, a mean over passes. Of the accepted steps of all forward
+    solves, `step_min` is the smallest, `step_mean` the mean, `step_first` the mean of those that a solve began with.
     """
 
-    def __init__(self, solves: dict[str, Solves]) -> None:
-        self._solves = {name: pairs for name, pairs in solves.items() if pairs}
+    def __init__(self, solves: dict[str, list[SolveRecord]], num_passes: int = 1) -> None:
+        self._solves = {name: records for name, records in solves.items() if records}
+        self._num_passes = num_passes
 
     def __bool__(self) -> bool:
         return bool(self._solves)
@@ -53,49 +46,51 @@ class SolveCosts:
     @property
     def nfe_forward(self) -> float:
         """Evaluations of the vector fields in a forward pass."""
-        return sum(_mean(forward.nfe for forward, _ in pairs) for pairs in self._solves.values())
+        return self._count([forward for forward, _ in chain(*self._solves.values())], "nfe")
+
+    @property
+    def nfe_backward(self) -> float:
+        """Evaluations of the vector fields in a backward pass."""
+        return self._count([backward for _, backward in chain(*self._solves.values())], "nfe")
 
     @property
     def step_sizes(self) -> dict[str, list[float]]:
         """Every accepted step of the forward solves of each block, in units of t."""
         return {
-            name: list(chain.from_iterable(forward.step_sizes for forward, _ in pairs))
-            for name, pairs in self._solves.items()
+            name: list(chain.from_iterable(forward.step_sizes for forward, _ in records))
+            for name, records in self._solves.items()
         }
 
     def scalars(self) -> dict[str, float]:
         """The figures by their tags; each block apart too, under its name, where there is more than one."""
-        scalars = _figures(list(self._solves.values()))
+        scalars = self._figures(list(chain(*self._solves.values())))
         if len(self._solves) > 1:
-            for name, pairs in self._solves.items():
-                scalars |= {f"{tag}/{name}": value for tag, value in _figures([pairs]).items()}
+            for name, records in self._solves.items():
+                scalars |= {f"{tag}/{name}": value for tag, value in self._figures(records).items()}
         return scalars
 
+    def _figures(self, records: Sequence[SolveRecord]) -> dict[str, float]:
+        if not records:
+            return {}
+        forward, backward = zip(*records, strict=True)
+        figures = {
+            "nfe/forward": self._count(forward, "nfe"),
+            "nfe/backward": self._count(backward, "nfe"),
+            "solver/accepted": self._count(forward, "num_accepted"),
+            "solver/rejected": self._count(forward, "num_rejected"),
+        }
+        if any(stats.num_accepted for stats in backward):
+            figures["solver/backward_accepted"] = self._count(backward, "num_accepted")
+            figures["solver/backward_rejected"] = self._count(backward, "num_rejected")
+        steps = [stats.step_sizes for stats in forward if stats.step_sizes]
+        if steps:
+            figures["solver/step_min"] = min(map(min, steps))
+            figures["solver/step_mean"] = _mean(chain(*steps))
+            figures["solver/step_first"] = _mean(sizes[0] for sizes in steps)
+        return figures
 
-def _figures(blocks: Sequence[Solves]) -> dict[str, float]:
-    if not blocks:
-        return {}
-    forward = [[pair[0] for pair in pairs] for pairs in blocks]
-    backward = [[pair[1] for pair in pairs] for pairs in blocks]
-    figures = {
-        "nfe/forward": _count(forward, "nfe"),
-        "nfe/backward": _count(backward, "nfe"),
-        "solver/accepted": _count(forward, "num_accepted"),
-        "solver/rejected": _count(forward, "num_rejected"),
-    }
-    if any(stats.num_accepted for stats in chain(*backward)):
-        figures["solver/backward_accepted"] = _count(backward, "num_accepted")
-        figures["solver/backward_rejected"] = _count(backward, "num_rejected")
-    steps = [stats.step_sizes for stats in chain(*forward) if stats.step_sizes]
-    if steps:
-        figures["solver/step_min"] = min(map(min, steps))
-        figures["solver/step_mean"] = _mean(chain(*steps))
-        figures["solver/step_first"] = _mean(sizes[0] for sizes in steps)
-    return figures
-
-
-def _count(blocks: Sequence[Sequence[SolveStats]], name: str) -> float:
-    return sum(_mean(vars(stats)[name] for stats in solves) for solves in blocks)
+    def _count(self, solves: Sequence[SolveStats], name: str) -> float:
+        return sum(float(vars(stats)[name]) for stats in solves) / self._num_passes
 
 
 def _mean(values: Iterable[float]) -> float:

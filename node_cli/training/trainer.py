@@ -87,9 +87,8 @@ class Trainer:
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.monitor = SolveMonitor(self.model)
         self.average: AveragedModel | None = None
-        if self.average_decay is not None:  # a copy that reports to the monitor too
-            average = get_ema_multi_avg_fn(self.average_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=average)
+        if self.average_decay is not None:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.average_decay))
         self.updater = Updater(
             model=self.model,
             task=self.task,
@@ -226,7 +225,6 @@ class Trainer:
         self.processes.share_buffers(self.model)
         validation, figures = self._evaluate(self.judged, "val")
         figures |= self.audit(self.state.epoch + 1)
-        self.monitor.take()  # copies of the model report to it too
         rank = list(self.task.rank(validation.metrics))
         is_best = rank > self.state.best and self._is_sound(rank)
         self.state.close_epoch(self.updater.failure_counts(self.state) | figures)
@@ -254,12 +252,13 @@ class Trainer:
     def _evaluate(self, model: nn.Module, split: str) -> tuple[Evaluation, dict[str, float]]:
         """The evaluation of one split, and its figures by their tags."""
         where = f"judging the {split} split after step {self.state.step}"
+        monitor = SolveMonitor(model)  # its own: weights that are averaged are those of a copy
         try:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
                 evaluation = evaluate(model, self.task, self._until_asked(split), self.precision, self.processes)
         except SolveError as error:
             raise TrainingError(f"{where}: {error}") from error
-        costs = self.monitor.take()
+        costs = monitor.take(self.dataset.num_batches(split, self.eval_batch_size))
         figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
         return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
 

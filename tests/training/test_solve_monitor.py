@@ -64,7 +64,7 @@ def solve(first, *others, rejected, backward):
 
 def test_figures_of_unequal_steps():
     solves = [solve(0.1, 0.4, 0.5, rejected=2, backward=3), solve(0.3, 0.7, rejected=0, backward=2)]
-    assert SolveCosts({"block": solves}).scalars() == pytest.approx(
+    assert SolveCosts({"block": solves}, num_passes=2).scalars() == pytest.approx(
         {
             "nfe/forward": 9,
             "nfe/backward": 4,
@@ -84,13 +84,13 @@ def test_a_solver_that_tells_no_steps_has_no_figures_of_them():
     assert scalars == {"nfe/forward": 3, "nfe/backward": 0, "solver/accepted": 0, "solver/rejected": 0}
 
 
-def test_figures_are_means_over_solves_since_the_last_take():
+def test_figures_are_means_over_the_passes_since_the_last_take():
     model = build_ode_net("odenet_mlp", rk4(1), build_part("gradient", "direct"))
     monitor = SolveMonitor(model)
     for num_steps in (2, 4):
         model.blocks[0].solver = rk4(num_steps)
         model(torch.ones(3, 2))
-    costs = monitor.take()
+    costs = monitor.take(num_passes=2)
     assert costs.nfe_forward == 12
     assert costs.step_sizes == {"blocks.0": pytest.approx([0.5] * 2 + [0.25] * 4)}
     assert not monitor.take()

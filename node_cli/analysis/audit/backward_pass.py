@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from node_cli.analysis.audit.case import Case
 from node_cli.analysis.audit.comparison import Gradients, difference
 from node_cli.analysis.audit.memory import TensorMemory
-from node_cli.analysis.audit.stand_ins import Recorder, Replayer, Tight, WrongSign
-from node_cli.models.ode_block import OdeBlock, ode_blocks
+from node_cli.analysis.audit.stand_ins import Recorder, Replayer, SolvedBack, Tight, WrongSign
+from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
+from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Task
 from node_cli.training.evaluation import autocast
 from node_cli.training.solve_monitor import SolveMonitor
@@ -43,6 +44,20 @@ class Cost:
     peak_bytes: int | None
 
 
+def first_tensor(batch: Any) -> Tensor:
+    """The first tensor of a batch, whose dimension 0 is the sample.
+
+    Raises:
+        ValueError: there is none where torch can see it.
+    """
+    tensors = [value for value in tree_leaves(batch) if isinstance(value, Tensor)]
+    if not tensors:
+        raise ValueError(
+            f"an audit needs batches that are tuples or dicts of tensors, these are of type {type(batch).__name__}"
+        )
+    return tensors[0]
+
+
 class BackwardPass:
     """Passes of copies of `model`, which stays untouched, on one batch: one as it is, one in float64.
 
@@ -59,6 +74,21 @@ class BackwardPass:
         self._batch = batch
         self._double_batch = tree_map(lambda value: _to_double(value, device), batch)
         self._monitor = SolveMonitor(self._own)
+
+    def check_float64(self) -> None:
+        """Raises ValueError where the model or the task cannot be evaluated in float64, which comparisons need."""
+        try:
+            with torch.no_grad():
+                self._task.loss(self._double, self._double_batch)
+        except SolveError:
+            pass  # by a solver that is not the one of the comparison
+        except RuntimeError as error:
+            if "type" not in str(error):
+                raise
+            raise ValueError(
+                f"an audit evaluates {type(self._double).__name__} in float64, which fails "
+                f"({str(error).splitlines()[0]}): let its own tensors be buffers, or take the dtype of its input"
+            ) from error
 
     @property
     def block_names(self) -> list[str]:
@@ -83,8 +113,8 @@ class BackwardPass:
             started = time.perf_counter()
             self._run(with_times=False)
             seconds.append(time.perf_counter() - started)
-        counts = self._monitor.take().scalars()
-        return Cost(round(counts["nfe/forward"]), round(counts["nfe/backward"]), min(seconds), self._peak_bytes(case))
+        costs = self._monitor.take()
+        return Cost(round(costs.nfe_forward), round(costs.nfe_backward), min(seconds), self._peak_bytes(case))
 
     def exact(self, solver: Solver) -> tuple[Pass, float]:
         """The gradient, in float64, of the steps that `solver` makes of this batch; and the relative error that plain
@@ -112,27 +142,21 @@ class BackwardPass:
         return self._run_double().parameters
 
     def reconstruction(self, case: Case, num_times: int) -> dict[str, list[float]]:
-        """For each block |y_back(t) - y(t)| / |y(t)| at `num_times` times from t0 to t1, where y_back is the solve
-        back from y(t1). The first is how far the way back misses the start.
+        """For each block that solves, |y_back(t) - y(t)| / |y(t)| at `num_times` times from start to end, where y_back
+        is the solve back from the end; the largest of its solves. The first is how far the way back misses the start.
 
         A solver that steps onto its output times shows both ends only: more of them would be another solve.
         """
         self._take_up(case)
-        times = num_times if vars(case.solver).get("outputs") == "interpolate" else 2
         distances: dict[str, list[float]] = {}
 
-        def solve_back(name: str) -> Callable[[OdeBlock, tuple[Tensor, ...], Tensor], None]:
-            def hook(block: OdeBlock, args: tuple[Tensor, ...], _: Tensor) -> None:
-                distances[name] = _drift(block, args[0], times)
+        def compare(name: str, there: Tensor, back: Tensor) -> None:
+            found = [_relative(b, a) for b, a in zip(back, there, strict=True)]
+            distances[name] = [max(pair) for pair in zip(found, distances.get(name, found), strict=True)]
 
-            return hook
-
-        handles = [block.register_forward_hook(solve_back(name)) for name, block in ode_blocks(self._own).items()]
-        try:
-            self._run_without_graph()
-        finally:
-            for handle in handles:
-                handle.remove()
+        for name, block in ode_blocks(self._own).items():
+            block.gradient = SolvedBack(case.gradient, num_times, partial(compare, name))
+        self._run_without_graph()
         return distances
 
     def _take_up(self, case: Case) -> None:
@@ -196,14 +220,6 @@ def _to_double(value: Any, device: torch.device) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.to(device, torch.float64 if value.is_floating_point() else value.dtype)
-
-
-def _drift(block: OdeBlock, y0: Tensor, num_times: int) -> list[float]:
-    t0, t1 = block.ts.tolist()
-    ts = torch.linspace(t0, t1, num_times, dtype=block.ts.dtype, device=block.ts.device)
-    there = block.solve(y0, ts).ys
-    back = block.solve(there[-1], ts.flip(0)).ys.flip(0)
-    return [_relative(b, a) for b, a in zip(back, there, strict=True)]
 
 
 def _relative(value: Tensor, true: Tensor) -> float:

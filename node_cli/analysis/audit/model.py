@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from node_cli.analysis.audit.backward_pass import BackwardPass, Cost, Pass
+from node_cli.analysis.audit.backward_pass import BackwardPass, Cost, Pass, first_tensor
 from node_cli.analysis.audit.case import Case
 from node_cli.analysis.audit.comparison import Gradients, difference, norm
 from node_cli.analysis.audit.model_report import model_report
@@ -66,6 +66,8 @@ class ModelAudit:
             raise ValueError(
                 f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet"
             )
+        first_tensor(self._batch())
+        self._passes().check_float64()
 
     def num_measurements(self, cases: Sequence[Case]) -> int:
         """The reference twice, and every case."""
@@ -77,8 +79,7 @@ class ModelAudit:
         Raises:
             SolveError: the reference cannot be solved.
         """
-        batch = next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
-        passes = BackwardPass(self.model, self.task, batch, self.precision)
+        passes = self._passes()
         tick(f"reference {10 * self.reference_rtol:g}")
         rough, _ = passes.of_the_ode(10 * self.reference_rtol)
         tick(f"reference {self.reference_rtol:g}")
@@ -96,8 +97,14 @@ class ModelAudit:
             "loss": reference.loss,
             "norm": norm(reference.parameters),
         }
-        name = f"{type(self.model).__name__}, a batch of {len(batch[0])} in {self.precision}"
+        name = f"{type(self.model).__name__}, a batch of {len(first_tensor(self._batch()))} in {self.precision}"
         return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error))
+
+    def _batch(self) -> Any:
+        return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
+
+    def _passes(self) -> BackwardPass:
+        return BackwardPass(self.model, self.task, self._batch(), self.precision)
 
 
 @dataclass

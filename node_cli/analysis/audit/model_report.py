@@ -31,7 +31,8 @@ def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, An
     if solved:
         tables.append(Table("Part by part", [line for row in solved for line in _part_rows(row)]))
         tables.append(Table("The parameter that is furthest off the ODE", [_worst_row(row) for row in solved]))
-        tables.append(Table("Gradients of the times", [line for row in solved for line in _time_rows(row)]))
+        times = [line for row in solved for line in _time_rows(row)]
+        tables += [Table("Gradients of the times", times)] if times else []
     failures = [f"{row.case.name}: {row.failure}" for row in rows if row.made is None]
     moves, rough = percent(reference["uncertainty"]), 10 * reference["rtol"]
     notes = [*failures, *(note.format(**reference, moves=moves, rough=rough) for note in NOTES)]

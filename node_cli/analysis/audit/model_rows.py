@@ -86,9 +86,9 @@ class ModelRow:
         }
 
     def times(self) -> dict[str, dict[str, float | None]]:
-        """dL/dt0 and dL/dt1 of every block: as made, of the pass, of the ODE."""
+        """dL/dt0 and dL/dt1 of every block whose own times are solved at: as made, of the pass, of the ODE."""
         assert self.made is not None
-        return {
+        found = {
             name: {
                 "made": value.item(),
                 "pass": self.exact.times[name].item() if self.exact else None,
@@ -96,6 +96,7 @@ class ModelRow:
             }
             for name, value in self.made.times.items()
         }
+        return {name: values for name, values in found.items() if any(values.values())}
 
     @cached_property
     def _parts(self) -> dict[str, list[str]]:

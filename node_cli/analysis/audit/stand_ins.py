@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from node_cli.analysis.audit.fixed_steps import FixedSteps
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.functional import solve
+from node_cli.ode.gradients import Gradient
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
@@ -70,6 +71,38 @@ class _Flipped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         return -grad_y
+
+
+class SolvedBack:
+    """Solves as `gradient` does, and each time back again from the end; `compare` is handed the states there and back.
+
+    Both are at the same times, shape `(times, batch, ...)`: at `num_times` of them from start to end by a solver that
+    interpolates, at both ends by one that steps onto its output times (more of them would be another solve).
+    """
+
+    def __init__(self, gradient: Gradient, num_times: int, compare: Callable[[Tensor, Tensor], None]) -> None:
+        self._gradient = gradient
+        self._num_times = num_times
+        self._compare = compare
+
+    def check(self, solver: Solver) -> None:
+        """Goes with what its gradient goes with."""
+        self._gradient.check(solver)
+
+    def solve(
+        self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
+    ) -> Solution[Tensor]:
+        """The solve there."""
+        solution = self._gradient.solve(solver, vector_field, y0, ts, first_steps)
+        there, times = solution.ys, ts
+        if interpolates := vars(solver).get("outputs") == "interpolate":
+            start, end = ts[0].item(), ts[-1].item()
+            times = torch.linspace(start, end, self._num_times, dtype=ts.dtype, device=ts.device)
+            there = self._gradient.solve(solver, vector_field, y0, times, FirstSteps()).ys
+        back = self._gradient.solve(solver, vector_field, there[-1], times.flip(0), FirstSteps()).ys.flip(0)
+        ends = slice(None) if interpolates else [0, -1]
+        self._compare(there[ends], back[ends])
+        return solution
 
 
 class Tight:

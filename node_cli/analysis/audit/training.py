@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from node_cli.analysis.audit.backward_pass import BackwardPass
+from node_cli.analysis.audit.backward_pass import BackwardPass, first_tensor
 from node_cli.analysis.audit.case import Case
 from node_cli.analysis.audit.comparison import difference
 from node_cli.datasets.base import Dataset
@@ -48,16 +49,17 @@ class TrainingAudit:
                 f"every_n_epochs must be 0 with a model that has no ODE block, as {type(self.model).__name__}, "
                 f"got {self.every_n_epochs}"
             )
+        if self.every_n_epochs:
+            with torch.random.fork_rng(self._devices()):
+                self._passes().check_float64()
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """The figures of this epoch by their tags; none where it is not its turn, or where a solve failed."""
         if not self.every_n_epochs or epoch % self.every_n_epochs:
             return {}
-        batch = next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
-        devices = [batch[0].device] if batch[0].device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices):
-                return self._figures(BackwardPass(self.model, self.task, batch, self.precision))
+            with torch.random.fork_rng(self._devices()):
+                return self._figures(self._passes())
         except SolveError as error:
             log.warning("epoch %d: no audit: %s", epoch, error)
             return {}
@@ -72,4 +74,15 @@ class TrainingAudit:
             exact, _ = passes.exact(case.solver)
             figures["audit/pass_relative_error"] = difference(made.parameters, exact.parameters).relative_error
         drift = passes.reconstruction(case, num_times=2)
-        return figures | {"audit/reconstruction": max(distances[0] for distances in drift.values())}
+        return figures | {"audit/reconstruction": max((distances[0] for distances in drift.values()), default=0.0)}
+
+    def _batch(self) -> Any:
+        return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
+
+    def _passes(self) -> BackwardPass:
+        return BackwardPass(self.model, self.task, self._batch(), self.precision)
+
+    def _devices(self) -> list[torch.device]:
+        """Of the batch, those with random states of their own."""
+        device = first_tensor(self._batch()).device
+        return [device] if device.type == "cuda" else []
