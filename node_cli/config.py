@@ -260,6 +260,11 @@ def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def printable(text: str) -> str:
+    """The same without what would move the cursor, turn the direction of a line, or cannot be encoded."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def shown(value: Any) -> str:
     """A value as Python writes it, in a length that a line has room for."""
     try:

@@ -14,7 +14,7 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, printable
 from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
 from node_cli.training.stopping import Stopped
@@ -76,11 +76,6 @@ def _first_line(error: Exception) -> str:
     return ". ".join(line.rstrip(".") for line in [*lines[:1], cause] if line)
 
 
-def _printable(line: str) -> str:
-    """A word may hold what would move the cursor or cannot be encoded."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
-
-
 def _exit(program: str, message: str, status: int) -> None:
     sys.stdout.flush()
     if OUTCOMES in os.environ:
@@ -93,4 +88,4 @@ def _exit(program: str, message: str, status: int) -> None:
 def _write(program: str, message: str) -> None:
     for line in message.split("\n"):
         if line.strip():
-            sys.stderr.write(f"{program}: {_printable(line)}\n")
+            sys.stderr.write(f"{program}: {printable(line)}\n")

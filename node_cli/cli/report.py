@@ -17,7 +17,7 @@ from node_cli.analysis.report.runs import read_runs, written_at
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.errors import INTERRUPTED, one_line_errors
 from node_cli.cli.report_options import PROGRAM, parse
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, printable
 
 
 def main() -> None:
@@ -42,10 +42,20 @@ def _report(args: Namespace) -> list[Run]:
         write(args.out, content.encode())
     if args.plot and (table.groups or args.watch is None):  # who watches waits for the first to finish
         _plot(args, table)
-    sys.stdout.write(content if args.out is None else f"{args.out}\n")
+    _print(content if args.out is None else printable(f"{args.out}") + "\n")
     if args.format == "csv":
-        sys.stderr.write("".join(f"{line}\n" for line in below))
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in below))
     return selected
+
+
+def _print(content: str) -> None:
+    """Writes it to a terminal or pipe of any encoding: what that does not have is written as Python does."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        content.encode(encoding)
+    except UnicodeEncodeError:
+        content = content.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
+    sys.stdout.write(content)
 
 
 def _table(args: Namespace, runs: Sequence[Run]) -> Table:

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from parts import make_gradient, make_solver
@@ -108,6 +110,20 @@ def test_two_calls_before_backward_keep_their_own_backward_stats():
     first.sum().backward()
     assert stats_of_first.nfe > 0
     assert module.backward_stats.nfe == 0
+
+
+def test_every_solve_is_recorded_where_that_is_asked_for():
+    module = block()
+    module(Y0)
+    assert module.solves is None
+    module.solves = []
+    other = copy.deepcopy(module)
+    module(Y0).sum().backward()
+    module.solve(Y0, times(0, 0.5, 2))
+    assert [record.forward.nfe > 0 for record in module.solves] == [True, True]
+    assert [record.backward.nfe > 0 for record in module.solves] == [True, False]
+    assert module.solves[-1] == (module.stats, module.backward_stats)
+    assert other.solves == []
 
 
 @pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])

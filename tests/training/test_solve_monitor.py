@@ -79,6 +79,18 @@ def test_figures_of_unequal_steps():
     )
 
 
+def test_a_block_that_solves_more_than_once_in_a_pass_is_counted_each_time():
+    model = build_ode_net("odenet_mlp", rk4(5), build_part("gradient", "adjoint"))
+    monitor, block = SolveMonitor(model), model.blocks[0]
+    y0 = torch.ones(3, 2)
+    for _ in range(2):
+        ys = block.solve(y0, torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)).ys
+        block(ys[-1]).sum().backward()
+    costs = monitor.take(num_passes=2)
+    assert (costs.nfe_forward, costs.nfe_backward) == (60, 60)
+    assert costs.scalars()["solver/accepted"] == 15
+
+
 def test_a_solver_that_tells_no_steps_has_no_figures_of_them():
     scalars = SolveCosts({"block": [(SolveStats(nfe=3), SolveStats())]}).scalars()
     assert scalars == {"nfe/forward": 3, "nfe/backward": 0, "solver/accepted": 0, "solver/rejected": 0}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.analysis.report.record import FINISHED, UNFINISHED, Run, is_number
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, shown
 
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 ALIASES = {"seconds": "seconds.training", "memory": "memory.peak_mb"}
@@ -36,8 +36,8 @@ class Condition:
 
     def equals(self, value: Any) -> bool:
         """Numbers are equal as numbers (1e-3 is 0.001), all else as it is shown."""
-        number = _number(self.wanted)
-        return value == number if is_number(value) and number is not None else text(value) == self.wanted
+        wanted = number(self.wanted)
+        return value == wanted if is_number(value) and wanted is not None else text(value) == self.wanted
 
 
 def parse_condition(typed: str) -> Condition:
@@ -50,7 +50,7 @@ def parse_condition(typed: str) -> Condition:
     if parts is None:
         raise ConfigError(f"--where {typed}: write KEY=VALUE (or != < <= > >=); folders come before the options")
     key, sign, wanted = (part.strip() for part in parts.groups())
-    if sign in ORDERS and _number(wanted) is None:
+    if sign in ORDERS and number(wanted) is None:
         raise ConfigError(f"--where {typed}: {sign} compares with a number, got {wanted!r}")
     return Condition(ALIASES.get(key, key), "=" if sign == "==" else sign, wanted)
 
@@ -98,10 +98,13 @@ def text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return f"[{', '.join(map(text, value))}]" if isinstance(value, list) else " ".join(str(value).split())
+    if isinstance(value, list):
+        return f"[{', '.join(map(text, value))}]"
+    return " ".join((value if isinstance(value, str) else shown(value)).split())
 
 
-def _number(typed: str) -> float | None:
+def number(typed: str) -> float | None:
+    """What the text says as a number, None where it says none."""
     try:
         return float(typed)
     except ValueError:

@@ -1,19 +1,28 @@
-"""One table in four formats, and the lines under it."""
+"""One table in four formats, and the lines under it.
+
+Its words come from run folders, which anybody may have made: each format escapes what is more than text in it.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from node_cli.analysis.report.filters import text
+from node_cli.analysis.report.filters import number, text
 from node_cli.analysis.report.grouping import Figure, Group
+from node_cli.config import printable
 
 NOTHING = "-"
 ROUNDING = 1e-12  # a deviation below this share of the mean is none
+MAX_CELL = 200  # characters of one cell
+FORMULA = re.compile(r"[=+@＝＋－＠-]")  # what a spreadsheet takes for one, by how it begins
+MARKDOWN = re.compile(r"[\\`*\[\]<>&|~$!]|(?<![^\W_])_|_(?![^\W_])")  # `_` within a word is text
 VERY_SMALL, VERY_LARGE = range(-400, -3), range(7, 400)  # powers of ten that are written out
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -22,6 +31,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # which belong to a line break before them
 }
 
 
@@ -46,7 +56,7 @@ class Table:
             counts["seeds"] = lambda group: group.num_seeds
         return counts
 
-    def rows(self, number: Callable[[Figure], str], word: Callable[[str], str] = str) -> list[list[str]]:
+    def rows(self, number: Callable[[Figure], str], word: Callable[[str], str]) -> list[list[str]]:
         """Every cell as text, figures by `number` and all else by `word`."""
 
         def shown(cell: Figure | str | None) -> str:
@@ -64,23 +74,32 @@ class Table:
 
 def terminal(table: Table, notes: Sequence[str]) -> str:
     """Columns in line, keys to the left and figures to the right."""
-    rows = [table.header, *table.rows(plain)]
+    rows = [list(map(_bounded, table.header)), *table.rows(plain, _bounded)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     signs = "<" * len(table.keys) + ">" * (len(table.header) - len(table.keys))
     lines = ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*(lines if table.groups else []), *([""] if table.groups and notes else []), *notes]) + "\n"
+    return (
+        "\n".join([*(lines if table.groups else []), *([""] if table.groups and notes else []), *map(printable, notes)])
+        + "\n"
+    )
+
+
+def _bounded(cell: str) -> str:
+    """A cell of one line, of a length that a table has room for."""
+    line = printable(cell)
+    return line if len(line) <= MAX_CELL else f"{line[:MAX_CELL]}... ({len(line)} characters)"
 
 
 def markdown(table: Table, notes: Sequence[str]) -> str:
     """A table as GitHub shows it, the notes as a list."""
     rule = ["---"] * len(table.keys) + ["---:"] * (len(table.header) - len(table.keys))
-    rows = [list(map(_without_pipes, table.header)), rule, *table.rows(plain, _without_pipes)]
+    rows = [list(map(_as_markdown, table.header)), rule, *table.rows(plain, _as_markdown)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
+    return "\n".join([*lines, "", *(f"- {_as_markdown(note)}" for note in notes)]).rstrip() + "\n"
 
 
-def _without_pipes(cell: str) -> str:
-    return cell.replace("|", "\\|")
+def _as_markdown(cell: str) -> str:
+    return MARKDOWN.sub(lambda sign: f"\\{sign[0]}", printable(cell))
 
 
 def comma_separated(table: Table, notes: Sequence[str]) -> str:
@@ -89,9 +108,9 @@ def comma_separated(table: Table, notes: Sequence[str]) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     names = [[f"{name} mean", f"{name} deviation"] if name in figures else [name] for name in table.columns]
-    writer.writerow([*table.keys, *table.counts, *chain(*names)])
+    writer.writerow(map(_as_text, [*table.keys, *table.counts, *chain(*names)]))
     for group in table.groups:
-        keys = [group.full_text(key) for key in table.keys]
+        keys = [_as_text(group.full_text(key) or "") for key in table.keys]
         cells = [_apart(group.cell(name), name in figures) for name in table.columns]
         writer.writerow([*keys, *(count(group) for count in table.counts.values()), *chain(*cells)])
     return content.getvalue()
@@ -99,8 +118,13 @@ def comma_separated(table: Table, notes: Sequence[str]) -> str:
 
 def _apart(cell: Figure | str | None, is_figure: bool) -> list[str]:
     if not isinstance(cell, Figure):
-        return [cell or "", ""] if is_figure else [cell or ""]
+        return [_as_text(cell or ""), ""] if is_figure else [_as_text(cell or "")]
     return [text(cell.mean), "" if cell.deviation is None else text(cell.deviation)]
+
+
+def _as_text(cell: str) -> str:
+    """What begins as a formula does, and is no number, with the apostrophe that makes it text in a spreadsheet."""
+    return f"'{printable(cell)}" if FORMULA.match(cell) and number(cell) is None else printable(cell)
 
 
 def latex(table: Table, notes: Sequence[str]) -> str:
@@ -110,11 +134,11 @@ def latex(table: Table, notes: Sequence[str]) -> str:
     rows = map(" & ".join, table.rows(_in_math, _escaped))
     lines = [rf"\begin{{tabular}}{{{shape}}}", r"\hline", rf"{header} \\", r"\hline"]
     lines += [rf"{row} \\" for row in rows] + [r"\hline", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {note}" for note in notes)]) + "\n"
+    return "\n".join([*lines, *(f"% {printable(note)}" for note in notes)]) + "\n"
 
 
 def _escaped(cell: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in cell)
+    return "".join(LATEX.get(sign, sign) for sign in printable(cell))
 
 
 def _in_math(figure: Figure) -> str:
@@ -128,6 +152,8 @@ def plain(figure: Figure) -> str:
         return f"{figure.mean:.0f}"
     if figure.deviation is None:
         return _four_digits(figure.mean)
+    if not math.isfinite(figure.deviation):
+        return f"{_four_digits(figure.mean)} ± {figure.deviation:.0f}"
     if figure.deviation <= ROUNDING * abs(figure.mean):
         return f"{_four_digits(figure.mean)} ± 0"
     power = _power(max(abs(figure.mean), figure.deviation))
@@ -146,8 +172,8 @@ def _four_digits(value: float) -> str:
 
 
 def _power(value: float) -> int:
-    """Of ten, of the first digit."""
-    return math.floor(math.log10(abs(value))) if value else 0
+    """Of ten, of the first digit; that of the least normal numbers for smaller ones."""
+    return math.floor(math.log10(max(abs(value), sys.float_info.min))) if value else 0
 
 
 FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {

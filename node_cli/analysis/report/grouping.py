@@ -85,7 +85,7 @@ def figure(values: Sequence[float]) -> Figure:
     """Of one or more numbers; what is not finite makes the mean so, and leaves no deviation."""
     count = len(values)
     exact = all(isinstance(value, int) for value in values) and len(set(values)) == 1
-    mean = float(sum(values)) / count
+    mean = sum(map(float, values)) / count
     if count == 1 or not math.isfinite(mean):
         return Figure(mean, None, count, exact, mean, mean)
     deviation = math.dist(values, [mean] * count) / math.sqrt(count - 1)

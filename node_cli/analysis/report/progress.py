@@ -57,7 +57,7 @@ def _record(line: bytes) -> dict[str, float] | None:
     """A line's figures, those written as text ("nan", "inf") too; None if it is none of ours."""
     try:
         record = {str(tag): float(value) for tag, value in json.loads(line).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
     return record if "step" in record else None
 

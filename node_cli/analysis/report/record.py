@@ -13,6 +13,7 @@ from node_cli.yaml_file import read_yaml
 
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
 FINISHED, FAILED, UNFINISHED, DAMAGED = "finished", "failed", "unfinished", "damaged"
+LARGEST = 1 << 1023  # beyond it whole numbers have no float
 PRUNED = "pruned"  # ended by a search, because others did better
 
 
@@ -34,7 +35,7 @@ class Run:
     def compared(self) -> dict[str, Any]:
         """The choice of each group and every key of the config, `model` and `model.width`."""
         choices = self.summary.get("choices") or ({} if "config" in self.summary else self._read_yaml(CHOICES))
-        return dict(leaves(self.config)) | _classes(self.config) | dict(choices)
+        return dict(leaves(self.config)) | _classes(self.config) | dict(leaves(choices))
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class Run:
 
 def is_number(value: Any) -> bool:
     """Whether a mean can be taken of it."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -70,5 +71,5 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _classes(config: Mapping[str, Any]) -> dict[str, str]:
     """Each group by its class, where the names of the choices were not recorded."""
-    targets = {group: node.get("_target_") for group, node in config.items() if isinstance(node, dict)}
+    targets = {str(group): node.get("_target_") for group, node in config.items() if isinstance(node, dict)}
     return {group: target.rpartition(".")[2] for group, target in targets.items() if isinstance(target, str)}

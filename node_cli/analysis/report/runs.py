@@ -10,12 +10,12 @@ from typing import Any
 
 from node_cli.analysis.report.progress import METRICS
 from node_cli.analysis.report.record import CONFIG, DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run, is_number
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, shown
 from node_cli.files import read_bytes
 from node_cli.training.run_folder import MAX_SUMMARY
 
 SUMMARY = "summary.json"
-NOT_ENTERED = ("checkpoints", "audits", ".hydra")
+MAX_DEPTH = 30  # of what a summary nests
 
 
 def read_runs(folders: list[Path]) -> list[Run]:
@@ -57,17 +57,18 @@ def _modified(path: Path) -> int:
 
 def _below(folder: str) -> Iterator[tuple[str, bool]]:
     """Each run folder and whether it has a summary. Links are not followed: what they lead to would count twice."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
-    except OSError:
-        yield folder, True  # listed as damaged when its summary cannot be read either
-        return
-    names = {entry.name for entry in entries}
-    if SUMMARY in names or (".hydra" in names and os.path.lexists(os.path.join(folder, CONFIG))):
-        yield folder, SUMMARY in names
-    for entry in entries:
-        if entry.name not in NOT_ENTERED and entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path)
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: _natural(entry.name))
+        except OSError:
+            yield path, True  # listed as damaged when its summary cannot be read either
+            continue
+        names = {entry.name for entry in entries}
+        if SUMMARY in names or (".hydra" in names and os.path.lexists(os.path.join(path, CONFIG))):
+            yield path, SUMMARY in names
+        waiting += [entry.path for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)]
 
 
 def _natural(name: str) -> tuple[int, str]:
@@ -97,14 +98,25 @@ def _damaged(folder: Path, reason: str) -> Run:
 
 def _what_is_wrong(summary: Any) -> str:
     """A few words if this cannot be the summary of a run."""
+    if not _is_flat(summary):
+        return f"nested more than {MAX_DEPTH} deep"
     if not isinstance(summary, dict):
         return f"expected an object, got a {type(summary).__name__}"
     if summary.get("status") not in (FINISHED, FAILED, PRUNED):
-        return f"status must be {FINISHED}, {FAILED} or {PRUNED}, got {summary.get('status')!r}"
+        return f"status must be {FINISHED}, {FAILED} or {PRUNED}, got {shown(summary.get('status'))}"
     for key in ("config", "choices", "metrics", "nfe"):
         if not isinstance(summary.get(key, {}), dict):
             return f"{key} must be an object, got a {type(summary[key]).__name__}"
     if summary["status"] == FINISHED and "metrics" not in summary:
         return "finished, but without metrics"
     odd = [tag for tag, value in summary.get("metrics", {}).items() if not is_number(value)]
-    return f"{odd[0]} must be a number, got {summary['metrics'][odd[0]]!r}" if odd else ""
+    return f"{odd[0]} must be a number, got {shown(summary['metrics'][odd[0]])}" if odd else ""
+
+
+def _is_flat(summary: Any) -> bool:
+    """Whether it nests no deeper than what we write; without recursion, which has a bound of its own."""
+    level = [summary]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [each for values in inner for each in values]
+    return not level

@@ -47,10 +47,8 @@ def test_the_figures_are_those_of_the_summary(trained, typed):
     assert {name: float(shown[f"{name} mean"]) for name in own} == pytest.approx(own)
 
 
-def test_a_run_is_found_once_and_checkpoints_and_audits_are_not_entered(make, typed, tmp_path):
+def test_a_run_is_found_once(make, typed, tmp_path):
     make("a/1", {"test/error": 0.1})
-    make("a/1/audits/now", {"test/error": 0.2})
-    make("a/checkpoints/2", {"test/error": 0.3})
     make("a/1/inside", {"test/error": 0.4})
     (tmp_path / "outputs" / "again").symlink_to(tmp_path / "outputs" / "a")
     result = typed("outputs", "outputs/a", "outputs/a/1", "./outputs", "--by", "folder", "--show", "test/error")

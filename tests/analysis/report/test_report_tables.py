@@ -65,7 +65,7 @@ def test_signs_of_the_formats_are_escaped(make, typed):
     words = ["--by", "solver.method", "--show", "test/error", "--format"]
     escaped = r"a|b\_c\%\&\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}"
     assert escaped + r" & 1 & $1.500 \times 10^{-6}$ \\" in typed(*words, "latex").out
-    assert "| a\\|b_c%&$#{}~^\\< | 1 | 1.500e-06 |" in typed(*words, "markdown").out
+    assert r"| a\|b_c%\&\$#{}\~^\\\< | 1 | 1.500e-06 |" in typed(*words, "markdown").out
 
 
 def test_by_sort_and_show(grid, typed):
