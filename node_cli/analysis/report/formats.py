@@ -142,8 +142,13 @@ def _escaped(cell: str) -> str:
 
 
 def _in_math(figure: Figure) -> str:
-    digits, _, power = plain(figure).replace("±", r"\pm").partition("e")
-    return rf"${digits} \times 10^{{{int(power)}}}$" if power else f"${digits}$"
+    digits = plain(figure).replace("±", r"\pm")
+    digits = re.sub(r"e([+-]\d+)", _as_power, digits)
+    return f"${digits}$"
+
+
+def _as_power(exponent: re.Match[str]) -> str:
+    return rf" \times 10^{{{int(exponent[1])}}}"
 
 
 def plain(figure: Figure) -> str:

@@ -125,8 +125,8 @@ def test_folders_whose_names_are_no_text(make, typed, tmp_path):
     result = typed()
     assert (result.status, result.err) == (0, "")
     assert "unfinished: outputs/b\\udcff\\n: nothing written yet" in result.out
-    assert typed("--out", "t.md").status == 0
-    assert "b\\udcff\\n" in (tmp_path / "t.md").read_text()
+    assert typed("--out", "t.txt").status == 0
+    assert "b\\udcff\\n" in (tmp_path / "t.txt").read_text()
 
 
 def test_folders_a_thousand_deep(make, typed, tmp_path):
@@ -181,9 +181,9 @@ SUMMARIES = st.fixed_dictionaries(
 @settings(same_every_time, max_examples=150)
 @given(summaries=st.lists(SUMMARIES, min_size=1, max_size=4))
 def test_any_summaries_make_a_table_of_each_format(tmp_path, summaries):
-    for number, summary in enumerate(summaries):
+    for number in range(4):
         (tmp_path / str(number)).mkdir(exist_ok=True)
-        (tmp_path / str(number) / "summary.json").write_text(json.dumps(summary))
+        (tmp_path / str(number) / "summary.json").write_text(json.dumps(summaries[number % len(summaries)]))
     runs = read_runs([tmp_path])
     finished = [run for run in runs if run.status == FINISHED]
     table = Table([], [], [])
