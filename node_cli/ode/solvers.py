@@ -98,6 +98,7 @@ class RungeKutta(Solver):
 
         with states.outside_autocast(device):
             stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
+            y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
             ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
         return Solution(ys, counted.stats)
 

@@ -205,7 +205,7 @@ def as_tensor(t: Time, like: Tensor) -> Tensor:
     """A time for the vector field: 0-dim, or `(batch, 1, ..., 1)`; no copy from the host waits for the device."""
     if isinstance(t, float):
         return like.new_full((), t)
-    return as_column(torch.from_numpy(t).to(like, non_blocking=True), like)
+    return as_column(torch.from_numpy(t).to(like, non_blocking=True, copy=True), like)  # not the solver's own
 
 
 def exact_tensor(t: Time, like: Tensor) -> Tensor:

@@ -130,6 +130,8 @@ class Torchdiffeq(Solver):
         states.require_state(y0)
         times = states.output_times(ts)
         require(len(set(times)) == len(times), "ts must be strictly increasing or decreasing", times)
+        ts = ts.clone()  # whatever the vector field does to its arguments, the caller's stay as they are
+        y0 = tuple(part.clone() for part in y0) if isinstance(y0, tuple) else y0.clone()
         counted = CountedVectorField(vector_field, self.max_nfe, self.max_steps)
         vars(counted).update(self._callbacks(counted))
         options = {key: vars(self)[key] for key in _OPTIONS if vars(self)[key] is not None}

@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from node_cli.ode.solution import SolveError, SolveStats, State, Status
 
@@ -21,24 +22,42 @@ class CountedVectorField(Generic[State]):
     Raises:
         SolveError: at evaluation `max_nfe + 1` or step `max_steps + 1`; at a step that starts from a non-finite state
             or no longer moves t.
+        ValueError: `f` writes into its arguments, or returns another shape.
     """
 
     def __init__(self, f: Callable[[Tensor, State], State], max_nfe: int | None, max_steps: int | None = None) -> None:
         self._f: Callable[[Tensor, Any], Any] = f
         self._max_nfe = max_nfe
         self._max_steps = max_steps
+        self._hands_out_copies = torch.is_inference_mode_enabled()  # nobody counts there what is written
         self.step_start = torch.tensor(math.nan)
         self.stats = SolveStats()
 
     def __call__(self, t: Tensor, y: State) -> State:
         self.count(1, t)
-        dy: State = self._f(t, y)
+        if self._hands_out_copies:
+            t, y = t.clone(), tuple(part.clone() for part in y) if isinstance(y, tuple) else y.clone()
+            dy: State = self._f(t, y)
+        else:
+            version = _version(t, y)
+            dy = self._evaluate(t, y)
+            if _version(t, y) != version:
+                raise ValueError(_WRITES)
         if isinstance(y, tuple) or isinstance(dy, tuple):
             return dy
         if dy.shape != y.shape:
             shapes = f"{tuple(y.shape)}, got {tuple(dy.shape)}"
             raise ValueError(f"the vector field must return the shape of the state, {shapes}")
         return dy.to(y.dtype)
+
+    def _evaluate(self, t: Tensor, y: State) -> State:
+        try:
+            dy: State = self._f(t, y)
+        except RuntimeError as error:
+            if _WRITES_INTO_LEAF in str(error):
+                raise ValueError(_WRITES) from error
+            raise
+        return dy
 
     def count(self, evaluations: int, t: Tensor) -> None:
         """Counts evaluations at `t`, also those that are made elsewhere."""
@@ -79,3 +98,50 @@ def all_finite(y: Tensor | tuple[Tensor, ...]) -> bool:
     """Whether no entry of the state is infinite or not a number."""
     tensors = y if isinstance(y, tuple) else (y,)
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def _version(t: Tensor, y: Any) -> int:
+    """Grows whenever something is written into one of them."""
+    parts: tuple[Tensor, ...] = y if isinstance(y, tuple) else (y,)
+    return sum(part._version for part in parts) + t._version
+
+
+_WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # torch's words
+_WRITES = (
+    "the vector field writes into its arguments, which the solver goes on from: "
+    "let it work on a copy (y = y.clone()), or use operations that are not in-place"
+)
+
+
+def outside_transforms(
+    vector_field: Callable[[Tensor, Tensor], Tensor], y0: Tensor, ts: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The vector field, for a solve that nothing but autograd in reverse mode looks through.
+
+    Raises:
+        ValueError: now, or at an evaluation: the solve is inside a transform of torch.func, or one of its tensors has
+            a forward-mode tangent.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError(
+            "a solve cannot be inside a transform of torch.func (vmap, grad, jvp, ...): use torch.autograd, and the "
+            "batch dimension of the state in place of vmap"
+        )
+    if forward_ad._current_level < 0:
+        return vector_field
+    _refuse_tangent(y0, ts)
+
+    def checked(t: Tensor, y: Tensor) -> Tensor:
+        dy = vector_field(t, y)
+        _refuse_tangent(dy)
+        return dy
+
+    return checked
+
+
+def _refuse_tangent(*tensors: Tensor) -> None:
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise ValueError(
+            "a solve has no forward-mode derivative: use reverse mode (torch.autograd.grad, or "
+            "torch.autograd.functional.vjp and jacobian)"
+        )

@@ -25,6 +25,7 @@ from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.solvers import Adaptive, RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast
+from node_cli.ode.vector_field import outside_transforms
 
 Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
@@ -78,7 +79,7 @@ class Adjoint:
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
-        device = y0.device.type
+        vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
         raw, start = keep_autocast(vector_field, device), y0.detach()
         evaluated = keep_autocast(compiled_field(solver, vector_field, y0), device)
         is_shared = isinstance(solver, Adaptive) and solver.shares_steps

@@ -18,6 +18,7 @@ from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.stepping import Step
+from node_cli.ode.vector_field import outside_transforms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def checkpointed_solve(
     twice: bool,
 ) -> Solution[Tensor]:
     """A solve without a graph, whose steps are run again in the backward pass; see `Checkpoint`."""
-    device = y0.device.type
+    vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
     raw = keep_autocast(vector_field, device)
     field = keep_autocast(compiled_field(solver, vector_field, y0), device)
     compiled = compiled_steps(solver, vector_field, y0)

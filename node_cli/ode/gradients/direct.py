@@ -17,6 +17,7 @@ from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, Tra
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast, output_times
+from node_cli.ode.vector_field import outside_transforms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Direct:
             return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
         if solver.compile == "step" or not torch.is_grad_enabled():
             return checkpointed_solve(solver, vector_field, y0, ts, first_steps, None, twice=True)
-        device = y0.device.type
+        vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
         field = keep_autocast(compiled_field(solver, vector_field, y0), device)
         watched = WatchedVectorField(
             field, first=keep_autocast(vector_field, device), keep_watching=not y0.requires_grad

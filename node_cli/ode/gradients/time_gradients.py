@@ -49,11 +49,9 @@ class TimeGradients:
         derivatives = dense_tensor(tableau.dense_slopes, thetas, slopes)
         for i, output in enumerate(step.inside):
             if isinstance(output.theta, float):
-                products = (slopes * grad_outputs[i]).sum(tuple(range(1, slopes.dim())))
+                products = (slopes * grad_outputs[i]).reshape(len(slopes), -1).sum(1)
             else:
-                products = (
-                    (slopes * grad_outputs[i]).flatten(2).sum(2) if slopes.dim() > 2 else slopes * grad_outputs[i]
-                )
+                products = (slopes * grad_outputs[i]).reshape(*slopes.shape[:2], -1).sum(2)
             # d/dt is h b'(theta) / h; the step's length enters through h and through theta.
             grad_t = (derivatives[i] * products).sum(0).double()
             theta = torch.as_tensor(output.theta, dtype=torch.float64, device=grad_t.device)

@@ -197,3 +197,13 @@ def test_equal_output_times_have_a_gradient_each(outputs, gradient):
     (ys[1].sum() - 2 * ys[2].sum()).backward()
     slope = field(ts[1], ys[1]).sum().item()
     assert ts.grad[1:].tolist() == pytest.approx([slope, -2 * slope], rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["bosh3", "dopri5"])
+@pytest.mark.parametrize("gradient", EXACT)
+def test_an_interpolated_output_of_a_state_without_dimension_moves_with_its_time_alone(gradient, method):
+    y0, ts = torch.tensor(3.2, dtype=torch.float64), times(1, 2, 5, 8, requires_grad=True)
+    w = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    ys = solve(gradient, adaptive(method), lambda t, y: w + 0 * y, y0, ts).ys
+    found = torch.autograd.grad(ys[1], ts)[0]
+    torch.testing.assert_close(found, times(-0.2, 0.2, 0, 0), rtol=0, atol=1e-9)
