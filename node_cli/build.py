@@ -125,6 +125,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
     """
     if processes.rank:
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], processes.rank]).generate_state(1, np.uint64)[0]))
+    schedule = {key: value for key, value in config["scheduler"].items() if key != "on_resume"}
     trainer: Trainer = _build(
         config,
         "trainer",
@@ -132,7 +133,8 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
         task=problem.task,
         dataset=problem.dataset,
         optimizer=_build(config, "optimizer", params=problem.model.parameters()),
-        schedule=_build(config, "scheduler"),
+        schedule=_build_node("scheduler", schedule, config["packages"]),
+        on_resume=config["scheduler"].get("on_resume", "continue"),
         processes=processes,
         seed=config["seed"],
         precision=config["precision"],

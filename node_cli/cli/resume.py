@@ -20,6 +20,8 @@ MAY_CHANGE = (
     "sweep",
     "num_threads",
     "device",
+    "optimizer.lr",
+    "scheduler.on_resume",
     "solver.sync_steps",
     "trainer.devices",
     "trainer.max_restarts",
@@ -40,6 +42,8 @@ MAY_CHANGE = (
 def with_overrides_of_run(overrides: list[str]) -> list[str]:
     """`resume=<path>` stands for all overrides of that run, in its folder; those typed now come on top.
 
+    How the learning rate goes on is for one continuation: the next one has to say it again.
+
     Raises:
         ConfigError: there is no run at the path.
     """
@@ -54,7 +58,7 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
     typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
     typed["resume"] = f"resume={quoted(value)}"
-    inherited = [o for o in _recorded_overrides(folder) if _key(o) not in typed]
+    inherited = [o for o in _recorded_overrides(folder) if _key(o) not in (*typed, "scheduler.on_resume")]
     return inherited + list(typed.values())
 
 

@@ -20,8 +20,9 @@ from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_first_sound
 from node_cli.training.processes import joined
+from node_cli.training.records import last_losses
 from node_cli.training.run_folder import Request, RunFolder
-from node_cli.training.state import TrainingError
+from node_cli.training.state import ContinuationError, TrainingError
 from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer
 
@@ -78,6 +79,8 @@ def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
             trainer.load_state_dict(payload)
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
+    except ContinuationError as error:
+        raise ConfigError(str(error)) from error
     if trainer.processes.count > 1:
         weights = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
         trainer.processes.from_first((payload, weights))
@@ -136,6 +139,8 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
         log.info("solver and gradient have no part in this run: %s has no ODE block", name)
     if checkpoint is not None:
         log.info("continuing from %s at step %d of %d", checkpoint, trainer.state.step, trainer.total_steps)
+    if trainer.rate.change:
+        log.info("%s; %s", last_losses(trainer.state.history), trainer.rate.change)
 
 
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:

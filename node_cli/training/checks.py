@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from node_cli.training.state import ContinuationError, TrainState
+
 ONE_OR_MORE = (
     *("epochs", "max_steps", "batch_size", "eval_batch_size", "patience"),
     *("log_every_steps", "save_every_steps", "devices"),
@@ -35,3 +37,16 @@ def require_in_range(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"average_decay must be between 0 and 1 or null, got {decay}")
     if settings["on_bad_step"] not in ON_BAD_STEP:
         raise ValueError(f"on_bad_step must be one of {', '.join(ON_BAD_STEP)}, got {settings['on_bad_step']}")
+
+
+def require_no_more_done(state: TrainState, epochs: int | None, max_steps: int | None, steps_per_epoch: int) -> None:
+    """Raises ContinuationError where a run is asked to end before the point that it has come to."""
+    if max_steps is not None and state.step > max_steps:
+        raise ContinuationError(f"trainer.max_steps={max_steps} is too few: {state.step} steps are done")
+    if epochs is not None and state.step > epochs * steps_per_epoch:
+        done = state.epoch + (state.batch > 0)
+        raise ContinuationError(
+            f"trainer.epochs={epochs} is too few: the run is in epoch {done}, at step {state.step}"
+            if state.batch
+            else f"trainer.epochs={epochs} is too few: {done} epochs are done"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -20,9 +20,16 @@ def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
     """One line about a finished epoch of `epochs`."""
     parts = [f"epoch {figures['epoch']:.0f}/{epochs}"]
     parts += [f"{tag} {figures[tag]:.4f}" for tag in SHOWN_IN_LINE if tag in figures]
+    parts += [f"lr {figures['lr']:.3g}"] if "lr" in figures else []
     parts += [f"{tag} {figures[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if figures.get(tag)]
     parts += [f"{tag} {figures[tag]:.0f}" for tag in FAILURES_IN_LINE if figures.get(tag)]
     return "  ".join(parts) + ("  best so far" if is_best else "")
+
+
+def last_losses(history: Sequence[Mapping[str, float]]) -> str:
+    """The losses of the last finished epoch, in words."""
+    losses = [f"{tag} {history[-1][tag]:.4f}" for tag in ("train/loss", "val/loss") if history and tag in history[-1]]
+    return f"the last epoch had {', '.join(losses)}" if losses else "no epoch is done"
 
 
 def log_histograms(logger: Logger, model: nn.Module, state: TrainState) -> None:

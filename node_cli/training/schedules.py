@@ -1,6 +1,6 @@
 """The learning rate over a run, as a share of its peak: functions of how far the run is, without state of their own.
 
-A resumed run with more epochs therefore follows the schedule of the longer run from there on.
+`learning_rate.py` says what becomes of it where a run is continued with more epochs.
 """
 
 from __future__ import annotations

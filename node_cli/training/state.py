@@ -12,6 +12,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
 
 
+class ContinuationError(RuntimeError):
+    """A run cannot go on from its checkpoint in the way that is asked for; the message says what to do."""
+
+
 class BadStepError(RuntimeError):
     """A loss or gradient that must not reach the weights; they were not changed."""
 

@@ -19,10 +19,11 @@ from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.checkpoint import Checkpoints, load_into
-from node_cli.training.checks import require_in_range
+from node_cli.training.checks import require_in_range, require_no_more_done
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
 from node_cli.training.evaluation import evaluate
 from node_cli.training.failures import check_fallback, state_beside_weights
+from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
 from node_cli.training.processes import Processes
 from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms
@@ -55,6 +56,7 @@ class Trainer:
     dataset: Dataset
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    on_resume: str
     processes: Processes
     seed: int
     precision: str
@@ -81,10 +83,10 @@ class Trainer:
         require_in_range(vars(self))
         check_fallback(self.model)
         self.device = next(self.model.parameters()).device
-        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.steps_per_epoch = self.dataset.num_train_batches(self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
+        self.rate = LearningRate(self.schedule, self.optimizer, self.total_steps, self.on_resume)
         self.monitor = SolveMonitor(self.model)
         self.average: AveragedModel | None = None
         if self.average_decay is not None:
@@ -152,6 +154,7 @@ class Trainer:
             "average": {} if self.average is None else self.average.state_dict(),
             "best_weights": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
+            "learning_rate": self.rate.state_dict(),
             "state": self.state.copied(),
             "processes": self.processes.gathered(own),
             "environment": environment(self.device, self.processes.count),
@@ -161,7 +164,7 @@ class Trainer:
         """Takes up a run where `state_dict` was called; what differs around it is named in the log.
 
         Raises:
-            CheckpointError: the weights are those of another model.
+            CheckpointError, ContinuationError: another model; or a length or learning rate that it cannot go on with.
         """
         load_into(self.model, payload["model"])
         if self.average is not None:
@@ -169,6 +172,8 @@ class Trainer:
         self.best_weights = dict(payload["best_weights"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.state = TrainState(**payload["state"])
+        require_no_more_done(self.state, self.epochs, self.max_steps, self.steps_per_epoch)
+        self.rate.load_state_dict(payload.get("learning_rate"), self.state.step)
         known, rank = payload["processes"], self.processes.rank
         if rank < len(known):
             set_random_state(known[rank]["random"], self.device)
@@ -184,7 +189,7 @@ class Trainer:
             if self._epoch_is_over:
                 break
             self._stop_if_asked()
-            self._set_rate()
+            self.rate.set(self.state.step)
             started, num_failed = time.perf_counter(), self.state.num_failed
             figures = self.updater.update(batch, self.state)
             if figures and self.average is not None:
@@ -208,11 +213,6 @@ class Trainer:
         asked = self.processes.largest(self._stopping.asked_by(self.max_seconds, 2 * self._longest))
         if asked:
             raise _StopAskedError(asked)
-
-    def _set_rate(self) -> None:
-        rate = self.schedule(self.state.step / self.total_steps)
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * rate
 
     def _log_step(self, logger: Logger, figures: Mapping[str, float], *, has_failed: bool) -> None:
         """Records every so many steps, and every batch that something was wrong with; one skipped has no figures."""

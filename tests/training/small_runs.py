@@ -23,6 +23,7 @@ SETTINGS = {
     "seed": 0,
     "precision": "float32",
     "processes": ALONE,
+    "on_resume": "continue",
     "epochs": 2,
     "max_steps": None,
     "max_seconds": None,

@@ -172,7 +172,7 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path):
 def test_a_shorter_run_ends_where_its_checkpoint_stands(tmp_path):
     case = CASES[0]
     run(build(*case, save_every_steps=1), tmp_path / "whole")
-    trainer = build(*case, max_steps=4)
+    trainer = build(*case, max_steps=5)
     late, state = continued(trainer, tmp_path / "whole" / "step-00000005.pt", tmp_path / "late")
     assert state["state"]["step"] == 5
     assert {tag.partition("/")[0] for _, tag, _ in late} == {"val", "nfe", "epoch", "test"}
