@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from node_cli.datasets.augmentation import CropAndFlip
 from node_cli.datasets.base import Dataset, Split
@@ -70,7 +70,7 @@ class Recorder(Loggers):
 
 def build_part(group: str, name: str, **changes: Any) -> Any:
     """What `configs/<group>/<name>.yaml` names, with some values changed."""
-    node = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text()) | changes
+    node = {**OmegaConf.load(CONFIGS / group / f"{name}.yaml")} | changes
     node.pop("_partial_", None)
     return get_object(node.pop("_target_"))(**node)
 

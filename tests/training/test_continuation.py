@@ -166,7 +166,9 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(tmp_path):
     late, late_state = continued(build(*case, epochs=3), tmp_path / "short" / "last.pt", tmp_path / "short")
     before_test = [record for record in short if not record[1].startswith(("test/", "nfe/test"))]
     assert before_test + late == records
+    was, now = state.pop("learning_rate"), late_state.pop("learning_rate")
     assert late_state == state
+    assert (was["total_steps"], was["start"], now["total_steps"], now["start"]) == (9, 0, 9, 6)
 
 
 def test_a_shorter_run_ends_where_its_checkpoint_stands(tmp_path):
