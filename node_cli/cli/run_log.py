@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
 from node_cli.files import GrowingFile, closed_at_the_end
 
 
@@ -42,6 +44,11 @@ class RunLog(logging.Handler):
 class Console(logging.StreamHandler):
     """Lines on a stream, which may lie on a full disk too, or be a pipe that nobody reads: then they are left out."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one message, above the progress bar where there is one."""
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """`run.log` has the line; any other error is a bug and is shown."""
         if not isinstance(sys.exc_info()[1], OSError):
@@ -57,7 +64,6 @@ def log_to(path: Path) -> Iterator[None]:
     """
     console, file = Console(sys.stdout), RunLog(path)
     console.setFormatter(logging.Formatter("%(message)s"))
-    console.addFilter(_not_in_the_way_of_the_bar)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("node_cli")
     root.setLevel(logging.INFO)
@@ -77,9 +83,3 @@ def _ends_within_a_line(path: Path) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         return file.read() not in (b"", b"\n")
-
-
-def _not_in_the_way_of_the_bar(record: logging.LogRecord) -> bool:
-    """Where the progress bar is shown, the line of each epoch goes to the file only."""
-    is_epoch_line = record.name == "node_cli.training.trainer" and record.levelno == logging.INFO
-    return not (is_epoch_line and sys.stderr.isatty())

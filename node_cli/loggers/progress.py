@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
+
+FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{figures}]"
+LEAST_WIDTH = 10  # columns of the bar itself
+
+
+class _Bar(tqdm):
+    """Shows as many figures as leave room for the bar, the most wanted first."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.numbers: dict[str, float] = {}
+        self.batch_size = 0
+        super().__init__(bar_format=FORMAT, dynamic_ncols=True, unit="step", **settings)
+
+    @property
+    def format_dict(self) -> MutableMapping[str, Any]:
+        """What tqdm makes the line from."""
+        known = super().format_dict
+        known["figures"] = ""
+        rate = known["rate"] or (self.n - self.initial) / max(known["elapsed"], 1e-9)
+        numbers = {**self.numbers, "images/s": round(self.batch_size * rate)}
+        for name, number in numbers.items() if self.numbers else ():
+            longer = f"{known['figures']}, {name}={self.format_num(number)}"
+            without_bar = {**known, "bar_format": FORMAT.replace("{bar}", ""), "ncols": None, "figures": longer}
+            if known["ncols"] is not None and len(self.format_meter(**without_bar)) + LEAST_WIDTH > known["ncols"]:
+                break
+            known["figures"] = longer
+        return known
 
 
 class Progress:
     """A bar over the steps of a whole run, on stderr; where that is no terminal, nothing.
+
+    What else is written while it is shown goes above it, by `tqdm.external_write_mode`.
 
     Args:
         total_steps: steps of the whole run.
@@ -18,19 +49,11 @@ class Progress:
 
     def __init__(self, total_steps: int, initial: int, enabled: bool) -> None:
         # disable=None is tqdm's word for "unless it is a terminal".
-        self._bar = tqdm(
-            total=total_steps,
-            initial=initial,
-            disable=None if enabled else True,
-            unit="step",
-            dynamic_ncols=True,
-        )
+        self._bar = _Bar(total=total_steps, initial=initial, disable=None if enabled else True)
 
     def update(self, batch_size: int, **numbers: float) -> None:
         """Advance by one step over `batch_size` samples, and show `numbers` (loss=, accuracy=, nfe=) and images/s."""
-        steps_per_second = self._bar.format_dict["rate"] or 0.0
-        shown = {**numbers, "images/s": round(batch_size * steps_per_second)}
-        self._bar.set_postfix(shown, refresh=False)
+        self._bar.numbers, self._bar.batch_size = numbers, batch_size
         self._bar.update()
 
     def close(self) -> None:
