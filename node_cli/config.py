@@ -6,7 +6,6 @@ What a value means, and its range, is checked by the part that takes it.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from node_cli.meant import meant
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
@@ -84,20 +85,16 @@ def unknown_key(key: str, reference: Reference) -> str:
     """One line about a key that no chosen file has: what was probably meant, and what there is."""
     known = [path for path, _ in leaves(reference.values)]
     group = key.partition(".")[0]
-    if group in reference.groups - set(reference.choices):
+    own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]
+    if group in reference.groups - set(reference.choices) and not own:
         return f"{key} is set, but no {group}: choose one, {group}=NAME"
-    likely = [path for path in known if difflib.get_close_matches(_last(key), [_last(path)], cutoff=0.6)]
-    close = difflib.get_close_matches(key, likely, n=1)
-    meant = f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}:"
-    if group in reference.choices:
-        own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]
-        return f"{meant} {group}={reference.choices[group]} takes {', '.join(own) or 'no options'}"
+    hint = meant(key, known, reference.groups, config_dir())
+    told = f"unknown key {key}: {hint}".rstrip()
+    if group in reference.groups:
+        chosen = f"{group}={reference.choices[group]}" if group in reference.choices else group
+        return f"{told} {chosen} takes {', '.join(own) or 'no options'}"
     top = [name for name, value in reference.values.items() if not isinstance(value, Mapping)]
-    return f"{meant} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
+    return f"{told} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
 
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
@@ -194,7 +191,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tupl
 def follows(key: str, values: Mapping[str, Any]) -> bool:
     """Whether a key has the value of another that it follows unless it is set."""
     leader = FOLLOWING.get(key)
-    return leader is not None and leader in values and values.get(key) == values[leader]
+    if leader is None or leader not in values or key not in values:
+        return False
+    own, other = values[key], values[leader]
+    return own == other or (own != own and other != other)  # as NaN does
 
 
 def leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

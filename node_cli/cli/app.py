@@ -99,11 +99,14 @@ def _checked_line(name: str, args: Namespace) -> CommandLine:
                     raise ConfigError("resume continues one run: leave -m out")
         elif len(cells) > 1:
             several = [text for text in line.overrides if "," in text or "(" in text]  # a,b or glob(*)
-            raise ConfigError(f"{' '.join(several)} names several values: add -m to run each, or [...] for one list")
+            texts = "add -m to run each, or [...] for one list, or '...' for one text"
+            raise ConfigError(f"{' '.join(several)} names several values: {texts}")
         elif args.cfg:
             check_keys(line)
         elif any(word.startswith("sweep.") for word in line.overrides):
             raise ConfigError("sweep.name and sweep.resume are those of a sweep: add -m")
+        elif any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in line.overrides):
+            raise ConfigError("hydra/launcher runs the cells of a sweep: add -m, or leave it out")
         else:
             checked_config(line)
     return line

@@ -14,12 +14,14 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.config import ConfigError, printable
+from node_cli.cli.unreadable import advice
+from node_cli.config import ConfigError, config_dir, printable
 from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
 from node_cli.training.stopping import Stopped
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+OF_THE_EXTRA = ("joblib", "submitit_local", "submitit_slurm")  # launchers that the extra `sweep` brings
 OUTCOMES = "NODE_CLI_OUTCOMES"  # a folder in which processes of one command leave how they ended, for it to tell
 
 
@@ -44,7 +46,8 @@ def one_line_errors(program: str) -> Iterator[None]:
     except yaml.reader.ReaderError as error:
         _exit(program, f"broken YAML in {error.name}: {error.reason}", USAGE)
     except OverrideParseException as error:
-        _exit(program, f"cannot read {error.override}: write key=value ({_first_line(error)})", USAGE)
+        told = advice(str(error.override), program) or f"write key=value ({_first_line(error)})"
+        _exit(program, f"cannot read {error.override}: {told}", USAGE)
     except MissingConfigException as error:
         _exit(program, _missing_choice(error), USAGE)
     except (HydraException, OmegaConfBaseException) as error:
@@ -62,11 +65,14 @@ def one_line_errors(program: str) -> Iterator[None]:
 
 def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    if not group or not error.options:
+    options = error.options or sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
+    if not group or not options:
         return _first_line(error)
-    close = difflib.get_close_matches(choice, error.options, n=1)
+    close = difflib.get_close_matches(choice, options, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
-    return f"{group}={choice} does not exist: {meant}there are {', '.join(error.options)}"
+    if group == "hydra/launcher" and choice in OF_THE_EXTRA:
+        meant = "it comes with pip install 'node-cli[sweep]'; "
+    return f"{group}={choice} does not exist: {meant}there are {', '.join(options)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -40,6 +40,8 @@ def run(cfg: DictConfig) -> None:
     if job.mode == RunMode.MULTIRUN:
         run_cell(request, Path(job.runtime.output_dir), train)
         return
+    if request.config["resume"] == "auto" and not any(word.startswith("run_dir=") for word in request.overrides):
+        raise ConfigError("resume=auto continues what run_dir holds, or starts there: set run_dir=... too")
     folder = RunFolder(Path(request.config["run_dir"]))
     try:
         train(request, folder)

@@ -17,9 +17,15 @@ MISTAKES = {
     "removed key": (["~trainer.epochs"], "trainer.epochs was removed, but it is needed: set it instead"),
     "unknown choice": (["solver=rk5"], "solver=rk5 does not exist: did you mean rk4? there are adaptive_heun, bosh3,"),
     "unknown model": (["model=vgg"], "model=vgg does not exist: there are mlp, odenet, odenet_mlp, resnet,"),
-    "unknown group": (["solvr=rk4"], "unknown key solvr: there are seed,"),
-    "option of another method": (["solver=rk4", "solver.rtol=1e-3"], "unknown key solver.rtol: solver=rk4 takes"),
-    "option without options": (["gradient.rtol=1"], "unknown key gradient.rtol: gradient=direct takes no options"),
+    "unknown group": (["solvr=rk4"], "unknown key solvr: did you mean solver? there are seed,"),
+    "option of another method": (
+        ["solver=rk4", "solver.rtol=1e-3"],
+        "unknown key solver.rtol: solver=adaptive_heun, bosh3, dopri5, dopri8, scipy, torchdiffeq, tsit5 have",
+    ),
+    "option without options": (
+        ["gradient.rtol=1"],
+        "unknown key gradient.rtol: gradient=adjoint has gradient.rtol; gradient=direct takes no options",
+    ),
     "no choice": (["dataset=null"], "dataset=null is no choice: write dataset=NAME (node-train --help)"),
     "text for a whole number": (["trainer.epochs=ten"], "trainer.epochs must be a whole number, got 'ten' (text)"),
     "fraction for a whole number": (
@@ -39,7 +45,7 @@ MISTAKES = {
     ),
     "required key": (["dataset=npz"], "dataset.path is required: set dataset.path=..."),
     "not an override": (["seed"], "cannot read seed: write key=value"),
-    "broken override": (["seed=["], "cannot read seed=[: write key=value"),
+    "broken override": (["seed=["], "cannot read seed=[: 1 brackets open and 0 close in it"),
     "several values": (["seed=0,1"], "seed=0,1 names several values: add -m to run each, or [...] for one list"),
     "a glob of values": (["experiment=glob(table1_*)"], "experiment=glob(table1_*) names several values: add -m"),
     "foreign target": (
@@ -69,7 +75,7 @@ MISTAKES = {
     ),
     "a long name": ([f"run_dir={'a' * 300}"], "run_dir must be a folder, of printable names up to 255 bytes, got 'aaa"),
     "an empty name": (["run_dir="], "run_dir must be a folder, of printable names up to 255 bytes, got ''"),
-    "a name of bytes": (["run_dir=\udcff"], "cannot read run_dir=\\udcff: write key=value"),
+    "a name of bytes": (["run_dir=\udcff"], "cannot read run_dir=\\udcff: quote the value"),
     "a name that moves the cursor": (
         ["run_dir='\33[2J'"],
         "run_dir must be a folder, of printable names up to 255 bytes, got '\\x1b[2J'",
@@ -114,7 +120,10 @@ MISTAKES = {
     "no such folder of YAML": (["--config-dir", "nowhere"], "--config-dir must be a folder, got nowhere"),
     "resume from nothing": (["resume=nowhere"], "no run at nowhere: nowhere/.hydra/config.yaml does not exist"),
     "resume a sweep": (["-m", "resume=auto", "seed=0,1"], "resume continues one run: leave -m out"),
-    "mistake in a sweep": (["-m", "model=odenet,resnet", "model.t1=2"], "unknown key model.t1: model=resnet takes"),
+    "mistake in a sweep": (
+        ["-m", "model=odenet,resnet", "model.t1=2"],
+        "unknown key model.t1: model=odenet, odenet_mlp,",
+    ),
 }
 
 # These are found by the parts themselves, when they are built.

@@ -1,0 +1,84 @@
+"""What a misspelt or misplaced key was meant to be. Reads the YAML of a group only once something is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST = 3  # keys that are named at once
+SYNONYMS = {"learning_rate": "lr", "hidden": "width", "hidden_dim": "width", "hidden_size": "width", "gpus": "devices"}
+ALIKE, VERY_ALIKE = 0.6, 0.8
+
+
+def meant(key: str, known: Sequence[str], groups: Collection[str], folder: str) -> str:
+    """`did you mean ...?`, or where the key is to be had; nothing, if there is nothing like it.
+
+    Args:
+        key: what was typed.
+        known: the keys of the chosen files.
+        groups: all groups there are.
+        folder: the one with a folder of YAML files for each group.
+    """
+    group, _, rest = key.partition(".")
+    key = ".".join([*([group] if rest else []), *(SYNONYMS.get(part, part) for part in (rest or group).split("."))])
+    if not rest:
+        of_files = "" if key in groups else _in_other_files(groups, key, folder)
+        return _did_you_mean(_with_last(key, known)) or of_files or _meant_at_the_top(key, known, groups)
+    if group not in groups:
+        close = difflib.get_close_matches(group, groups, n=1)
+        corrected = f"{close[0]}.{rest}" if close else ""
+        return _did_you_mean([corrected] if corrected in known else _with_last(_last(key), known) or close)
+    own = [path for path in known if path.startswith(f"{group}.")]
+    elsewhere = _in_other_files([group], rest, folder)
+    return (
+        _did_you_mean(_alike(key, own, VERY_ALIKE))
+        or elsewhere
+        or _did_you_mean(_with_last(_last(key), known) or _alike(key, own, ALIKE))
+    )
+
+
+def _meant_at_the_top(key: str, known: Sequence[str], groups: Collection[str]) -> str:
+    top = [path for path in known if "." not in path]
+    close = difflib.get_close_matches(key, [*top, *groups], n=1, cutoff=0.7)
+    return _did_you_mean(close or _alike(key, known, VERY_ALIKE))
+
+
+def _with_last(name: str, known: Sequence[str]) -> list[str]:
+    return [path for path in known if _last(path) == name]
+
+
+def _alike(key: str, known: Sequence[str], cutoff: float) -> list[str]:
+    likely = [path for path in known if difflib.get_close_matches(_last(key), [_last(path)], cutoff=cutoff)]
+    return difflib.get_close_matches(key, likely, n=1, cutoff=0.0)
+
+
+def _did_you_mean(paths: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(paths[:MOST])}?" if paths else ""
+
+
+def _in_other_files(groups: Collection[str], key: str, folder: str) -> str:
+    """`solver=rk4 has solver.num_steps`, of all files of the groups."""
+    found = []
+    for group in sorted(groups):
+        files = sorted(Path(folder, group).glob("*.yaml"))
+        names = [path.stem for path in files if key in _keys_of(path, group)]
+        if names:
+            found.append(f"{group}={', '.join(names)} {'has' if len(names) == 1 else 'have'} {group}.{key}")
+    return f"{'; '.join(found)};" if found else ""
+
+
+def _keys_of(path: Path, group: str) -> set[str]:
+    """The keys that a file of a group gives it, those of the files that it builds on too."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    inner: Any = content.get(group, content)
+    keys = {str(key) for key in inner if not str(key).startswith("_") and key != "defaults"}
+    bases = [entry for entry in content.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return keys.union(*(_keys_of(path.with_name(f"{base}.yaml"), group) for base in bases))
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
