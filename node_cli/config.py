@@ -194,7 +194,7 @@ def follows(key: str, values: Mapping[str, Any]) -> bool:
     if leader is None or leader not in values or key not in values:
         return False
     own, other = values[key], values[leader]
-    return own == other or (own != own and other != other)  # as NaN does
+    return bool(own == other or (own != own and other != other))  # as NaN does
 
 
 def leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,7 @@ MISTAKES = {
     "resume a sweep": (["-m", "resume=auto", "seed=0,1"], "resume continues one run: leave -m out"),
     "mistake in a sweep": (
         ["-m", "model=odenet,resnet", "model.t1=2"],
-        "unknown key model.t1: model=odenet, odenet_mlp,",
+        "unknown key model.t1: model=odenet, ",
     ),
 }
 
