@@ -1,4 +1,4 @@
-"""Real processes: killed, refused, continued."""
+"""A real process that is killed, and what is continued, refused and left alone then."""
 
 import hashlib
 import json
@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -27,10 +30,6 @@ OVERRIDES = [
 ]
 STEPS_PER_EPOCH = 20
 CLOCKS = ("time", "time/step_ms", "memory/peak_mb")
-
-
-def train(*overrides):
-    return subprocess.run([*TRAIN, *overrides], capture_output=True, text=True, check=False, timeout=120)
 
 
 def records(folder):
@@ -68,20 +67,19 @@ class Killed:
     """A folder whose process was killed, and what a second process there said while the first one lived."""
 
     folder: Path
-    second: subprocess.CompletedProcess[str]
+    second: str
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, typed_in):
     """The folder of an uninterrupted run: with nothing to continue, resume=auto starts."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    done = train(*OVERRIDES, f"run_dir={folder}", "resume=auto")
-    assert done.returncode == 0, done.stderr
+    typed_in(folder.parent, "node-train", *OVERRIDES, f"run_dir={folder}", "resume=auto")
     return folder
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(tmp_path_factory, typed_in):
     folder = tmp_path_factory.mktemp("runs") / "killed"
     command = [*TRAIN, *OVERRIDES, f"run_dir={folder}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -90,12 +88,19 @@ def killed(tmp_path_factory):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.005)
         process.send_signal(signal.SIGSTOP)
-        second = train(*OVERRIDES, f"run_dir={folder}", "resume=auto")
+        with redirect_stderr(StringIO()) as second, pytest.raises(SystemExit, match="2"):
+            typed_in(folder.parent, "node-train", *OVERRIDES, f"run_dir={folder}", "resume=auto")
         process.kill()
     assert process.returncode == -signal.SIGKILL
     saved = read_checkpoint(folder / "checkpoints" / "last.pt")["state"]
     assert 0 < saved["batch"] < STEPS_PER_EPOCH
-    return Killed(folder, second)
+    return Killed(folder, second.getvalue())
+
+
+@pytest.fixture
+def train(typed):
+    """`train("resume=...")` in this process."""
+    return partial(typed, "node-train")
 
 
 @pytest.fixture
@@ -111,16 +116,18 @@ def finished(whole, tmp_path):
 
 
 def assert_refused(done, *messages):
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert [line.removeprefix("node-train: ") for line in done.stderr.splitlines()] == list(messages)
+    assert (done.status, done.out) == (2, "")
+    assert said_by(done.err) == list(messages)
 
 
-@pytest.mark.slow
-def test_the_same_command_continues_a_killed_run_bit_for_bit(whole, folder):
+def said_by(err):
+    return [line.removeprefix("node-train: ") for line in err.splitlines()]
+
+
+def test_the_same_command_continues_a_killed_run_bit_for_bit(whole, folder, train):
     done = train(*OVERRIDES, f"run_dir={folder}", "resume=auto")
-    assert done.returncode == 0, done.stderr
-    assert f"continuing from {folder}/checkpoints/last.pt at step " in done.stdout
+    assert (done.status, done.err) == (0, "")
+    assert f"continuing from {folder}/checkpoints/last.pt at step " in done.out
     assert records(folder) == records(whole)
     assert weights(folder) == weights(whole)
     assert events(folder) == events(whole)
@@ -133,20 +140,18 @@ def test_the_same_command_continues_a_killed_run_bit_for_bit(whole, folder):
     ]
 
 
-@pytest.mark.slow
-def test_a_checkpoint_file_is_continued_with_its_runs_settings(whole, finished):
+def test_a_checkpoint_file_is_continued_with_its_runs_settings(whole, finished, train):
     """What the folder holds from after that checkpoint is made again, not kept beside it."""
     done = train(f"resume={finished}/checkpoints/step-00000039.pt")
-    assert done.returncode == 0, done.stderr
+    assert (done.status, done.err) == (0, "")
     assert records(finished) == records(whole)
     assert weights(finished) == weights(whole)
     assert events(finished) == events(whole)
 
 
-@pytest.mark.slow
-def test_a_run_folder_is_continued_for_more_epochs(whole, finished):
+def test_a_run_folder_is_continued_for_more_epochs(whole, finished, train):
     done = train(f"resume={finished}", "trainer.epochs=3")
-    assert done.returncode == 0, done.stderr
+    assert (done.status, done.err) == (0, "")
     before_test = [line for line in records(whole) if line["step"] <= 2 * STEPS_PER_EPOCH]
     assert records(finished)[: len(before_test)] == before_test
     steps = [line["step"] for line in records(finished)]
@@ -155,12 +160,11 @@ def test_a_run_folder_is_continued_for_more_epochs(whole, finished):
     assert json.loads((finished / "summary.json").read_text())["epochs"] == 3
 
 
-@pytest.mark.slow
-def test_a_finished_run_says_so_and_stays_as_it_is(finished):
+def test_a_finished_run_says_so_and_stays_as_it_is(finished, train):
     before = contents(finished)
     done = train(*OVERRIDES, f"run_dir={finished}", "resume=auto")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{finished} is finished already; for more, set trainer.epochs or trainer.max_steps\n"
+    assert (done.status, done.err) == (0, "")
+    assert done.out == f"{finished} is finished already; for more, set trainer.epochs or trainer.max_steps\n"
     after = contents(finished)
     assert after.pop(finished / "run.log") != before.pop(finished / "run.log")
     assert after == before
@@ -168,10 +172,10 @@ def test_a_finished_run_says_so_and_stays_as_it_is(finished):
 
 def test_a_second_process_is_refused_while_the_first_one_runs(killed):
     message = f"another process is running in {killed.folder}: wait for it, or set another run_dir"
-    assert_refused(killed.second, message)
+    assert said_by(killed.second) == [message]
 
 
-def test_a_folder_that_holds_a_run_is_refused_without_resume(folder):
+def test_a_folder_that_holds_a_run_is_refused_without_resume(folder, train):
     before = contents(folder)
     done = train(*OVERRIDES, f"run_dir={folder}")
     assert_refused(done, f"run_dir={folder} holds a run: add resume=auto to continue it, or set another run_dir")
@@ -187,17 +191,17 @@ def test_a_folder_that_holds_a_run_is_refused_without_resume(folder):
         ("seed=1", "seed: 0 -> 1"),
     ],
 )
-def test_other_settings_are_refused_with_the_difference(override, difference, folder):
+def test_other_settings_are_refused_with_the_difference(override, difference, folder, train):
     before = contents(folder)
     done = train(f"resume={folder}", override)
     assert_refused(done, f"{folder} was trained with other settings ({difference}): start a new run for them")
     assert contents(folder) == before
 
 
-def test_all_differences_are_named_at_once(folder):
+def test_all_differences_are_named_at_once(folder, train):
     done = train(*OVERRIDES, f"run_dir={folder}", "resume=auto", "model=resnet1", "model.width=8", "gradient=adjoint")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    assert done.status == 2
+    (line,) = done.err.splitlines()
     for key in (
         "model._target_: node_cli.models.odenet.OdeNet -> node_cli.models.resnet.ResNet",
         "gradient._target_: ",
@@ -205,7 +209,7 @@ def test_all_differences_are_named_at_once(folder):
         assert key in line
 
 
-def test_resume_from_nothing(tmp_path, folder):
+def test_resume_from_nothing(tmp_path, folder, train):
     config = tmp_path / "nowhere" / ".hydra" / "config.yaml"
     assert_refused(train(f"resume={tmp_path}/nowhere"), f"no run at {tmp_path}/nowhere: {config} does not exist")
     assert not (tmp_path / "nowhere").exists()

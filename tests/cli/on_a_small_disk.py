@@ -47,11 +47,11 @@ while set(saved()) == known:
     assert process.poll() is None, process.communicate()[1]
     time.sleep(0.005)
 fill()
-rest, err = process.communicate(timeout=100)
+rest, err = process.communicate(timeout=600)
 failed = {"status": process.returncode, "out": "".join(out) + rest, "err": err, "saved": saved()}
 ballast.unlink()
 process = begun()
-out, err = process.communicate(timeout=100)
+out, err = process.communicate(timeout=600)
 found = {"while_full": while_full, "failed": failed, "again": {"status": process.returncode, "out": out, "err": err}}
 shutil.copytree(run, copy)
 (copy / "found.json").write_text(json.dumps(found))

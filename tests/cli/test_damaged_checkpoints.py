@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,12 +24,11 @@ DAMAGES = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, typed_in):
     """A run of one epoch, and the same of two."""
     folder = tmp_path_factory.mktemp("runs")
     for epochs in (1, 2):
-        command = [sys.executable, "-m", "node_cli.cli.train", *WORDS, f"trainer.epochs={epochs}"]
-        subprocess.run([*command, f"run_dir={folder}/{epochs}"], check=True, capture_output=True)
+        typed_in(folder, "node-train", *WORDS, f"trainer.epochs={epochs}", f"run_dir={folder}/{epochs}")
     return folder
 
 

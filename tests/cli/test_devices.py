@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from node_cli.cli.train import main
 from node_cli.training.checkpoint import read_checkpoint
 
 MODULE = ["-m", "node_cli.cli.train"]
@@ -60,12 +61,12 @@ def children(pid: int) -> list[int]:
 
 
 def end(process):
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
 def wait_for_step(run: Path, step: int, process) -> None:
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 600
     while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < step:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < give_up
@@ -87,15 +88,48 @@ def assert_equal_to_the_last_bit(run: Path, other: Path) -> None:
     assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(run).items())
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def whole(begin, tmp_path_factory):
-    """An uninterrupted run of two processes."""
+    """An uninterrupted run of two launchers with a process each, as on two machines that share a folder."""
     folder = tmp_path_factory.mktemp("whole")
-    status, out, err = end(begin(folder, *MODULE, *LONG, TOGETHER, "run_dir=run"))
-    assert (status, err) == (0, "")
-    assert out.count("run folder run") == 1  # said by one of them
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
+    launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", endpoint]
+    launch += ["--local-addr=127.0.0.1", "--rdzv-id=7", *MODULE]
+    machines = [begin(folder, *launch, *LONG, "run_dir=run") for _ in range(2)]
+    outcomes = [end(process) for process in machines]
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    assert sum(out.count("run folder run") for _, out, _ in outcomes) == 1  # said by one of them
     assert [path.name for path in folder.iterdir()] == ["run"]
     return folder / "run"
+
+
+@pytest.fixture
+def launch(capfd, monkeypatch, tmp_path):
+    """`node-train` with two processes, launched from this one: the status, and what all of them said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torch's launcher keeps its handlers
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def launch(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["node-train", *words, TOGETHER])
+        status = 0
+        try:
+            main()
+        except SystemExit as left:
+            status = int(left.code or 0)
+        return status, *capfd.readouterr()
+
+    yield launch
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_run_of_two_is_the_run_of_one(whole, typed, tmp_path):
@@ -107,8 +141,6 @@ def test_a_run_of_two_is_the_run_of_one(whole, typed, tmp_path):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], rtol=1e-3, atol=1e-4)
-    summary = json.loads((whole / "summary.json").read_text())
-    assert summary["config"]["trainer"]["devices"] == 2
 
 
 def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, begin, typed, tmp_path):
@@ -119,8 +151,9 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     os.kill(children(process.pid)[1], signal.SIGKILL)
     wait_for_step(run, 45, process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    status, _, err = end(process)
+    status, out, err = end(process)
     assert status == 1
+    assert out.count("run folder run") == 2  # said by one of them, and again after the restart
     assert [line for line in err.splitlines() if "process " in line and "has lost" not in line] == [
         "node-train: process 1 was ended by SIGKILL; starting again from the last checkpoint",
         "node-train: process 0 was ended by SIGKILL, and trainer.max_restarts=1 is used up",
@@ -132,7 +165,7 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     wait_for_step(run, 80, process)
     workers = children(process.pid)
     process.kill()
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 600
     while any(Path(f"/proc/{pid}").exists() for pid in workers):  # they notice
         assert time.monotonic() < give_up
         time.sleep(0.05)
@@ -159,16 +192,16 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     assert_equal_to_the_last_bit(run, whole)
 
 
-def test_a_mistake_is_told_once_and_leaves_nothing(begin, tmp_path):
-    status, out, err = end(begin(tmp_path, *MODULE, *QUICK, TOGETHER, "optimizer.lr=-1", "run_dir=run"))
+def test_a_mistake_is_told_once_and_leaves_nothing(launch, tmp_path):
+    status, out, err = launch(*QUICK, "optimizer.lr=-1", "run_dir=run")
     assert (status, out) == (2, "")
     assert err.startswith("node-train: optimizer")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_fails_is_told_once(begin, tmp_path):
-    status, _, err = end(begin(tmp_path, *MODULE, *QUICK, TOGETHER, "optimizer.lr=1e30", "run_dir=run"))
+def test_a_run_that_fails_is_told_once(launch, tmp_path):
+    status, _, err = launch(*QUICK, "optimizer.lr=1e30", "run_dir=run")
     assert status == 1
     assert err.startswith("node-train: step ")
     assert "is not finite" in err
@@ -176,30 +209,14 @@ def test_a_run_that_fails_is_told_once(begin, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_a_cell_of_a_grid_may_take_two(begin, tmp_path):
-    words = [*QUICK, "trainer.epochs=1", TOGETHER, "sweep.name=grid"]
-    status, out, err = end(begin(tmp_path, *MODULE, "-m", *words))
+def test_a_cell_of_a_grid_may_take_two(whole, launch, tmp_path):
+    """And is the run of two machines to the last bit."""
+    status, out, err = launch("-m", *LONG, "sweep.name=grid")
     assert (status, err) == (0, "")
     assert "1 run: 1 finished" in out
-    assert "test/loss" in records(tmp_path / "outputs/sweeps/grid/0")[-1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_two_machines_by_torchrun(whole, begin, tmp_path):
-    """Two launchers with a process each, as on two machines that share a folder."""
-    endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
-    launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", endpoint]
-    launch += ["--local-addr=127.0.0.1", "--rdzv-id=7", *MODULE]
-    machines = [begin(tmp_path, *launch, *LONG, "run_dir=run") for _ in range(2)]
-    outcomes = [end(process) for process in machines]
-    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
-    assert sum(out.count("run folder run") for _, out, _ in outcomes) == 1  # said by one of them
-    assert_equal_to_the_last_bit(tmp_path / "run", whole)
+    run = tmp_path / "outputs" / "sweeps" / "grid" / "0"
+    assert_equal_to_the_last_bit(run, whole)
+    assert json.loads((run / "summary.json").read_text())["config"]["trainer"]["devices"] == 2
 
 
 def test_torchrun_needs_a_folder_for_all(begin, tmp_path):

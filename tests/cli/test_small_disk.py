@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     (folder / "disk").mkdir()
     script = [folder / "disk", sys.executable, SCRIPT, folder / "disk", folder / "copy", *WORDS]
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", *map(str, script)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     return folder / "copy"
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from node_cli.training.run_folder import RunFolder
+
 QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu", "logger=jsonl"]
 ODE = ["dataset=moons", "model=odenet_mlp", "model.width=4", "num_threads=1", "device=cpu", "logger=none"]
+FOUR = ["-m", *QUICK, "seed=0,1", "optimizer.lr=1e-2,1e-1"]
 GRID = Path("outputs/sweeps/grid")
 
 
@@ -24,49 +29,64 @@ def summary(cell: Path) -> dict[str, object]:
 def kill_when(command: list[str], folder: Path, there: Path) -> None:
     """Runs the command and kills it as soon as the file is there."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not there.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=600)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, typed_in: Callable[..., None]) -> Path:
+    """The folder in which `FOUR` was run."""
+    folder = tmp_path_factory.mktemp("finished")
+    typed_in(folder, "node-train", *FOUR, "sweep.name=grid")
+    return folder
 
 
 @pytest.fixture
-def twelve(tmp_path: Path) -> list[str]:
-    """A grid of twelve cells: number 4 diverges, number 9 has a solver that cannot do it."""
+def four(finished: Path, tmp_path: Path) -> list[str]:
+    """The words of a grid of four cells, all of them finished in this folder."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return FOUR
+
+
+@pytest.fixture
+def eight(tmp_path: Path) -> list[str]:
+    """A grid of eight cells: number 2 diverges, number 5 has a solver that cannot do it."""
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)
-    planted = {4: "optimizer:\n  lr: 1.0e+30\n", 9: "solver:\n  max_nfe: 3\n"}
-    for number in range(12):
+    planted = {2: "optimizer:\n  lr: 1.0e+30\n", 5: "solver:\n  max_nfe: 3\n"}
+    for number in range(8):
         own = planted.get(number, f"optimizer:\n  lr: {0.01 + 0.001 * number}\n")
         (folder / f"cell{number}.yaml").write_text(f"# @package _global_\n{own}")
-    cells = ",".join(f"cell{number}" for number in range(12))
+    cells = ",".join(f"cell{number}" for number in range(8))
     return ["--config-dir", "mine", "-m", f"experiment={cells}", *ODE, "trainer.max_steps=3"]
 
 
-def test_of_twelve_cells_ten_finish_and_two_are_listed_with_their_reasons(typed, twelve, tmp_path: Path):
+def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
     """Killed in the middle, the sweep goes on, and no finished cell runs again."""
-    command = [sys.executable, "-m", "node_cli.cli.train", *twelve, "sweep.name=grid"]
-    kill_when(command, tmp_path, tmp_path / GRID / "5" / "summary.json")
+    command = [sys.executable, "-m", "node_cli.cli.train", *eight, "sweep.name=grid"]
+    kill_when(command, tmp_path, tmp_path / GRID / "3" / "summary.json")
     before = {path: path.read_bytes() for path in GRID.glob("*/summary.json") if b'"finished"' in path.read_bytes()}
-    assert 4 <= len(before) < 10
-    result = typed("node-train", *twelve, "sweep.resume=outputs/sweeps/grid")
+    assert 3 <= len(before) < 6
+    result = typed("node-train", *eight, "sweep.resume=outputs/sweeps/grid")
     assert result.status == 1
     assert result.err.endswith(
-        "node-train: 2 of 12 cells did not finish (4, 9); to run them again: "
+        "node-train: 2 of 8 cells did not finish (2, 5); to run them again: "
         "node-train -m sweep.resume=outputs/sweeps/grid\n"
     )
     assert {path: path.read_bytes() for path in before} == before
     assert result.out.count(", finished before\n") == len(before)
-    cells = [summary(GRID / str(number)) for number in range(12)]
-    assert [n for n, cell in enumerate(cells) if cell["status"] == "failed"] == [4, 9]
-    assert "the loss or its gradient is not finite" in cells[4]["reason"] or "no longer finite" in cells[4]["reason"]
-    assert "after 3 evaluations" in cells[9]["reason"]
-    assert cells[9]["choices"]["experiment"] == "cell9"
-    assert not any(group.startswith("hydra") for group in cells[9]["choices"])
-    assert f"FAILED {cells[9]['reason']}" in (GRID / "9" / "run.log").read_text()
-    assert "12 runs: 10 finished, 2 failed" in result.out
-    for number in (4, 9):
+    cells = [summary(GRID / str(number)) for number in range(8)]
+    assert [n for n, cell in enumerate(cells) if cell["status"] == "failed"] == [2, 5]
+    assert "the loss or its gradient is not finite" in cells[2]["reason"] or "no longer finite" in cells[2]["reason"]
+    assert "after 3 evaluations" in cells[5]["reason"]
+    assert cells[5]["choices"]["experiment"] == "cell5"
+    assert not any(group.startswith("hydra") for group in cells[5]["choices"])
+    assert f"FAILED {cells[5]['reason']}" in (GRID / "5" / "run.log").read_text()
+    assert "8 runs: 6 finished, 2 failed" in result.out
+    for number in (2, 5):
         assert f"failed: outputs/sweeps/grid/{number}: {cells[number]['reason']}" in result.out
     assert "best on validation: outputs/sweeps/grid/" in result.out
 
@@ -79,25 +99,24 @@ def test_a_cell_that_cannot_be_built_is_written_down(typed):
     assert summary(GRID / "1")["status"] == "finished"
 
 
-def test_a_table_over_seeds_ends_a_sweep(typed):
-    result = typed("node-train", "-m", *QUICK, "seed=0,1", "optimizer.lr=1e-2,1e-1", "sweep.name=grid")
-    assert result.status == 0
-    rows = [line.split()[:2] for line in result.out.splitlines() if line.startswith(("0.01 ", "0.1 "))]
-    assert rows == [["0.01", "2"], ["0.1", "2"]]
-
-
-def test_the_same_command_runs_what_is_missing_or_failed_only(typed):
-    typed("node-train", "-m", *QUICK, "seed=0,1,2", "sweep.name=grid")
+def test_the_same_command_runs_what_is_missing_or_failed_only(typed, four):
     finished = (GRID / "0" / "summary.json").read_bytes()
     for name in ("summary.json", "run.log"):
         (GRID / "1" / name).unlink()
     (GRID / "2" / "summary.json").write_text(json.dumps({"status": "failed", "reason": "planted"}))
-    result = typed("node-train", "-m", *QUICK, "seed=0,1,2", "sweep.resume=outputs/sweeps/grid")
+    result = typed("node-train", *four, "sweep.resume=outputs/sweeps/grid")
     assert result.status == 0
-    assert result.out.count(", finished before\n") == 1
+    assert result.out.count(", finished before\n") == 2
     assert (GRID / "0" / "summary.json").read_bytes() == finished
-    assert [summary(GRID / str(number))["status"] for number in range(3)] == ["finished"] * 3
-    assert typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid").out.count(", finished before\n") == 3
+    assert [summary(GRID / str(number))["status"] for number in range(4)] == ["finished"] * 4
+
+
+def test_a_table_over_seeds_ends_a_sweep_even_if_nothing_was_left_to_do(typed, four):
+    result = typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid")
+    assert result.status == 0
+    assert result.out.count(", finished before\n") == 4
+    rows = [line.split()[:2] for line in result.out.splitlines() if line.startswith(("0.01 ", "0.1 "))]
+    assert rows == [["0.01", "2"], ["0.1", "2"]]
 
 
 def test_a_sweep_killed_midway_goes_on_bit_for_bit(typed, tmp_path: Path):
@@ -130,11 +149,9 @@ def test_mistakes_leave_nothing(typed, tmp_path: Path, words: list[str], line: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_that_is_there_is_not_begun_again(typed):
-    words = ["-m", *QUICK, "seed=0,1", "sweep.name=grid"]
-    assert typed("node-train", *words).status == 0
+def test_a_sweep_that_is_there_is_not_begun_again(typed, four):
     before = sorted(GRID.rglob("*"))
-    result = typed("node-train", *words)
+    result = typed("node-train", *four, "sweep.name=grid")
     assert (result.status, result.out) == (2, "")
     assert result.err == (
         "node-train: sweep.name: outputs/sweeps/grid exists: take another name, or sweep.resume=outputs/sweeps/grid\n"
@@ -153,17 +170,15 @@ def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
     command = [sys.executable, "-m", "node_cli.cli.train", "-m", *QUICK, "trainer.max_steps=1", "seed=0,1"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(command, cwd=tmp_path, **quiet) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     for process in processes:
         process.stderr.close()
     sweeps = list((tmp_path / "outputs" / "sweeps").glob("*/*"))
     assert sorted(len(list(sweep.glob("*/summary.json"))) for sweep in sweeps) == [2, 2]
 
 
+@pytest.mark.usefixtures("four")
 def test_a_cell_that_runs_elsewhere_is_left_alone(typed):
-    from node_cli.training.run_folder import RunFolder
-
-    typed("node-train", "-m", *QUICK, "seed=0,1", "sweep.name=grid")
     (GRID / "1" / "summary.json").unlink()
     other = RunFolder(GRID / "1")
     other.lock()
