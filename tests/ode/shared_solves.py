@@ -176,7 +176,7 @@ def work(rank, folder):
     """One of two processes: runs every case on its share and leaves `<rank>.pt` in the folder."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.set_num_threads(1)
-    init_method, timeout = f"file://{folder}/store", timedelta(seconds=60)
+    init_method, timeout = f"file://{folder}/store", timedelta(seconds=600)
     dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=2, timeout=timeout)
     all_reduce, seen = dist.all_reduce, []
 

@@ -9,7 +9,7 @@ from problems import Wave
 from shared_solves import ALONE, CASES, DOUBLE, FAILING, SHARES, SINGLE, WHOLE, run, run_tuple
 
 COUNTS = ("nfe", "num_accepted", "num_rejected")
-TIMEOUT = 120
+TIMEOUT = 600
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from shared_training import APART, CASES, EXACT, IN_STEP, alone
 
 from node_cli.training.checkpoint import read_checkpoint
 
-TIMEOUT = 200
+TIMEOUT = 600
 
 
 def free_port():

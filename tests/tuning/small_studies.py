@@ -31,7 +31,7 @@ def start(folder, *words):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert path.exists()

@@ -42,7 +42,7 @@ def test_a_trial_of_a_machine_that_was_killed_is_run_by_another(machine, tmp_pat
     wait_for(tmp_path / "gone" / "outputs/studies/small/trials/0/.hydra/config.yaml")
     assert other.open().take() is None  # it lives
     os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=600)
     assert other.open().take() is None  # it may live
     (lost,) = other.open().trials()
 

@@ -23,10 +23,10 @@ def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, 
     killed = start(tmp_path, *WORDS)
     wait_for(tmp_path / STUDY / "trials" / "1" / ".hydra" / "config.yaml")
     os.kill(killed.pid, signal.SIGKILL)  # its worker ends with it
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=600)
     done = summary(STUDY, 0)
     other = start(tmp_path, *WORDS, "tune.workers=2")
-    texts = [typed("node-tune", *WORDS).out, other.communicate(timeout=120)[0]]
+    texts = [typed("node-tune", *WORDS).out, other.communicate(timeout=600)[0]]
     assert any("4 runs: 4 finished" in text for text in texts), texts
     assert sorted(path.name for path in (STUDY / "trials").iterdir()) == ["0", "1", "2", "3"]
     summaries = [summary(STUDY, number) for number in range(4)]
@@ -47,7 +47,7 @@ def test_ctrl_c_reaches_the_command_alone_which_has_the_step_of_a_trial_saved(tm
     trial = tmp_path / STUDY / "trials" / "0"
     wait_for(trial / "metrics.jsonl")
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
-    text = command.communicate(timeout=60)[0]
+    text = command.communicate(timeout=600)[0]
     assert command.returncode == 130
     assert "Traceback" not in text
     assert "SIGINT" not in text
