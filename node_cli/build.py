@@ -15,9 +15,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
+from torch.optim import Optimizer
 
 from node_cli.analysis.audit.report import AuditProblem
-from node_cli.config import ConfigError, follows, is_trusted, shown
+from node_cli.config import ConfigError, follows, shown
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
@@ -27,6 +28,7 @@ from node_cli.tasks.base import Task
 from node_cli.training import launched
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.trainer import Trainer
+from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_targets
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
 CHOICE_OF_TORCH = torch.get_num_threads()
@@ -163,18 +165,33 @@ def uses_solver(model: nn.Module) -> bool:
 
 
 def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[..., Any]:
-    """The class or function that a node names. The name was found to be trusted; what it leads to must be too."""
+    """The class or function that a node names; the name must be one to trust, and what it leads to as well."""
     name = node["_target_"]
+    _check_trusted(key, node, packages)
+    if lies_in(name, packages):
+        make_importable(packages)
     try:
         target = get_object(name)
     except (ImportError, InstantiationException, ValueError) as error:
         raise ConfigError(f"{key}._target_={name} cannot be imported: {' '.join(str(error).split())}") from error
     if not (inspect.isclass(target) or inspect.isfunction(target)):
         raise ConfigError(f"{key}._target_={name} is not allowed: it is no class and no function of Python")
-    if not is_trusted(target.__module__, packages):
-        raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}")
+    if lies_in(name, packages):
+        is_trusted = lies_in(target.__module__, packages)
+    else:
+        is_trusted = not OPTIMIZER.fullmatch(name) or (inspect.isclass(target) and issubclass(target, Optimizer))
+    if not is_trusted:
+        raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}.{target.__name__}")
     callable_target: Callable[..., Any] = target
     return callable_target
+
+
+def _check_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None:
+    """As a command does before torch is imported; whoever calls from Python has not."""
+    group, _, name = key.partition(".")
+    problems = untrusted_targets({group: {name: node} if name else node}, packages)
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _check_nested_targets(key: str, value: Any, packages: list[str]) -> None:

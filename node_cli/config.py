@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.meant import meant
+from node_cli.references import problems_of_references
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
@@ -23,7 +24,6 @@ LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # equal unless set, as the YAML says
 OPEN = "tune.space."  # any keys: who reads them checks them
 NO_PARTS = ("experiment", "tune")  # groups whose files describe nothing that is built
-TRUSTED_PACKAGES = ("node_cli", "torch.optim")
 MAX_THREADS = 1024
 MAX_SHOWN = 100
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
@@ -43,8 +43,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain containers, every interpolation resolved.
 
     Raises:
-        ConfigError: something is missing or refers to what is not there.
+        ConfigError: something is missing, or refers to what is not there or to anything but keys and the time.
     """
+    problems = problems_of_references(OmegaConf.to_container(cfg, resolve=False))
+    if problems:
+        raise ConfigError("\n".join(problems))
     _resolve_all(cfg)
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
@@ -152,27 +155,6 @@ def parts_of(cfg: Mapping[str, Any], group: str) -> dict[str, Any]:
     if group == "logger" and isinstance(node, dict):
         return {f"{group}.{name}": part for name, part in node.items()}
     return {group: node}
-
-
-def untrusted_targets(cfg: Any, packages: list[str], prefix: str = "") -> list[str]:
-    """A line for each `_target_` that lies outside node_cli, torch.optim and the packages that the user named."""
-    children = cfg.items() if isinstance(cfg, dict) else enumerate(cfg) if isinstance(cfg, list) else ()
-    problems = []
-    for key, value in children:
-        full = f"{prefix}{key}"
-        if key == "_target_" and not is_trusted(str(value), packages):
-            package = str(value).split(".")[0]
-            problems.append(
-                f"{full}={value} is not allowed: parts come from {', '.join(TRUSTED_PACKAGES)}, "
-                f"and from packages that you name (packages=[{package}])"
-            )
-        problems += untrusted_targets(value, packages, f"{full}.")
-    return problems
-
-
-def is_trusted(module: str, packages: list[str]) -> bool:
-    """Whether a dotted name lies in a package that parts may come from."""
-    return any(module == package or module.startswith(f"{package}.") for package in (*TRUSTED_PACKAGES, *packages))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tuple[str, ...]) -> list[str]:

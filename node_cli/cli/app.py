@@ -7,18 +7,22 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from node_cli import __version__
-from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_ready
+from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_ready, typed_packages
 from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.help import help_text
+from node_cli.cli.own_files import searched
 from node_cli.config import ConfigError, config_dir
 
 COMPLETION = ("install", "uninstall", "query")
+SWITCHES = ("run", "multirun", "resolve", "hydra_help", "shell_completion")  # flags of Hydra that it may have
+VALUES = ("cfg", "info", "package")
 
 
 def launch(
@@ -37,28 +41,41 @@ def launch(
         sys.stdout.write(f"{program} {__version__}\n")
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets hydra.main raise, so that a mistake can be told in one line
+    os.environ["PYTHONSAFEPATH"] = "1"  # for processes started from here: no module lies in the working folder
     with one_line_errors(program):
         args = get_args_parser().parse_args()
         if args.help:
             sys.stdout.write(help_text(name, args.config_dir) + "\n")
             return
         _check_flags(args)
+        more = [] if args.config_dir is None else [searched(args.config_dir)]
         if not (args.hydra_help or args.shell_completion or args.info):
-            flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
-            args.overrides = expand(args.overrides)
-            line = _checked_line(name, args)
+            typed = args.overrides
+            args.overrides = expand(typed)
+            line = _checked_line(name, args, typed)
             if args.multirun and not args.cfg:
-                with sweep(line) as more:
-                    sys.argv[1:] = [*flags, *args.overrides, *more]
+                with sweep(line) as of_sweep:
+                    sys.argv[1:] = [*_flags(args), *args.overrides, *more, *of_sweep]
                     _run_hydra(name, run)
                 return
-            sys.argv[1:] = [*flags, *args.overrides]
+        sys.argv[1:] = [*_flags(args), *args.overrides, *more]
         _run_hydra(name, run)
+
+
+def _flags(args: Namespace) -> list[str]:
+    """Those that are Hydra's business, as it reads them."""
+    flags = [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(args, name)]
+    return flags + [f"--{name}={value}" for name in VALUES if (value := getattr(args, name)) is not None]
 
 
 def _check_flags(args: Namespace) -> None:
     if args.experimental_rerun is not None:  # which would unpickle the file
         raise ConfigError("--experimental-rerun is not used here: resume=... continues a run")
+    for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):
+        if value is not None:
+            raise ConfigError(f"{flag} is not used here: --config-dir FOLDER adds a folder of YAML files")
+    if args.shell_completion and args.config_dir is not None:
+        raise ConfigError("--config-dir is not used with --shell-completion")
     if args.shell_completion and not any(word.partition("=")[0] in COMPLETION for word in args.overrides):
         raise ConfigError(f"--shell-completion needs one of {', '.join(f'{word}=SHELL' for word in COMPLETION)}")
 
@@ -89,9 +106,10 @@ def _raise_together(failures: list[Exception]) -> None:
         raise RunFailedError("\n".join(str(error) for error in failures))
 
 
-def _checked_line(name: str, args: Namespace) -> CommandLine:
-    line = CommandLine(args.config_name or name, args.overrides, args.config_dir)
+def _checked_line(name: str, args: Namespace, typed: list[str]) -> CommandLine:
+    line = CommandLine(name, args.overrides, args.config_dir)
     with hydra_ready(line):
+        line = replace(line, packages=typed_packages(typed))
         cells = line.cells()
         if args.multirun:
             for cell in cells:

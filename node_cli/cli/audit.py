@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.audited_parts import AuditedParts
-from node_cli.config import ConfigError, resolved, untrusted_targets
+from node_cli.config import ConfigError, resolved
 from node_cli.training.run_folder import RunFolder
+from node_cli.trust import untrusted_targets
 
 OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings its own
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.cli.help import groups_in, groups_of
-from node_cli.cli.quoting import quoted
+from node_cli.cli.help import groups_of
+from node_cli.cli.own_files import searched
 from node_cli.config import (
     ConfigError,
     Reference,
@@ -33,31 +31,33 @@ from node_cli.config import (
     resolved,
     shown,
     unknown_key,
-    untrusted_targets,
 )
-from node_cli.yaml_file import MAX_DEPTH, read_checked
+from node_cli.trust import untrusted_targets
+from node_cli.yaml_file import MAX_DEPTH
 
 OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
 OF_HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
-LAUNCHERS = ("hydra_plugins.", "hydra._internal.core_plugins.")
 SEVERAL = ("logger",)  # groups of which several files may be chosen
 MAX_WORD, MAX_CELLS = 20_000, 10_000
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """One run as typed: the primary config's name, the overrides, and a further folder of YAML files."""
+    """One run as typed: the primary config's name, the overrides, a further folder of YAML files, packages to trust.
+
+    `packages` are those that the user has typed; overrides may have come from a folder, and name others.
+    """
 
     config_name: str
     overrides: list[str]
     extra_config_dir: str | None = None
+    packages: tuple[str, ...] = ()
 
     def compose(self, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
         """What Hydra makes of `overrides` on top of the primary config."""
         searchpath = []
         if self.extra_config_dir is not None:
-            folder = os.path.abspath(self.extra_config_dir)
-            searchpath = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+            searchpath = [searched(self.extra_config_dir)]
         with _stumbling_is_a_mistake("the chosen files cannot be put together"):
             return compose(self.config_name, [*searchpath, *overrides], return_hydra_config=with_hydra)
 
@@ -77,7 +77,7 @@ class CommandLine:
             sweeps = [o for o in overrides if o.is_sweep_override()]
             empty = [str(o.input_line) for o in sweeps if not list(o.sweep_string_iterator())]
             raise ConfigError(f"{' '.join(empty)} has no match")
-        return [CommandLine(self.config_name, cell, self.extra_config_dir) for cell in cells]
+        return [replace(self, overrides=cell) for cell in cells]
 
 
 @contextmanager
@@ -107,19 +107,9 @@ def hydra_ready(line: CommandLine) -> Iterator[None]:
     """Within it, command lines can be composed."""
     if line.extra_config_dir is not None and not Path(line.extra_config_dir).is_dir():
         raise ConfigError(f"--config-dir must be a folder, got {line.extra_config_dir}")
-    if line.extra_config_dir is not None:
-        _check_files(Path(line.extra_config_dir), set(groups_in(line.config_name)) | {"hydra"})
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         yield
-
-
-def _check_files(folder: Path, groups: set[str]) -> None:
-    """Refuses files for the groups that are larger than a config can be; what else is wrong, who loads them says."""
-    for group in sorted(groups):
-        for path in sorted((folder / group).rglob("*.yaml")):
-            if not path.is_dir():
-                read_checked(path, inside=folder)
 
 
 def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,16 +134,22 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     """
     reference = _reference(line)
     cfg = resolved(line.compose(line.overrides))
-    named = any(o.key_or_group == "packages" for o in _parse(line.overrides))
     packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
-    problems = problems_of(cfg, reference) + untrusted_targets(cfg, packages if named else [])
-    if packages and not named:
+    problems = problems_of(cfg, reference) + untrusted_targets(cfg, line.packages)
+    if not set(packages) <= set(line.packages):
         problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
     if problems:
         raise ConfigError("\n".join(problems))
-    if packages and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     return cfg
+
+
+def typed_packages(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The packages that the words of a user name, all of a sweep together."""
+    lists: list[Any] = []
+    for override in _parse([word for word in overrides if word.lstrip("+").startswith("packages=")]):
+        value = override.value()
+        lists += value.list if isinstance(value, ChoiceSweep) else [value]
+    return tuple(name for value in lists if isinstance(value, list) for name in value if isinstance(name, str))
 
 
 def _reference(line: CommandLine) -> Reference:
@@ -163,7 +159,7 @@ def _reference(line: CommandLine) -> Reference:
     choosing = _choosing(line, overrides, groups)
     cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
     if line.extra_config_dir is not None:
-        _check_hydra_of_files(line, cfg.hydra)
+        _check_hydra_of_files(line, overrides, choosing)
     chosen = cfg.hydra.runtime.choices
     choices = {group: str(chosen[group]) for group in groups if chosen.get(group) is not None}
     if "experiment" in choices:
@@ -205,25 +201,26 @@ def _check_hydra_overrides(overrides: list[Override]) -> None:
                 raise ConfigError(f"{o.key_or_group} is not used here: {OF_HYDRA}")
 
 
-def _check_hydra_of_files(line: CommandLine, hydra: DictConfig) -> None:
-    """Files of the user's own may bring a launcher of an installed plugin, and nothing else of Hydra's."""
-    own = _hydra_leaves(hydra)
-    ours = _hydra_leaves(compose(line.config_name, return_hydra_config=True).hydra)
+def _check_hydra_of_files(line: CommandLine, overrides: list[Override], choosing: list[Override]) -> None:
+    """Refuses all of Hydra's that a file of the user's own sets: a launcher's setup is a command, too."""
+    of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override()]
+    words = [*(str(o.input_line) for o in choosing), *of_hydra]
+    own = _hydra_leaves(line.compose(words, with_hydra=True).hydra)
+    ours = _hydra_leaves(compose(line.config_name, of_hydra, return_hydra_config=True).hydra)
+    ours["overrides.task"] = [str(o.input_line) for o in choosing]
     for key in sorted(own.keys() | ours.keys()):
         if own.get(key) != ours.get(key):
             raise ConfigError(f"hydra.{key} is set in a file of {line.extra_config_dir}: {OF_HYDRA}")
-    targets = untrusted_targets(OmegaConf.to_container(hydra.launcher, resolve=False), [], "hydra.launcher.")
-    foreign = [text for text in targets if not text.partition("=")[2].startswith(LAUNCHERS)]
-    if foreign:
-        raise ConfigError(f"{foreign[0].partition(' ')[0]} is not allowed: a launcher comes from hydra_plugins")
 
 
 def _hydra_leaves(hydra: DictConfig) -> dict[str, Any]:
-    kept = [str(key) for key in hydra if key not in ("launcher", "overrides", "runtime", "searchpath", "job")]
-    job = {f"job.{key}": hydra.job[key] for key in ("chdir", "env_set", "env_copy", "config")}
+    """What Hydra goes by, but for what it writes down itself."""
+    kept = [str(key) for key in hydra if key not in ("overrides", "runtime", "searchpath", "job")]
+    own = {f"job.{key}": hydra.job[key] for key in ("chdir", "env_set", "env_copy", "config")}
+    own["overrides.task"] = list(hydra.overrides.task)
     container = OmegaConf.to_container(OmegaConf.masked_copy(hydra, kept), resolve=False)
     assert isinstance(container, dict)
-    return job | dict(leaves({str(key): value for key, value in container.items()}))
+    return own | dict(leaves({str(key): value for key, value in container.items()}))
 
 
 def _groups(config_name: str) -> set[str]:

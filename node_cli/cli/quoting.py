@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def key_of(word: str) -> str:
+    """The key that an override sets."""
+    return word.partition("=")[0].lstrip("+~")
+
+
 def quoted(text: str) -> str:
     """As a value of an override, whatever is in it."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node_cli.cli.quoting import quoted
+from node_cli.cli.quoting import key_of, quoted
 from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
     Raises:
         ConfigError: there is no run at the path.
     """
-    typed = {_key(override): override for override in overrides}
+    typed = {key_of(override): override for override in overrides}
     value = typed.get("resume", "resume=null").partition("=")[2].strip("'\"")
     if value in ("null", "auto", ""):
         return overrides
@@ -58,7 +58,13 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
     typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
     typed["resume"] = f"resume={quoted(value)}"
-    inherited = [o for o in _recorded_overrides(folder) if _key(o) not in (*typed, "scheduler.on_resume")]
+    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in (*typed, "scheduler.on_resume")]
+    packages = [word for word in inherited if key_of(word) == "packages"]
+    if packages:
+        raise ConfigError(
+            f"resume: {folder.path} was begun with {packages[-1]}: if you trust them, name them again: "
+            f"node-train resume={value} '{packages[-1]}'"
+        )
     return inherited + list(typed.values())
 
 
@@ -110,7 +116,3 @@ def _recorded_overrides(folder: RunFolder) -> list[str]:
     if odd:
         raise ConfigError(f"{folder.overrides} is damaged: {shown(odd[0])} is no word of a command line")
     return overrides
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")

@@ -12,7 +12,8 @@ from node_cli.analysis.report.record import UNFINISHED
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.search import Search, key_of, storage_told
+from node_cli.cli.quoting import key_of
+from node_cli.cli.search import Search, storage_told
 from node_cli.cli.tune_processes import run_workers, signals_stop
 from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures

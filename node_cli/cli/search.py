@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from node_cli.cli.compose import CommandLine
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import override
+from node_cli.cli.quoting import key_of, override
 from node_cli.tuning.search_space import Params, SearchSpace
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.storage import STORAGE_ERRORS, what_is_wrong
@@ -49,8 +49,3 @@ def storage_told(settings: Settings) -> Iterator[None]:
         yield
     except STORAGE_ERRORS as error:
         raise RunFailedError(f"{what_is_wrong(settings, error)}: the same command goes on when it is back") from error
-
-
-def key_of(word: str) -> str:
-    """The key that an override sets."""
-    return word.partition("=")[0].lstrip("+~")

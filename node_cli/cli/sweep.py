@@ -22,15 +22,16 @@ from node_cli.analysis.report.runs import find_runs, read_runs
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import quoted
+from node_cli.cli.quoting import key_of, quoted
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
+from node_cli.files import read_text
 from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopped
 
 SWEEPS = Path("outputs/sweeps")
-RECORD = "sweep.json"
+RECORD, MAX_RECORD = "sweep.json", 1 << 26  # bytes; 10,000 cells of 20 words have some 6 million
 LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
 OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
 
@@ -46,9 +47,16 @@ def with_overrides_of_sweep(overrides: list[str]) -> list[str]:
         return overrides
     begun: list[str] = _read(Path(str(resume)))["overrides"]
     typed = _about_cells(overrides)
-    if typed and sorted(typed) != sorted(begun):
+    packages = [word for word in begun if key_of(word) == "packages"]
+    if set(packages) - set(typed):
+        words = " ".join(f"'{word}'" for word in packages)
+        raise ConfigError(
+            f"sweep.resume: {resume} was begun with packages: if you trust them, name them again: "
+            f"node-train -m sweep.resume={resume} {words}"
+        )
+    if set(typed) - set(packages) and sorted(typed) != sorted(begun):
         raise ConfigError(f"sweep.resume: {resume} was begun with other words: {' '.join(begun)}; leave yours out")
-    return begun + [word for word in overrides if word.startswith(OWN)]
+    return begun + [word for word in overrides if _is_own(word)]
 
 
 @contextmanager
@@ -125,7 +133,11 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
 
 
 def _about_cells(overrides: Sequence[str]) -> list[str]:
-    return [word for word in overrides if not word.startswith(OWN)]
+    return [word for word in overrides if not _is_own(word)]
+
+
+def _is_own(word: str) -> bool:
+    return word.lstrip("+~").startswith(OWN)
 
 
 def _value(overrides: Sequence[str], key: str) -> str | None:
@@ -153,8 +165,11 @@ def _begin(path: Path, record: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        return {"overrides": list(record["overrides"]), "cells": list(record["cells"])}
+        record = json.loads(read_text(path / RECORD, MAX_RECORD, inside=path))
+        overrides, cells = record["overrides"], record["cells"]
+        if not all(isinstance(word, str) and not _is_own(word) for words in (overrides, *cells) for word in words):
+            raise ValueError
+        return {"overrides": list(overrides), "cells": list(cells)}
     except OSError as error:
         raise ConfigError(f"sweep.resume: no sweep at {path}: {path / RECORD} cannot be read") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from node_cli.cli.app import launch
 from node_cli.cli.compose import choices_of_ours
 from node_cli.cli.errors import RunFailedError
+from node_cli.cli.own_files import folder_of
 from node_cli.cli.resume import checkpoints_to_resume, quoted, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
 from node_cli.config import ConfigError, resolved
@@ -110,8 +111,8 @@ def _train_in_processes(request: Request, folder: RunFolder) -> None:
     words += [f"run_dir={quoted(str(folder.path))}"]
     if request.config["resume"] is not None:
         words.append(f"resume={quoted(request.config['resume'])}")
-    sources = [source.path for source in job.runtime.config_sources if source.provider == "command-line"]
-    options = [f"--config-dir={path}" for path in sources]
+    extra = folder_of(job.runtime.config_sources)
+    options = [] if extra is None else [f"--config-dir={extra}"]
     sets_threads = request.config["num_threads"] is not None
     run_in_processes([*words, *options], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.config import ConfigError, has_target, parts_of, top_level_problems, untrusted_targets
+from node_cli.config import ConfigError, has_target, parts_of, top_level_problems
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
 from node_cli.training.run_folder import RunFolder
+from node_cli.trust import untrusted_targets
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
 KEYS = ("seed", "precision")

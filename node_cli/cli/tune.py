@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine, hydra_ready
+from node_cli.cli.compose import CommandLine, hydra_ready, typed_packages
+from node_cli.cli.own_files import folder_of
 from node_cli.cli.space_words import SPACE, with_space
 from node_cli.config import ConfigError, resolved
 from node_cli.training import launched
@@ -42,14 +43,13 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError("Optuna is not installed: pip install 'node-cli[tune]'")
     job = HydraConfig.get()
     words = [word for word in job.overrides.task if not word.lstrip("+~").startswith(("tune.", "tune="))]
-    sources = job.runtime.config_sources
-    extra = next((source.path for source in sources if source.provider == "command-line"), None)
+    extra, packages = folder_of(job.runtime.config_sources), typed_packages(words)
 
     from node_cli.cli.run_tuning import tune
 
     asked = resolved(cfg)["tune"]
-    _check_left_out(asked["space"], CommandLine("tune", list(job.overrides.task), extra))
-    tune(asked, CommandLine("train", words, extra))
+    _check_left_out(asked["space"], CommandLine("tune", list(job.overrides.task), extra, packages))
+    tune(asked, CommandLine("train", words, extra, packages))
 
 
 def _check_left_out(space: dict[str, Any], line: CommandLine) -> None:

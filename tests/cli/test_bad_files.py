@@ -27,6 +27,7 @@ AUDIT = ["node-audit", "run=run", "run_dir=audit"]
 RUN_IN = ["node-train", "run_dir=r", *SMALL]
 TYPES = "model=mine names no class: it needs a _target_, such as package.module.Class"
 HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
+REFERS = "must refer to other keys (${key}) or to ${now:%Y} alone, got"
 PLAIN = "must not refer to anything (with a dollar sign and a brace), got"
 IMAGES = "data/mnist/train-images-idx3-ubyte.gz"
 CONFIG, WORDS = "run/.hydra/config.yaml", "run/.hydra/overrides.yaml"
@@ -184,7 +185,10 @@ OWN_YAML = {
     "a list": ("[1, 2]", f"model: {TYPES}"),
     "a number": ("3", "the chosen files cannot be put together: Invalid loaded object type: int"),
     "no class": ("width: 3\n", f"model: {TYPES}"),
-    "a number for a key": (f"{MLP}1: 2\n", "model: a key must be text, got 1"),
+    "a number for a key": (
+        f"{MLP}1: 2\n",
+        "model.1 is not allowed: it is no key of node_cli.models.mlp.Mlp in",
+    ),
     "a number of many digits": (
         f"{MLP}width: {'9' * 5000}",
         "the chosen files cannot be put together: Exceeds the limit",
@@ -203,14 +207,17 @@ OWN_YAML = {
     ),
     "a target in a list": (
         f"{MLP}width: [[{MKDIR}]]\n",
-        "model.width.0.0._target_=os.mkdir is not allowed: parts come",
+        "model.width.0.0._target_=os.mkdir is not allowed: a model is what configs/model/ names, or comes from",
     ),
     "a target by reference": (
         f"{MLP}width: [{LAZY!r}]\n",
-        "model.width.0._target_=os.mkdir is not allowed: parts come from",
+        f"model/mine.yaml: width.0 {REFERS} {LAZY!r}: write the value itself",
     ),
-    "a target when built": (f"{MLP}width: '\\{LAZY}'\n", f"model.width {PLAIN} '{LAZY}'"),
-    "a target of the environment": ("_target_: ${{oc.env:NONE,os.mkdir}}\n".format(), "model._target_=os.mkdir is not"),
+    "a target when built": (f"{MLP}width: '\\{LAZY}'\n", f"model/mine.yaml: width {REFERS} '\\\\{LAZY}'"),
+    "a target of the environment": (
+        "_target_: ${{oc.env:NONE,os.mkdir}}\n".format(),
+        f"model/mine.yaml: _target_ {REFERS}",
+    ),
 }
 HYDRAS_YAML = {
     "callbacks": (f"callbacks: {{x: {MKDIR}}}", "callbacks"),
@@ -253,12 +260,12 @@ RECORDS = {
     "config with a target": (
         edited(CONFIG, "node_cli.models.mlp.Mlp", "os.mkdir"),
         EVAL,
-        "model._target_=os.mkdir is not allowed: parts come from node_cli, torch.optim, and from packages that",
+        "model._target_=os.mkdir is not allowed: a model is what configs/model/ names, or comes from a package",
     ),
     "config with a package": (
         edited(CONFIG, "packages: []\n", f"packages: [os]\nx: [{MKDIR}]\n"),
         AUDIT,
-        "x.0._target_=os.mkdir is not allowed: parts come from node_cli, torch.optim, and from packages that you name",
+        "x.0._target_=os.mkdir is not allowed: only a package that you name on the command line may be called here",
     ),
     "config with a reference": (
         edited(CONFIG, "  width: 4", f"  width: {LAZY!r}"),

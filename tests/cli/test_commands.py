@@ -259,7 +259,9 @@ def test_nothing_in_a_foreign_run_folder_is_run(typed, tmp_path: Path):
     result = typed("node-eval", "run=mine", "num_threads=1")
     assert result.err == (
         "node-eval: model.width._target_=node_cli.training.checkpoint.os.mkdir is not allowed: "
-        "it is no class and no function of Python\n"
+        "a model is what configs/model/ names, or comes from a package that you name on the command line\n"
+        "node-eval: scheduler.warmup._target_=node_cli.training.checkpoint.os.mkdir is not allowed: "
+        "a scheduler is what configs/scheduler/ names, or comes from a package that you name on the command line\n"
     )
     assert result.status == 2
     assert not (tmp_path / "owned").exists()

@@ -50,7 +50,7 @@ MISTAKES = {
     "a glob of values": (["experiment=glob(table1_*)"], "experiment=glob(table1_*) names several values: add -m"),
     "foreign target": (
         ["model._target_=os.system"],
-        "model._target_=os.system is not allowed: parts come from node_cli,",
+        "model._target_=os.system is not allowed: a model is what configs/model/ names, or comes from a package that",
     ),
     "text for a tolerance that follows": (["solver.atol=low"], "solver.atol must be a number, got 'low' (text)"),
     "a number without end": (["optimizer.lr=inf"], "optimizer.lr must be finite, got inf"),
@@ -80,7 +80,7 @@ MISTAKES = {
         ["run_dir='\33[2J'"],
         "run_dir must be a folder, of printable names up to 255 bytes, got '\\x1b[2J'",
     ),
-    "a name within itself": (["run_dir=${run_dir}"], "run_dir cannot be resolved: Recursive interpolation detected"),
+    "a name within itself": (["run_dir=${run_dir}"], "run_dir refers to itself: got '${run_dir}'"),
     "millions of runs": (["-m", "seed=range(10000000)"], "the values make 10000000 runs: at most 10000 at once"),
     "a step of 0": (["seed=range(1,5,0)"], "cannot read the command line: range() arg 3 must not be zero"),
     "two models": (["model=[mlp,resnet]"], "model=[mlp,resnet] is no choice: write model=NAME (node-train --help)"),
@@ -98,11 +98,11 @@ MISTAKES = {
     ),
     "a target in a list": (
         ["optimizer.betas=[[{_target_:os.mkdir,path:a}]]"],
-        "optimizer.betas.0.0._target_=os.mkdir is not allowed: parts come from node_cli,",
+        "optimizer.betas.0.0._target_=os.mkdir is not allowed: an optimizer is what configs/optimizer/ names, is",
     ),
     "a target by reference": (
         ["model._target_=${device}", "device=cpu"],
-        "model._target_=cpu is not allowed: parts come",
+        "model._target_=cpu is not allowed: a model is what configs/model/ names, or comes from a package",
     ),
     "a launcher's target": (
         ["-m", "hydra.launcher._target_=os.mkdir", "seed=0,1"],
@@ -202,8 +202,16 @@ REFUSED_BY_PARTS = {
     "missing file": (["dataset=npz", "dataset.path=no.npz"], "dataset.path"),
     "missing device": (["device=cuda"], "device=cuda is not there: this machine has cpu"),
     "target that is not there": (
-        ["model._target_=node_cli.nope.Net"],
-        "model._target_=node_cli.nope.Net cannot be imported",
+        ["model._target_=mylab.nope.Net", "packages=[mylab]"],
+        "model._target_=mylab.nope.Net cannot be imported",
+    ),
+    "an optimizer that is not there": (
+        ["optimizer._target_=torch.optim.Nope"],
+        "optimizer._target_=torch.optim.Nope cannot be imported",
+    ),
+    "an optimizer that is none": (
+        ["optimizer._target_=torch.optim.Any"],
+        "optimizer._target_=torch.optim.Any cannot be imported",
     ),
     "target through a module": (
         ["task._target_=node_cli.training.checkpoint.os.system"],
