@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.analysis.audit.report import AuditProblem
-from node_cli.config import ConfigError, follows, shown
+from node_cli.arguments import check_arguments
+from node_cli.config import ConfigError, shown
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.models.ode_block import ode_blocks
@@ -31,6 +30,7 @@ from node_cli.training.trainer import Trainer
 from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_targets
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
+KINDS = {"dataset": Dataset, "model": nn.Module, "solver": Solver, "optimizer": torch.optim.Optimizer}
 CHOICE_OF_TORCH = torch.get_num_threads()
 
 
@@ -214,13 +214,20 @@ def _asked_for(config: dict[str, Any], group: str) -> Mapping[str, Any]:
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
     """The part that a group describes, called with the runtime objects if its YAML says `_partial_`."""
-    return _build_node(group, config[group], config["packages"], **runtime)
+    node, kind = config[group], KINDS.get(group, object)
+    if node.get("_partial_") and not runtime:
+        raise ConfigError(f"{group}: its YAML says _partial_, and nothing comes later: leave it out")
+    part = _build_node(group, node, config["packages"], **runtime)
+    if not isinstance(part, kind):
+        wanted, given = (f"{each.__module__}.{each.__qualname__}" for each in (kind, type(part)))
+        raise ConfigError(f"{group}: {node['_target_']} must give a {wanted}, and gives a {given}")
+    return part
 
 
 def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
     _check_nested_targets(group, node, packages)
     _check_plain(group, node)
-    _check_types(group, node, _target(group, node, packages))
+    check_arguments(group, node, _target(group, node, packages), runtime)
     try:
         part = instantiate(node, _convert_="all")
         return part(**runtime) if runtime else part
@@ -268,50 +275,3 @@ def _under_full_key(group: str, node: dict[str, Any], message: str) -> str:
     if first in node:
         return f"{group}.{message}"
     return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"
-
-
-def _check_types(group: str, node: dict[str, Any], target: Callable[..., Any]) -> None:
-    """Holds every value against the annotation of the parameter that it is for."""
-    function = target.__init__ if inspect.isclass(target) else target
-    annotations = typing.get_type_hints(function)
-    parameters = inspect.signature(target).parameters
-    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
-    problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
-    full = {f"{group}.{key}": value for key, value in given.items()}
-    problems += [
-        f"{group}.{key} must be {_describe(annotations[key])}, got {shown(value)}"
-        for key, value in given.items()
-        if key in annotations and not _fits(value, annotations[key]) and not follows(f"{group}.{key}", full)
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation in (str, bool, type(None)):
-        return isinstance(value, annotation)
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        return isinstance(value, list) and len(value) == len(arguments) and all(map(_fits, value, arguments))
-    if origin in (list, tuple, Sequence) and arguments:
-        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
-    return True
-
-
-def _describe(annotation: Any) -> str:
-    if typing.get_origin(annotation) is list:
-        return "a list"
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
-    if typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation):
-        return f"a list of {len(typing.get_args(annotation))}"
-    return names.get(annotation, str(annotation))

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.meant import meant
 from node_cli.references import problems_of_references
+from node_cli.rknet import of_rknet
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
@@ -117,7 +118,7 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
     problems += [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in _out_of_range(set_apart)]
-    problems += _without_target(cfg, reference.choices)
+    problems += _without_target(cfg, reference.choices) + of_rknet(cfg, reference.choices)
     top_level = top_level_problems(cfg)
     return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
 

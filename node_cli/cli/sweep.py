@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from node_cli.training.stopping import STATUS, Stopped
 SWEEPS = Path("outputs/sweeps")
 RECORD, MAX_RECORD = "sweep.json", 1 << 26  # bytes; 10,000 cells of 20 words have some 6 million
 LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
+_FIRST: dict[str, str] = {}  # the cell of this process that a failure was told of
 OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
 
 
@@ -71,6 +73,11 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
     with hydra_ready(line):
         cells = line.cells()
         asked = checked_config(cells[0])["sweep"]
+    if _value(line.overrides, "hydra/launcher") == "submitit_slurm" and shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it where jobs are submitted, "
+            "or take hydra/launcher=joblib"
+        )
     words = [_about_cells(cell.overrides) for cell in cells]
     if asked["resume"] is None:
         path = _path_of(asked["name"])
@@ -126,7 +133,9 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
             raise
         Worker.stopped = True  # raised, it would have the others killed, which are at work on their last step
     except Exception as error:  # one cell's failure is not the others'
-        sys.stderr.write(f"{name}: {error}\n")
+        first = _FIRST.setdefault(str(error), f"cell {path.name}")
+        told = error if first == f"cell {path.name}" else f"the same as {first}"
+        sys.stderr.write(f"{name}: {told}\n")
         if not isinstance(error, RunFailedError):  # which is recorded already
             is_mistake = isinstance(error, ConfigError)
             folder.write_failure(request, str(error) or repr(error), "" if is_mistake else traceback.format_exc())

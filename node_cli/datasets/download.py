@@ -23,8 +23,20 @@ class RemoteFile(NamedTuple):
     sha256: str
 
 
+def fetch_all(
+    files: Sequence[RemoteFile], folder: Path, mirrors: Sequence[str], pauses: Sequence[float] = PAUSES
+) -> list[Path]:
+    """The paths of all `files`, see `fetch`; where one cannot be had, the message names all that are needed."""
+    try:
+        return [fetch(file, folder, mirrors, pauses) for file in files]
+    except FileNotFoundError as error:
+        missing = [file.name for file in files if not (folder / file.name).exists()]
+        more = f"; of its files {', '.join(missing)} are missing" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{error}{more}") from error
+
+
 def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequence[float] = PAUSES) -> Path:
-    """Return the path of `file` in `folder`, after downloading it from one of `mirrors` if it is not there yet.
+    """The path of `file` in `folder`, after downloading it from one of `mirrors` if it is not there yet.
 
     `mirrors` are the addresses of folders. A finished file appears in one move, so a killed download leaves none.
 

@@ -15,7 +15,7 @@ import torch
 
 from node_cli.datasets.base import Split
 from node_cli.datasets.bounded import can_hold
-from node_cli.datasets.download import RemoteFile, fetch
+from node_cli.datasets.download import RemoteFile, fetch_all
 
 
 class IdxFiles(NamedTuple):
@@ -67,7 +67,7 @@ def load_idx(files: IdxFiles, num_classes: int, folder: Path, mirrors: Sequence[
         ValueError: a file is damaged.
         FileNotFoundError: a file is neither in `folder` nor to be had.
     """
-    train_images, train_labels, test_images, test_labels = (fetch(file, folder, mirrors) for file in files)
+    train_images, train_labels, test_images, test_labels = fetch_all(files, folder, mirrors)
     return _read_split(train_images, train_labels, num_classes), _read_split(test_images, test_labels, num_classes)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
@@ -52,6 +55,20 @@ class SolveError(RuntimeError):
     def __reduce__(self) -> tuple[type[SolveError], tuple[Status, float, int, str]]:
         """As what another process can make again."""
         return type(self), (self.status, self.t, self.nfe, self.detail)
+
+
+@contextmanager
+def telling_of_resolution(rtol: float, dtype: torch.dtype) -> Iterator[None]:
+    """Where a solve fails whose tolerance is finer than its numbers, the message says so."""
+    try:
+        yield
+    except SolveError as error:
+        resolution = torch.finfo(dtype).eps
+        if error.status is Status.NON_FINITE or rtol >= resolution:
+            raise
+        name = str(dtype).removeprefix("torch.")
+        told = f"solver.rtol={rtol:g} is finer than {name} can tell numbers apart ({resolution:.1e}); "
+        raise SolveError(error.status, error.t, error.nfe, told + error.detail) from error
 
 
 @dataclass

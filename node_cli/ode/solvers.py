@@ -17,7 +17,7 @@ from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_fie
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
-from node_cli.ode.solution import Solution, SolveStats, State
+from node_cli.ode.solution import Solution, SolveStats, State, telling_of_resolution
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
 from node_cli.ode.vector_field import CountedVectorField
@@ -251,7 +251,8 @@ class Adaptive(RungeKutta):
         first = None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
-        ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
+        with telling_of_resolution(self.rtol, y0.dtype):
+            ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
         if self.first_step != "carried":
             stats.next_first_step = None
         return ys

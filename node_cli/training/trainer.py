@@ -257,7 +257,7 @@ class Trainer:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
                 evaluation = evaluate(model, self.task, self._until_asked(split), self.precision, self.processes)
         except SolveError as error:
-            raise TrainingError(f"{where}: {error}") from error
+            raise TrainingError(f"{where}: {self.updater.growth()}{error}") from error
         costs = monitor.take(self.dataset.num_batches(split, self.eval_batch_size))
         figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
         return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})

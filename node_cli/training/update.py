@@ -26,10 +26,11 @@ LESS_MEMORY = (
     "Take gradient=checkpoint, bound it further (gradient.max_checkpoints=10), or lower trainer.batch_size or the "
     "model's width"
 )
+GROWN = 30.0  # times their size at the start: weights that only a learning rate that is too high makes
 INERTIA = 0.95  # of the loss that a spike is held against
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Updater:
     """Updates `model` from one batch at a time; `monitor` watches it.
 
@@ -51,6 +52,9 @@ class Updater:
     spike_factor: float | None
     max_skipped: int
 
+    def __post_init__(self) -> None:
+        self._size_at_start = _size(self.model)
+
     def update(self, batch: Any, state: TrainState) -> dict[str, float]:
         """The figures of the batch, none where it was skipped. Failures and step sizes are added to `state`.
 
@@ -64,7 +68,7 @@ class Updater:
             return self._attempt_or_fall_back(batch, state, before)
         except SolveError as error:
             if on_failure(self.model) == "raise":
-                raise TrainingError(f"step {state.step + 1}: {error}") from error
+                raise TrainingError(f"step {state.step + 1}: {self.growth()}{error}") from error
             failure = error.with_traceback(None)  # which would keep the graph of the failed attempt alive
         except BadStepError as error:
             if self.on_bad_step == "raise":
@@ -142,6 +146,13 @@ class Updater:
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
 
+    def growth(self) -> str:
+        """A few words on weights that have grown out of hand, which is no fault of the solver's."""
+        growth = _size(self.model) / self._size_at_start
+        if growth < GROWN:
+            return ""
+        return f"the weights are {growth:.2g} times as large as at the start, so lower optimizer.lr first; "
+
     def _undo(self, before: Mapping[str, Any]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.monitor.take()
@@ -161,3 +172,8 @@ class Updater:
                 f"last: {failure}. Follow this advice, {advice}"
             ) from failure
         log.warning("step %d: batch skipped (%d of at most %d): %s", state.step + 1, count, self.max_skipped, failure)
+
+
+def _size(model: nn.Module) -> float:
+    """The norm of all weights, never 0."""
+    return max(nn.utils.get_total_norm([parameter.detach() for parameter in model.parameters()]).item(), 1e-12)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
+from node_cli.cli.errors import _missing_choice
 from node_cli.cli.unreadable import advice
 
 # What is typed after node-train, and how the answer goes on after `unknown key KEY: `.
@@ -118,6 +121,18 @@ WHOLE = {
         ["resume=auto"],
         "resume=auto continues what run_dir holds, or starts there: set run_dir=... too",
     ),
+    "a run of solved steps called rknet": (
+        ["model=rknet", "solver=dopri5"],
+        "model=rknet has fixed steps and their gradient, solver=dopri5 chooses its steps: take model=odenet",
+    ),
+    "an adjoint called rknet": (
+        ["model=rknet", "gradient=adjoint"],
+        "model=rknet has fixed steps and their gradient, gradient=adjoint solves backwards: take model=odenet",
+    ),
+    "SLURM where there is none": (
+        ["-m", "hydra/launcher=submitit_slurm", "seed=0,1"],
+        "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it where jobs are submitted, or",
+    ),
     "a launcher without a sweep": (
         ["hydra/launcher=joblib", "seed=0"],
         "hydra/launcher runs the cells of a sweep: add -m, or leave it out",
@@ -126,8 +141,91 @@ WHOLE = {
 
 
 @pytest.mark.parametrize(("words", "line"), WHOLE.values(), ids=WHOLE)
-def test_whole_command_lines(typed, words: list[str], line: str, tmp_path: Path):
+def test_whole_command_lines(typed, words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")  # where there is no srun
     result = typed("node-train", *words)
     assert result.err.startswith(f"node-train: {line}")
     assert (result.err.count("\n"), result.status, result.out) == (1, 2, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_of_an_extra_that_is_not_installed():
+    """Said of the choices that Hydra then has."""
+    error = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"])
+    told = "hydra/launcher=joblib does not exist: it comes with pip install 'node-cli[sweep]'; there are basic"
+    assert _missing_choice(error) == told
+
+
+def test_a_failure_of_all_cells_is_told_once(typed):
+    result = typed("node-train", "-m", "dataset=npz", "dataset.path=no.npz", "seed=0,1,2", "sweep.name=a")
+    first, *others, last = result.err.splitlines()
+    assert first.startswith("cell 0: dataset=npz dataset.path=no.npz seed=0: dataset.path")
+    told = [line.removeprefix("cell ").partition(": ") for line in others]
+    assert [(number, rest.rpartition(": ")[2]) for number, _, rest in told] == [(n, "the same as cell 0") for n in "12"]
+    assert "3 of 3 cells did not finish" in last
+
+
+OWN_PARTS = """
+import torch
+from torch.utils.data import TensorDataset
+
+class Net(torch.nn.Linear):
+    def __init__(self, input_shape, num_outputs):
+        super().__init__(*input_shape, num_outputs)
+
+def plain_net():
+    return torch.nn.Linear(2, 2)
+
+def dataset():
+    return TensorDataset(torch.zeros(3, 2))
+
+class Task:
+    def __init__(self):
+        pass
+
+def optimizer(params, lr):
+    return "SGD"
+"""
+OWN_MISTAKES = {
+    "model Net": "model: its YAML must say _partial_: true, for input_shape, num_outputs come later",
+    "model plain_net _partial_": "model: its YAML says _partial_, and nothing comes later: leave it out",
+    "dataset dataset": (
+        "dataset: ownlab.dataset must give a node_cli.datasets.base.Dataset, and gives a "
+        "torch.utils.data.dataset.TensorDataset"
+    ),
+    "task Task _partial_": "task: ownlab.Task is given class_names, and has no such parameter",
+    "optimizer optimizer _partial_ lr": (
+        "optimizer: ownlab.optimizer must give a torch.optim.optimizer.Optimizer, and gives a builtins.str"
+    ),
+}
+
+
+@pytest.mark.parametrize("part", OWN_MISTAKES)
+def test_parts_of_ones_own_that_do_not_fit(typed, part: str, tmp_path: Path):
+    group, name, *more = part.split()
+    (tmp_path / "ownlab.py").write_text(OWN_PARTS)
+    (tmp_path / "mine" / group).mkdir(parents=True)
+    lines = [
+        f"_target_: ownlab.{name}",
+        *("_partial_: true" if word == "_partial_" else f"{word}: 0.1" for word in more),
+    ]
+    (tmp_path / "mine" / group / "own.yaml").write_text("\n".join(lines))
+    words = ["--config-dir", "mine", f"{group}=own", "packages=[ownlab]", "run_dir=run"]
+    result = typed(
+        "node-train",
+        *words,
+        *(["dataset=moons"] if group != "dataset" else []),
+        *([] if group == "model" else ["model=mlp"]),
+    )
+    assert result.err == f"node-train: {OWN_MISTAKES[part]}\n"
+    assert result.status == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_learning_rate_that_is_too_high_is_no_fault_of_the_solver(typed):
+    words = ["dataset=moons", "model=odenet_mlp", "model.width=8", "solver.max_nfe=200", "trainer.max_steps=9"]
+    result = typed("node-train", *words, "optimizer.lr=1e9", "num_threads=1", "logger=none")
+    start = (
+        r"node-train: step \d: the weights are \S+ times as large as at the start, so lower optimizer.lr first; the ODE"
+    )
+    assert re.match(start, result.err)

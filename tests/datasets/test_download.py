@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from node_cli.datasets.download import RemoteFile, fetch
+from node_cli.datasets.download import RemoteFile, fetch, fetch_all
 
 CONTENT = bytes(range(256)) * 1000
 FILE = RemoteFile("numbers.bin", hashlib.sha256(CONTENT).hexdigest())
@@ -125,6 +125,12 @@ def test_without_network_one_error_names_file_addresses_reasons_and_folder(tmp_p
 def test_an_empty_list_of_mirrors_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="tried nothing, the list is empty"):
         fetch(FILE, tmp_path, [], pauses=())
+
+
+def test_all_files_that_are_missing_are_named(tmp_path):
+    files = [RemoteFile(name, "") for name in ("images.gz", "labels.gz", "more.gz")]
+    with pytest.raises(FileNotFoundError, match=r"by hand; of its files images.gz, labels.gz, more.gz are missing$"):
+        fetch_all(files, tmp_path, [], pauses=())
 
 
 def test_a_present_file_with_another_hash_is_named_and_kept(server, tmp_path):

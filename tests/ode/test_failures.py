@@ -104,6 +104,16 @@ def test_too_many_steps(name, batching):
     assert "the steps reached solver.max_steps. Raise it, or raise solver.rtol and solver.atol" in str(error)
 
 
+def test_a_tolerance_that_the_numbers_cannot_hold():
+    """Float32 resolves seven digits: the fault is the tolerance, not the bound."""
+    fine = failure("dopri5", square, y0=Y0.float() / 4, max_nfe=500, rtol=1e-12, atol=1e-12)
+    assert "evaluations: solver.rtol=1e-12 is finer than float32 can tell numbers apart (1.2e-07); the eval" in str(
+        fine
+    )
+    for keys in ({"y0": Y0 / 4, "rtol": 1e-12}, {"y0": Y0.float() / 4, "rtol": 1e-5}):
+        assert "finer than" not in str(failure("dopri5", square, max_nfe=10, **keys))
+
+
 # Steps that become too short
 
 

@@ -1,0 +1,74 @@
+"""Whether what a YAML gives a part fits the annotations of its parameters."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from node_cli.config import ConfigError, follows, shown
+
+
+def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any], runtime: Collection[str]) -> None:
+    """Holds every value against the annotation of the parameter that it is for.
+
+    Args:
+        group: the key of the node.
+        node: a part in YAML.
+        target: what it names.
+        runtime: the names of what `target` is given beside it.
+
+    Raises:
+        ConfigError: a line for each key that does not fit, or for what it cannot be given.
+    """
+    function = target.__init__ if inspect.isclass(target) else target
+    annotations = typing.get_type_hints(function)
+    parameters = inspect.signature(target).parameters
+    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
+    problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
+    full = {f"{group}.{key}": value for key, value in given.items()}
+    problems += [
+        f"{group}.{key} must be {_describe(annotations[key])}, got {shown(value)}"
+        for key, value in given.items()
+        if key in annotations and not _fits(value, annotations[key]) and not follows(f"{group}.{key}", full)
+    ]
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    untaken = [] if takes_all else [name for name in runtime if name not in parameters]
+    if untaken:
+        problems.append(f"{group}: {node['_target_']} is given {', '.join(untaken)}, and has no such parameter")
+    if runtime and not node.get("_partial_"):
+        problems.append(f"{group}: its YAML must say _partial_: true, for {', '.join(runtime)} come later")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (str, bool, type(None)):
+        return isinstance(value, annotation)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return isinstance(value, list) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if origin in (list, tuple, Sequence) and arguments:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    return True
+
+
+def _describe(annotation: Any) -> str:
+    if typing.get_origin(annotation) is list:
+        return "a list"
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation):
+        return f"a list of {len(typing.get_args(annotation))}"
+    return names.get(annotation, str(annotation))
