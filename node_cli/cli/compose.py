@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,7 +158,9 @@ def _reference(line: CommandLine) -> Reference:
     groups = _groups(line.config_name)
     overrides = _parse(line.overrides)
     choosing = _choosing(line, overrides, groups)
-    cfg = line.compose([str(o.input_line) for o in choosing], with_hydra=True)
+    words = [str(o.input_line) for o in choosing]
+    is_ours = line.extra_config_dir is None
+    cfg = _shipped(line.config_name, tuple(words)) if is_ours else line.compose(words, with_hydra=True)
     if line.extra_config_dir is not None:
         _check_hydra_of_files(line, overrides, choosing)
     chosen = cfg.hydra.runtime.choices
@@ -174,6 +177,14 @@ def _reference(line: CommandLine) -> Reference:
     if unknown:
         raise ConfigError("\n".join(unknown))
     return reference
+
+
+@functools.lru_cache(maxsize=32)
+def _shipped(config_name: str, choosing: tuple[str, ...]) -> DictConfig:
+    """The chosen files of our own, which stay as they are: the cells of a sweep hardly ever choose others."""
+    cfg = CommandLine(config_name, []).compose(list(choosing), with_hydra=True)
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) -> list[Override]:
