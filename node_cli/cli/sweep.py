@@ -6,10 +6,11 @@ Needs no torch.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from node_cli.training.stopping import STATUS, Stopped
 SWEEPS = Path("outputs/sweeps")
 RECORD, MAX_RECORD = "sweep.json", 1 << 26  # bytes; 10,000 cells of 20 words have some 6 million
 LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
+MAX_NAME = 120  # characters of what was swept, as TensorBoard shows it
 _FIRST: dict[str, str] = {}  # the cell of this process that a failure was told of
 OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
 
@@ -125,7 +127,8 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
         sys.stderr.write(f"{name}: {error}\n")
         return
     resume = "auto" if folder.holds_run else None
-    request = replace(request, config=request.config | {"run_dir": str(path), "resume": resume})
+    logger = _named(request.config["logger"], _swept(path, _about_cells(request.overrides)))
+    request = replace(request, config=request.config | {"run_dir": str(path), "resume": resume, "logger": logger})
     try:
         train(request, folder)
     except Stopped:
@@ -139,6 +142,19 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
         if not isinstance(error, RunFailedError):  # which is recorded already
             is_mistake = isinstance(error, ConfigError)
             folder.write_failure(request, str(error) or repr(error), "" if is_mistake else traceback.format_exc())
+
+
+def _swept(path: Path, words: Sequence[str]) -> str | None:
+    """The words that not all cells have, as a name of a folder; None where there are none."""
+    cells = _read(path.parent)["cells"]
+    own = ",".join(word for word in words if not all(word in cell for cell in cells))
+    return re.sub(r"[^\w.,=+-]+", "_", own.lstrip("+~."))[:MAX_NAME] or None
+
+
+def _named(logger: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+    """The loggers with this name for the run, those that take one and were given none."""
+    takers = [key for key, node in logger.items() if node.get("run_name", "") is None]
+    return {**logger, **{key: {**logger[key], "run_name": name} for key in takers}}
 
 
 def _about_cells(overrides: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,22 +16,32 @@ from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from node_cli.loggers.base import Logger
-from node_cli.loggers.event_file import EventFile, cut_event_files
+from node_cli.loggers.event_file import PATTERN, EventFile, cut_event_files
 
 # Category -> chart -> tags (regular expressions, matched from the start of a tag).
 LAYOUT = {
     "Learning": {
         "loss": ["Multiline", ["train/loss$", "val/loss$"]],
         "accuracy": ["Multiline", ["train/accuracy$", "val/accuracy$", "test/accuracy$"]],
+        "error": ["Multiline", ["val/error$", "test/error$"]],
         "learning rate": ["Multiline", ["lr$"]],
     },
     "ODE solve": {
         "NFE, forward and backward": ["Multiline", ["nfe/forward", "nfe/backward"]],
-        "solver steps": ["Multiline", ["solver/accepted", "solver/rejected"]],
+        "NFE of evaluations": ["Multiline", ["nfe/val$", "nfe/test$"]],
+        "solver steps": ["Multiline", ["solver/accepted", "solver/rejected", "solver/backward_"]],
         "step size: smallest, mean, first": [
             "Multiline",
             ["solver/step_min$", "solver/step_mean$", "solver/step_first$"],
         ],
+    },
+    "Gradient (audit.every_n_epochs)": {
+        "relative error, off the pass and off the ODE": [
+            "Multiline",
+            ["audit/pass_relative_error$", "audit/relative_error$"],
+        ],
+        "cosine with the gradient of the ODE": ["Multiline", ["audit/cosine$"]],
+        "the solve back misses the start": ["Multiline", ["audit/reconstruction$"]],
     },
     "Cost": {
         "time of a step (ms)": ["Multiline", ["time/step_ms"]],
@@ -53,14 +64,17 @@ class TensorBoardLogger(Logger):
         folder: the run folder.
         resume_step: steps up to this one stay; None: the run starts, and nothing that stands there stays.
         flush_secs: how often events go to disk, in seconds.
+        run_name: a folder below `folder` for the events, by which TensorBoard calls the run too; None: `folder` itself.
+            Events that are there already go on where they are.
 
     Raises:
-        ValueError: `flush_secs` is below 1.
+        ValueError: `flush_secs` is below 1, or `run_name` is no name of a folder.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None, flush_secs: int) -> None:
+    def __init__(self, folder: Path, resume_step: int | None, flush_secs: int, run_name: str | None) -> None:
         if flush_secs < 1:
             raise ValueError(f"logger.tensorboard.flush_secs: got {flush_secs}, must be at least 1 (second)")
+        folder = _folder_of_events(folder, run_name)
         self._first_step = 0 if resume_step is None else resume_step + 1
         cut_event_files(folder, self._first_step)
         self._events = EventFile(folder, self._first_step, flush_secs)
@@ -107,6 +121,20 @@ class TensorBoardLogger(Logger):
 
     def _add_at_start(self, content: Any) -> None:
         self._events.add(self._first_step, content)
+
+
+def _folder_of_events(folder: Path, run_name: str | None) -> Path:
+    known = [*folder.glob(PATTERN), *folder.glob(f"*/{PATTERN}")]
+    if known:
+        return known[0].parent
+    if run_name is None:
+        return folder
+    if not re.fullmatch(r"(?!\.)[\w.,=+@%-]{1,200}", run_name):
+        raise ValueError(
+            f"logger.tensorboard.run_name: got {run_name!r}, must be one name of letters, digits and .,=+@%-"
+        )
+    (folder / run_name).mkdir(exist_ok=True)
+    return folder / run_name
 
 
 def _histogram(tag: str, values: np.ndarray) -> Summary:

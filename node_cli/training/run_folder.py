@@ -89,8 +89,8 @@ class RunFolder:
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
         ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", TEMPORARY}
-        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
-        return [name for name in names if name not in ours and not name.startswith("events.out.tfevents.")]
+        paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        return [path.name for path in paths if path.name not in ours and not _holds_events(path)]
 
     def lock(self) -> None:
         """Makes the folder and keeps other processes out of it, until `unlock` or the end of this process.
@@ -161,3 +161,9 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Records the outcome as JSON."""
         write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _holds_events(path: Path) -> bool:
+    """Whether it is TensorBoard's: a file of events, or a folder of them alone."""
+    children = list(path.iterdir()) if path.is_dir() else []
+    return all(child.name.startswith("events.out.tfevents.") for child in children or [path])

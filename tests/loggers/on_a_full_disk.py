@@ -53,7 +53,7 @@ def main(disk, copy):
     run.mkdir()
     try:
         with log_to(run / "run.log"):
-            loggers = Loggers([TensorBoardLogger(run, None, flush_secs=600), JsonlLogger(run, None)])
+            loggers = Loggers([TensorBoardLogger(run, None, flush_secs=600, run_name=None), JsonlLogger(run, None)])
             with closed_at_the_end(loggers):
                 train(loggers, disk / "ballast", refusals)
     except UnwrittenError as error:

@@ -106,7 +106,9 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_leaves_the_beginning(
 
 def test_what_a_full_disk_left_can_be_resumed(full, tmp_path):
     shutil.copytree(full, tmp_path / "run")
-    loggers = Loggers([TensorBoardLogger(tmp_path / "run", 50, flush_secs=600), JsonlLogger(tmp_path / "run", 50)])
+    loggers = Loggers(
+        [TensorBoardLogger(tmp_path / "run", 50, flush_secs=600, run_name=None), JsonlLogger(tmp_path / "run", 50)]
+    )
     loggers.log_scalars(51, {"train/loss": 0.0})
     loggers.close()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

@@ -35,7 +35,7 @@ def log(logger, steps, value=1.0):
 def start(folder, resume_step=None):
     """A logger as a run starts it."""
     folder.mkdir(exist_ok=True)
-    logger = TensorBoardLogger(folder, resume_step, flush_secs=600)
+    logger = TensorBoardLogger(folder, resume_step, flush_secs=600, run_name=None)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
     logger.log_hparams(HPARAMS)
     return logger
@@ -177,7 +177,7 @@ def eventually(is_so):
 
 def test_an_impossible_flush_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"logger\.tensorboard\.flush_secs: got 0, must be at least 1 \(second\)"):
-        TensorBoardLogger(tmp_path, None, flush_secs=0)
+        TensorBoardLogger(tmp_path, None, flush_secs=0, run_name=None)
     assert list(tmp_path.iterdir()) == []
 
 
