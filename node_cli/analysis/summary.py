@@ -18,6 +18,7 @@ from node_cli.training.memory import peak_memory_mb
 from node_cli.training.run_folder import Request
 from node_cli.training.trainer import Trainer
 
+NFE = ("nfe/forward", "nfe/backward", "nfe/val", "nfe/test")
 DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 
 
@@ -33,7 +34,7 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "status": "finished",
         "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
         "details": test.details,
-        "nfe": {tag: last[tag] for tag in ("nfe/forward", "nfe/backward", "nfe/val") if tag in last},
+        "nfe": {tag: value for tag, value in (last | trainer.test_figures).items() if tag in NFE},
         "failures": {"skipped": trainer.state.num_skipped, "fallbacks": trainer.state.num_fallbacks},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "epochs": trainer.state.epoch,

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "trainer.max_skipped",
     "trainer.log_every_steps",
     "trainer.histograms_every_epochs",
+    "trainer.pictures_every_epochs",
     "trainer.save_every_steps",
     "trainer.keep",
 )

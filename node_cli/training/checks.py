@@ -11,7 +11,7 @@ ONE_OR_MORE = (
     *("epochs", "max_steps", "batch_size", "eval_batch_size", "patience"),
     *("log_every_steps", "save_every_steps", "devices"),
 )
-ZERO_OR_MORE = ("max_skipped", "histograms_every_epochs", "max_restarts")
+ZERO_OR_MORE = ("max_skipped", "histograms_every_epochs", "pictures_every_epochs", "max_restarts")
 ON_BAD_STEP = ("raise", "skip_batch")
 
 

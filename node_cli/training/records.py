@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -41,3 +42,9 @@ def log_histograms(logger: Logger, model: nn.Module, state: TrainState) -> None:
     for tag, steps in {"solver/step_size": list(chain(*sizes.values())), **tagged}.items():
         if steps:
             logger.log_histogram(state.step, tag, torch.tensor(steps))
+
+
+def log_pictures(logger: Logger, pictures: Mapping[str, np.ndarray], split: str, step: int) -> None:
+    """Those of the results on a split."""
+    for name, picture in pictures.items():
+        logger.log_image(step, f"{split}/{name}", picture)

@@ -26,7 +26,7 @@ from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
 from node_cli.training.processes import Processes
-from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms
+from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms, log_pictures
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.state import TrainingError, TrainState
@@ -73,6 +73,7 @@ class Trainer:
     patience: int | None
     log_every_steps: int
     histograms_every_epochs: int
+    pictures_every_epochs: int
     save_every_steps: int | None
     keep: int
     devices: int
@@ -105,6 +106,7 @@ class Trainer:
         )
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
+        self.test_figures: dict[str, float] = {}
         self._stopping = Stopping()
         self._longest = 0.0  # seconds of anything between two looks at the clock
 
@@ -234,6 +236,8 @@ class Trainer:
         logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             log_histograms(logger, self.model, self.state)
+        if self.pictures_every_epochs and self.state.epoch % self.pictures_every_epochs == 0:
+            self._log_pictures(logger, "val", self.state.step, validation)
         self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         log.info(epoch_line(self.state.history[-1], epochs, is_best))
@@ -274,15 +278,17 @@ class Trainer:
         if not self.best_weights:
             raise TrainingError("no validation of this run was finite: lower optimizer.lr")
         self.model.load_state_dict(self.best_weights)
-        evaluation, figures = self._evaluate(self.model, "test")
+        evaluation, self.test_figures = self._evaluate(self.model, "test")
         if self.processes.is_first:
             step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
-            logger.log_scalars(step, figures)
-            if logger.takes_images:
-                batches = self.dataset.batches("test", self.eval_batch_size)
-                for name, picture in self.task.result_pictures(batches, evaluation).items():
-                    logger.log_image(step, f"test/{name}", picture)
+            logger.log_scalars(step, self.test_figures)
+            self._log_pictures(logger, "test", step, evaluation)
         return evaluation
+
+    def _log_pictures(self, logger: Logger, split: str, step: int, evaluation: Evaluation) -> None:
+        if logger.takes_images:
+            batches = self.dataset.batches(split, self.eval_batch_size)
+            log_pictures(logger, self.task.result_pictures(batches, evaluation), split, step)
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:
         """Writes a checkpoint. A full disk may have room again at the next one; only the last one must be written."""

@@ -7,7 +7,8 @@ from test_tensorboard import Server, eventually
 
 SMALL = ["model.width=4", "trainer.max_steps=2", "trainer.batch_size=8", "num_threads=1", "device=cpu"]
 SMALL += ["trainer.histograms_every_epochs=0", "trainer.clip_norm=null,1"]
-RUNS = {f"outputs/sweeps/mixed/{number}" for number in range(4)}
+SWEPT = [f"model={model},trainer.clip_norm={norm}" for model in ("mlp", "odenet") for norm in ("null", "1")]
+RUNS = {f"outputs/sweeps/mixed/{number}/{swept}" for number, swept in enumerate(SWEPT)}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_columns_are_those_of_all_models(server):
 def test_every_run_has_its_final_metrics(server, sweep):
     for row in groups(server):
         shown = {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]}
-        summary = json.loads((sweep / row["name"] / "summary.json").read_text())
+        summary = json.loads(((sweep / row["name"]).parent / "summary.json").read_text())
         assert {tag: shown[tag] for tag in summary["metrics"]} == pytest.approx(summary["metrics"])
         assert ("nfe/forward" in shown) == (row["hparams"]["model"] == "OdeNet")
 

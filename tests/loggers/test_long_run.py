@@ -9,7 +9,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 SMALL = ["dataset=moons", "model=odenet_mlp", "model.width=4", "solver=euler", "trainer.batch_size=16"]
-SMALL += ["trainer.epochs=null", "trainer.max_steps=600", "num_threads=1", "device=cpu"]
+SMALL += ["trainer.epochs=null", "trainer.max_steps=600", "trainer.pictures_every_epochs=0"]
+SMALL += ["num_threads=1", "device=cpu"]
 
 
 @pytest.fixture(scope="module")

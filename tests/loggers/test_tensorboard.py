@@ -181,6 +181,25 @@ def test_an_impossible_flush_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden", "x" * 201, "a b"])
+def test_a_name_that_no_folder_can_have_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"logger\.tensorboard\.run_name: got '.*', must be one name of letters"):
+        TensorBoardLogger(tmp_path, None, flush_secs=10, run_name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("seed=0", None), ("seed=0", "seed=0"), ("seed=0", "other"), (None, "seed=0")]
+)
+def test_a_resumed_run_keeps_its_name(first, then, tmp_path):
+    for resume_step, name in ((None, first), (3, then)):
+        logger = TensorBoardLogger(tmp_path, resume_step, flush_secs=10, run_name=name)
+        log(logger, range(6))
+        logger.close()
+    folder = tmp_path / first if first else tmp_path
+    assert len(list(tmp_path.rglob("events.*"))) == len(list(folder.glob("events.*"))) == 2
+
+
 def test_a_run_is_one_run(server):
     assert sorted(server.ask("runs")) == sorted(RUNS)
 

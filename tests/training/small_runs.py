@@ -37,6 +37,7 @@ SETTINGS = {
     "patience": None,
     "log_every_steps": 1,
     "histograms_every_epochs": 0,
+    "pictures_every_epochs": 0,
     "save_every_steps": None,
     "keep": 2,
     "devices": 1,
@@ -54,6 +55,7 @@ class Recorder(Loggers):
         self.takes_images = takes_images
         self.scalars: list[tuple[int, str, float]] = []
         self.tags: list[str] = []
+        self.images: list[tuple[int, str]] = []
 
     def log_scalars(self, step, values):
         self.scalars += [(step, tag, value) for tag, value in values.items()]
@@ -63,6 +65,7 @@ class Recorder(Loggers):
 
     def log_image(self, step, tag, image):
         self.tags.append(tag)
+        self.images.append((step, tag))
 
     def of(self, tag: str) -> list[float]:
         return [value for _, found, value in self.scalars if found == tag]

@@ -267,9 +267,18 @@ def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
     assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions"]
 
 
+def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
+    trainer = build_trainer(epochs=5, pictures_every_epochs=2)
+    recorder, _ = fit(trainer, tmp_path, takes_images=True)
+    steps = trainer.steps_per_epoch
+    assert [(step, tag) for step, tag in recorder.images if tag.startswith("val/")] == [
+        (n * steps, f"val/{name}") for n in (2, 4) for name in ("confusion_matrix", "wrong_predictions")
+    ]
+
+
 def test_no_picture_is_drawn_for_nobody(tmp_path):
     dataset = WatchedDataset(point_dataset())
-    recorder, _ = fit(build_trainer(dataset=dataset, epochs=1), tmp_path)
+    recorder, _ = fit(build_trainer(dataset=dataset, epochs=1, pictures_every_epochs=1), tmp_path)
     assert dataset.read == ["train", "val", "test"]
     assert recorder.tags == []
 
@@ -395,6 +404,7 @@ def test_the_model_is_told_when_it_is_trained_and_when_judged(tmp_path):
         ({"clip_norm": 0.0}, "clip_norm must be positive or null, got 0.0"),
         ({"clip_norm": math.nan}, "clip_norm must be positive or null, got nan"),
         ({"max_skipped": -1}, "max_skipped must be 0 or more, got -1"),
+        ({"pictures_every_epochs": -1}, "pictures_every_epochs must be 0 or more, got -1"),
         ({"histograms_every_epochs": -1}, "histograms_every_epochs must be 0 or more, got -1"),
     ],
 )

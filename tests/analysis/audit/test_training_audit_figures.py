@@ -1,5 +1,7 @@
 """What the audit of a run measures, and what it refuses."""
 
+import re
+
 import pytest
 import torch
 from audited_runs import make_audit
@@ -8,6 +10,7 @@ from training.small_runs import build_ode_net, point_dataset
 
 from node_cli.analysis.audit.backward_pass import BackwardPass
 from node_cli.analysis.audit.comparison import difference
+from node_cli.loggers.tensorboard import LAYOUT
 
 FIGURES = {"audit/cosine", "audit/relative_error", "audit/pass_relative_error", "audit/reconstruction"}
 
@@ -37,6 +40,12 @@ def test_they_are_those_of_the_passes():
         "audit/pass_relative_error": difference(made, passes.exact(case.solver)[0].parameters).relative_error,
         "audit/reconstruction": max(drift["blocks.0"][0], drift["blocks.1"][0]),
     }
+
+
+def test_each_has_a_chart_in_tensorboard():
+    charts = [chart for category in LAYOUT.values() for chart in category.values()]
+    patterns = [pattern for _, tags in charts for pattern in tags]
+    assert {tag for tag in figures_of(make_case("euler")) if not any(re.match(p, tag) for p in patterns)} == set()
 
 
 def test_a_rough_solver_and_an_accurate_one():
