@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from node_cli.analysis.audit.stand_ins import SolvedBack
+from node_cli.analysis.report.formats import four_digits
 from node_cli.datasets.base import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
@@ -75,7 +76,8 @@ class SolverComparison:
         """One sentence on the last judgement beside the first."""
         own, other = self.judgements[0], self.judgements[-1]
         was, now = (self._task.rank(j.evaluation.metrics)[0] for j in (own, other))
-        moved = f"from {was:.4g} to {now:.4g}, predictions agree to {100 * other.agreement:.1f} %"
+        moved = f"from {was:.4g} to {now:.4g}, agreement of the predictions {other.agreement:.4f}"
+        steps = f"the steps of {own.name.removesuffix(', its own')}"
         failed = [f"{j.num_failed} samples under {j.name}" for j in (own, other) if j.num_failed]
         if failed:
             return (
@@ -92,10 +94,10 @@ class SolverComparison:
         scale = 1.0 if 0 <= min(was, now) <= max(was, now) <= 1 else max(abs(was), abs(now))
         if not abs(now - was) <= STILL_THE_SAME * scale:
             return (
-                f"The network is no ODE any more: its result moves with a finer solver, {moved}. It has learned the "
-                f"steps of {own.name}; train with a tighter tolerance or more steps if it should stand for an ODE."
+                f"The network is no ODE any more: its result moves with a finer solver, {moved}. It has learned "
+                f"{steps}; train with a tighter tolerance or more steps if it should stand for an ODE."
             )
-        return f"The result holds under a finer solver ({moved}): the network stands for the ODE."
+        return f"The result holds under a finer solver, {moved}: so far it does not rest on {steps}."
 
     def _reconstruction(self) -> float | None:
         """|y(t0) solved forward and back - y(t0)| / |y(t0)| over all samples and blocks."""
@@ -138,10 +140,10 @@ def comparison_table(judgements: Sequence[Judgement]) -> list[str]:
     rows: list[dict[str, Any]] = [
         {
             "solver": j.name,
-            **{name: f"{j.evaluation.metrics[name]:.4f}" for name in names},
+            **{name: four_digits(j.evaluation.metrics[name]) for name in names},
             **({"failed": str(j.num_failed)} if any_failed else {}),
             **({"NFE": f"{j.nfe:.1f}", "reconstruction": _number(j.reconstruction)} if j.nfe else {}),
-            "agreement": f"{100 * j.agreement:.1f} %",
+            "agreement": f"{j.agreement:.4f}",
         }
         for j in judgements
     ]

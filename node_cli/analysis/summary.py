@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from node_cli import __version__
+from node_cli.analysis.report.formats import four_digits
 from node_cli.tasks.base import Evaluation
 from node_cli.training.memory import peak_memory_mb
 from node_cli.training.run_folder import Request
@@ -62,24 +63,23 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
 
 
 def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """The lines shown at the end of a run."""
-    metrics, nfe = summary["metrics"], summary["nfe"]
+    """The lines shown at the end of a run. Metrics are fractions, as in every table, file and curve."""
+    metrics, nfe, seconds = summary["metrics"], summary["nfe"], summary["seconds"]
     rows = {}
-    if "test/error" in metrics:
-        rows["test error"] = f"{100 * metrics['test/error']:.2f} %"
-    for tag, value in metrics.items():
-        if tag.endswith("/failed"):
-            rows |= {tag.replace("/", " "): f"{value} samples"} if value else {}
-        elif tag != "test/error":
-            rows[tag.replace("/", " ")] = f"{value:.4f}"
+    for tag in sorted(metrics, key=lambda tag: (tag != "test/error", not tag.startswith("test/"))):
+        if not tag.endswith("/failed"):
+            rows[tag.replace("/", " ")] = four_digits(metrics[tag])
+        elif metrics[tag]:
+            rows[tag.replace("/", " ")] = f"{metrics[tag]} samples"
     rows["parameters"] = f"{summary['parameters']:,}"
     for name, count in summary["failures"].items():
         if count:
             rows[name] = f"{count} of {summary['steps']} batches"
     if "nfe/forward" in nfe:
-        rows["NFE"] = f"{nfe['nfe/forward']:.1f} forward, {nfe['nfe/backward']:.1f} backward (last epoch)"
+        of_the_test = f"; {nfe['nfe/test']:.1f} test" if "nfe/test" in nfe else ""
+        rows["NFE"] = f"{nfe['nfe/forward']:.1f} forward, {nfe['nfe/backward']:.1f} backward (last epoch){of_the_test}"
     rows["best epoch"] = f"{summary['best_epoch']} of {summary['epochs']}"
-    rows["seconds"] = f"{summary['seconds']['last_session']:.1f} ({summary['seconds']['training']:.1f} in updates)"
+    rows["seconds"] = f"{seconds['last_session']:.1f} ({seconds['training']:.1f} in updates)"
     rows["memory"] = f"{summary['memory']['peak_mb']:.0f} MB at most"
     rows["run folder"] = str(folder)
     width = max(len(name) for name in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -111,14 +112,15 @@ def _problem(config: dict[str, Any], parts: AuditedParts) -> Problem | None:
 
 
 def _measure(audit: AuditProblem, cases: list[Case]) -> Report:
-    """The report, with a bar on a terminal while it is made."""
-    with tqdm(total=audit.num_measurements(cases), disable=None, unit="measurement", dynamic_ncols=True) as bar:
-        report = audit.audit(cases, _ticker(bar))
+    """The report; meanwhile a bar, or where no terminal shows one a line for each measurement."""
+    total = audit.num_measurements(cases)
+    with tqdm(total=total, disable=None, unit="measurement", dynamic_ncols=True) as bar:
+        report = audit.audit(cases, _ticker(bar, total))
         bar.update()
         return report
 
 
-def _ticker(bar: Any) -> Tick:
+def _ticker(bar: Any, total: int) -> Tick:
     """What is named is under way; what was named before is done."""
     named: list[str] = []
 
@@ -127,6 +129,9 @@ def _ticker(bar: Any) -> Tick:
         bar.update(bool(named))
         bar.refresh()
         named.append(what)
+        if bar.disable and sys.stderr is not None:
+            with suppress(OSError):  # nobody reads it
+                print(f"measurement {len(named)} of {total}: {what}", file=sys.stderr, flush=True)
 
     return tick
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import optuna
 import optuna.visualization.matplotlib as draw
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap
 from optuna.trial import FrozenTrial, TrialState
 
 from node_cli.tuning.study import SharedStudy
@@ -47,11 +53,11 @@ def _png(plot: Callable[[], object]) -> bytes | str:
     from matplotlib import pyplot
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mpl.rc_context():  # Optuna changes the style for all that is drawn afterwards
             warnings.simplefilter("ignore")  # Optuna calls its plots experimental, and some trials fit no picture
             axes = plot()
         figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
-        figure.set_size_inches(8, 5)
+        figure.set_size_inches(max(8.0, 1.6 * len(figure.axes)), 5)
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
         return content.getvalue()
@@ -61,8 +67,30 @@ def _png(plot: Callable[[], object]) -> bytes | str:
         pyplot.close("all")
 
 
+def _parallel(study: optuna.Study, **target: Any) -> Axes:
+    """Optuna's, in colours that can be told from the white behind them, with whole names and numbers that show."""
+    axes = draw.plot_parallel_coordinate(study, **target)
+    (lines,) = (each for each in axes.collections if isinstance(each, LineCollection))
+    scale = colormaps["viridis"](np.linspace(0.0, 0.8, 256))  # the best are dark
+    lines.set_cmap(ListedColormap(scale if lines.get_cmap().name == "Blues_r" else scale[::-1]))
+    lines.set_linewidth(1.6)
+    axes.grid(visible=False)
+    keys = sorted({key for trial in study.trials for key in trial.params}, key=len)
+    names = [_whole(label.get_text(), keys) for label in axes.get_xticklabels()]
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor", fontsize=9)
+    for scale_axes in axes.figure.axes:
+        for label in scale_axes.get_yticklabels(which="both"):
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+    return axes
+
+
+def _whole(label: str, keys: Sequence[str]) -> str:
+    """The key that Optuna has cut."""
+    return next((key for key in keys if label.endswith("...") and key.startswith(label[:-3])), label)
+
+
 OF_EACH_OBJECTIVE: dict[str, Callable[..., object]] = {
     "history": draw.plot_optimization_history,
     "importance": draw.plot_param_importances,
-    "parallel": draw.plot_parallel_coordinate,
+    "parallel": _parallel,
 }

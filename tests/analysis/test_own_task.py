@@ -119,7 +119,7 @@ def test_its_solves_are_compared_and_solved_back():
     assert comparison.verdict().startswith(
         "The network is no ODE any more: its result moves with a finer solver, from -"
     )
-    assert "predictions agree to 9" in comparison.verdict()
+    assert "agreement of the predictions 0.9" in comparison.verdict()
     again = comparison.judge("coarser", make_solver("euler", num_steps=1))
     assert again.nfe == own.nfe
     assert "makes no more evaluations than the run's own solver" in comparison.verdict()

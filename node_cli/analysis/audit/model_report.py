@@ -38,7 +38,7 @@ def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, An
     notes = [*failures, *(note.format(**reference, moves=moves, rough=rough) for note in NOTES)]
     details = {"model": name, "reference": dict(reference), "cases": [row.plain() for row in rows]}
     pictures = {"model": _picture(name, solved)} if solved else {}
-    return Report(tables, notes, verdict.sentence(), pictures, details)
+    return Report(tables, notes, verdict.sentences(), pictures, details)
 
 
 def _main_row(row: ModelRow) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an audit leaves: tables, pictures, one sentence, and all figures for `audit.json`."""
+"""What an audit leaves: tables, pictures, a verdict, and all figures for `audit.json`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,5 @@ def number(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A relative error in a table: about two digits, however small."""
-    if 1 <= value < 100:
-        return f"{100 * value:.0f} %"
-    return f"{100 * value:.2g} %" if 1e-4 <= value < 1 else f"{value:.1e}"
+    """A relative error in a table, always in percent: about two digits, however small."""
+    return f"{100 * value:.0f} %" if value >= 1 else f"{100 * value:.2g} %"

@@ -140,13 +140,13 @@ class Findings:
     def _verdict(self) -> str:
         away, orders = self.ode.from_resnet, self._orders
         outcome = (
-            f"the output of the ODE is {percent(away.output)} and its gradient "
+            f"The output of the ODE is {percent(away.output)} and its gradient "
             f"{percent(away.gradient.relative_error)} away from the ResNet's, "
             f"and Euler nears them with order {orders[0]:.2f} and {orders[1]:.2f}"
         )
         mistakes = {case.method: each.mistake for case, each in self.cases if each.mistake}
         wrong = ", ".join(f"{method} ({mistake})" for method, mistake in mistakes.items())
-        return "; ".join([self._equality(), outcome, *([f"wrong: {wrong}"] if wrong else [])]) + "."
+        return ". ".join([self._equality(), outcome, *([f"Wrong: {wrong}"] if wrong else [])]) + "."
 
     def _equality(self) -> str:
         unequal = [self._unequal(name) for name in EXACT if not self.under_euler[name].is_rounding]

@@ -1,4 +1,7 @@
-"""One sentence on the cases of a model: which to use, what it costs, and what was wrong with the others."""
+"""A few sentences on the cases of a model: which to use, and what was wrong with the others.
+
+They rest on errors and counts alone: seconds depend on what else the machine does, and stand in the table.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ EXACT = 0.01
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of the gradients that are exact for their pass and within `accepted_error` of the ODE's, the fastest is the best.
+    """Of the gradients that are exact for their pass and within `accepted_error` of the ODE's, the best is the one of
+    the fewest evaluations, there and back.
 
     Where none is, the one that comes nearest to the ODE's, exact ones first.
     """
@@ -25,29 +29,29 @@ class Verdict:
     rows: Sequence[ModelRow]
     accepted_error: float
 
-    def sentence(self) -> str:
-        """The sentence; its parts are divided by semicolons."""
+    def sentences(self) -> str:
+        """One on the best method, and one on each of the others."""
         solved = [row for row in self.rows if row.made is not None]
         if not solved:
             return f"No case could be solved; the first: {self.rows[0].failure}"
         best = self.best(solved)
         methods = [list(rows) for _, rows in groupby(self.rows, key=lambda row: row.case.method)]
         others = [self._of_others(best, rows) for rows in methods if rows[0].case.method != best.case.method]
-        return "; ".join(part for part in [*self._of_best(best), *others] if part) + "."
+        return " ".join(f"{part}." for part in [self._of_best(best), *others])
 
     def best(self, solved: Sequence[ModelRow]) -> ModelRow:
         """The row to use."""
         exact = [row for row in solved if self.is_exact(row)]
         near = [row for row in exact if _ode_error(row) <= self.accepted_error]
         if near:
-            return min(near, key=_seconds)
+            return min(near, key=_evaluations)
         return min(exact or solved, key=_ode_error)
 
     def is_exact(self, row: ModelRow) -> bool:
         """Whether the gradient is that of the loss that was computed, up to rounding, and complete."""
         return row.against_pass is not None and not row.mistake and _pass_error(row) <= max(EXACT, 2 * row.rounding)
 
-    def _of_best(self, best: ModelRow) -> list[str]:
+    def _of_best(self, best: ModelRow) -> str:
         start = f"Use {best.case.name}"
         if _ode_error(best) > self.accepted_error:
             start = f"None is within {percent(self.accepted_error)} of the ODE's gradient, {best.case.name} is nearest"
@@ -56,9 +60,10 @@ class Verdict:
             kind = "no exact gradient of its pass to compare with"
         elif not self.is_exact(best):
             kind = f"not {kind} ({self._fault([best])})"
-        said = [f"{start}: {kind}, {percent(_ode_error(best))} from that of the ODE, for {_price(best)}"]
-        others = [row for row in self.rows if row.case.method == best.case.method and row is not best]
-        return [*said, *(_of_tolerance(row, best) for row in others)]
+        failed = [f"{row.case.rtol:g}" for row in self.rows if row.case.method == best.case.method and row.made is None]
+        fails = f"; at {' and '.join(failed)} its solve fails" if failed else ""
+        price = f"for {_evaluations(best)} evaluations a pass"
+        return f"{start}: {kind}, {percent(_ode_error(best))} off that of the ODE, {price}{fails}"
 
     def _of_others(self, best: ModelRow, rows: Sequence[ModelRow]) -> str:
         """What there is to say of another method, over its tolerances."""
@@ -67,10 +72,10 @@ class Verdict:
         if not solved:
             return f"{method} cannot be solved ({rows[0].failure})"
         if solved[0].exact is None:
-            return f"{method} is {_list(solved, _ode_error)} from the gradient of the ODE"
+            return f"{method} is {_range(solved, _ode_error)} off the gradient of the ODE"
         if all(self.is_exact(row) for row in solved):
             nearest = next((row for row in solved if row.case.rtol == best.case.rtol), solved[-1])
-            return f"{nearest.case.name} is exact too, for {_price(nearest)}"
+            return f"{nearest.case.name} is exact too, for {_evaluations(nearest)}"
         return f"{method} is not exact: {self._fault(solved)}"
 
     def _fault(self, rows: Sequence[ModelRow]) -> str:
@@ -78,7 +83,7 @@ class Verdict:
         mistake = next((row.mistake for row in rows if row.mistake), "")
         if mistake:
             return mistake
-        fault = f"off by {_list(rows, _pass_error)}"
+        fault = f"off by {_range(rows, _pass_error)}"
         if isinstance(rows[0].case.gradient, Adjoint):
             remedy = "take more steps" if rows[0].case.rtol is None else "tighten gradient.rtol and gradient.atol"
             return f"{fault}, the error of its second solve ({remedy})"
@@ -90,31 +95,18 @@ def _pass_error(row: ModelRow) -> float:
     return row.against_pass.relative_error
 
 
-def _of_tolerance(row: ModelRow, best: ModelRow) -> str:
-    """The method of the best row at another tolerance."""
-    if row.made is None:
-        return f"at {row.case.rtol:g} its solve fails"
-    is_nearer = _ode_error(row) < _ode_error(best)
-    times = f", in {_seconds(row) / _seconds(best):.2g} times the time" if is_nearer else ""
-    return f"at {row.case.rtol:g} it would be {percent(_ode_error(row))}{times}"
-
-
 def _ode_error(row: ModelRow) -> float:
     assert row.against_ode is not None
     return row.against_ode.relative_error
 
 
-def _seconds(row: ModelRow) -> float:
+def _evaluations(row: ModelRow) -> int:
     assert row.cost is not None
-    return row.cost.seconds
+    return row.cost.nfe_forward + row.cost.nfe_backward
 
 
-def _price(row: ModelRow) -> str:
-    assert row.cost is not None
-    memory = "" if row.cost.peak_bytes is None else f" and {row.cost.peak_bytes / 2**20:.3g} MB"
-    evaluations = f"{row.cost.nfe_forward} + {row.cost.nfe_backward} evaluations"
-    return f"{evaluations}, {row.cost.seconds:.2g} s{memory} a pass"
-
-
-def _list(rows: Sequence[ModelRow], error: Callable[[ModelRow], float]) -> str:
-    return ", ".join(percent(error(row)) + ("" if row.case.rtol is None else f" at {row.case.rtol:g}") for row in rows)
+def _range(rows: Sequence[ModelRow], error: Callable[[ModelRow], float]) -> str:
+    """From the first tolerance to the last."""
+    ends = [rows[0], *rows[1:][-1:]]
+    said = [percent(error(row)) + ("" if row.case.rtol is None else f" at {row.case.rtol:g}") for row in ends]
+    return " to ".join(said)

@@ -156,11 +156,11 @@ def plain(figure: Figure) -> str:
     if figure.exact or not math.isfinite(figure.mean):
         return f"{figure.mean:.0f}"
     if figure.deviation is None:
-        return _four_digits(figure.mean)
+        return four_digits(figure.mean)
     if not math.isfinite(figure.deviation):
-        return f"{_four_digits(figure.mean)} ± {figure.deviation:.0f}"
+        return f"{four_digits(figure.mean)} ± {figure.deviation:.0f}"
     if figure.deviation <= ROUNDING * abs(figure.mean):
-        return f"{_four_digits(figure.mean)} ± 0"
+        return f"{four_digits(figure.mean)} ± 0"
     power = _power(max(abs(figure.mean), figure.deviation))
     shift = power if power in VERY_SMALL or power in VERY_LARGE else 0
     mean, deviation = figure.mean / 10.0**shift, figure.deviation / 10.0**shift
@@ -169,7 +169,10 @@ def plain(figure: Figure) -> str:
     return f"({both})e{shift:+03d}" if shift else both
 
 
-def _four_digits(value: float) -> str:
+def four_digits(value: float) -> str:
+    """Of a single run: `0.9750`, `4618`, `1.500e-07`."""
+    if not math.isfinite(value):
+        return f"{value:.0f}"
     power = _power(value)
     if value == 0:
         return "0"

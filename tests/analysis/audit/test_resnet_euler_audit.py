@@ -76,7 +76,7 @@ def test_the_adjoint_under_euler_has_the_same_output_and_another_gradient(report
     adjoint = report.details["under_euler"]["adjoint"]
     assert adjoint["output"] < 1e-13
     assert 0.01 < adjoint["gradient"]["relative_error"] < 1
-    assert "wrong" not in report.verdict
+    assert "Wrong" not in report.verdict
 
 
 def test_euler_nears_the_ode_with_order_one_and_leaves_the_resnet(report):
@@ -113,7 +113,7 @@ def test_a_solver_outside_autograd_is_held_to_the_ode(report):
 
 
 def test_a_wrong_gradient_is_named_with_its_mistake(wrong_report):
-    wrong = wrong_report.verdict.split("wrong: ")[1]
+    wrong = wrong_report.verdict.split("Wrong: ")[1]
     assert "dopri5 flipped (its sign is wrong throughout)" in wrong
     assert re.search(r"dopri5 half \(it is (49|50|51) % off, the exact one of its steps \d\.?\d? %\)", wrong)
     assert "dopri5 forgetful (norm1.weight and " in wrong
@@ -124,7 +124,7 @@ def test_a_wrong_gradient_is_named_with_its_mistake(wrong_report):
 
 def test_a_wrong_direct_is_not_the_resnet(wrong_report):
     sentence = (
-        r"^The ODE-Net under Euler is not the ResNet, as it should be: direct .* \(its sign is wrong throughout\); "
+        r"^The ODE-Net under Euler is not the ResNet, as it should be: direct .* \(its sign is wrong throughout\)\. "
     )
     assert re.match(sentence, wrong_report.verdict)
     assert "checkpoint differs" not in wrong_report.verdict
