@@ -148,7 +148,7 @@ def _swept(path: Path, words: Sequence[str]) -> str | None:
     """The words that not all cells have, as a name of a folder; None where there are none."""
     cells = _read(path.parent)["cells"]
     own = ",".join(word for word in words if not all(word in cell for cell in cells))
-    return re.sub(r"[^\w.,=+-]+", "_", own.lstrip("+~."))[:MAX_NAME] or None
+    return re.sub(r"[^\w.,=+-]+", "_", own.lstrip("+~."), flags=re.ASCII)[:MAX_NAME] or None
 
 
 def _named(logger: Mapping[str, Any], name: str | None) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _folder_of_events(folder: Path, run_name: str | None) -> Path:
         return known[0].parent
     if run_name is None:
         return folder
-    if not re.fullmatch(r"(?!\.)[\w.,=+@%-]{1,200}", run_name):
+    if not re.fullmatch(r"(?!\.)[\w.,=+@%-]{1,200}", run_name, re.ASCII):
         raise ValueError(
             f"logger.tensorboard.run_name: got {run_name!r}, must be one name of letters, digits and .,=+@%-"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from node_cli.cli.sweep import _swept
 from node_cli.training.run_folder import RunFolder
 
 QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu", "logger=jsonl"]
@@ -164,6 +165,22 @@ def test_a_sweep_that_is_there_is_not_begun_again(typed, four):
     assert (result.status, result.err) == (2, "node-train: sweep.resume: outputs/sweeps/grid/sweep.json is damaged\n")
     (GRID / "sweep.json").unlink()
     assert sorted(GRID.rglob("*")) == [path for path in before if path.name != "sweep.json"]
+
+
+CELLS = {
+    "seed=1": (["model=mlp", "seed=0"], ["model=mlp", "seed=1"]),
+    "model=resnet,optimizer.lr=1e-3": (["model=mlp", "optimizer.lr=0.1"], ["model=resnet", "optimizer.lr=1e-3"]),
+    "model.blocks=_1,2_": (["model.blocks=[1]"], ["+model.blocks=[1,2]"]),
+    "dataset.path=_a_b_c_.npz_": (["dataset.path=x"], ["dataset.path='a/b c\u00e4.npz'"]),
+    "seed=" + "1" * 115: (["seed=2"], ["seed=" + "1" * 200]),
+    None: (["seed=1"], ["seed=1"]),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_called_by_what_was_swept(name, tmp_path: Path):
+    (tmp_path / "sweep.json").write_text(json.dumps({"overrides": [], "cells": CELLS[name]}))
+    assert _swept(tmp_path / "1", CELLS[name][1]) == name
 
 
 def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
