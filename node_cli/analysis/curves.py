@@ -30,12 +30,13 @@ def write_curves(history: History, path: Path, title: str) -> None:
     panels = _panels(history)
     assert panels, f"nothing to draw in {history}"
     figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=130, layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, parse_math=False)
     for axes, (name, tags) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for label, tag in tags.items():
             _plot(axes, history, label, tag)
-        axes.set_title(name, fontsize=11)
+        axes.set_title(name, fontsize=11, parse_math=False)
         axes.set_xlabel("epoch")
+        axes.set_ylabel("evaluations a pass" if name == "NFE" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

@@ -6,6 +6,7 @@ Drawn through matplotlib's objects alone: pyplot keeps figures in a global list,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -40,10 +41,10 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
     axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))  # so that rare mistakes show
     ticks = range(0, num_classes, -(-num_classes // MAX_TICKS))
     names = [class_names[tick] for tick in ticks]
-    axes.set_xticks(ticks, names)
+    axes.set_xticks(ticks, names, parse_math=False)
     if max(map(len, names)) > 3:
         axes.tick_params("x", labelrotation=90)
-    axes.set_yticks(ticks, names)
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set_xlabel("prediction")
     axes.set_ylabel("target")
     axes.set_title(f"{np.trace(counts)} of {len(targets)} right{_missing(predictions)}")
@@ -89,8 +90,8 @@ def wrong_predictions(
         return _grid(inputs[wrong], captions, title, WRONG_COLOUR)
     figure, axes = _scatter(inputs, targets, class_names, title)
     x, y = _plane(inputs[wrong])
-    axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR, label="wrong")
-    _legend(axes)
+    axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR)
+    _legend(axes, [*class_names, "wrong"])
     return _render(figure)
 
 
@@ -123,7 +124,8 @@ def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) 
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = 1.15 * (index % columns) + 0.075, -1.35 * (index // columns)
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(left, left + 1, top - 1, top))
-        axes.text(left + 0.5, top + 0.05, caption, color=colour, fontsize=font_size, ha="center", va="bottom")
+        own: dict[str, Any] = {"color": colour, "fontsize": font_size, "parse_math": False}
+        axes.text(left + 0.5, top + 0.05, caption, ha="center", va="bottom", **own)
     axes.set(xlim=(0, width), ylim=(-1.35 * rows + 0.25, 0.3))
     axes.axis("off")
     return _render(figure)
@@ -140,20 +142,23 @@ def _scatter(points: np.ndarray, targets: np.ndarray, class_names: Sequence[str]
         title = f"{title} (coordinates 1 and 2 of {num_coordinates})"
     figure, axes = _figure(6.0, 5.0)
     colours = colormaps["tab10" if len(class_names) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-    for index, name in enumerate(class_names):
+    for index in range(len(class_names)):
         x, y = _plane(points[targets == index])
-        axes.scatter(x, y, s=12, color=colours[index % len(colours)], label=name)
+        axes.scatter(x, y, s=12, color=colours[index % len(colours)])
     axes.set_title(title, fontsize=11)
     axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.3)
-    _legend(axes)
+    _legend(axes, class_names)
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
-    """Beside the points, never upon them."""
-    num_columns = 1 + len(axes.collections) // 20
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, ncols=num_columns)
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    """Beside the points, never upon them; names as they stand, whatever they begin with or hold."""
+    num_columns = 1 + len(names) // 20
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False, "ncols": num_columns}
+    legend = axes.legend(axes.collections, ["x"] * len(names), **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
 
 
 def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

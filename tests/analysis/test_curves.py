@@ -42,6 +42,11 @@ def test_tags_may_be_absent_in_some_epochs_and_values_not_finite(tmp_path):
     assert width(history, tmp_path) == width([entry(1)], tmp_path)
 
 
+def test_a_folder_may_have_any_name(tmp_path):
+    write_curves([entry(1)], tmp_path / "curves.png", "outputs/$\\frac$/_x")
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
 def test_a_killed_writer_leaves_the_old_picture(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     path.write_bytes(b"the old one")

@@ -112,3 +112,18 @@ def test_wrong_points_are_crossed():
     all_wrong = pictures.wrong_predictions(points, targets, 1 - targets, ["a", "b"])
     red = [((image == (0xC6, 0x28, 0x28)).all(axis=-1)).sum() for image in (none_wrong, all_wrong)]
     assert red[1] > red[0] + 19 * 20  # pixels of a cross
+
+
+@pytest.mark.parametrize("names", [["_a", "_b"], ["$\\frac$", "$x"], ["a$b$c", "^^\\"]])
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (4, 2)])
+def test_names_of_classes_are_shown_whatever_they_hold(names, shape):
+    inputs, targets = RNG.random(shape), np.array([0, 0, 1, 1])
+    for image in (
+        pictures.sample_inputs(inputs, targets, names),
+        pictures.wrong_predictions(inputs, targets, 1 - targets, names),
+        pictures.confusion_matrix(targets, 1 - targets, names),
+    ):
+        assert_picture(image)
+    nameless = pictures.sample_inputs(inputs, targets, [" ", " "])
+    shown = pictures.sample_inputs(inputs, targets, names)
+    assert shown.shape != nameless.shape or (shown != nameless).any()

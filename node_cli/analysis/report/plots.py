@@ -73,8 +73,8 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
         for means, style in drawn:
             _draw_line(axes, means, style, with_band=len(drawn) <= FEW_BANDS)
         _scale(axes.set_yscale, [mean.mean for means, _ in drawn for mean in means.values()])
-        axes.set_title(tag, fontsize=11)
-        axes.set_ylabel(name_of(tag))
+        axes.set_title(tag, fontsize=11, parse_math=False)
+        axes.set_ylabel(name_of(tag), parse_math=False)
         axes.set_xlabel("epoch" if tag.startswith("val/") else "step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _finish(picture, panels, styles, _about_curves(groups, lines), lines=True)
@@ -144,7 +144,7 @@ def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: st
     _scale(panels[0].set_xscale, [a.mean for a, _ in both.values()])
     _scale(panels[0].set_yscale, [b.mean for _, b in both.values()])
     panels[0].set_xlabel(name_of(x))
-    panels[0].set_ylabel(name_of(y))
+    panels[0].set_ylabel(name_of(y), parse_math=False)
     lacking = [group.label() for index, group in enumerate(groups) if index not in both]
     named = ", ".join(lacking) if len(", ".join(lacking)) < 40 else f"{len(lacking)} of {len(groups)} groups"
     said = [f"lacking {x} or {y}: {named}"] if lacking else []
