@@ -15,25 +15,29 @@ sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, 
 
 
 TESTS = Path(__file__).parent
-SLOW = (  # files that start processes, compile, train a lot or try all there is: `-m "not slow"` leaves them out
-    *("test_packaging.py", "test_resume.py", "test_torture.py"),
-    *("analysis/test_failed_solves.py", "analysis/test_figure3.py", "analysis/report/test_report_command.py"),
+SLOW = (  # files that start processes, compile, train a lot or try all there is, the longest ones first
+    *("cli/test_devices.py", "ode/test_compilation.py", "cli/test_signals.py", "cli/test_sweep.py", "test_torture.py"),
+    *(f"cli/test_{name}.py" for name in ("audit_command", "bad_files", "commands", "launchers", "small_disk")),
+    *("training/test_continuation.py", "training/test_processes.py", "ode/gradients/test_exactness.py"),
+    *(f"tuning/test_{name}.py" for name in ("tune_command", "tune_mistakes", "lost_machine", "study")),
+    *("test_resume.py", "cli/test_damaged_checkpoints.py", "cli/test_table1.py", "ode/test_sync_steps.py"),
+    *("analysis/test_figure3.py", "analysis/test_failed_solves.py", "analysis/report/test_report_command.py"),
     *(f"analysis/audit/test_{name}.py" for name in ("audit_in_training", "backward_pass_costs", "linear_audit")),
     *(f"analysis/audit/test_{name}.py" for name in ("resnet_euler_audit", "scalar_audit")),
-    *(f"cli/test_{name}.py" for name in ("audit_command", "bad_files", "commands", "damaged_checkpoints", "devices")),
-    *(f"cli/test_{name}.py" for name in ("fuzzed_words", "launchers", "signals", "small_disk", "sweep", "table1")),
-    *("datasets/test_bombs.py", "datasets/test_fuzzed_files.py"),
-    *("ode/test_agreement.py", "ode/test_compilation.py", "ode/test_sync_steps.py", "ode/test_torchdiffeq_solver.py"),
-    *("ode/gradients/test_adjoint.py", "ode/gradients/test_exactness.py"),
-    *("training/test_continuation.py", "training/test_processes.py"),
+    *("test_packaging.py", "loggers/test_hparams_of_sweeps.py", "loggers/test_long_run.py", "cli/test_fuzzed_words.py"),
+    *("ode/gradients/test_adjoint.py", "ode/test_torchdiffeq_solver.py", "ode/test_agreement.py"),
+    *("datasets/test_bombs.py", "datasets/test_fuzzed_files.py", "training/test_stopping.py"),
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m "not slow"` leaves them out; in all tests they begin first, so that no process has one of them left alone."""
+    places = {TESTS / name: place for place, name in enumerate(SLOW)}
     for item in items:
-        if item.path.relative_to(TESTS).as_posix() in SLOW:
+        if item.path in places:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
 
 
 @pytest.fixture(scope="module", autouse=True)
