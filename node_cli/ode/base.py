@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from node_cli.ode.checks import require_choice, require_positive
-from node_cli.ode.solution import Solution, State
+from node_cli.ode.solution import Caller, Solution, SolveError, State, Status
+from node_cli.ode.vector_field import all_finite
 
 VectorField = Callable[[Tensor, State], State]
 Norm = Callable[[tuple[Tensor, ...]], Tensor]
@@ -28,6 +31,7 @@ class Solver(ABC):
 
     on_failure: str
     fallback_steps: int
+    caller: Caller = Caller.COMMAND  # who asks, and is answered in words of their own
 
     def __post_init__(self) -> None:
         require_choice("on_failure", self.on_failure, ON_FAILURE)
@@ -72,6 +76,29 @@ class Solver(ABC):
         Raises:
             SolveError: the solve failed; its `status` says how.
         """
+
+    @contextmanager
+    def explained(self, y0: State) -> Iterator[None]:
+        """A failed solve from `y0` is told in the words of the caller, with what makes it hopeless from the start."""
+        try:
+            yield
+        except SolveError as error:
+            error.caller = self.caller
+            if error.status is not Status.NON_FINITE:
+                error.detail = self._resolution(y0) + error.detail
+            elif not all_finite(y0):
+                error.status = Status.NON_FINITE_START
+            raise
+
+    def _resolution(self, y0: State) -> str:
+        """Whether the tolerance is finer than the numbers of the state."""
+        dtype = (y0[0] if isinstance(y0, tuple) else y0).dtype
+        rtol, resolution = vars(self).get("rtol"), torch.finfo(dtype).eps
+        if not self.has_tolerances or not isinstance(rtol, (int, float)) or rtol >= resolution:
+            return ""
+        name = f"{self.caller.value['rtol']}={rtol:g}"
+        kind = str(dtype).removeprefix("torch.")
+        return f"{name} is finer than {kind} can tell numbers apart ({resolution:.1e}); "
 
     def with_tolerances(self, rtol: float | None, atol: float | None) -> Solver:
         """The same solver at other tolerances; None keeps the own one.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from node_cli.ode.stepping import CompiledStep, Slope, plain_step
 from node_cli.ode.tableaus import TABLEAUS
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 COMPILE = ("none", "vector_field", "step")
 NUM_KEPT = 32  # vector fields whose compiled code is kept
@@ -98,3 +101,21 @@ def can_compile(device_type: str) -> bool:
         log.warning("compile has no effect: torch.compile does not work on this machine (%s)", reason)
         return False
     return True
+
+
+def outside_compilation(function: Callable[P, R]) -> Callable[P, R]:
+    """The function as torch.compile around it must leave it: it would take times of a step loop for constants.
+
+    A vector field that is compiled itself stays so. torch._dynamo takes a second to import and is looked for instead.
+    """
+    disabled: list[Callable[P, R]] = []
+
+    @wraps(function)
+    def run(*args: P.args, **keys: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **keys)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*args, **keys)
+
+    return run

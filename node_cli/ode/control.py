@@ -6,7 +6,7 @@ Everything works on one number for a whole state, or on one for each sample `(ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.ode.checks import require
+from node_cli.ode.states import require_no_gradient
 from node_cli.ode.stepping import Stepper, Time, as_column
 from node_cli.ode.vector_field import all_finite
 
@@ -26,7 +28,7 @@ Norm = Callable[[Tensor], Tensor]  # of an error in units of what is allowed: 0-
 class Tolerance:
     """What error of a step is allowed: `atol + rtol |y|`, element by element; `atol` may be one for each channel."""
 
-    rtol: float
+    rtol: float | Tensor
     atol: float | Tensor
     norm: Norm
     all_finite: Callable[[tuple[Tensor, ...]], bool] = all_finite  # of what a step starts from
@@ -78,6 +80,43 @@ class Controller:
         return np.where(accepted, factor, np.minimum(factor, SHORTER))
 
 
+def require_tolerances(rtol: float | Tensor, atol: float | list[float] | Tensor) -> None:
+    """Both must be 0 or more, a gradient of none, and not both 0."""
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        tensor = torch.as_tensor(value)
+        require_no_gradient(name, tensor)
+        require(bool((tensor >= 0).all()), f"{name} must be 0 or more", value)
+    both = bool((torch.as_tensor(rtol) == 0).all() and (torch.as_tensor(atol) == 0).any())
+    require(not both, "rtol and atol must not both be 0", f"rtol={rtol} atol={atol}")
+
+
+def require_visible(rtol: float | Tensor, atol: float | list[float] | Tensor, dtype: torch.dtype) -> None:
+    """Raises ValueError for tolerances so far below the rounding of a state that no step could be held to them."""
+    rounding = torch.finfo(dtype).eps
+    if max(_greatest(rtol), _greatest(atol)) < rounding / 16:
+        cure = ", or solve in float64" if dtype == torch.float32 else ""
+        raise ValueError(
+            f"rtol={rtol} and atol={atol} are below what a state in {str(dtype).removeprefix('torch.')} can show, "
+            f"{rounding:.1g} of its size: raise one of them{cure}"
+        )
+
+
+def _greatest(tolerance: float | list[float] | Tensor) -> float:
+    if isinstance(tolerance, Tensor):
+        return float(tolerance.max())
+    return max(tolerance) if isinstance(tolerance, list) else tolerance
+
+
+def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
+    """Raises ValueError for a tolerance that is not one for each number of a state."""
+    try:
+        fits = torch.broadcast_shapes(tolerance.shape, y.shape) == y.shape
+    except RuntimeError:
+        fits = False
+    shapes = f"{tuple(tolerance.shape)} for a state of shape {tuple(y.shape)}"
+    require(fits, "a tensor of tolerances must broadcast with the state", shapes)
+
+
 def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time) -> Tensor:
     """A first step size, a magnitude, from the size of the state and of its first two derivatives; one evaluation.
 
@@ -105,6 +144,16 @@ def rms(ratios: Tensor) -> Tensor:
     """Root mean square over everything."""
     norm: Tensor = _norm(ratios) / ratios.numel() ** 0.5
     return norm
+
+
+def largest_rms(parts: Sequence[Tensor]) -> Tensor:
+    """The largest of the parts' root mean squares: a small part is held to the tolerance as a large one is."""
+    return torch.stack([rms(part) for part in parts]).amax()
+
+
+def largest_rms_per_sample(parts: Sequence[Tensor]) -> Tensor:
+    """The same for each sample, `(batch,)`; the parts are `(batch, ...)`."""
+    return torch.stack([rms_per_sample(part) for part in parts]).amax(0)
 
 
 def largest(ratios: Tensor) -> Tensor:

@@ -1,77 +1,100 @@
-"""The solve for notebooks, with the argument order and the result of torchdiffeq's `odeint`."""
+"""The solve for notebooks, with the arguments and the results of torchdiffeq's `odeint` and `odeint_adjoint`."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from node_cli.ode import states
-from node_cli.ode.base import VectorField
+from node_cli.ode import arguments, states
+from node_cli.ode.base import Solver
+from node_cli.ode.compilation import outside_compilation
+from node_cli.ode.control import require_visible
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
-from node_cli.ode.solution import FirstSteps, Solution, State
-from node_cli.ode.solvers import Adaptive, Fixed, RungeKutta
-from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
+from node_cli.ode.pieces import solve_in_pieces
+from node_cli.ode.runge_kutta import RungeKutta
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.structure import FieldOfParts, Structure, taken_apart
 
-# What the YAML files in configs/ say, here for calls without a config; a test holds the two equal.
-_ADAPTIVE: dict[str, Any] = {
-    "norm": "rms",
-    "first_step": "chosen",
-    "min_step": 0.0,
-    "max_step": None,
-    "safety": 0.9,
-    "ifactor": 10.0,
-    "dfactor": 0.2,
-    "pcoeff": 0.0,
-    "icoeff": 1.0,
-    "dcoeff": 0.0,
-    "batching": "joint",
-    "sync_steps": False,
-    "max_steps": None,
-    "max_nfe": None,
-    "compile": "none",
-}
-# What was compiled for one object is not found again for another.
-_kept_flat_field = lru_cache(maxsize=32)(states.flat_vector_field)
-_NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1}  # what training does with failures
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _GRADIENTS: dict[str, Gradient] = {
     "direct": Direct(),
     "checkpoint": Checkpoint(max_checkpoints=None),
     "adjoint": Adjoint(rtol=None, atol=None, norm="full"),
 }
+_NAMES_OF_THEIRS = {"func": "vector_field", "t": "ts"}
+_CALLBACKS = tuple(
+    f"callback_{step}{way}" for step in ("step", "accept_step", "reject_step") for way in ("", "_adjoint")
+)
+# What was compiled for one object is not found again for another.
+_kept_field_of_parts = lru_cache(maxsize=32)(FieldOfParts)
 
 
+def _as_torchdiffeq_takes_them(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, outside of torch.compile, also by torchdiffeq's names of its arguments."""
+    run = outside_compilation(function)
+
+    @wraps(function)
+    def by_either_name(*args: P.args, **keys: P.kwargs) -> R:
+        for theirs, ours in _NAMES_OF_THEIRS.items():
+            if theirs in keys:
+                if ours in keys:
+                    raise TypeError(f"{ours} and {theirs} are the same argument: leave one out")
+                keys[ours] = keys.pop(theirs)
+        return run(*args, **keys)
+
+    return by_either_name
+
+
+@_as_torchdiffeq_takes_them
 def odeint(
-    vector_field: VectorField[State],
-    y0: State,
-    ts: Tensor,
+    vector_field: Callable[[Tensor, Any], Any],
+    y0: Any,
+    ts: Any,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
     *,
-    rtol: float = 1e-7,
-    atol: float | list[float] = 1e-9,
-    method: str = "dopri5",
-    gradient: str | Gradient = "direct",
-    **options: Any,
-) -> State:
+    gradient: str | Gradient | None = None,
+    **more: Any,
+) -> Any:
     """Solves dy/dt = vector_field(t, y) with y(ts[0]) = y0, differentiably.
+
+    Every argument of torchdiffeq's `odeint` is taken, by its name and in its order, with the same meaning, or refused
+    in one line; docs/engine.md has the table.
 
     Args:
         vector_field: maps a 0-dim time (`(batch, 1, ..., 1)` with `batching="per_sample"`) and a state to its slope,
-            of the state's shape. A module or any callable: gradients reach every tensor that it uses.
-        y0: float32 or float64, `(batch, ...)` or any shape, or a tuple of tensors.
-        ts: increasing or decreasing, 1-dim, at least two times; gradients reach them too.
-        rtol: relative tolerance of a step, for an adaptive method.
-        atol: absolute tolerance, a number or one for each channel (dimension 1).
-        method: euler, midpoint, heun, ralston, rk4, rk4_38, bosh3, dopri5, tsit5, dopri8.
-        gradient: `direct`, `checkpoint` (equal, in little memory), `adjoint`, or a gradient object with options.
-        options: other keys of `configs/solver/<method>.yaml`. With `num_steps` or `step_size` any method takes steps
-            of fixed size between two output times; methods without an error estimate take one step without.
+            made and shaped like the state. A module or any callable: gradients reach every tensor that it uses.
+        y0: float32 or float64, `(batch, ...)` or any shape; or a tuple, list, dict or named tuple of such states.
+        ts: increasing or decreasing, `(times,)`, a tensor, an array or a list; gradients reach a tensor.
+        rtol: relative tolerance of a step, for an adaptive method; a number, one for each part of the state, or a
+            tensor that broadcasts with it.
+        atol: absolute tolerance, likewise; a list for a state of one tensor: one for each channel (dimension 1).
+        method: adaptive: dopri5 (None), dopri8, bosh3, tsit5, adaptive_heun. On a grid: euler, midpoint, heun (heun2),
+            ralston, rk4 (the 3/8 rule, as in torchdiffeq; also rk4_38), rk4_classic. By torchdiffeq itself: heun3,
+            fehlberg2, explicit_adams, implicit_adams. By scipy: scipy_solver.
+        options: those of torchdiffeq, and the keys of `configs/solver/<method>.yaml`. With `num_steps`, any method of
+            our own takes so many equal steps between two output times; with `step_size`, steps of that size through
+            all of them.
+        event_fn: refused.
+        gradient: `direct` (None), `checkpoint` (equal, in little memory), `adjoint` (None for scipy), or a gradient
+            object with options.
+        more: options as keywords.
 
     Returns:
-        States at `ts`, shape `(len(ts), *y0.shape)`; a tuple of them for a tuple state. `solve` tells the cost too.
+        States at `ts`, shape `(len(ts), *y0.shape)`, made like `y0`. `solve` tells the cost too.
 
     Raises:
         SolveError: the solve failed; the message says how, when and what to do.
@@ -79,51 +102,175 @@ def odeint(
 
     Source: Chen et al. 2018, *Neural Ordinary Differential Equations*, NeurIPS.
     """
-    return solve(vector_field, y0, ts, rtol=rtol, atol=atol, method=method, gradient=gradient, **options).ys
+    _refuse_events(event_fn)
+    chosen = _all_options(options, more)
+    return _solve(vector_field, y0, ts, rtol, atol, method, chosen, lambda solver, _: _gradient_of(gradient, solver)).ys
 
 
+@_as_torchdiffeq_takes_them
 def solve(
-    vector_field: VectorField[State],
-    y0: State,
-    ts: Tensor,
+    vector_field: Callable[[Tensor, Any], Any],
+    y0: Any,
+    ts: Any,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
     *,
-    rtol: float = 1e-7,
-    atol: float | list[float] = 1e-9,
-    method: str = "dopri5",
-    gradient: str | Gradient = "direct",
-    **options: Any,
-) -> Solution[State]:
+    gradient: str | Gradient | None = None,
+    **more: Any,
+) -> Solution[Any]:
     """What `odeint` computes, with its cost: `Solution.stats`, and `Solution.backward_stats` after `backward()`."""
-    solver = _solver(method, rtol, atol, options)
-    if isinstance(gradient, str):
-        if gradient not in _GRADIENTS:
-            raise ValueError(f"gradient must be one of {', '.join(_GRADIENTS)}, got {gradient}")
-        gradient = _GRADIENTS[gradient]
+    _refuse_events(event_fn)
+    chosen = _all_options(options, more)
+    return _solve(vector_field, y0, ts, rtol, atol, method, chosen, lambda solver, _: _gradient_of(gradient, solver))
+
+
+@_as_torchdiffeq_takes_them
+def odeint_adjoint(
+    vector_field: Callable[[Tensor, Any], Any],
+    y0: Any,
+    ts: Any,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    event_fn: None = None,
+    adjoint_rtol: float | None = None,
+    adjoint_atol: float | None = None,
+    adjoint_method: str | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
+    adjoint_params: Iterable[Tensor] | None = None,
+    **more: Any,
+) -> Any:
+    """`odeint` with the adjoint method, and torchdiffeq's arguments for its way back.
+
+    `adjoint_rtol`, `adjoint_atol` and `adjoint_method` are those of the solve backwards; None: as forwards. So are
+    `adjoint_options`; None: `options` but for their norm. Their `norm` is a function of (t, y, adjoint, *gradients of
+    parameters), or `seminorm`, which leaves the gradients of parameters out. `adjoint_params` alone get a gradient,
+    beside `y0` and `ts`; None: all tensors that the vector field uses.
+
+    Raises:
+        SolveError, ValueError: as `odeint`.
+    """
+    _refuse_events(event_fn)
+    chosen = _all_options(options, more)
+    if adjoint_options is None:
+        if chosen and adjoint_method not in (None, method):
+            raise ValueError("adjoint_method other than method needs adjoint_options, which options are not made for")
+        adjoint_options = {key: value for key, value in chosen.items() if key != "norm"}
+    stops = [key for key in ("step_t", "jump_t") if adjoint_options.get(key) is not None]
+    if any(chosen.get(key) is None for key in stops):
+        raise ValueError(f"adjoint_options: {stops[0]} must stand in options, which both ways stop at")
+    backward = arguments.solver_of(
+        method if adjoint_method is None else adjoint_method,
+        rtol if adjoint_rtol is None else adjoint_rtol,
+        atol if adjoint_atol is None else adjoint_atol,
+        {key: value for key, value in adjoint_options.items() if key not in ("norm", *stops)},
+    )[0]
+    params = None if adjoint_params is None else tuple(adjoint_params)
+    named = vector_field.parameters() if params is None and isinstance(vector_field, nn.Module) else params or ()
+    num_named = sum(parameter.requires_grad for parameter in named)
+
+    def gradient(solver: Solver, structure: Structure) -> Gradient:
+        norm = _adjoint_norm(adjoint_options.get("norm"), structure, num_named)
+        return Adjoint(rtol=None, atol=None, norm=norm, solver=backward, params=params)
+
+    return _solve(vector_field, y0, ts, rtol, atol, method, chosen, gradient).ys
+
+
+def odeint_event(*args: Any, **keys: Any) -> Any:
+    """Refused: events are not offered; see `odeint`."""
+    _refuse_events(odeint_event)
+
+
+def _solve(
+    vector_field: Callable[[Tensor, Any], Any],
+    y0: Any,
+    ts: Any,
+    rtol: Any,
+    atol: Any,
+    method: str | None,
+    options: dict[str, Any],
+    gradient_of: Callable[[Solver, Structure], Gradient],
+) -> Solution[Any]:
+    _refuse_callbacks(vector_field)
+    ts = _times(ts)
+    structure, flat0 = taken_apart(y0, by_sample=options.get("batching") == "per_sample")
+    rtol, atol = structure.tolerance("rtol", rtol), structure.tolerance("atol", atol)
+    solver, stops = arguments.solver_of(method, rtol, atol, options)
+    if solver.has_tolerances:
+        require_visible(rtol, atol, flat0.dtype)
+    solver = arguments.measured_by(solver, partial(structure.norm, is_shared=bool(options.get("sync_steps"))))
+    gradient = gradient_of(solver, structure)
     gradient.check(solver)
-    if not isinstance(y0, tuple):
-        return gradient.solve(solver, vector_field, y0, ts, FirstSteps())
-    states.require_state(y0)
-    shapes = states.shapes_of(y0)
-    make_flat = states.flat_vector_field if solver.compile == "none" else _kept_flat_field
-    flat_field = make_flat(vector_field, shapes)
-    solution = gradient.solve(solver, flat_field, states.flatten(y0), ts, FirstSteps())
-    return Solution(states.unflatten(solution.ys, shapes), solution.stats, solution.backward_stats)
+    if len(ts) == 1:  # nothing to solve
+        return Solution(structure.unflatten(flat0[None]), SolveStats())
+    field = vector_field
+    if not structure.is_plain:
+        is_compiled = isinstance(solver, RungeKutta) and solver.compile != "none"
+        field = (_kept_field_of_parts if is_compiled else FieldOfParts)(vector_field, structure)
+    if stops.steps or stops.jumps:
+        solution = solve_in_pieces(gradient, solver, field, flat0, ts, stops)
+    else:
+        solution = gradient.solve(solver, field, flat0, ts, FirstSteps())
+    return Solution(structure.unflatten(solution.ys), solution.stats, solution.backward)
 
 
-def _solver(method: str, rtol: float, atol: float | list[float], options: dict[str, Any]) -> RungeKutta:
-    if method not in TABLEAUS:
-        raise ValueError(f"method must be one of {', '.join(TABLEAUS)}, got {method}")
-    on_grid = "num_steps" in options or "step_size" in options or method not in ADAPTIVE_METHODS
-    if on_grid:
-        num_steps = None if "step_size" in options else 1
-        grid: dict[str, Any] = {"num_steps": num_steps, "step_size": None, "max_nfe": None, "compile": "none"}
-        return Fixed(method=method, **_merged(grid, options), **_NOT_A_CONFIG)
-    outputs: dict[str, Any] = {"outputs": "step" if TABLEAUS[method].dense is None else "interpolate"}
-    return Adaptive(method=method, rtol=rtol, atol=atol, **_merged(_ADAPTIVE | outputs, options), **_NOT_A_CONFIG)
+def _gradient_of(gradient: str | Gradient | None, solver: Solver) -> Gradient:
+    if gradient is None:
+        gradient = "direct" if solver.differentiable else "adjoint"
+    if not isinstance(gradient, str):
+        return gradient
+    if gradient not in _GRADIENTS:
+        raise ValueError(f"gradient must be one of {', '.join(_GRADIENTS)}, got {gradient}")
+    return _GRADIENTS[gradient]
 
 
-def _merged(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(options) - set(defaults))
-    if unknown:
-        raise ValueError(f"unknown option {', '.join(unknown)}: this method takes {', '.join(defaults)}")
-    return defaults | options
+def _adjoint_norm(
+    norm: str | Callable[[Any], Any] | None, structure: Structure, num_params: int
+) -> str | Callable[[tuple[Tensor, ...]], Tensor]:
+    """What `adjoint_options` name as one of (y, a, *dL/dtheta), where a time, of no error here, comes first."""
+    if norm is None or norm == "seminorm":
+        return "semi" if norm else "full"
+    if isinstance(norm, str):
+        raise ValueError(f"adjoint_options: norm must be seminorm or a function, got {norm}")
+    given = norm
+
+    def measure(state: tuple[Tensor, ...]) -> Tensor:
+        y, adjoint, *grads = state
+        parts = (y.new_zeros(()), *structure.parts_of(y), *structure.parts_of(adjoint), *grads[:num_params])
+        measured: Tensor = torch.as_tensor(given(parts)).to(y).reshape(())
+        return measured
+
+    return measure
+
+
+def _times(ts: Any) -> Tensor:
+    if not isinstance(ts, (Tensor, np.ndarray, list, tuple)):
+        raise ValueError(f"ts must be a 1-dim tensor, an array or a list of times, got {type(ts).__name__}")
+    times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
+    if times.shape != (1,):  # one time alone is its own solution
+        states.output_times(times)
+    return times
+
+
+def _all_options(options: Mapping[str, Any] | None, more: dict[str, Any]) -> dict[str, Any]:
+    twice = sorted(set(options or ()) & set(more))
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands in options and beside it: leave one out")
+    return {**(options or {}), **more}
+
+
+def _refuse_events(event_fn: object) -> None:
+    if event_fn is not None:
+        raise ValueError("event_fn is not taken: solve to a fixed time, or find the event in the states that come back")
+
+
+def _refuse_callbacks(vector_field: object) -> None:
+    found = [name for name in _CALLBACKS if getattr(vector_field, name, None) is not None]
+    if found:
+        raise ValueError(
+            f"{found[0]} of the vector field would not be called: take it out, and read the steps from solve(...).stats"
+        )

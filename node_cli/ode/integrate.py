@@ -22,17 +22,23 @@ Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that 
 
 SHORTEST = 10  # units in the last place of t; shorter steps are rounded to others, and end nowhere
 STRETCH = 1.05  # a step that ends so little before its target is stretched to it
+ROUNDING = 1 + 1e-12  # of a longest step by the rounding of times
 CUT_OFF = 0.999  # a step that its target made shorter than this says nothing against the length that was meant
 CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the steps; `max_steps` bounds the attempts."""
+    """Bounds of the steps; `max_steps` bounds the attempts. A step of `min_step` is good enough if it is accepted."""
 
     min_step: float
     max_step: float
     max_steps: float
+    accepts_min_step: bool = False
+
+    def forgives(self, tried: float, ratio: float) -> bool:
+        """Whether a step is kept in spite of its error."""
+        return self.accepts_min_step and tried <= self.min_step and math.isfinite(ratio)
 
 
 @dataclass
@@ -76,36 +82,38 @@ def integrate_on_grid(
     stepper: Stepper,
     grid: Callable[[float, float], Sequence[float]],
     y0: Tensor,
-    ts: list[float],
+    times: OutputTimes,
     stats: SolveStats,
     record: Record,
     *,
     is_anchored: bool,
 ) -> Tensor:
-    """States at `ts`, `(len(ts), *y0.shape)`; `grid` gives the ends of the steps between two output times.
+    """States at the output times; `grid` gives the ends of the steps between two times that steps end at.
 
     They lie at shares of that interval, or, if `is_anchored`, at distances from its start.
 
     Raises:
         SolveError: the state is not finite any more, which is looked for once, at the end.
     """
-    ys, y = [y0], y0
+    ys: list[Any] = [y0] + [None] * (len(times.ts) - 1)
+    t, y = times.ts[0], y0
     ends: list[float] = []
     sizes: list[Tensor] = []
-    stepper.start(ts[0], y0)
-    for i, (t, end) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
-        for t1 in grid(t, end):
+    stepper.start(t, y0)
+    while not times.done:
+        segment = times.segment
+        for t1 in grid(times.ts[segment[0]], times.ts[segment[1]]):
             if ends:
                 stepper.next(t, y)
             y1 = stepper.step(t, t1, y)
-            outputs = [Output(i + 1, None)] if t1 == end else []
-            record(Step(t, t1, outputs, (i, i + 1), is_anchored), y)
+            outputs = times.reached_by(t, t1)
+            _keep(ys, outputs, stepper, t, t1, y, y1)
+            record(Step(t, t1, outputs, segment, is_anchored), y)
             stats.num_accepted += 1
             stats.step_sizes.append(abs(t1 - t))
             sizes.append(torch.linalg.vector_norm(y1, math.inf))
             ends.append(t1)
             t, y = t1, y1
-        ys.append(y)
     finite = torch.isfinite(torch.stack(sizes)).tolist()
     if not all(finite):
         raise SolveError(Status.NON_FINITE, ends[finite.index(False)], stats.nfe)
@@ -134,7 +142,9 @@ def integrate_adaptively(
     step = first_step or float(choose_first_step(tolerance, stepper, t, y, times.ts[-1] - t))
     while True:
         segment = times.segment
-        t1 = _end_of_step(t, times.ts[segment[1]], min(step, limits.max_step))
+        if limits.accepts_min_step:
+            step = max(step, limits.min_step)
+        t1 = _end_of_step(t, times.ts[segment[1]], step, limits.max_step)
         if stats.num_accepted + stats.num_rejected >= limits.max_steps:
             raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
         if t1 != times.ts[segment[1]] and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
@@ -145,7 +155,7 @@ def integrate_adaptively(
         proposed = tried * float(controller.factor(ratio))
         if stats.num_accepted + stats.num_rejected == 0:
             stats.next_first_step = CAUTION * proposed
-        if not ratio <= 1:
+        if not (ratio <= 1 or limits.forgives(min(step, tried), ratio)):
             if not (math.isfinite(ratio) or tolerance.all_finite((y, stepper.stages[0]))):
                 raise SolveError(Status.NON_FINITE, t, stats.nfe)
             stats.num_rejected += 1
@@ -164,12 +174,12 @@ def integrate_adaptively(
         stepper.next(t, y)
 
 
-def _end_of_step(t: float, target: float, step: float) -> float:
+def _end_of_step(t: float, target: float, step: float, longest: float) -> float:
     """Where a step of this size ends: exactly at the target if it comes near, half way to it if two will do."""
     left = abs(target - t)
-    if left <= STRETCH * step:
+    if left <= min(STRETCH * step, longest * ROUNDING):
         return target
-    return t + math.copysign(min(step, left / 2), target - t)
+    return t + math.copysign(min(step, longest, left / 2), target - t)
 
 
 def _keep(ys: list[Any], outputs: list[Output], stepper: Stepper, t0: float, t1: float, y0: Tensor, y1: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
-from node_cli.ode.integrate import CUT_OFF, SHORTEST, STRETCH, Limits, OutputTimes, Record
+from node_cli.ode.integrate import CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, OutputTimes, Record
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Array, Output, Step, Stepper, as_column
 
@@ -48,7 +48,7 @@ def integrate_per_sample(
         ahead = np.minimum(last + 1, len(ts) - 1)
         segment = (ahead - 1, ahead) if times.stepping_onto else (np.zeros_like(last), np.full_like(last, len(ts) - 1))
         target = np.where(active, ts[segment[1]], t)
-        t1 = _ends_of_steps(t, target, np.minimum(step, limits.max_step))
+        t1 = _ends_of_steps(t, target, step, limits.max_step)
         _refuse_hopeless(attempts, t, t1, target, step, ratio, limits, stats)
         attempts += 1
         y1 = stepper.step(t, t1, y)
@@ -81,11 +81,11 @@ def integrate_per_sample(
     return ys
 
 
-def _ends_of_steps(t: Array, target: Array, step: Array) -> Array:
+def _ends_of_steps(t: Array, target: Array, step: Array, longest: float) -> Array:
     """Exactly at the target if a step comes near it, half way to it if two will do; where the step ends, if not."""
     left = np.abs(target - t)
-    length = np.minimum(step, left / 2)
-    return np.where(left <= STRETCH * step, target, t + np.copysign(length, target - t))
+    length = np.minimum(np.minimum(step, longest), left / 2)
+    return np.where(left <= np.minimum(STRETCH * step, longest * ROUNDING), target, t + np.copysign(length, target - t))
 
 
 def _refuse_hopeless(

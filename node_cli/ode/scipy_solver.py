@@ -12,7 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from node_cli.ode import states
+from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_positive
 from node_cli.ode.solution import Solution, State, Status
@@ -44,7 +44,8 @@ class Scipy(Solver):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("method", self.method, EXPLICIT_METHODS + STIFF_METHODS)
-        require_positive(rtol=self.rtol, atol=self.atol, max_step=self.max_step, max_nfe=self.max_nfe)
+        require_positive(max_step=self.max_step, max_nfe=self.max_nfe)
+        control.require_tolerances(self.rtol, self.atol)
         require(self.rtol >= 1e-13, "rtol must be at least 1e-13 for scipy", self.rtol)
 
     def integrate(
@@ -63,30 +64,47 @@ class Scipy(Solver):
         """
         states.require_state(y0)
         times = np.array(states.output_times(ts))
+        if not isinstance(y0, tuple):
+            states.require_times_that_differ(times.tolist(), y0.dtype)
+        with torch.no_grad(), self.explained(y0):
+            return self._solve(vector_field, y0, ts, times)
+
+    def _solve(self, vector_field: VectorField[State], y0: State, ts: Tensor, times: Array) -> Solution[State]:
         counted = CountedVectorField(vector_field, self.max_nfe)
-        flat0 = _flatten(y0)
+        flat0, in_field, last = _flatten(y0), False, ts[0]
+        if not np.isfinite(flat0).all():
+            raise counted.failure(Status.NON_FINITE, ts[0])
         if self.method in STIFF_METHODS and len(flat0) > MAX_STIFF_SIZE:
             raise counted.failure(Status.TOO_LARGE, ts[0])
 
         def numpy_field(t: float, y: Array) -> Array:
-            time = ts.new_tensor(t)
-            dy = _flatten(counted(time.to(_parts(y0)[0].dtype), _unflatten(y, y0)))
+            nonlocal in_field, last
+            in_field, last = True, ts.new_tensor(t)
+            dy = _flatten(counted(last.to(_parts(y0)[0].dtype), _unflatten(y, y0)))
             if not np.isfinite(dy).all():  # scipy's methods would shrink the step for ever, or fail in their algebra
-                raise counted.failure(Status.NON_FINITE, time)
+                raise counted.failure(Status.NON_FINITE, last)
+            in_field = False
             return dy
 
-        with torch.no_grad(), np.errstate(all="ignore"), warnings.catch_warnings():
+        with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="scipy")  # what it warns of, it also returns as a failure
-            result = solve_ivp(
-                numpy_field,
-                (times[0], times[-1]),
-                flat0,
-                self.method,
-                dense_output=True,
-                rtol=self.rtol,
-                atol=self.atol,
-                max_step=math.inf if self.max_step is None else self.max_step,
-            )
+            try:
+                result = solve_ivp(
+                    numpy_field,
+                    (times[0], times[-1]),
+                    flat0,
+                    self.method,
+                    dense_output=True,
+                    rtol=self.rtol,
+                    atol=self.atol,
+                    max_step=math.inf if self.max_step is None else self.max_step,
+                )
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+                if in_field:
+                    raise
+                # Of its algebra: slopes are finite, and a Jacobian made of their differences is not.
+                detail = f"{self.method} cannot go on: {str(error).rstrip('.')}; "
+                raise counted.failure(Status.STOPPED_EARLY, last, detail) from error
         if not result.success:
             raise counted.failure(Status.STOPPED_EARLY, ts.new_tensor(result.t[-1]), f"{result.message.rstrip('.')}; ")
         counted.stats.step_sizes = np.abs(np.diff(result.t)).tolist()

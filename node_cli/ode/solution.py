@@ -2,73 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
 
 
+_CONFIG_KEYS = {
+    "rtol": "solver.rtol",
+    "atol": "solver.atol",
+    "max_nfe": "solver.max_nfe",
+    "max_steps": "solver.max_steps",
+    "max_iters": "solver.max_iters",
+    "num_steps": "solver.num_steps",
+    "stiff": "solver=scipy solver.method=Radau gradient=adjoint",
+    "explicit": "solver.method=RK45",
+    "fixed": "solver=rk4",
+    "interval": "model.t1",
+    "clip": "trainer.clip_norm=1",
+    "y0": "what an ODE block was handed",
+}
+_ARGUMENTS = {
+    "rtol": "rtol",
+    "atol": "atol",
+    "max_nfe": "max_nfe",
+    "max_steps": "max_steps",
+    "max_iters": "max_iters",
+    "num_steps": "num_steps",
+    "stiff": 'method="scipy_solver" with options={"solver": "Radau"}',
+    "explicit": 'options={"solver": "RK45"}',
+    "fixed": 'method="rk4"',
+    "interval": "ts",
+    "clip": "torch.nn.utils.clip_grad_norm_",
+    "y0": "y0",
+}
+
+
+class Caller(Enum):
+    """Whose words advice is in: the config keys of a command, or the arguments of `odeint`."""
+
+    COMMAND = _CONFIG_KEYS
+    NOTEBOOK = _ARGUMENTS
+
+
 class Status(Enum):
-    """Why a solve failed: one sentence with advice each."""
+    """Why a solve failed: one sentence with advice each, to be said in the words of a `Caller`."""
 
     STEP_UNDERFLOW = (
         "the step size underflowed: it no longer moves t. The problem is too stiff for this method at this tolerance: "
-        "raise solver.rtol and solver.atol, lower the learning rate, or take a method for stiff problems "
-        "(solver=scipy solver.method=Radau gradient=adjoint)"
+        "raise {rtol} and {atol}, lower the learning rate, or take a method for stiff problems ({stiff}; check its "
+        "gradient, whose solve backwards in time may be unstable)"
     )
     NON_FINITE = (
         "the state is no longer finite. The vector field has grown too large: lower the learning rate, clip gradients "
-        "(trainer.clip_norm=1), or shorten the interval (model.t1)"
+        "({clip}), or shorten the interval ({interval})"
+    )
+    NON_FINITE_START = (
+        "the state is not finite at the start, before any step: look for NaN and infinity in {y0}, its data and the "
+        "layers before it"
     )
     TOO_MANY_EVALUATIONS = (
-        "the evaluations of the vector field reached solver.max_nfe. Raise it, or raise solver.rtol and solver.atol, "
-        "or take a fixed-step method (solver=rk4)"
+        "the evaluations of the vector field reached {max_nfe}. Raise it, or raise {rtol} and {atol}, "
+        "or take a fixed-step method ({fixed})"
     )
-    TOO_MANY_STEPS = "the steps reached solver.max_steps. Raise it, or raise solver.rtol and solver.atol"
+    TOO_MANY_STEPS = "the steps reached {max_steps}. Raise it, or raise {rtol} and {atol}"
     NOT_CONVERGED = (
-        "the fixed-point iteration of the implicit step did not converge. Take smaller steps (solver.num_steps), "
-        "more iterations (solver.max_iters), or a looser solver.rtol"
+        "the fixed-point iteration of the implicit step did not converge. Take smaller steps ({num_steps}), "
+        "more iterations ({max_iters}), or a looser {rtol}"
     )
-    STOPPED_EARLY = "the solver gave up before the end time. Raise solver.rtol and solver.atol, or take another method"
+    STOPPED_EARLY = "the solver gave up before the end time. Raise {rtol} and {atol}, or take another method"
     TOO_LARGE = (
         "the state is too large for a method that keeps a matrix of its size squared. Take an explicit method "
-        "(solver.method=RK45), or a smaller batch or network"
+        "({explicit}), or a smaller batch or network"
     )
 
 
 class SolveError(RuntimeError):
-    """A solve that failed at time `t`; the message is one sentence with advice."""
+    """A solve that failed at time `t`; the message is one sentence with advice, in the words of the `caller`."""
 
-    def __init__(self, status: Status, t: float, nfe: int, detail: str = "") -> None:
-        super().__init__(f"the ODE solve failed at t = {t:.6g} after {nfe} evaluations: {detail}{status.value}")
+    def __init__(self, status: Status, t: float, nfe: int, detail: str = "", caller: Caller = Caller.COMMAND) -> None:
+        super().__init__(status, t, nfe, detail, caller)
         self.status = status
         self.t = t
         self.nfe = nfe
         self.detail = detail
+        self.caller = caller
 
-    def __reduce__(self) -> tuple[type[SolveError], tuple[Status, float, int, str]]:
+    def __str__(self) -> str:
+        sentence = self.status.value.format(**self.caller.value)
+        return f"the ODE solve failed at t = {self.t:.6g} after {self.nfe} evaluations: {self.detail}{sentence}"
+
+    def __reduce__(self) -> tuple[type[SolveError], tuple[Status, float, int, str, Caller]]:
         """As what another process can make again."""
-        return type(self), (self.status, self.t, self.nfe, self.detail)
-
-
-@contextmanager
-def telling_of_resolution(rtol: float, dtype: torch.dtype) -> Iterator[None]:
-    """Where a solve fails whose tolerance is finer than its numbers, the message says so."""
-    try:
-        yield
-    except SolveError as error:
-        resolution = torch.finfo(dtype).eps
-        if error.status is Status.NON_FINITE or rtol >= resolution:
-            raise
-        name = str(dtype).removeprefix("torch.")
-        told = f"solver.rtol={rtol:g} is finer than {name} can tell numbers apart ({resolution:.1e}); "
-        raise SolveError(error.status, error.t, error.nfe, told + error.detail) from error
+        return type(self), (self.status, self.t, self.nfe, self.detail, self.caller)
 
 
 @dataclass
@@ -111,4 +140,14 @@ class Solution(Generic[State]):
 
     ys: State
     stats: SolveStats
-    backward_stats: SolveStats = field(default_factory=SolveStats)
+    backward: SolveStats | tuple[SolveStats, ...] = field(default_factory=SolveStats)
+
+    @property
+    def backward_stats(self) -> SolveStats:
+        """What the solves backwards cost, of all pieces together."""
+        if isinstance(self.backward, SolveStats):
+            return self.backward
+        total = SolveStats()
+        for stats in self.backward:
+            total.add(stats)
+        return total

@@ -3,117 +3,28 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from node_cli.ode import control, states, synchronised
-from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode import control, synchronised
+from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
-from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
-from node_cli.ode.solution import Solution, SolveStats, State, telling_of_resolution
-from node_cli.ode.stepping import Slope, Stepper
+from node_cli.ode.runge_kutta import RungeKutta
+from node_cli.ode.solution import SolveStats
+from node_cli.ode.stepping import Stepper
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
-from node_cli.ode.vector_field import CountedVectorField
 
 FIRST_STEPS = ("chosen", "carried")
 OUTPUTS = ("interpolate", "step")
 BATCHINGS = ("joint", "per_sample")
 NORMS = {"rms": (control.rms, control.rms_per_sample), "max": (control.largest, control.largest_per_sample)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RungeKutta(Solver):
-    """An explicit Runge-Kutta method of `tableaus.py`; gradients are handed its steps, so it needs no autograd."""
-
-    method: str
-    max_nfe: int | None
-    compile: str
-    differentiable: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(max_nfe=self.max_nfe)
-        require_choice("compile", self.compile, COMPILE)
-
-    @property
-    def tableau(self) -> Tableau:
-        """The coefficients of `method`."""
-        return TABLEAUS[self.method]
-
-    def integrate(
-        self,
-        vector_field: VectorField[State],
-        y0: State,
-        ts: Tensor,
-        *,
-        norm: Norm | None = None,
-        first_step: float | None = None,
-        record: Record = lambda step, y: None,
-        compiled: StepFunctions | None = None,
-    ) -> Solution[State]:
-        """See `Solver.integrate`; `record` is handed every accepted step, of the flat state if that is a tuple.
-
-        `compiled` steps are those of the same vector field, which is then evaluated at the start only.
-
-        Raises:
-            ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
-                returns another shape.
-        """
-        states.require_state(y0)
-        times = states.output_times(ts)
-        with torch.no_grad():
-            if not isinstance(y0, tuple):
-                return self._solve(vector_field, y0, times, None, first_step, record, compiled)
-            shapes = states.shapes_of(y0)
-            flat_field = states.flat_vector_field(vector_field, shapes)
-            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, shapes))
-            flat_norm = flat_norm or control.rms
-            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record, compiled)
-            return Solution(states.unflatten(flat.ys, shapes), flat.stats)
-
-    def _solve(
-        self,
-        vector_field: Slope,
-        y0: Tensor,
-        ts: list[float],
-        norm: control.Norm | None,
-        first_step: float | None,
-        record: Record,
-        compiled: StepFunctions | None,
-    ) -> Solution[Tensor]:
-        device = y0.device.type
-        counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
-
-        def attempt(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            assert compiled is not None
-            counted.count(self.tableau.num_stages - 1, t0)
-            return compiled.attempt(t0, t1, y, slope)
-
-        with states.outside_autocast(device):
-            stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
-            y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
-            ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
-        return Solution(ys, counted.stats)
-
-    @abstractmethod
-    def _steps(
-        self,
-        stepper: Stepper,
-        y0: Tensor,
-        ts: list[float],
-        norm: control.Norm | None,
-        first_step: float | None,
-        stats: SolveStats,
-        record: Record,
-    ) -> Tensor:
-        """States at `ts`; `norm` is set for a state that is several things in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +43,11 @@ class Fixed(RungeKutta):
         super().__post_init__()
         require_choice("method", self.method, tuple(TABLEAUS))
         require_grid(self.num_steps, self.step_size)
+
+    @property
+    def tableau(self) -> Tableau:
+        """See `RungeKutta.tableau`."""
+        return TABLEAUS[self.method]
 
     def grid(self, t0: float, t1: float) -> list[float]:
         """The ends of the steps from `t0` to `t1`; the last one is `t1` exactly. Between equal times, one of none."""
@@ -157,25 +73,28 @@ class Fixed(RungeKutta):
         record: Record,
     ) -> Tensor:
         is_anchored = self.step_size is not None
-        return integrate_on_grid(stepper, self.grid, y0, ts, stats, record, is_anchored=is_anchored)
+        times = OutputTimes(ts, stepping_onto=True)
+        return integrate_on_grid(stepper, self.grid, y0, times, stats, record, is_anchored=is_anchored)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive(RungeKutta):
     """An embedded pair whose step size follows the estimated error of a step.
 
-    `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state) bound that error in the `norm` rms
-    or max. `first_step` is `chosen` from the state and its slope (one evaluation more), `carried` over from the last
-    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that
-    has one, or by stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample
-    keeps its own time and step and no sample sees the others; a tuple state is always stepped as one.
+    `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state, or a tensor that broadcasts with it)
+    bound that error in the `norm` rms or max, or a function of the state, 0-dim, or `(batch,)` per sample. `first_step`
+    is `chosen` from the state and its slope (one evaluation more), `carried` over from the last solve of the same ODE
+    block, or a number. `outputs` before the last are reached by interpolation, for a method that has one, or by
+    stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps its own time
+    and step and no sample sees the others. A step that would have to be shorter than `min_step` fails the solve, or,
+    with `accepts_min_step`, is taken at `min_step` whatever its error.
     With `sync_steps`, processes that each have a share of a batch take the steps of the whole batch; all must then make
     the same solves in the same order.
     """
 
-    rtol: float
-    atol: float | list[float]
-    norm: str
+    rtol: float | Tensor
+    atol: float | list[float] | Tensor
+    norm: str | Callable[[Tensor], Tensor]
     first_step: float | str
     min_step: float
     max_step: float | None
@@ -189,18 +108,19 @@ class Adaptive(RungeKutta):
     outputs: str
     batching: str
     sync_steps: bool
+    accepts_min_step: bool = False
     has_tolerances: ClassVar[bool] = True
     has_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("method", self.method, ADAPTIVE_METHODS)
-        require_choice("norm", self.norm, tuple(NORMS))
+        if isinstance(self.norm, str):
+            require_choice("norm", self.norm, tuple(NORMS))
         require_choice("outputs", self.outputs, OUTPUTS)
         require_choice("batching", self.batching, BATCHINGS)
-        require_positive(rtol=self.rtol, max_step=self.max_step, max_steps=self.max_steps)
-        for atol in self.atol if isinstance(self.atol, list) else [self.atol]:
-            require_positive(atol=atol)
+        require_positive(max_step=self.max_step, max_steps=self.max_steps)
+        control.require_tolerances(self.rtol, self.atol)
         if isinstance(self.first_step, str):
             rule = f"first_step must be a number or one of {', '.join(FIRST_STEPS)}"
             require(self.first_step in FIRST_STEPS, rule, self.first_step)
@@ -221,6 +141,11 @@ class Adaptive(RungeKutta):
             require(self.batching == "joint", rule, self.batching)
 
     @property
+    def tableau(self) -> Tableau:
+        """See `RungeKutta.tableau`."""
+        return TABLEAUS[self.method]
+
+    @property
     def shares_steps(self) -> bool:
         """Whether the steps are those of all processes together."""
         return self.sync_steps and synchronised.has_others()
@@ -237,35 +162,43 @@ class Adaptive(RungeKutta):
     ) -> Tensor:
         per_sample = self.batching == "per_sample" and norm is None
         if per_sample and y0.dim() == 0:
-            raise ValueError("solver.batching=per_sample needs a state (batch, ...), got one of no dimension")
-        norm = norm or NORMS[self.norm][per_sample]
-        tolerance = Tolerance(self.rtol, self._atol_like(y0), norm)
+            raise ValueError("batching=per_sample needs a state (batch, ...), got one of no dimension")
+        norm = norm or (NORMS[self.norm][per_sample] if isinstance(self.norm, str) else self.norm)
+        rtol, atol = self._like(y0, self.rtol), self._like(y0, self.atol)
+        tiny = torch.finfo(y0.dtype).tiny  # not 0, which an error of 0 could not be compared with
+        atol = atol.clamp(min=tiny) if isinstance(atol, Tensor) else max(atol, tiny)
+        tolerance = Tolerance(rtol, atol, norm)
         if self.shares_steps:
             tolerance = synchronised.of_all_processes(tolerance)
         assert self.tableau.error_order is not None
         coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
         controller = Controller(self.tableau.error_order, *coefficients)
-        limits = Limits(self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
+        bounds = (self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
+        limits = Limits(*bounds, accepts_min_step=self.accepts_min_step)
         times = OutputTimes(ts, stepping_onto=self.outputs == "step")
         run: Any = integrate_per_sample if per_sample else integrate_adaptively
         first = None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
-        with telling_of_resolution(self.rtol, y0.dtype):
-            ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
+        ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
         if self.first_step != "carried":
             stats.next_first_step = None
         return ys
 
-    def _atol_like(self, y: Tensor) -> float | Tensor:
-        if not isinstance(self.atol, list):
-            return self.atol
-        if y.dim() < 2 or y.shape[1] != len(self.atol):
-            raise ValueError(
-                f"solver.atol has {len(self.atol)} values, but the state of shape {tuple(y.shape)} has another number "
-                "of channels (dimension 1)"
-            )
-        return y.new_tensor(self.atol).view(-1, *(1,) * (y.dim() - 2))
+    @staticmethod
+    def _like(y: Tensor, tolerance: float | list[float] | Tensor) -> float | Tensor:
+        """A tolerance as what broadcasts with the state."""
+        if isinstance(tolerance, list):
+            if y.dim() < 2 or y.shape[1] != len(tolerance):
+                raise ValueError(
+                    f"atol has {len(tolerance)} values, but the state of shape {tuple(y.shape)} has another number of "
+                    "channels (dimension 1)"
+                )
+            return y.new_tensor(tolerance).view(-1, *(1,) * (y.dim() - 2))
+        if isinstance(tolerance, Tensor):
+            control.require_broadcast(tolerance, y)
+            return tolerance.to(y)
+        return tolerance
 
 
 def fallback_of(solver: Solver) -> Fixed:
@@ -280,19 +213,3 @@ def fallback_of(solver: Solver) -> Fixed:
         on_failure="raise",
         fallback_steps=steps,
     )
-
-
-def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> VectorField[Tensor]:
-    """The vector field as the solver's `compile` wants it evaluated."""
-    if isinstance(solver, RungeKutta) and solver.compile == "vector_field":
-        return compiled_vector_field(vector_field, y0.device.type)
-    return vector_field
-
-
-def compiled_steps(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> StepFunctions | None:
-    """The compiled steps of the vector field, where the solver's `compile` asks for them."""
-    if isinstance(solver, RungeKutta) and solver.compile == "step":
-        device = y0.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return step_functions(solver.method, vector_field, device, autocast)
-    return None

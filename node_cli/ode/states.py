@@ -14,6 +14,7 @@ from torch import Tensor
 from node_cli.ode.solution import State
 
 Parts = tuple[Tensor, ...]
+MIN_TIMES = 512  # that a dtype must be able to tell apart in an interval
 
 
 def require_state(y0: Tensor | Parts) -> None:
@@ -30,6 +31,18 @@ def require_state(y0: Tensor | Parts) -> None:
         raise ValueError(f"y0 must not be empty, got shape {[tuple(part.shape) for part in parts]}")
     if len({(part.dtype, part.device) for part in parts}) > 1:
         raise ValueError(f"the parts of y0 must share dtype and device, got {[(p.dtype, p.device) for p in parts]}")
+
+
+def require_slope(dy: Any) -> None:
+    """Raises ValueError for what a vector field must not return."""
+    if not isinstance(dy, Tensor):
+        raise ValueError(f"the vector field must return a tensor, got {type(dy).__name__}: torch.full_like(y, ...)")
+
+
+def require_no_gradient(name: str, value: Tensor) -> None:
+    """Raises ValueError for a number that would have a gradient elsewhere, and gets none here."""
+    if value.requires_grad:
+        raise ValueError(f"{name} must have no gradient: detach it")
 
 
 def output_times(ts: Tensor) -> list[float]:
@@ -49,6 +62,20 @@ def output_times(ts: Tensor) -> list[float]:
     if min(steps) < 0 < max(steps):
         raise ValueError(f"ts must be increasing or decreasing, got {times}")
     return times
+
+
+def require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
+    """Raises ValueError where a time in the dtype of the state hardly moves from one end to the other.
+
+    A vector field sees times in the dtype of the state: seconds since 1970 in float32 are known to 128 s only.
+    """
+    interval, rounding = abs(times[-1] - times[0]), torch.finfo(dtype).eps * max(map(abs, times))
+    if 0 < interval < MIN_TIMES * rounding:
+        raise ValueError(
+            f"ts from {times[0]:.17g} to {times[-1]:.17g} are too close for their size: the vector field gets times in "
+            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which tells them to {rounding:.2g} only. "
+            "Count time from another origin (ts - ts[0]), or solve in float64"
+        )
 
 
 def flatten(parts: Parts) -> Tensor:
@@ -78,14 +105,19 @@ def flat_vector_field(
 
     def flat(t: Tensor, y: Tensor) -> Tensor:
         dy = vector_field(t, unflatten(y, shapes))
-        if shapes_of(dy) != shapes:
-            raise ValueError(
-                f"the vector field must return the shapes of the state, {[tuple(shape) for shape in shapes]}, "
-                f"got {[tuple(part.shape) for part in dy]}"
-            )
+        require_shapes(shapes_of(dy), shapes)
         return flatten(tuple(part.to(y.dtype) for part in dy))
 
     return flat
+
+
+def require_shapes(got: tuple[torch.Size, ...], wanted: tuple[torch.Size, ...]) -> None:
+    """Raises ValueError for slopes of other shapes than the state's."""
+    if got != wanted:
+        raise ValueError(
+            f"the vector field must return the shapes of the state, {[tuple(shape) for shape in wanted]}, "
+            f"got {[tuple(shape) for shape in got]}"
+        )
 
 
 def keep_autocast(vector_field: Callable[[Any, Any], State], device_type: str) -> Callable[[Any, Any], State]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from node_cli.ode import states
+from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
 from node_cli.ode.solution import Solution, State, Status
@@ -51,11 +52,13 @@ class Torchdiffeq(Solver):
 
     `rtol` and `atol` are those of a step, or end the fixed-point iteration of a step of implicit_adams after at most
     `max_iters` rounds; the other methods on a grid do not read them.
+
+    `own_options`, from `odeint`, are torchdiffeq's `options` as they are, with its meanings; see `with_own_options`.
     """
 
     method: str
-    rtol: float
-    atol: float
+    rtol: float | Tensor
+    atol: float | Tensor
     first_step: float | None
     min_step: float | None
     max_step: float | None
@@ -69,15 +72,18 @@ class Torchdiffeq(Solver):
     max_iters: int | None
     max_steps: int | None
     max_nfe: int | None
+    own_options: Mapping[str, Any] | None = None
     differentiable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("method", self.method, ADAPTIVE_METHODS + GRID_METHODS)
-        self._check_keys()
-        if self.method in GRID_METHODS:
+        if self.own_options is None:
+            self._check_keys()
+        if self.own_options is None and self.method in GRID_METHODS:
             require_grid(self.num_steps, self.step_size)
-        require_positive(rtol=self.rtol, atol=self.atol, first_step=self.first_step, max_step=self.max_step)
+        control.require_tolerances(self.rtol, self.atol)
+        require_positive(first_step=self.first_step, max_step=self.max_step)
         require_positive(max_iters=self.max_iters, max_steps=self.max_steps, max_nfe=self.max_nfe)
         require(self.min_step is None or self.min_step >= 0, "min_step must be 0 or more", self.min_step)
         require(self.safety is None or 0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
@@ -88,6 +94,22 @@ class Torchdiffeq(Solver):
         low, high = (3, 11) if self.method == "explicit_adams" else (4, 12)
         order_fits = self.max_order is None or low <= self.max_order <= high
         require(order_fits, f"max_order must be between {low} and {high}", self.max_order)
+
+    @classmethod
+    def with_own_options(
+        cls,
+        method: str,
+        rtol: float | Tensor,
+        atol: float | Tensor,
+        options: Mapping[str, Any],
+        max_steps: int | None,
+        max_nfe: int | None,
+        **keys: Any,
+    ) -> Torchdiffeq:
+        """A solver that hands `options` on; all keys of our own but the bounds are None."""
+        keys |= dict.fromkeys((*_OPTIONS, "num_steps", "step_size"))
+        keys |= {"max_steps": max_steps, "max_nfe": max_nfe, "own_options": options}
+        return cls(method=method, rtol=rtol, atol=atol, **keys)
 
     def _check_keys(self) -> None:
         """Raises ValueError with all keys that the method lacks, and all that it does not read."""
@@ -134,13 +156,12 @@ class Torchdiffeq(Solver):
         y0 = tuple(part.clone() for part in y0) if isinstance(y0, tuple) else y0.clone()
         counted = CountedVectorField(vector_field, self.max_nfe, self.max_steps)
         vars(counted).update(self._callbacks(counted))
-        options = {key: vars(self)[key] for key in _OPTIONS if vars(self)[key] is not None}
-        if self.method == "explicit_adams":
-            options["max_order"] += 1  # torchdiffeq names the order of the corrector, one more, which is not used here
-        options |= self._time_options(ts)
+        options = self._options(ts)
+        if not isinstance(y0, tuple):
+            states.require_times_that_differ(times, y0.dtype)
         if self.has_norm and norm is not None:
             options["norm"] = norm
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self.explained(y0):
             warnings.filterwarnings("error", _NOT_CONVERGED)
             try:
                 ys = odeint(counted, y0, ts, method=self.method, rtol=self.rtol, atol=self.atol, options=options)
@@ -148,9 +169,18 @@ class Torchdiffeq(Solver):
                 if not str(warning).startswith(_NOT_CONVERGED):
                     raise
                 raise counted.failure(Status.NOT_CONVERGED, counted.step_start) from None
-        if not all_finite(tuple(y[-1] for y in ys) if isinstance(ys, tuple) else ys[-1]):
-            raise counted.failure(Status.NON_FINITE, ts[-1])
+            if not all_finite(tuple(y[-1] for y in ys) if isinstance(ys, tuple) else ys[-1]):
+                raise counted.failure(Status.NON_FINITE, ts[-1])
         return Solution(ys, counted.stats)
+
+    def _options(self, ts: Tensor) -> dict[str, Any]:
+        """What torchdiffeq is handed as `options`."""
+        if self.own_options is not None:
+            return dict(self.own_options)
+        options = {key: vars(self)[key] for key in _OPTIONS if vars(self)[key] is not None}
+        if self.method == "explicit_adams":
+            options["max_order"] += 1  # torchdiffeq names the order of the corrector, one more, which is not used here
+        return options | self._time_options(ts)
 
     def _callbacks(self, counted: CountedVectorField[State]) -> dict[str, Any]:
         """What torchdiffeq calls at each step, and finds as attributes of the vector field."""
@@ -167,6 +197,10 @@ class Torchdiffeq(Solver):
         if self.method in GRID_METHODS:
             return {"grid_constructor": lambda _f, _y0, ts: _grid(ts, self.num_steps, self.step_size)}
         return {"dtype": ts.dtype, "step_t": ts[-1:] if self.method == "dopri5" else ts[1:]}
+
+
+def _first_part(y: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return y[0] if isinstance(y, tuple) else y
 
 
 def _grid(ts: Tensor, num_steps: int | None, step_size: float | None) -> Tensor:

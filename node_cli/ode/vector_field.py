@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from node_cli.ode.solution import SolveError, SolveStats, State, Status
+from node_cli.ode.states import require_slope
 
 
 class CountedVectorField(Generic[State]):
@@ -45,6 +46,7 @@ class CountedVectorField(Generic[State]):
                 raise ValueError(_WRITES)
         if isinstance(y, tuple) or isinstance(dy, tuple):
             return dy
+        require_slope(dy)
         if dy.shape != y.shape:
             shapes = f"{tuple(y.shape)}, got {tuple(dy.shape)}"
             raise ValueError(f"the vector field must return the shape of the state, {shapes}")

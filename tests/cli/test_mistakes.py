@@ -128,7 +128,7 @@ MISTAKES = {
 
 # These are found by the parts themselves, when they are built.
 REFUSED_BY_PARTS = {
-    "tolerance": (["solver.rtol=-1"], "solver.rtol must be positive, got -1"),
+    "tolerance": (["solver.rtol=-1"], "solver.rtol must be 0 or more, got -1"),
     "null tolerance": (["solver.rtol=null"], "solver.rtol must be a number, got None"),
     "method": (
         ["solver.method=rk4"],

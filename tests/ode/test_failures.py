@@ -197,7 +197,9 @@ def test_a_vector_field_that_is_nan_from_the_start(name):
 def test_a_state_that_is_no_number_from_the_start(name, start, batching):
     y0 = torch.tensor([1.0, start], dtype=torch.float64)
     error = failure(name, lambda t, y: -y, y0=y0, batching=batching)
-    assert (error.status, error.t) == (Status.NON_FINITE, 0)
+    assert (error.status, error.t) == (Status.NON_FINITE_START, 0)
+    assert "look for NaN and infinity in what an ODE block was handed" in str(error)
+    assert "learning rate" not in str(error)
 
 
 @BATCHINGS

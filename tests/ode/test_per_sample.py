@@ -193,8 +193,8 @@ def test_a_sample_that_starts_as_nan_is_named():
     y0 = torch.ones(3, 2)
     y0[1, 1] = torch.nan
     error = failure(lambda t, y: -y, y0)
-    assert (error.status, error.t) == (Status.NON_FINITE, 0)
-    assert "evaluations: sample 1: the state is no longer finite" in str(error)
+    assert (error.status, error.t) == (Status.NON_FINITE_START, 0)
+    assert "evaluations: sample 1: the state is not finite at the start" in str(error)
 
 
 def test_a_sample_whose_step_is_too_short_is_named():

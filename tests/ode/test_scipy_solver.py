@@ -115,9 +115,9 @@ def test_goes_with_adjoint_alone():
     ("key", "value", "message"),
     [
         ("method", "Adams", "method must be one of RK45, RK23, DOP853, LSODA, Radau, BDF, got Adams"),
-        ("rtol", -1.0, "rtol must be positive, got -1.0"),
+        ("rtol", -1.0, "rtol must be 0 or more, got -1.0"),
         ("rtol", 1e-14, "rtol must be at least 1e-13 for scipy, got 1e-14"),
-        ("atol", 0.0, "atol must be positive, got 0.0"),
+        ("atol", -1.0, "atol must be 0 or more, got -1.0"),
         ("max_step", 0.0, "max_step must be positive, got 0.0"),
         ("max_nfe", 0, "max_nfe must be positive, got 0"),
         ("on_failure", "retry", "on_failure must be one of raise, skip_batch, fallback, got retry"),

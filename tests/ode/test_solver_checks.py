@@ -16,10 +16,10 @@ PAIRS = "midpoint, heun, ralston, bosh3, dopri5, tsit5, dopri8"
 ALL = "euler, midpoint, heun, ralston, rk4, rk4_38, bosh3, dopri5, tsit5, dopri8"
 REFUSED = [
     ("dopri5", "method", "rk4", f"method must be one of {PAIRS}, got rk4"),
-    ("dopri5", "rtol", 0.0, "rtol must be positive, got 0.0"),
-    ("dopri5", "rtol", math.nan, "rtol must be positive, got nan"),
-    ("dopri5", "atol", -1e-3, "atol must be positive, got -0.001"),
-    ("dopri5", "atol", [1e-3, 0.0], "atol must be positive, got 0.0"),
+    ("dopri5", "rtol", -1.0, "rtol must be 0 or more, got -1.0"),
+    ("dopri5", "rtol", math.nan, "rtol must be 0 or more, got nan"),
+    ("dopri5", "atol", -1e-3, "atol must be 0 or more, got -0.001"),
+    ("dopri5", "atol", [1e-3, -1.0], "atol must be 0 or more, got [0.001, -1.0]"),
     ("dopri5", "norm", "l2", "norm must be one of rms, max, got l2"),
     ("dopri5", "first_step", 0.0, "first_step must be positive, got 0.0"),
     ("dopri5", "first_step", "last", "first_step must be a number or one of chosen, carried, got last"),
@@ -48,6 +48,7 @@ REFUSED = [
     ("rk4", "step_size", 0.1, EXCLUDE.format(4, 0.1)),
     ("rk4", "max_nfe", 0, "max_nfe must be positive, got 0"),
 ]
+FOR_ODEINT = {"caller", "accepts_min_step", "own_options"}  # what no config can say
 FIELD_SHAPES = "the vector field must return the shape of the state, (2, 3), got {}"
 
 
@@ -84,8 +85,9 @@ def test_steps_of_each_sample_are_not_shared_by_processes():
 def test_yaml_holds_every_key_and_python_no_default(name):
     config = load("solver", name)
     parameters = inspect.signature(get_class(config._target_)).parameters
-    assert set(config) - {"_target_"} == set(parameters)
-    assert {parameter.default for parameter in parameters.values()} == {inspect.Parameter.empty}
+    without_default = {key for key, value in parameters.items() if value.default is inspect.Parameter.empty}
+    assert set(config) - {"_target_"} == without_default
+    assert set(parameters) - without_default <= FOR_ODEINT
 
 
 def test_a_solver_and_its_yaml_have_one_name():
@@ -114,8 +116,8 @@ def test_with_tolerances_changes_these_alone():
     assert solver.with_tolerances(None, None) == solver
     assert solver.with_tolerances(1e-5, None) == make_solver("dopri5", rtol=1e-5)
     assert solver.with_tolerances(1e-5, 1e-7) == make_solver("dopri5", rtol=1e-5, atol=1e-7)
-    with pytest.raises(ValueError, match=r"^rtol must be positive, got 0\.0$"):
-        solver.with_tolerances(0.0, None)
+    with pytest.raises(ValueError, match=r"^rtol must be 0 or more, got -1\.0$"):
+        solver.with_tolerances(-1.0, None)
 
 
 # States and vector fields
@@ -179,5 +181,5 @@ def test_refuses_absolute_tolerances_for_another_number_of_channels(shape, batch
     with pytest.raises(ValueError) as error:
         solver.integrate(lambda t, y: y, torch.ones(shape), times(0, 1))
     assert str(error.value) == (
-        f"solver.atol has 4 values, but the state of shape {shape} has another number of channels (dimension 1)"
+        f"atol has 4 values, but the state of shape {shape} has another number of channels (dimension 1)"
     )

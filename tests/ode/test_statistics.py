@@ -105,11 +105,16 @@ def test_accepted_steps_add_up_to_the_interval(name, ts):
 
 
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
-def test_steps_stay_below_the_longest(batching):
-    solver = make_solver("dopri5", max_step=0.1, batching=batching)
-    stats = solver.integrate(LOGISTIC.vector_field, Y0, times(0, 1)).stats
-    assert max(stats.step_sizes) <= 0.105 + 1e-12  # a last step is stretched to the end
-    assert stats.num_accepted == 10 + (stats.step_sizes[0] < 0.09)
+@pytest.mark.parametrize("outputs", ["interpolate", "step"])
+def test_steps_stay_below_the_longest(batching, outputs):
+    solver = make_solver("dopri5", max_step=0.1, batching=batching, outputs=outputs)
+    for end, least in (
+        (1.0, 10),
+        (1.004, 11),
+    ):  # of the second a tenth step nearly reaches the end
+        stats = solver.integrate(LOGISTIC.vector_field, Y0, times(0, end)).stats
+        assert max(stats.step_sizes) <= 0.1 + 1e-12
+        assert stats.num_accepted == least + (stats.step_sizes[0] < 0.09)
 
 
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])

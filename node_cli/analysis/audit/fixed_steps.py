@@ -11,8 +11,8 @@ from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.replay import replay
+from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import Solution, SolveStats
-from node_cli.ode.solvers import RungeKutta
 from node_cli.ode.states import keep_autocast, outside_autocast
 from node_cli.ode.stepping import Step
 

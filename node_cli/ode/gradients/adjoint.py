@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from node_cli.ode import synchronised
+from node_cli.ode import control, synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.recorded import refuse_second_derivative
+from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.solvers import Adaptive, RungeKutta, compiled_field, compiled_steps
+from node_cli.ode.solvers import Adaptive
 from node_cli.ode.states import keep_autocast
 from node_cli.ode.vector_field import outside_transforms
 
@@ -41,18 +42,23 @@ class Adjoint:
     Where processes share their steps, the backward solve is that of the whole batch too, if the loss of a process is
     its mean times its share of the samples, so that the losses add up to that of one process, and so do the gradients.
     With norm `full`, parameter gradients are summed over processes at each evaluation; `semi` spares that.
+
+    From `odeint_adjoint`, beside those: a `norm` of (y, a, *dL/dtheta), a `solver` of its own for the way back, and the
+    `params` that alone are to have gradients, used or not.
     """
 
     rtol: float | None
     atol: float | None
-    norm: str
+    norm: str | Norm
+    solver: Solver | None = None
+    params: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         for key in ("rtol", "atol"):
             value = vars(self)[key]
             if value is not None and not value > 0:
                 raise ValueError(f"{key} must be positive or null (the solver's), got {value}")
-        if self.norm not in _MEASURED:
+        if isinstance(self.norm, str) and self.norm not in _MEASURED:
             raise ValueError(f"norm must be one of {', '.join(_MEASURED)}, got {self.norm}")
 
     def check(self, solver: Solver) -> None:
@@ -63,16 +69,18 @@ class Adjoint:
                 f"gradient.{set_keys[0]} has no effect on a solver of fixed step size: "
                 "set it to null, or take solver=dopri5"
             )
-        if self.norm != "full" and not solver.has_norm:
+        if self.norm != "full" and not (self.solver or solver).has_norm:
+            name = self.norm if isinstance(self.norm, str) else "a function"
             raise ValueError(
-                f"gradient.norm={self.norm} has no effect on this solver, which has an error norm of its own or none: "
+                f"gradient.norm={name} has no effect on this solver, which has an error norm of its own or none: "
                 "take gradient.norm=full, or solver=dopri5"
             )
-        if self.atol is None and isinstance(vars(solver).get("atol"), list):
-            raise ValueError(
-                "gradient.atol=null would take solver.atol, one for each channel, which the backward solve does not "
-                "have: set gradient.atol to a number"
-            )
+        for key in ("rtol", "atol"):
+            if vars(self)[key] is None and isinstance(vars(self.solver or solver).get(key), (list, Tensor)):
+                raise ValueError(
+                    f"gradient.{key}=null would take solver.{key}, one for each channel, part or number of the state, "
+                    f"which the backward solve does not have: set gradient.{key} to a number"
+                )
         solver.with_tolerances(self.rtol, self.atol)
 
     def solve(
@@ -84,7 +92,7 @@ class Adjoint:
         evaluated = keep_autocast(compiled_field(solver, vector_field, y0), device)
         is_shared = isinstance(solver, Adaptive) and solver.shares_steps
         keep_watching = torch.is_grad_enabled() and not y0.requires_grad
-        watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching)
+        watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching, known=self.params or ())
         with torch.no_grad():
             if isinstance(solver, RungeKutta):
                 compiled = compiled_steps(solver, vector_field, y0)
@@ -95,9 +103,14 @@ class Adjoint:
         sums_gradients = is_shared and self.norm == "full"
         if sums_gradients and torch.is_grad_enabled():
             _refuse_shares_of_a_batch(watched.inputs)
-        backward_solver = _uncompiled(solver.with_tolerances(self.rtol, self.atol))
-        job = _Job(backward_solver, _norm(self.norm, is_shared), watched, first_steps, sums_gradients)
-        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *watched.inputs)
+        backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
+        norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
+        job = _Job(backward_solver, norm, watched, first_steps, sums_gradients)
+        inputs = watched.inputs
+        if self.params is not None:
+            wanted = {id(parameter) for parameter in self.params}
+            inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
+        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
         return Solution(ys, solution.stats, job.stats)
 
 
@@ -203,14 +216,21 @@ def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:
         )
 
 
-def _largest_rms(parts: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([part.pow(2).mean().sqrt() for part in parts]).max()
-
-
 _MEASURED = {"full": None, "semi": 2}  # how many parts of the state, from the first; None: all
 
 
-def _norm(name: str, is_shared: bool) -> Norm:
-    """What `Adjoint.norm` names, of all processes if they share their steps."""
-    measured, largest_rms = _MEASURED[name], synchronised.largest_rms if is_shared else _largest_rms
-    return lambda state: largest_rms(state[:measured])
+def _norm(name: str, solver: Solver, is_shared: bool) -> Norm:
+    """What `Adjoint.norm` names, of all processes if they share their steps.
+
+    State and adjoint are measured as the solver measures the state, if it has a norm of its own for that.
+    """
+    measured, largest_rms = _MEASURED[name], synchronised.largest_rms if is_shared else control.largest_rms
+    own = vars(solver).get("norm")
+    if not callable(own):
+        return lambda state: largest_rms(state[:measured])
+
+    def norm(state: tuple[Tensor, ...]) -> Tensor:
+        y, adjoint, *grads = state[:measured]
+        return torch.stack([own(y).max(), own(adjoint).max(), *([largest_rms(tuple(grads))] if grads else [])]).max()
+
+    return norm

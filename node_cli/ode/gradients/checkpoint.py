@@ -14,8 +14,8 @@ from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.random_state import RandomState, refuse_random
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations
+from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.solvers import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.stepping import Step
 from node_cli.ode.vector_field import outside_transforms

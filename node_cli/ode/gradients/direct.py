@@ -14,8 +14,8 @@ from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.random_state import RandomState
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, Trajectory
+from node_cli.ode.runge_kutta import RungeKutta, compiled_field
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.solvers import RungeKutta, compiled_field
 from node_cli.ode.states import keep_autocast, output_times
 from node_cli.ode.vector_field import outside_transforms
 

@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from node_cli.ode.states import require_slope
+
 log = logging.getLogger(__name__)
 
 
@@ -20,9 +22,9 @@ class WatchedVectorField:
     """A vector field whose first evaluation is watched: `inputs` are the tensors with gradients that it uses.
 
     These are the parameters of a module, used or not, and whatever else takes part in an operation without having been
-    made by one: tensors that a closure holds, or that were set as attributes. `first` is what is evaluated then: the
-    same vector field, but one that can be watched. With `keep_watching`, evaluations are watched until a tensor is
-    found.
+    made by one: tensors that a closure holds, or that were set as attributes; before them all, those that are `known`.
+    `first` is what is evaluated then: the same vector field, but one that can be watched. With `keep_watching`,
+    evaluations are watched until a tensor is found.
 
     `leaves` stand for the inputs in the graph of an evaluation. An input that was computed from others, or has hooks,
     is replaced by a leaf of its own there: its graph and hooks are for the sum of its gradients.
@@ -34,13 +36,15 @@ class WatchedVectorField:
         first: Callable[[Any, Any], Any] | None = None,
         *,
         keep_watching: bool = False,
+        known: Sequence[Tensor] = (),
     ) -> None:
         self._vector_field = vector_field
-        self._first = first or vector_field
+        self._first = vector_field if first is None else first  # what torch.compile makes has no truth value
         self._is_watching = True
         self._keep_watching = keep_watching
         self._substitutes: dict[int, Tensor] = {}
         self._found: dict[int, Tensor] = {}
+        self._add(p for p in known if p.requires_grad)
         if isinstance(self._first, nn.Module):
             self._add(p for p in self._first.parameters() if p.requires_grad)
 
@@ -61,6 +65,7 @@ class WatchedVectorField:
         watch = _Watch((t, y))
         with watch:
             dy = self._first(t, y)
+        require_slope(dy)
         self._add(watch.found_in(dy))
         self._is_watching = self._keep_watching and not self._found
         if self._substitutes and self._first is not self._vector_field:

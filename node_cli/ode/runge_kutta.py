@@ -1,0 +1,125 @@
+"""What all explicit Runge-Kutta methods share: a solve of any state by one tableau, compiled or not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from node_cli.ode import control, states
+from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.checks import require_choice, require_positive
+from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
+from node_cli.ode.integrate import Record
+from node_cli.ode.solution import Solution, SolveStats, State
+from node_cli.ode.stepping import Slope, Stepper
+from node_cli.ode.tableaus import Tableau
+from node_cli.ode.vector_field import CountedVectorField
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungeKutta(Solver):
+    """An explicit Runge-Kutta method of `tableaus.py`; gradients are handed its steps, so it needs no autograd."""
+
+    method: str
+    max_nfe: int | None
+    compile: str
+    differentiable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(max_nfe=self.max_nfe)
+        require_choice("compile", self.compile, COMPILE)
+
+    @property
+    @abstractmethod
+    def tableau(self) -> Tableau:
+        """The coefficients of a step."""
+
+    def integrate(
+        self,
+        vector_field: VectorField[State],
+        y0: State,
+        ts: Tensor,
+        *,
+        norm: Norm | None = None,
+        first_step: float | None = None,
+        record: Record = lambda step, y: None,
+        compiled: StepFunctions | None = None,
+    ) -> Solution[State]:
+        """See `Solver.integrate`; `record` is handed every accepted step, of the flat state if that is a tuple.
+
+        `compiled` steps are those of the same vector field, which is then evaluated at the start only.
+
+        Raises:
+            ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
+                returns another shape.
+        """
+        states.require_state(y0)
+        times = states.output_times(ts)
+        with torch.no_grad():
+            if not isinstance(y0, tuple):
+                states.require_times_that_differ(times, y0.dtype)
+                return self._solve(vector_field, y0, times, None, first_step, record, compiled)
+            shapes = states.shapes_of(y0)
+            flat_field = states.flat_vector_field(vector_field, shapes)
+            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, shapes))
+            flat_norm = flat_norm or (lambda ratios: control.largest_rms(states.unflatten(ratios, shapes)))
+            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record, compiled)
+            return Solution(states.unflatten(flat.ys, shapes), flat.stats)
+
+    def _solve(
+        self,
+        vector_field: Slope,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        record: Record,
+        compiled: StepFunctions | None,
+    ) -> Solution[Tensor]:
+        device = y0.device.type
+        counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
+
+        def attempt(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+            assert compiled is not None
+            counted.count(self.tableau.num_stages - 1, t0)
+            return compiled.attempt(t0, t1, y, slope)
+
+        with states.outside_autocast(device), self.explained(y0):
+            stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
+            y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
+            ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
+        return Solution(ys, counted.stats)
+
+    @abstractmethod
+    def _steps(
+        self,
+        stepper: Stepper,
+        y0: Tensor,
+        ts: list[float],
+        norm: control.Norm | None,
+        first_step: float | None,
+        stats: SolveStats,
+        record: Record,
+    ) -> Tensor:
+        """States at `ts`; `norm` is set for a state that is several things in one."""
+
+
+def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> VectorField[Tensor]:
+    """The vector field as the solver's `compile` wants it evaluated."""
+    if isinstance(solver, RungeKutta) and solver.compile == "vector_field":
+        return compiled_vector_field(vector_field, y0.device.type)
+    return vector_field
+
+
+def compiled_steps(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> StepFunctions | None:
+    """The compiled steps of the vector field, where the solver's `compile` asks for them."""
+    if isinstance(solver, RungeKutta) and solver.compile == "step":
+        device = y0.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return step_functions(solver.method, vector_field, device, autocast)
+    return None
