@@ -228,9 +228,7 @@ def _gradient_of(gradient: str | Gradient | None, solver: Solver) -> Gradient:
     return _GRADIENTS[gradient]
 
 
-def _adjoint_norm(
-    norm: str | Callable[[Any], Any] | None, structure: Structure, num_params: int
-) -> str | Callable[[tuple[Tensor, ...]], Tensor]:
+def _adjoint_norm(norm: str | Callable[[Any], Any] | None, structure: Structure, num_params: int) -> Any:
     """What `adjoint_options` name as one of (y, a, *dL/dtheta), where a time, of no error here, comes first."""
     if norm is None or norm == "seminorm":
         return "semi" if norm else "full"

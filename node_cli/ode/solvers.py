@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -81,20 +80,23 @@ class Fixed(RungeKutta):
 class Adaptive(RungeKutta):
     """An embedded pair whose step size follows the estimated error of a step.
 
-    `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state, or a tensor that broadcasts with it)
-    bound that error in the `norm` rms or max, or a function of the state, 0-dim, or `(batch,)` per sample. `first_step`
-    is `chosen` from the state and its slope (one evaluation more), `carried` over from the last solve of the same ODE
-    block, or a number. `outputs` before the last are reached by interpolation, for a method that has one, or by
+    `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state) bound that error in the `norm` rms
+    or max. `first_step` is `chosen` from the state and its slope (one evaluation more), `carried` over from the last
+    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that has one, or by
     stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps its own time
-    and step and no sample sees the others. A step that would have to be shorter than `min_step` fails the solve, or,
-    with `accepts_min_step`, is taken at `min_step` whatever its error.
+    and step and no sample sees the others.
+
+    `odeint` may also give tolerances as tensors that broadcast with the state, and a norm as a function of it, 0-dim,
+    or `(batch,)` per sample. A step that would have to be shorter than `min_step` fails the solve, or, with
+    `accepts_min_step`, is taken at `min_step` whatever its error.
+
     With `sync_steps`, processes that each have a share of a batch take the steps of the whole batch; all must then make
     the same solves in the same order.
     """
 
-    rtol: float | Tensor
-    atol: float | list[float] | Tensor
-    norm: str | Callable[[Tensor], Tensor]
+    rtol: float
+    atol: float | list[float]
+    norm: str
     first_step: float | str
     min_step: float
     max_step: float | None

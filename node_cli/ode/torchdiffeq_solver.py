@@ -57,8 +57,8 @@ class Torchdiffeq(Solver):
     """
 
     method: str
-    rtol: float | Tensor
-    atol: float | Tensor
+    rtol: float
+    atol: float
     first_step: float | None
     min_step: float | None
     max_step: float | None
@@ -99,8 +99,8 @@ class Torchdiffeq(Solver):
     def with_own_options(
         cls,
         method: str,
-        rtol: float | Tensor,
-        atol: float | Tensor,
+        rtol: Any,
+        atol: Any,
         options: Mapping[str, Any],
         max_steps: int | None,
         max_nfe: int | None,
