@@ -82,9 +82,9 @@ class Adaptive(RungeKutta):
 
     `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state) bound that error in the `norm` rms
     or max. `first_step` is `chosen` from the state and its slope (one evaluation more), `carried` over from the last
-    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that has one, or by
-    stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps its own time
-    and step and no sample sees the others.
+    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that
+    has one, or by stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps
+    its own time and step and no sample sees the others.
 
     `odeint` may also give tolerances as tensors that broadcast with the state, and a norm as a function of it, 0-dim,
     or `(batch,)` per sample. A step that would have to be shorter than `min_step` fails the solve, or, with

@@ -43,8 +43,8 @@ class Adjoint:
     its mean times its share of the samples, so that the losses add up to that of one process, and so do the gradients.
     With norm `full`, parameter gradients are summed over processes at each evaluation; `semi` spares that.
 
-    From `odeint_adjoint`, beside those: as `norm` a function of (y, a, *dL/dtheta), a `solver` of its own for the way back, and the
-    `params` that alone are to have gradients, used or not.
+    From `odeint_adjoint`, beside those: as `norm` a function of (y, a, *dL/dtheta), a `solver` of its own for the way
+    back, and the `params` that alone are to have gradients, used or not.
     """
 
     rtol: float | None
