@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from node_cli.config import ConfigError, follows, shown
@@ -24,7 +25,7 @@ def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any]
         ConfigError: a line for each key that does not fit, or for what it cannot be given.
     """
     function = target.__init__ if inspect.isclass(target) else target
-    annotations = typing.get_type_hints(function)
+    annotations = typing.get_type_hints(target if is_dataclass(target) else function)
     parameters = inspect.signature(target).parameters
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     problems = [f"{group}.{key} is not taken by {node['_target_']}" for key in given if key not in parameters]
