@@ -199,10 +199,6 @@ class Torchdiffeq(Solver):
         return {"dtype": ts.dtype, "step_t": ts[-1:] if self.method == "dopri5" else ts[1:]}
 
 
-def _first_part(y: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return y[0] if isinstance(y, tuple) else y
-
-
 def _grid(ts: Tensor, num_steps: int | None, step_size: float | None) -> Tensor:
     """All step boundaries: every output time, and between two of them equal steps or steps of `step_size`."""
     pieces = []

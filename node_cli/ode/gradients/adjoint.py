@@ -78,8 +78,8 @@ class Adjoint:
         for key in ("rtol", "atol"):
             if vars(self)[key] is None and isinstance(vars(self.solver or solver).get(key), (list, Tensor)):
                 raise ValueError(
-                    f"gradient.{key}=null would take solver.{key}, one for each channel, part or number of the state, "
-                    f"which the backward solve does not have: set gradient.{key} to a number"
+                    f"gradient.{key}=null would take solver.{key}, one for each channel, which the backward "
+                    f"solve does not have: set gradient.{key} to a number"
                 )
         solver.with_tolerances(self.rtol, self.atol)
 

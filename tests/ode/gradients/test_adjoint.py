@@ -166,7 +166,7 @@ NO_NORM = (
     "take gradient.norm=full, or solver=dopri5"
 )
 PER_CHANNEL = (
-    "gradient.atol=null would take solver.atol, one for each channel, part or number of the state, which the backward "
+    "gradient.atol=null would take solver.atol, one for each channel, which the backward "
     "solve does not have: set gradient.atol to a number"
 )
 
