@@ -7,6 +7,7 @@ What a value means, and its range, is checked by the part that takes it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +267,11 @@ def is_path(value: Any) -> bool:
     if not _is_text(value) or not value.isprintable() or len(value.encode()) > MAX_PATH:
         return False
     return all(len(name.encode()) <= MAX_NAME for name in Path(value).parts)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path lies in the folder, by its words alone: links there are those of whoever owns the folder."""
+    return Path(os.path.abspath(path)).is_relative_to(folder)
 
 
 def _is_positive(value: Any) -> bool:

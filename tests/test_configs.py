@@ -43,7 +43,7 @@ def write_idx_files(folder: Path) -> IdxFiles:
     for name, content in contents.items():
         packed = gzip.compress(content)
         (folder / name).write_bytes(packed)
-        files.append(RemoteFile(name, hashlib.sha256(packed).hexdigest()))
+        files.append(RemoteFile(name, hashlib.sha256(packed).hexdigest(), len(packed)))
     return IdxFiles(*files)
 
 
@@ -59,7 +59,7 @@ def write_cifar_archive(folder: Path) -> RemoteFile:
             member = tarfile.TarInfo(name)
             member.size = records.nbytes
             archive.addfile(member, io.BytesIO(records.tobytes()))
-    return RemoteFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return RemoteFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
 
 
 @pytest.fixture

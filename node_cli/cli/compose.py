@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from node_cli.config import (
     ConfigError,
     Reference,
     config_dir,
+    is_below,
+    is_path,
     leaves,
     problems_of,
     resolved,
@@ -139,9 +142,19 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     problems = problems_of(cfg, reference) + untrusted_targets(cfg, line.packages)
     if not set(packages) <= set(line.packages):
         problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
+    if line.extra_config_dir is not None:
+        problems += _outside(cfg, {o.key_or_group for o in _parse(line.overrides)})
     if problems:
         raise ConfigError("\n".join(problems))
     return cfg
+
+
+def _outside(cfg: Mapping[str, Any], typed: set[str]) -> Iterator[str]:
+    """A line for each place to write to that a file has chosen, and that is not for a stranger to choose."""
+    places = {"run_dir": cfg.get("run_dir"), "dataset.data_dir": (cfg.get("dataset") or {}).get("data_dir")}
+    for key, place in places.items():
+        if is_path(place) and key not in typed and not is_below(str(place), os.getcwd()):
+            yield f"{key}={place} is set in a file, and lies outside the working folder: set it on the command line"
 
 
 def typed_packages(overrides: Sequence[str]) -> tuple[str, ...]:

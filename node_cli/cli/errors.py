@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.cli.unreadable import advice
 from node_cli.config import ConfigError, config_dir, printable
+from node_cli.passwords import without_passwords
 from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
 from node_cli.training.stopping import Stopped
@@ -84,6 +85,7 @@ def _first_line(error: Exception) -> str:
 
 def _exit(program: str, message: str, status: int) -> None:
     sys.stdout.flush()
+    message = without_passwords(message)
     if OUTCOMES in os.environ:
         Path(os.environ[OUTCOMES], str(launched.rank())).write_text(json.dumps([status, message]))
         sys.exit(status)

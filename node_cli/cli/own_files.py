@@ -54,7 +54,7 @@ class OwnFiles(FileConfigSource):
         values = OmegaConf.to_container(loaded.config, resolve=False) if OmegaConf.is_config(loaded.config) else {}
         defaults = values.get("defaults") if isinstance(values, dict) else None
         problems = foreign_references(values)
-        if "${" in str(defaults):
+        if not problems and "${" in str(defaults):
             problems.append("defaults must name files, and refer to nothing")
         if problems:
             raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))

@@ -27,7 +27,7 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import key_of, quoted
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
-from node_cli.files import read_text
+from node_cli.files import check_inside, read_text
 from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopped
@@ -117,6 +117,7 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
         return
     if Worker.is_this():
         launched.end_with_parent()
+    _check_cell(path)
     folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
     sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
     if folder.is_finished:
@@ -155,6 +156,14 @@ def _named(logger: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     """The loggers with this name for the run, those that take one and were given none."""
     takers = [key for key, node in logger.items() if node.get("run_name", "") is None]
     return {**logger, **{key: {**logger[key], "run_name": name} for key in takers}}
+
+
+def _check_cell(path: Path) -> None:
+    """A cell is trained in a folder of the sweep, wherever a link of someone else's would lead."""
+    try:
+        check_inside(path, path.parent)
+    except OSError as error:
+        raise ConfigError(f"{path} is not used: {error.strerror}") from error
 
 
 def _about_cells(overrides: Sequence[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from node_cli.config import ConfigError, has_target, parts_of, top_level_problems
+from node_cli.config import ConfigError, has_target, is_below, parts_of, top_level_problems
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
 from node_cli.training.run_folder import RunFolder
 from node_cli.trust import untrusted_targets
@@ -30,6 +31,9 @@ def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
     problems = untrusted_targets(trained, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
+    data = trained["dataset"]
+    if "mirrors" in data and not is_below(str(data.get("data_dir")), os.getcwd()):
+        data["mirrors"] = []  # what is there is read; nothing is downloaded to a place that the run has chosen
     return trained | {key: config[key] for key in ("device", "num_threads", "packages")}
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from node_cli.cli.app import launch
 from node_cli.cli.compose import CommandLine, hydra_ready, typed_packages
 from node_cli.cli.own_files import folder_of
+from node_cli.cli.quoting import key_of
 from node_cli.cli.space_words import SPACE, with_space
 from node_cli.config import ConfigError, resolved
 from node_cli.training import launched
@@ -48,6 +49,8 @@ def run(cfg: DictConfig) -> None:
     from node_cli.cli.run_tuning import tune
 
     asked = resolved(cfg)["tune"]
+    if asked["storage"] is not None and "tune.storage" not in map(key_of, job.overrides.task):
+        raise ConfigError("tune.storage must be set on the command line (tune.storage=...), not in a file")
     _check_left_out(asked["space"], CommandLine("tune", list(job.overrides.task), extra, packages))
     tune(asked, CommandLine("train", words, extra, packages))
 

@@ -16,7 +16,9 @@ from node_cli.datasets.base import Dataset, Split
 from node_cli.datasets.bounded import Bounded
 from node_cli.datasets.download import RemoteFile, fetch
 
-ARCHIVE = RemoteFile("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")
+ARCHIVE = RemoteFile(
+    "cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", 170_052_171
+)
 TRAIN_MEMBERS = tuple(f"cifar-10-batches-bin/data_batch_{k}.bin" for k in range(1, 6))
 TEST_MEMBER = "cifar-10-batches-bin/test_batch.bin"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

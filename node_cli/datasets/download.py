@@ -7,20 +7,25 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pooch
+import requests
 from filelock import AcquireReturnProxy, FileLock
+from tqdm import tqdm
 
 TIMEOUT = 30  # seconds without a byte
+SLOWEST = 10_000  # bytes a second, of the whole file
+CHUNK = 1 << 16
 PAUSES = (1.0, 3.0)  # seconds before the second and the third round over the mirrors
 
 
 class RemoteFile(NamedTuple):
-    """A file that every mirror holds under `name`."""
+    """A file that every mirror holds under `name`, of so many bytes."""
 
     name: str
     sha256: str
+    size: int
 
 
 def fetch_all(
@@ -48,9 +53,13 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
     try:
         if not target.exists():
             _check_addresses(mirrors)
+            if not mirrors:
+                raise _not_found(file, target, "nothing, the list is empty")
             with _lock(folder, file.name):
                 if not target.exists():
                     _download(file, target, mirrors, pauses)
+        if not target.is_file() and not target.is_dir():
+            raise ValueError(f"dataset.data_dir: {target} is no regular file; remove it, or give another folder")
         found = pooch.file_hash(target)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.errno is None:
@@ -87,28 +96,48 @@ def _download(file: RemoteFile, target: Path, mirrors: Sequence[str], pauses: Se
         time.sleep(pause)
         for mirror in mirrors:
             address = f"{mirror.rstrip('/')}/{file.name}"
-            reason = _try_address(address, partial, file.sha256)
+            reason = _try_address(address, partial, file)
             if reason is None:
                 os.replace(partial, target)
                 return
             partial.unlink(missing_ok=True)
             reasons[address] = reason
-    tried = "; ".join(f"{address} ({reason})" for address, reason in reasons.items())
-    raise FileNotFoundError(
-        f"dataset.mirrors: cannot download {file.name}; tried {tried or 'nothing, the list is empty'}; "
+    raise _not_found(file, target, "; ".join(f"{address} ({reason})" for address, reason in reasons.items()))
+
+
+def _not_found(file: RemoteFile, target: Path, tried: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"dataset.mirrors: cannot download {file.name}; tried {tried}; "
         f"give another mirror, or put the file into {target.parent.resolve()} by hand"
     )
 
 
-def _try_address(address: str, partial: Path, sha256: str) -> str | None:
-    """Download to `partial`; None, or the reason why it failed."""
-    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=TIMEOUT)
+def _try_address(address: str, partial: Path, file: RemoteFile) -> str | None:
+    """Download to `partial`, no more than there can be and no longer than it can take; None, or why it failed."""
+    partial.unlink(missing_ok=True)  # a link, perhaps
     try:
-        download(address, str(partial), None)
+        with requests.get(address, stream=True, timeout=TIMEOUT) as answer, partial.open("xb") as content:
+            answer.raise_for_status()
+            reason = _receive(answer, content, file)
     except OSError as error:  # which every error of requests is
         return str(_root(error))
+    if reason is not None:
+        return reason
     found = pooch.file_hash(partial)
-    return None if found == sha256 else f"its sha256 is {found}, not {sha256}"
+    return None if found == file.sha256 else f"its sha256 is {found}, not {file.sha256}"
+
+
+def _receive(answer: requests.Response, content: BinaryIO, file: RemoteFile) -> str | None:
+    deadline = time.monotonic() + max(TIMEOUT, file.size / SLOWEST)
+    with tqdm(total=file.size, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        for chunk in answer.iter_content(CHUNK):
+            content.write(chunk)
+            bar.update(len(chunk))
+            if content.tell() > file.size:
+                return f"it sends more than the {file.size:,} bytes of the file"
+            if time.monotonic() > deadline:
+                return f"it sends less than {SLOWEST:,} bytes a second"
+    return None
 
 
 def _root(error: BaseException) -> BaseException:

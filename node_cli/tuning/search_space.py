@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from node_cli.config import ConfigError
 if TYPE_CHECKING:
     import optuna
 
+KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 RANGE, CHOICES = ("low", "high", "log", "step", "when"), ("choices", "when")
 MOST_VALUES = 10_000  # of one key in a grid
 Params = dict[str, Any]
@@ -153,7 +155,8 @@ def parse(space: Mapping[str, Any]) -> SearchSpace:
     for key, node in space.items():
         node = {"choices": node} if isinstance(node, list) else node
         wrong = (
-            _misspelt(key, space)
+            ("" if KEY.fullmatch(str(key)) else "it is no config key")
+            or _misspelt(key, space)
             or _what_is_wrong(node)
             or _what_is_wrong_with_when(node.get("when") or {}, parameters, list(space))
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,11 @@ from optuna.study import StudyDirection
 
 from node_cli.analysis.report.writing import make_folder
 from node_cli.config import ConfigError
+from node_cli.passwords import without_passwords
 from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
 from node_cli.tuning.settings import Settings
 
+JOURNAL = "journal.log"
 BEGUN = "begun"  # what the study was begun with
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 OPENINGS = 3  # to open a data base in which another command is making the tables
@@ -56,6 +57,7 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if settings.storage is None:
         make_folder(settings.path)
+        _check_journal(settings.path / JOURNAL)
     directions = [StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE for o in settings.objectives]
     try:
         study = optuna.create_study(
@@ -72,10 +74,16 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     return study
 
 
+def _check_journal(path: Path) -> None:
+    """Optuna would wait for a pipe, and write through a link."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path} must be a file of the study, and is a link or no file: give another tune.name")
+
+
 def _storage(settings: Settings) -> BaseStorage:
     if settings.storage is not None:
         return _database(settings.storage, settings)
-    path = settings.path / "journal.log"
+    path = settings.path / JOURNAL
     return JournalStorage(JournalFileBackend(str(path), JournalLock(path.with_name("journal.lock"))))
 
 
@@ -103,12 +111,13 @@ def _database(url: str, settings: Settings) -> RDBStorage:
 
 def what_is_wrong(settings: Settings, error: Exception) -> str:
     """One line about a storage that cannot be used."""
-    place, cause = _without_password(settings.storage or str(settings.path / "journal.log")), error.__cause__
+    place, cause = settings.storage or str(settings.path / JOURNAL), error.__cause__
     if isinstance(cause, ModuleNotFoundError) and cause.name:
-        return f"tune.storage: {place} needs {cause.name}: {DRIVERS.get(cause.name, f'pip install {cause.name}')}"
+        needed = f"needs {cause.name}: {DRIVERS.get(cause.name, f'pip install {cause.name}')}"
+        return f"tune.storage: {without_passwords(place)} {needed}"
     told = cause if isinstance(error, optuna.exceptions.StorageInternalError) and cause else error
     first = str(told).strip().partition("\n")[0]
-    return f"tune.storage: {place} cannot be reached: {first}"
+    return f"tune.storage: {without_passwords(place)} cannot be reached: {without_passwords(first, place)}"
 
 
 def _answers(url: str) -> bool:
@@ -126,7 +135,3 @@ def _check_same(settings: Settings, was: dict[str, Any], now: dict[str, Any]) ->
             raise ConfigError(
                 f"tune.name: {settings.path} was begun with {name}{shown}: give the same, or another tune.name"
             )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from node_cli.analysis.report.record import FAILED, FINISHED, PRUNED, UNFINISHED, Run
 from node_cli.analysis.report.runs import read_runs
 from node_cli.config import ConfigError
+from node_cli.files import check_inside
 from node_cli.training.run_folder import RunFolder
 from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
 from node_cli.tuning.samplers import make_pruner, make_sampler
@@ -53,8 +54,17 @@ class SharedStudy:
         ]
 
     def folder(self, number: int) -> Path:
-        """The run folder of a trial."""
-        return self.settings.path / "trials" / str(number)
+        """The run folder of a trial.
+
+        Raises:
+            ConfigError: a link leads out of the study.
+        """
+        path = self.settings.path / "trials" / str(number)
+        try:
+            check_inside(path, self.settings.path)
+        except OSError as error:
+            raise ConfigError(f"{path} is not used: {error.strerror}") from error
+        return path
 
     def runs(self) -> list[Run]:
         """Every trial as a record for a table, wherever it ran."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 
 class FileServer(ThreadingHTTPServer):
-    """Gives `files[path]`; `status[path]` lists the codes of the first answers, `truncated` paths end half-way."""
+    """Gives `files[path]`; `status[path]` lists the codes of the first answers, `truncated` paths end half-way.
+
+    `endless` ones never do.
+    """
 
     daemon_threads = True
 
@@ -20,6 +24,7 @@ class FileServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.status: dict[str, list[int]] = {}
         self.truncated: set[str] = set()
+        self.endless: set[str] = set()
         self.requests: Counter[str] = Counter()
         self.release = threading.Event()  # bodies stop half-way until it is set
         self.release.set()
@@ -40,6 +45,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = server.files[path]
         self.send_response(200)
+        if path in server.endless:
+            self.end_headers()
+            with suppress(ConnectionError):
+                while True:
+                    self.wfile.write(body)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         half = len(body) // 2

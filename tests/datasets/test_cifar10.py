@@ -110,7 +110,7 @@ def test_damaged_archives_are_named(content, message, tmp_path):
 
 def test_from_the_mirror_to_the_dataset(server, tmp_path, monkeypatch):
     content = packed(members())
-    archive = RemoteFile(cifar10.ARCHIVE.name, hashlib.sha256(content).hexdigest())
+    archive = RemoteFile(cifar10.ARCHIVE.name, hashlib.sha256(content).hexdigest(), len(content))
     monkeypatch.setattr(cifar10, "ARCHIVE", archive)
     server.files[f"/a/{archive.name}"] = content
     dataset = cifar10.cifar10(

@@ -8,24 +8,26 @@ import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from node_cli.datasets import download
 from node_cli.datasets.download import RemoteFile, fetch, fetch_all
 
 CONTENT = bytes(range(256)) * 1000
-FILE = RemoteFile("numbers.bin", hashlib.sha256(CONTENT).hexdigest())
+FILE = RemoteFile("numbers.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
 FETCH = """
 import sys
 from pathlib import Path
 from node_cli.datasets.download import RemoteFile, fetch
-name, sha256, folder, mirror = sys.argv[1:]
-fetch(RemoteFile(name, sha256), Path(folder), [mirror])
+name, sha256, size, folder, mirror = sys.argv[1:]
+fetch(RemoteFile(name, sha256, int(size)), Path(folder), [mirror])
 """
 
 
 def start_fetching(folder, mirror, stderr=None) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", FETCH, *FILE, str(folder), mirror], stderr=stderr)
+    return subprocess.Popen([sys.executable, "-c", FETCH, *map(str, FILE), str(folder), mirror], stderr=stderr)
 
 
 def wait_until(condition) -> None:
@@ -173,3 +175,36 @@ def test_a_killed_download_leaves_no_finished_file_and_no_lock(server, tmp_path)
     assert files_in(tmp_path) == ["numbers.bin.part"]
     fetch(FILE, tmp_path, [server.address("a")])
     assert files_in(tmp_path) == ["numbers.bin"]
+
+
+def test_a_mirror_without_end_is_left_at_the_size_of_the_file(server, tmp_path):
+    server.files["/a/numbers.bin"] = bytes(1 << 20)
+    server.endless.add("/a/numbers.bin")
+    with pytest.raises(FileNotFoundError, match="it sends more than the 256,000 bytes of the file"):
+        fetch(FILE, tmp_path, [server.address("a")], pauses=())
+    assert files_in(tmp_path) == []
+
+
+def test_a_mirror_that_sends_ever_so_slowly_is_left(server, tmp_path, monkeypatch):
+    clock = iter([0.0, 1.0, 31.0])
+    monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=time.sleep))
+    server.files["/a/numbers.bin"] = CONTENT
+    with pytest.raises(FileNotFoundError, match="it sends less than 10,000 bytes a second"):
+        fetch(FILE, tmp_path, [server.address("a")], pauses=())
+    assert files_in(tmp_path) == []
+
+
+def test_nothing_is_written_through_a_link(server, tmp_path):
+    server.files["/a/numbers.bin"] = CONTENT
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "numbers.bin.part").symlink_to("../secret")
+    fetch(FILE, tmp_path / "data", [server.address("a")])
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert (tmp_path / "data" / "numbers.bin").read_bytes() == CONTENT
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "numbers.bin")
+    with pytest.raises(ValueError, match=re.escape(f"dataset.data_dir: {tmp_path / 'numbers.bin'} is no regular file")):
+        fetch(FILE, tmp_path, [])

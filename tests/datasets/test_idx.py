@@ -90,7 +90,9 @@ def test_from_the_mirror_to_the_dataset(module, server, tmp_path, monkeypatch):
     contents = [gzipped(idx_bytes(array)) for array in source]
     name = module.__name__.rpartition(".")[2]
     names = [file.name for file in module.FILES]
-    table = IdxFiles(*[RemoteFile(n, hashlib.sha256(c).hexdigest()) for n, c in zip(names, contents, strict=True)])
+    table = IdxFiles(
+        *[RemoteFile(n, hashlib.sha256(c).hexdigest(), len(c)) for n, c in zip(names, contents, strict=True)]
+    )
     monkeypatch.setattr(module, "FILES", table)
     server.files = {f"/a/{n}": content for n, content in zip(names, contents, strict=True)}
     make = getattr(module, name)
