@@ -107,16 +107,12 @@ def test_no_flag_puts_other_files_in_the_place_of_ours(refused, flag, tmp_path):
             "dataset._target_=node_cli.files.write_whole is not allowed",
         ),
         "a logger's folder": (
-            {
-                "logger/mine.yaml": "a:\n  _target_: node_cli.loggers.jsonl.JsonlLogger\n  _partial_: true\n  folder: /\n"
-            },
+            {"logger/mine.yaml": JSONL},
             ["logger=mine"],
             "logger.a.folder is not allowed: it is no key of node_cli.loggers.jsonl.JsonlLogger in configs/logger/",
         ),
         "a launcher": (
-            {
-                "hydra/launcher/mine.yaml": "_target_: hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher\n"
-            },
+            {"hydra/launcher/mine.yaml": JOBLIB},
             ["-m", "hydra/launcher=mine", "seed=0,1"],
             "hydra/launcher=mine does not exist",
         ),
@@ -213,5 +209,6 @@ def test_processes_that_a_command_starts_import_nothing_from_the_working_folder(
     code += "from node_cli.cli.train import main; main()\n"
     code += "subprocess.run([sys.executable, '-m', 'node_cli.cli.train', '--version'], check=True)\n"
     code += "subprocess.run([sys.executable, '-c', 'import tqdm'], check=True)\n"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True)
     assert not (tmp_path / "executed").exists()
