@@ -166,7 +166,11 @@ MORE_DATA = {
     "a pipe": (lambda folder: os.mkfifo(folder / "mine.npz"), NPZ, "dataset.path: there is no file mine.npz; give"),
     "a device": (None, [*NPZ, "dataset.path=/dev/zero"], "dataset.path: there is no file /dev/zero; give an .npz"),
     "a name too long": (None, [*NPZ, f"dataset.path={'a' * 300}"], "dataset.path: cannot look for the file (File name"),
-    "data in a file": (file("data", ""), MNIST, "dataset.data_dir: cannot write to data/mnist (Not a directory); give"),
+    "data in a file": (
+        file("data", ""),
+        [*MNIST, "dataset.mirrors=[http://h/]"],
+        "dataset.data_dir: cannot write to data/mnist (Not a directory); give",
+    ),
     "a folder for images": (directory(IMAGES), MNIST, f"dataset.data_dir: cannot use {IMAGES} (Is a directory); give"),
     "other images": (file(IMAGES, "x"), MNIST, f"dataset.data_dir: {IMAGES} is damaged or another file: its sha256 is"),
 }

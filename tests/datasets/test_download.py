@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "mnist"
     with pytest.raises(ValueError, match=re.escape(f"dataset.data_dir: cannot write to {folder} (Not a directory)")):
-        fetch(FILE, folder, [])
+        fetch(FILE, folder, ["http://127.0.0.1/"])
 
 
 def test_two_processes_download_once(server, tmp_path):
