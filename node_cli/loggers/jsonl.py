@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from node_cli.files import GrowingFile, cut_down
+from node_cli.files import GrowingFile, cut_down, read_bytes
 from node_cli.loggers.base import Logger
 
 FILE_NAME = "metrics.jsonl"
+MAX_BYTES = 1 << 30  # a million lines have some 300 million
 
 
 class JsonlLogger(Logger):
@@ -73,7 +74,10 @@ def _keep_until(path: Path, last_step: int) -> None:
     """Take the lines after `last_step`, and a last one cut short, out of the file."""
     if not path.exists():
         return
-    *whole, _cut_short = path.read_bytes().split(b"\n")
+    try:
+        *whole, _cut_short = read_bytes(path, MAX_BYTES, inside=path.parent).split(b"\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
     cut_down(path, b"".join(line + b"\n" for line in kept))
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_cli.files import read_bytes, read_end
+
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 DIGEST_LENGTH = 64
+DIGEST = re.compile(rb"[0-9a-f]{64}")
+MAX_BYTES = 1 << 36
 
 
 class CheckpointError(ValueError):
@@ -148,7 +153,13 @@ def _to_bytes(payload: dict[str, Any]) -> bytes:
 def _verified_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    content = path.read_bytes()
+    folder = path.parent.parent  # of the run
+    try:
+        if not DIGEST.fullmatch(read_end(path, DIGEST_LENGTH, inside=folder)):  # before anything large is read
+            raise CheckpointError(f"{path} is damaged, or no checkpoint of node-cli: take another one of its folder")
+        content = read_bytes(path, MAX_BYTES, inside=folder)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if content[-DIGEST_LENGTH:] != _digest(content[:-DIGEST_LENGTH]):
         raise CheckpointError(f"{path} is damaged, or no checkpoint of node-cli: take another one of its folder")
     return content
