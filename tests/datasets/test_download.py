@@ -130,7 +130,7 @@ def test_an_empty_list_of_mirrors_is_named(tmp_path):
 
 
 def test_all_files_that_are_missing_are_named(tmp_path):
-    files = [RemoteFile(name, "") for name in ("images.gz", "labels.gz", "more.gz")]
+    files = [RemoteFile(name, "", 0) for name in ("images.gz", "labels.gz", "more.gz")]
     with pytest.raises(FileNotFoundError, match=r"by hand; of its files images.gz, labels.gz, more.gz are missing$"):
         fetch_all(files, tmp_path, [], pauses=())
 
