@@ -46,7 +46,8 @@ def run_training(
     """
     started = time.time()
     with Stopping() as stopping, joined(build_device(request.config["device"])) as processes:
-        trainer = build_trainer(request.config, build_problem(request.config), processes)
+        with stopping.at_once():
+            trainer = build_trainer(request.config, build_problem(request.config), processes)
         if not processes.is_first:
             _follow(trainer, stopping)
             return

@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     try:
         train(request, folder)
     except Stopped as stopped:
-        if launched.is_one_of_several():  # whoever has started them says it
+        if launched.is_one_of_several() or not folder.holds_run:  # whoever has started them says it; nothing goes on
             raise
         raise Stopped(f"{stopped}; to go on: node-train resume={folder.path}", stopped.status) from stopped
 

@@ -64,6 +64,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
+        self._saves = True
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -80,6 +81,22 @@ class Stopping:
         if callable(listener):
             listener(self._asked, None)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it a signal ends the run where it is: nothing is there yet to be saved, and a download may take hours.
+
+        Raises:
+            Stopped: one has come.
+        """
+        self._saves = False
+        self._end_unless_it_saves()
+        yield
+        self._saves = True
+
+    def _end_unless_it_saves(self) -> None:
+        if self._asked is not None and not self._saves:
+            raise Stopped(f"stopped by {self._asked.name} before the first step", STATUS[self._asked])
+
     def asked_by(self, max_seconds: float | None, margin: float) -> int:
         """The number of the signal to stop for; 0: go on. The time is up when fewer than `margin` seconds are left."""
         if self._asked is not None:
@@ -91,6 +108,7 @@ class Stopping:
         if number == signal.SIGINT and self._asked == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = signal.Signals(number)
+        self._end_unless_it_saves()
         again = "; once more ends at once" if number == signal.SIGINT else ""
         if launched.rank() == 0:
             os.write(2, f"\n{self._asked.name}: this step is finished and saved{again}\n".encode())

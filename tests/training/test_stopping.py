@@ -203,3 +203,22 @@ def test_a_thread_can_train_too(tmp_path):
     thread.start()
     thread.join()
     assert errors == []
+
+
+@pytest.mark.parametrize("comes", ["before", "within"])
+def test_before_the_first_step_a_signal_ends_the_run_at_once(comes):
+    """A download, say, or the wait for another's."""
+    with Stopping() as asked:
+        if comes == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped, match="stopped by SIGTERM before the first step") as stopped, asked.at_once():
+            signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.status == 143
+
+
+def test_after_it_no_signal_does():
+    with Stopping() as asked:
+        with asked.at_once():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.asked_by(None, 0) == signal.SIGTERM
