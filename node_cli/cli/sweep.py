@@ -6,11 +6,10 @@ Needs no torch.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import key_of, quoted
+from node_cli.cli.run_names import with_run_name
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
 from node_cli.files import check_inside, read_text
@@ -35,7 +35,6 @@ from node_cli.training.stopping import STATUS, Stopped
 SWEEPS = Path("outputs/sweeps")
 RECORD, MAX_RECORD = "sweep.json", 1 << 26  # bytes; 10,000 cells of 20 words have some 6 million
 LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
-MAX_NAME = 120  # characters of what was swept, as TensorBoard shows it
 _FIRST: dict[str, str] = {}  # the cell of this process that a failure was told of
 OWN = ("sweep.", "hydra.", "hydra/")  # words about the sweep, not about its cells
 
@@ -128,8 +127,8 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
         sys.stderr.write(f"{name}: {error}\n")
         return
     resume = "auto" if folder.holds_run else None
-    logger = _named(request.config["logger"], _swept(path, _about_cells(request.overrides)))
-    request = replace(request, config=request.config | {"run_dir": str(path), "resume": resume, "logger": logger})
+    config = with_run_name(request.config, _swept(path, _about_cells(request.overrides)))
+    request = replace(request, config=config | {"run_dir": str(path), "resume": resume})
     try:
         train(request, folder)
     except Stopped:
@@ -145,17 +144,10 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
             folder.write_failure(request, str(error) or repr(error), "" if is_mistake else traceback.format_exc())
 
 
-def _swept(path: Path, words: Sequence[str]) -> str | None:
-    """The words that not all cells have, as a name of a folder; None where there are none."""
+def _swept(path: Path, words: Sequence[str]) -> list[str]:
+    """The words that not all cells have."""
     cells = _read(path.parent)["cells"]
-    own = ",".join(word for word in words if not all(word in cell for cell in cells))
-    return re.sub(r"[^\w.,=+-]+", "_", own.lstrip("+~."), flags=re.ASCII)[:MAX_NAME] or None
-
-
-def _named(logger: Mapping[str, Any], name: str | None) -> dict[str, Any]:
-    """The loggers with this name for the run, those that take one and were given none."""
-    takers = [key for key, node in logger.items() if node.get("run_name", "") is None]
-    return {**logger, **{key: {**logger[key], "run_name": name} for key in takers}}
+    return [word for word in words if not all(word in cell for cell in cells)]
 
 
 def _check_cell(path: Path) -> None:

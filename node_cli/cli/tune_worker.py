@@ -17,6 +17,7 @@ from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
 from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.quoting import quoted
 from node_cli.cli.resume import checkpoints_to_resume
+from node_cli.cli.run_names import with_run_name
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
@@ -75,6 +76,8 @@ def _request(search: Search, words: list[str], *, is_begun: bool) -> Request:
 
 def _train(search: Search, trial: optuna.Trial, request: Request, folder: RunFolder) -> None:
     """As `node-train` does, but quietly: `run.log` has it."""
+    drawn = [f"{key}={value}" for key, value in shown(trial.params).items()]
+    request = replace(request, config=with_run_name(request.config, drawn))
     epochs = request.config["trainer"].get("epochs")
     reports = [Reporter(trial, search.settings.objectives[0].metric, epochs)] if search.settings.prunes else []
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from node_cli.cli.run_names import name_of, with_run_name
 from node_cli.cli.sweep import _swept
 from node_cli.training.run_folder import RunFolder
 
@@ -180,7 +181,7 @@ CELLS = {
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_called_by_what_was_swept(name, tmp_path: Path):
     (tmp_path / "sweep.json").write_text(json.dumps({"overrides": [], "cells": CELLS[name]}))
-    assert _swept(tmp_path / "1", CELLS[name][1]) == name
+    assert name_of(_swept(tmp_path / "1", CELLS[name][1])) == name
 
 
 def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
@@ -213,3 +214,12 @@ def test_a_sweep_that_cannot_be_written_is_refused(typed, tmp_path: Path):
     result = typed("node-train", "-m", *QUICK, "seed=0,1", "sweep.name=grid")
     assert (result.status, result.out) == (2, "")
     assert result.err == "node-train: outputs/sweeps cannot be made: Not a directory\n"
+
+
+def test_only_a_logger_that_takes_a_name_and_has_none_gets_one():
+    logger = {"tensorboard": {"run_name": None}, "mine": {"run_name": "mine"}, "jsonl": {"_target_": "x"}}
+    assert with_run_name({"seed": 0, "logger": logger}, ["seed=0"]) == {
+        "seed": 0,
+        "logger": {"tensorboard": {"run_name": "seed=0"}, "mine": {"run_name": "mine"}, "jsonl": {"_target_": "x"}},
+    }
+    assert with_run_name({"logger": {}}, ["seed=0"]) == {"logger": {}}
