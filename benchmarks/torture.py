@@ -2,16 +2,18 @@
 
     python benchmarks/torture.py [--kills 50] [--damages 30] [--starts 20] [--jobs 2] [--seed 0] [--seconds 3600]
 
-Each killed run is one of `torture_runs.KINDS`, on digits: killed at random moments, up to five times, then let to its
-end by the same command, and compared with an uninterrupted one bit for bit. Each damaged checkpoint lies in the folder
-of a run that is then continued. Each start is a run of two processes. Exit status 1 if anything was lost; folders of
-such runs stay. After --seconds nothing new is begun. --seed repeats the choices, not the moments.
+Each killed run is one of `torture_runs.KINDS`, on digits: ended at random moments (`torture_runs.MOMENTS`), up to five
+times, then let to its end by the same command, and compared with an uninterrupted one bit for bit. Each damaged
+checkpoint lies in the folder of a run that is then continued. Each start is of two commands in one folder, of a command
+of two processes that is killed, or of one that is not. Exit status 1 if anything was lost; folders of such runs stay.
+After --seconds nothing new is begun. --seed repeats the choices, not the moments.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import random
 import shutil
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torture_runs import KINDS, differences, finish, kill_once
+from torture_runs import KINDS, begin, differences, finish, kill_once
 
 MLP = ["model=mlp", "model.width=16", "scheduler=constant", "trainer.keep=3"]
 TWO = ["model=mlp", "trainer.devices=2", "trainer.epochs=1"]
@@ -114,15 +116,55 @@ class Torture:
             self.lose(f"{folder} ({kind}): {status} {differences(folder, whole)}")
 
     def start(self, number: int) -> None:
-        """A run of two processes ends clean, and leaves no process."""
+        """One of `STARTS`."""
         folder = self.folder / f"start_{number}"
-        status, said = finish(TWO, folder)
-        left = [pid for pid in _processes() if str(folder) in _command(pid)]
-        self.count("starts of two processes")
-        if status or left or "Traceback" in said or "warn" in said.lower():
-            self.lose(f"{folder}: exit status {status}, processes left {left}: {said[-300:]}")
+        kind = list(STARTS)[number % len(STARTS)]
+        found = STARTS[kind](folder, random.Random(number))
+        left = _left(folder)
+        self.count(kind)
+        if found or left:
+            self.lose(f"{folder} ({kind}): {found}, processes left {left}")
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
+
+
+def _two_at_once(folder: Path, rng: random.Random) -> str:
+    """One trains, the other is refused, whichever comes first."""
+    words = [*MLP, "trainer.epochs=1", "resume=null"]
+    first = begin([*words, "seed=1"], folder)
+    time.sleep(rng.uniform(0, 3))
+    statuses = [begin([*words, "seed=2"], folder).wait(), first.wait()]
+    seed = json.loads((folder / "summary.json").read_text())["config"]["seed"]
+    return "" if statuses == ([2, 0] if seed == 1 else [0, 2]) else f"exit statuses {statuses}, the run of seed {seed}"
+
+
+def _killed_command(folder: Path, rng: random.Random) -> str:
+    """Its processes end with it, wherever they are, and the same command goes on."""
+    process = begin(TWO, folder)
+    time.sleep(rng.uniform(2, 8))
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while _left(folder) and time.monotonic() < end:
+        time.sleep(0.1)
+    return "orphans" if _left(folder) else _clean_start(folder, rng)
+
+
+def _clean_start(folder: Path, rng: random.Random) -> str:
+    status, said = finish(TWO, folder)
+    is_clean = not status and "Traceback" not in said and "warn" not in said.lower()
+    return "" if is_clean else f"exit status {status}: {said[-300:]}"
+
+
+STARTS = {
+    "starts of two commands at once": _two_at_once,
+    "commands of two processes that were killed": _killed_command,
+    "starts of two processes": _clean_start,
+}
+
+
+def _left(folder: Path) -> list[int]:
+    return [pid for pid in _processes() if str(folder) in _command(pid)]
 
 
 def _flipped(content: bytes, rng: random.Random) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from node_cli.files import TEMPORARY
 from node_cli.training.checkpoint import CheckpointError, read_checkpoint
 
 COMMAND = [sys.executable, "-m", "node_cli.cli.train"]
@@ -32,6 +33,7 @@ KINDS = {
     ],
     "mlp, bfloat16, early stopping": ["model=mlp", "precision=bfloat16", "trainer.epochs=12", "trainer.patience=3"],
 }
+Moment = tuple["subprocess.Popen[str]", bool]  # a process, and whether the moment came before its end
 CLOCKS = ("time", "time/step_ms", "memory/peak_mb")
 
 
@@ -55,42 +57,66 @@ def finish(words: list[str], folder: Path) -> tuple[int, str]:
 
 
 def kill_once(words: list[str], folder: Path, rng: random.Random) -> str:
-    """Starts the run, or goes on with it, and kills it at a random moment; which kind, or empty if it ended first."""
+    """Starts the run, or goes on with it, and ends it at a random moment; which kind, or empty if it ended first."""
     moment = rng.choice(list(MOMENTS))
-    process = begin(words, folder)
-    came = MOMENTS[moment](process, folder, rng)
-    if process.poll() is not None:
+    process, came = MOMENTS[moment](words, folder, rng)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    status = process.wait()
+    if status == 0:
         return ""
-    os.killpg(process.pid, signal.SIGKILL)
-    return moment if process.wait() == -signal.SIGKILL and came else "another"
+    return moment if status in (-signal.SIGKILL, 128 + signal.SIGTERM) and came else "another"
 
 
-def _at_the_start(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
+def _at_the_start(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    process = begin(words, folder)
     time.sleep(rng.uniform(0.5, 5))
-    return True
+    return process, True
 
 
-def _within_a_step(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
-    size = _size(folder)
+def _within_a_step(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    process, size = begin(words, folder), _size(folder)
     came = _until(process, lambda: _size(folder) > size)
     time.sleep(rng.uniform(0, 0.4))
-    return came
+    return process, came
 
 
-def _while_it_saves(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
-    size = _size(folder)
+def _while_it_saves(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    process, size = begin(words, folder), _size(folder)
     if not _until(process, lambda: _size(folder) > size):
-        return False
+        return process, False
     time.sleep(rng.uniform(0, 0.2))
-    return _until(process, lambda: any((folder / "checkpoints").glob(".*.tmp")), pause=0)
+    return process, _until(process, lambda: any((folder / "checkpoints").glob(f"{TEMPORARY}*")), pause=0)
 
 
-def _between_epochs(process: subprocess.Popen[str], folder: Path, rng: random.Random) -> bool:
-    """At the last step of one: it is judged, its histograms and its checkpoint are written."""
-    epochs = _epochs(folder)
+def _between_epochs(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    """At the last step of one: it is evaluated, its histograms and its checkpoint are written."""
+    process, epochs = begin(words, folder), _epochs(folder)
     came = _until(process, lambda: _epochs(folder) > epochs)
     time.sleep(rng.uniform(0, 0.02))
-    return came
+    return process, came
+
+
+def _within_a_validation(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    """Asked to stop at once after the last step of an epoch, gone on with, and killed as soon as that is recorded."""
+    process, epochs = begin(words, folder), _epochs(folder)
+    if not _until(process, lambda: _epochs(folder) > epochs, pause=0):
+        return process, False
+    process.send_signal(signal.SIGTERM)
+    if process.wait() == 0:
+        return process, False
+    size = _size(folder)
+    process = begin(words, folder)
+    return process, _until(process, lambda: _size(folder) > size, pause=0)
+
+
+def _by_signals(words: list[str], folder: Path, rng: random.Random) -> Moment:
+    """Each asks it to stop; those that follow the first must change nothing."""
+    process, came = _within_a_step(words, folder, rng)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(rng.uniform(0, 0.3))
+    return process, came
 
 
 MOMENTS = {
@@ -98,6 +124,8 @@ MOMENTS = {
     "within a step": _within_a_step,
     "while it saves": _while_it_saves,
     "between epochs": _between_epochs,
+    "within a validation": _within_a_validation,
+    "by several signals": _by_signals,
 }
 
 

@@ -19,7 +19,7 @@ from node_cli.analysis.audit.report import AuditProblem
 from node_cli.arguments import check_arguments
 from node_cli.config import ConfigError, shown
 from node_cli.datasets.base import Dataset
-from node_cli.loggers.base import Loggers
+from node_cli.loggers.base import Loggers, Resume
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
@@ -145,7 +145,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
     return trainer
 
 
-def build_loggers(config: dict[str, Any], folder: Path, resume_step: int | None) -> Loggers:
+def build_loggers(config: dict[str, Any], folder: Path, resume: Resume | None) -> Loggers:
     """The loggers of the config, writing to `folder` from now on.
 
     Raises:
@@ -154,7 +154,7 @@ def build_loggers(config: dict[str, Any], folder: Path, resume_step: int | None)
     nodes = config["logger"].items()
     factories = [_build_node(f"logger.{name}", node, config["packages"]) for name, node in nodes]
     try:
-        return Loggers([factory(folder, resume_step) for factory in factories])
+        return Loggers([factory(folder, resume) for factory in factories])
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +19,10 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-# A name of its own: TensorBoard reads every file that has "tfevents" in its name.
+# How a file begins that is not yet whole. A name of its own: TensorBoard reads every file that has "tfevents" in its.
 TEMPORARY = ".unfinished"
 NO_WAITING = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # for a pipe's other end, say
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a disk says that cannot take more
 MAX_TEXT = 1 << 20  # bytes; a config of ours has some 5,000
 
 
@@ -75,42 +79,97 @@ def check_inside(path: Path, folder: Path | None) -> None:
         raise OSError(errno.ELOOP, f"it is a link that leads out of {folder}", str(path))
 
 
+def kind_of(path: Path) -> str | None:
+    """What is at the path: "a file", "a folder", "a link" and so on; None: nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+    return kinds.get(stat.S_IFMT(mode), "a device, a pipe or a socket")
+
+
 def _regular(path: Path, flags: int) -> int:
     """The descriptor of a regular file, opened without waiting for anybody; links are followed as `flags` say."""
-    if flags & os.O_NOFOLLOW and path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link", str(path))
-    if path.is_dir():
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # opened, a tape would be wound back
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    _require_plain(
+        path if flags & os.O_NOFOLLOW else Path(os.path.realpath(path))
+    )  # opened, a tape would be wound back
     return os.open(path, flags | NO_WAITING, 0o666)
 
 
+def _require_plain(path: Path) -> None:
+    """Refuses links, and whatever else is there and is no regular file."""
+    kind = kind_of(path)
+    if kind == "a folder":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind not in ("a file", None):
+        is_link = kind == "a link"
+        told = "it is a link" if is_link else "it is no regular file"
+        raise OSError(errno.ELOOP if is_link else errno.EINVAL, told, str(path))
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts `content` in the place of the file; killed at any time, the old or the new one is there."""
-    temporary = path.with_name(TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
+    """Puts `content` in the place of the file; killed at any time, the old or the new one is there.
+
+    Raises:
+        OSError: it could not be written (a full disk, say), is not there as it was written, or `path` is a link, a
+            device or the like.
+    """
+    with _replacing(path) as temporary:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # there only if something failed: on a full disk it would keep it full
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "what was read back is not what was written")
+
+
+def link_whole(source: Path, target: Path) -> None:
+    """Gives the file a second name where the file system can, a copy elsewhere; in one step, as `write_whole`."""
+    with _replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed while they wrote have left in a folder that nobody else writes to."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        path.unlink()
 
 
 def cut_down(path: Path, content: bytes) -> None:
     """Leaves `content`, which is part of the file, in it; where only its end goes, that needs no room on the disk.
 
     Raises:
-        OSError: it cannot be written, or is a link.
+        OSError: it cannot be written, or is a link, pipe or device.
     """
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a link", str(path))
+    _require_plain(path)
     if path.read_bytes().startswith(content):
         os.truncate(path, len(content))
     else:
         write_whole(path, content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` that no other process has; what has it at the end takes the place of the file."""
+    _require_plain(path)
+    temporary = path.with_name(f"{TEMPORARY}-{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would keep it full
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or a crash of the machine may take the new name back
+    finally:
+        os.close(folder)
 
 
 class UnwrittenError(OSError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from node_cli.training.stopping import HANDLED, Stopping
 
 sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, from every folder of tests
 
@@ -27,6 +30,7 @@ SLOW = (  # files that start processes, compile, train a lot or try all there is
     *("test_packaging.py", "loggers/test_hparams_of_sweeps.py", "loggers/test_long_run.py", "cli/test_fuzzed_words.py"),
     *("ode/gradients/test_adjoint.py", "ode/test_torchdiffeq_solver.py", "ode/test_agreement.py"),
     *("datasets/test_bombs.py", "datasets/test_fuzzed_files.py", "training/test_stopping.py"),
+    "cli/test_streams.py",
 )
 
 
@@ -52,6 +56,16 @@ class Result:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A run that was stopped leaves signals ignored, as its process is about to end."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    Stopping.missed, Stopping.got_on = None, False
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,23 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from node_cli.files import (
+    TEMPORARY,
     GrowingFile,
     UnwrittenError,
     closed_at_the_end,
     cut_down,
+    kind_of,
+    link_whole,
     read_bytes,
     read_end,
     read_text,
+    remove_unfinished,
     write_whole,
 )
 
@@ -31,6 +36,68 @@ def test_what_could_not_be_put_in_place_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_whole(tmp_path / "summary.json", "text")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_of_one_folder_do_not_meet(tmp_path):
+    """Two reports, say: each file gets what was written to it."""
+    parts = {name: name.encode() * 20_000 for name in ("one", "two", "three")}
+
+    def write(name):
+        for _ in range(30):
+            write_whole(tmp_path / name, parts[name])
+            assert (tmp_path / name).read_bytes() == parts[name]
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, parts))
+    assert sorted(os.listdir(tmp_path)) == sorted(parts)
+
+
+def test_a_new_name_is_on_the_disk_before_the_writer_goes_on(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write_whole(tmp_path / "a", b"a")
+    link_whole(tmp_path / "a", tmp_path / "b")
+    assert [Path(path).name.partition("-")[0] for path in synced] == [TEMPORARY, tmp_path.name, tmp_path.name]
+
+
+def test_what_a_killed_writer_left_is_removed_where_nobody_else_writes(tmp_path):
+    for name in (f"{TEMPORARY}-1234", TEMPORARY, "whole"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+WRITERS = {
+    "write_whole": lambda path: write_whole(path, b"new"),
+    "link_whole": lambda path: link_whole(Path(__file__), path),
+    "cut_down": lambda path: cut_down(path, b""),
+    "GrowingFile": GrowingFile,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("a link", "it is a link"),
+        ("a folder", "Is a directory"),
+        ("a device, a pipe or a socket", "it is no regular file"),
+    ],
+)
+def test_nothing_is_written_through_a_link_or_to_what_is_no_file(kind, told, writer, tmp_path):
+    path, victim = tmp_path / "path", tmp_path / "victim"
+    victim.write_text("my thesis")
+    if kind == "a link":
+        path.symlink_to(victim)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises(OSError, match=told):
+        WRITERS[writer](path)
+    assert victim.read_text() == "my thesis"
+    assert kind_of(path) == kind
+    assert sorted(os.listdir(tmp_path)) == ["path", "victim"]
 
 
 @pytest.mark.parametrize("content", [b"", b"one\n", b"one\ntwo\n", b"two\n"])
@@ -135,8 +202,8 @@ def test_the_end_of_a_file_is_cut_off_where_there_is_no_room(tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        GrowingFile(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        GrowingFile(tmp_path / "nowhere" / "log")
 
 
 class Unwritten:

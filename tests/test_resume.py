@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from node_cli.build import build_problem
+from node_cli.cli import run_training
 from node_cli.training.checkpoint import read_checkpoint
 
 TRAIN = [sys.executable, "-m", "node_cli.cli.train"]
@@ -173,6 +175,23 @@ def test_a_finished_run_says_so_and_stays_as_it_is(finished, train):
 def test_a_second_process_is_refused_while_the_first_one_runs(killed):
     message = f"another process is running in {killed.folder}: wait for it, or set another run_dir"
     assert said_by(killed.second) == [message]
+
+
+def test_of_two_that_start_at_once_in_one_folder_one_is_refused(typed, tmp_path, monkeypatch):
+    """The second one comes while the first one still reads its data, and would be at its end before."""
+    words, second = ["model=mlp", "model.width=4", "trainer.epochs=1", "logger=jsonl", "run_dir=run"], []
+
+    def slow(config):
+        command = [*TRAIN, *words, "seed=2"]
+        second.append(subprocess.run(command, capture_output=True, text=True, check=False))
+        return build_problem(config)
+
+    monkeypatch.setattr(run_training, "build_problem", slow)
+    first = typed("node-train", *words, "seed=1")
+    assert (first.status, first.err) == (0, "")
+    assert second[0].returncode == 2
+    assert said_by(second[0].stderr) == ["another process is running in run: wait for it, or set another run_dir"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["config"]["seed"] == 1
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(folder, train):

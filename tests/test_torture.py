@@ -21,12 +21,14 @@ def compare():
 
 
 def test_a_short_torture_loses_nothing():
-    command = [sys.executable, str(FOLDER / "torture.py"), "--kills", "2", "--damages", "1", "--starts", "0"]
+    command = [sys.executable, str(FOLDER / "torture.py"), "--kills", "2", "--damages", "1", "--starts", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     counts = {name: int(count) for count, name in (line.split(None, 1) for line in done.stdout.splitlines()[:-1])}
     assert counts["kills"] == 2
     assert counts["damaged checkpoints"] == 1
+    assert counts["starts of two commands at once"] == 1
+    assert counts["commands of two processes that were killed"] == 1
     assert (counts["loaded silently"], counts["lost"]) == (0, 0)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from types import FrameType
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,7 +20,10 @@ from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_
 from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.help import help_text
 from node_cli.cli.own_files import searched
+from node_cli.cli.streams import output_may_be_lost
 from node_cli.config import ConfigError, config_dir
+from node_cli.training import launched
+from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
 COMPLETION = ("install", "uninstall", "query")
 SWITCHES = ("run", "multirun", "resolve", "hydra_help", "shell_completion")  # flags of Hydra that it may have
@@ -30,19 +35,22 @@ def launch(
     run: Callable[[DictConfig], None],
     expand: Callable[[list[str]], list[str]] = lambda overrides: overrides,
     sweep: Callable[[CommandLine], AbstractContextManager[list[str]]] = lambda line: nullcontext([]),
+    *,
+    needs_output: bool = True,
 ) -> None:
     """Runs `run` with the config `<name>.yaml` as the command line changes it, or answers --help, --cfg and the like.
 
     `expand` turns the overrides as typed into those that are meant. `sweep` is held open while the cells of a sweep
-    run, and gives further overrides for them.
+    run, and gives further overrides for them. Where a run does not need its output, that may be lost.
     """
     program = f"node-{name}"
-    if "--version" in sys.argv[1:]:
-        sys.stdout.write(f"{program} {__version__}\n")
-        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets hydra.main raise, so that a mistake can be told in one line
     os.environ["PYTHONSAFEPATH"] = "1"  # for processes started from here: no module lies in the working folder
-    with one_line_errors(program):
+    early = () if launched.is_one_of_several() else (signal.SIGTERM, *WARNINGS)  # whoever has started them says it
+    with one_line_errors(program), handling(early, _stop):
+        if "--version" in sys.argv[1:]:
+            sys.stdout.write(f"{program} {__version__}\n")
+            return
         args = get_args_parser().parse_args()
         if args.help:
             sys.stdout.write(help_text(name, args.config_dir) + "\n")
@@ -53,6 +61,8 @@ def launch(
             typed = args.overrides
             args.overrides = expand(typed)
             line = _checked_line(name, args, typed)
+            if not (args.cfg or needs_output):
+                output_may_be_lost()
             if args.multirun and not args.cfg:
                 with sweep(line) as of_sweep:
                     sys.argv[1:] = [*_flags(args), *args.overrides, *more, *of_sweep]
@@ -66,6 +76,14 @@ def _flags(args: Namespace) -> list[str]:
     """Those that are Hydra's business, as it reads them."""
     flags = [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(args, name)]
     return flags + [f"--{name}={value}" for name in VALUES if (value := getattr(args, name)) is not None]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Before there is anything to be finished or saved."""
+    if frame is None:  # handed on by the run that it came to, which says more
+        return
+    asked = signal.Signals(number)
+    raise Stopped(f"stopped by {asked.name} before the first step", STATUS[asked])
 
 
 def _check_flags(args: Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from node_cli.cli.commands import INTERRUPTED
+from node_cli.cli.streams import OutputError, bearing_streams, output_may_be_lost
 from node_cli.cli.unreadable import advice
 from node_cli.config import ConfigError, config_dir, printable
 from node_cli.passwords import without_passwords
@@ -21,7 +24,7 @@ from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
 from node_cli.training.stopping import Stopped
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
 OF_THE_EXTRA = ("joblib", "submitit_local", "submitit_slurm")  # launchers that the extra `sweep` brings
 OUTCOMES = "NODE_CLI_OUTCOMES"  # a folder in which processes of one command leave how they ended, for it to tell
 
@@ -30,14 +33,30 @@ class RunFailedError(Exception):
     """A sound config whose run could not go on: a solve failed, a loss was not finite."""
 
 
+class UnwrittenRunError(RunFailedError):
+    """It could not be written down: nothing is wrong with the run itself."""
+
+
 @contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
+def one_line_errors(program: str, *, needs_output: bool = True) -> Iterator[None]:
     """Ends the process with one line for a mistake (2), a failed run (1), a run that was stopped, or Ctrl-C (130).
 
-    Everything else is our own bug and keeps its traceback.
+    Everything else is our own bug and keeps its traceback. Where the output is needed, it is a failure that it cannot
+    be written, but none to be told that nobody reads it any more.
     """
+    with bearing_streams(needs_output=needs_output), _told(program):
+        yield
+        sys.stdout.flush()
+
+
+@contextmanager
+def _told(program: str) -> Iterator[None]:
     try:
         yield
+    except OutputError as error:
+        if error.is_unread:
+            sys.exit(128 + signal.SIGPIPE)
+        _exit(program, str(error), FAILED)
     except ConfigError as error:
         _exit(program, str(error), USAGE)
     except yaml.MarkedYAMLError as error:
@@ -84,6 +103,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _exit(program: str, message: str, status: int) -> None:
+    output_may_be_lost()
     sys.stdout.flush()
     message = without_passwords(message)
     if OUTCOMES in os.environ:

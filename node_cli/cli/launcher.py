@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from node_cli.cli.errors import OUTCOMES, USAGE, RunFailedError
+from node_cli.cli.errors import INTERRUPTED, OUTCOMES, USAGE, RunFailedError
 from node_cli.config import ConfigError
-from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
+from node_cli.training import launched
+from node_cli.training.stopping import HANDLED, STATUS, Stopped, handling
 
 LONGEST_STEP = "3600"  # seconds that processes which were asked to stop get for finishing their step and saving it
 
@@ -35,13 +36,16 @@ def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, set
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):  # which tells at length what is told here in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _environment(count, sets_threads=sets_threads):
-        for attempt in range(max_restarts + 1):
-            killed = _run(words if attempt == 0 else [*words, "resume=auto"], count)
-            if killed is None:
-                return
-            if attempt < max_restarts:
-                sys.stderr.write(f"node-train: {killed}; starting again from the last checkpoint\n")
+    with handling(HANDLED, _ending_once()), _environment(count, sets_threads=sets_threads), launched.parent_told():
+        try:
+            for attempt in range(max_restarts + 1):
+                killed = _run(words if attempt == 0 else [*words, "resume=auto"], count)
+                if killed is None:
+                    return
+                if attempt < max_restarts:
+                    sys.stderr.write(f"node-train: {killed}; starting again from the last checkpoint\n")
+        except SignalException as asked:
+            raise _stopped(asked.sigval, "between two starts") from asked
     raise RunFailedError(f"{killed}, and trainer.max_restarts={max_restarts} is used up")
 
 
@@ -57,6 +61,7 @@ def _run(words: Sequence[str], count: int) -> str | None:
         local_addr="127.0.0.1",
         max_restarts=0,  # it would start a run again that has ended with a mistake of the user's
     )
+    config.signals_to_handle = "SIGHUP,SIGQUIT"  # the others are handled here
     killed: str | None = None
     with tempfile.TemporaryDirectory() as outcomes:
         os.environ[OUTCOMES] = outcomes
@@ -85,7 +90,7 @@ def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None
     """Raises what a process has said of its end, the first one's before the others'."""
     said = [json.loads(path.read_text()) for path in sorted(Path(folder).iterdir())]
     if not said and otherwise is not None:
-        raise Stopped(f"stopped by {otherwise.name} before the first step", STATUS.get(otherwise, 128 + otherwise))
+        raise _stopped(otherwise, "before the first step")
     for status, message in said:
         if status == USAGE:
             raise ConfigError(message)
@@ -96,7 +101,7 @@ def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None
 
 @contextmanager
 def _environment(count: int, *, sets_threads: bool) -> Iterator[None]:
-    """Signals that the launcher does not pass on by itself, and settings of the processes."""
+    """Settings of the processes."""
     settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": LONGEST_STEP}
     if not sets_threads:
         settings["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
@@ -105,12 +110,27 @@ def _environment(count: int, *, sets_threads: bool) -> Iterator[None]:
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        with handling(WARNINGS, _pass_on):
-            yield
+        yield
     finally:
         for name in added:
             del os.environ[name]
 
 
-def _pass_on(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SignalException(f"process {os.getpid()} got {signal.Signals(number).name}", signal.Signals(number))
+def _ending_once() -> Callable[[int, FrameType | None], None]:
+    """The first signal is passed on, and the processes end when they have saved; a second Ctrl-C ends all at once."""
+    asked: list[int] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in asked:
+            shutil.rmtree(os.environ.get(OUTCOMES, ""), ignore_errors=True)
+            os.write(2, b"node-train: interrupted\n")
+            os._exit(INTERRUPTED)  # and the processes with this one; the launcher would wait for them
+        asked.append(number)
+        if len(asked) == 1:
+            raise SignalException(f"process {os.getpid()} got {signal.Signals(number).name}", signal.Signals(number))
+
+    return pass_on
+
+
+def _stopped(number: signal.Signals, when: str) -> Stopped:
+    return Stopped(f"stopped by {number.name} {when}", STATUS.get(number, 128 + number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import Namespace
@@ -24,11 +23,7 @@ def main() -> None:
     """The entry point."""
     with one_line_errors(PROGRAM):
         args = parse(sys.argv[1:])
-        try:
-            _watch(args) if args.watch is not None else _report(args)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, `head` say, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _watch(args) if args.watch is not None else _report(args)
 
 
 def _report(args: Namespace) -> list[Run]:

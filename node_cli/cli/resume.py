@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node_cli.cli.quoting import key_of, quoted
+from node_cli.cli.quoting import key_of, quoted, value_of
 from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
 
@@ -49,13 +49,13 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
         ConfigError: there is no run at the path.
     """
     typed = {key_of(override): override for override in overrides}
-    value = typed.get("resume", "resume=null").partition("=")[2].strip("'\"")
+    value = value_of(typed.get("resume", "resume=null"))
     if value in ("null", "auto", ""):
         return overrides
     if not is_path(value):
         raise ConfigError(f"resume must be a run folder, a checkpoint file, auto or null, got {shown(value)}")
     folder = RunFolder.of(value)
-    if "run_dir" in typed and Path(typed["run_dir"].partition("=")[2].strip("'\"")) != folder.path:
+    if "run_dir" in typed and Path(value_of(typed["run_dir"])) != folder.path:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
     typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
     typed["resume"] = f"resume={quoted(value)}"

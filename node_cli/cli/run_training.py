@@ -13,11 +13,11 @@ import yaml
 from node_cli.analysis.curves import write_curves
 from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
-from node_cli.cli.errors import RunFailedError
+from node_cli.cli.errors import RunFailedError, UnwrittenRunError
 from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
-from node_cli.loggers.base import Logger, Loggers
+from node_cli.loggers.base import Logger, Loggers, Resume
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_first_sound
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses
@@ -41,7 +41,8 @@ def run_training(
 
     Raises:
         ConfigError: a part refuses its settings, or no checkpoint is sound.
-        RunFailedError: training could not go on, or its records could not be written.
+        RunFailedError: training could not go on.
+        UnwrittenRunError: its records could not be written.
         Stopped: a signal or the clock asked for it; all is saved.
     """
     started = time.time()
@@ -62,9 +63,11 @@ def run_training(
                     raise
                 except (TrainingError, OSError) as error:
                     log.error("%s", error)
-                    raise RunFailedError(f"{error} (run folder: {folder.path})") from error
+                    is_unwritten = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+                    kind = UnwrittenRunError if is_unwritten else RunFailedError
+                    raise kind(f"{error} (run folder: {folder.path})") from error
         except UnwrittenError as error:  # of the log itself
-            raise RunFailedError(str(error)) from error
+            raise UnwrittenRunError(str(error)) from error
 
 
 def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
@@ -116,9 +119,11 @@ def _lead(
     if trainer.processes.from_first(checkpoint is not None and trainer.is_done and folder.is_finished):
         log.info("%s is finished already; for more, set trainer.epochs or trainer.max_steps", folder.path)
         return
-    resume_step = trainer.state.step if checkpoint is not None else None
-    config = request.config
-    logger = Loggers([*build_loggers(config, folder.path, resume_step).loggers, *loggers])
+    config, state, resume = request.config, trainer.state, None
+    if checkpoint is not None:
+        Checkpoints(folder.checkpoints, trainer.keep).go_back_to(checkpoint, state.step, trainer.best_weights)
+        resume = Resume(state.step, state.epoch, state.recorded)
+    logger = Loggers([*build_loggers(config, folder.path, resume).loggers, *loggers])
     with closed_at_the_end(logger):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)

@@ -23,14 +23,15 @@ from node_cli.analysis.report.runs import find_runs, read_runs
 from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import key_of, quoted
+from node_cli.cli.quoting import going_on, key_of, plain_or_quoted, quoted, value_of
 from node_cli.cli.run_names import with_run_name
+from node_cli.cli.streams import bearing_streams
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
 from node_cli.files import check_inside, read_text
 from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
-from node_cli.training.stopping import STATUS, Stopped
+from node_cli.training.stopping import STATUS, Stopped, Stopping
 
 SWEEPS = Path("outputs/sweeps")
 RECORD, MAX_RECORD = "sweep.json", 1 << 26  # bytes; 10,000 cells of 20 words have some 6 million
@@ -87,12 +88,13 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         path = Path(asked["resume"])
         if _read(path)["cells"] != words:
             raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
-    lost = ""
+    lost, word = "", f"sweep.resume={plain_or_quoted(str(path))}"
+    again = going_on(word, line.overrides, line.extra_config_dir, is_sweep=True)
     try:
         with passing_on() as signals:
             yield [f"hydra.sweep.dir={quoted(str(path))}"]
     except Stopped as stopped:
-        raise Stopped(f"{stopped}; to go on: node-train -m sweep.resume={path}", stopped.status) from stopped
+        raise Stopped(f"{stopped}; to go on: {again}", stopped.status) from stopped
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in LAUNCHERS:
             raise
@@ -101,21 +103,31 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         sys.stdout.write(f"\n{_table(path)}")
     unfinished = [number for number in range(len(words)) if not RunFolder(path / str(number)).is_finished]
     if unfinished and signals:
-        told = f"stopped by {signals[0].name}; to go on: node-train -m sweep.resume={path}"
+        told = f"stopped by {signals[0].name}; to go on: {again}"
         raise Stopped(told, STATUS[signals[0]])
     if unfinished:
         raise RunFailedError(
             f"{lost}{len(unfinished)} of {len(words)} cells did not finish ({', '.join(map(str, unfinished))}); "
-            f"to run them again: node-train -m sweep.resume={path}"
+            f"to run them again: {again}"
         )
 
 
 def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder], None]) -> None:
     """Trains one cell, or goes on with it, unless it is finished. What fails is recorded in its folder."""
-    if Worker.stopped:
+    missed = Stopping.missed
+    if Worker.stopped or (Worker.is_this() and missed):
         return
+    if missed:  # it came when the cell before had only to end
+        raise Stopped(f"stopped by {missed.name}", STATUS[missed])
     if Worker.is_this():
         launched.end_with_parent()
+        with bearing_streams(needs_output=False):
+            _run_cell(request, path, train)
+    else:
+        _run_cell(request, path, train)
+
+
+def _run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder], None]) -> None:
     _check_cell(path)
     folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
     sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
@@ -167,7 +179,7 @@ def _is_own(word: str) -> bool:
 
 
 def _value(overrides: Sequence[str], key: str) -> str | None:
-    values = [word.partition("=")[2].strip("'\"") for word in overrides if word.partition("=")[0].lstrip("+") == key]
+    values = [value_of(word) for word in overrides if word.partition("=")[0].lstrip("+") == key]
     return values[-1] if values else None
 
 

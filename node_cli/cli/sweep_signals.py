@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from node_cli.training import launched
 from node_cli.training.stopping import HANDLED, STATUS, Stopped, handling
 
 
@@ -27,12 +28,14 @@ def passing_on() -> Iterator[list[signal.Signals]]:
         if frame is None:  # handed on by the run that it came to, which says more
             return
         asked.append(signal.Signals(number))
+        if len(asked) > 1:  # they are at it
+            return
         if not workers:
             raise Stopped(f"stopped by {asked[0].name}", STATUS[asked[0]])
         for worker in workers:
             worker.terminate()  # SIGTERM; a terminal has sent SIGINT to all, and a second one would end them at once
 
-    with handling(HANDLED, pass_on):
+    with handling(HANDLED, pass_on), launched.parent_told():
         yield asked
 
 

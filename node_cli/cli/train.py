@@ -13,7 +13,8 @@ from node_cli.cli.app import launch
 from node_cli.cli.compose import choices_of_ours
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.own_files import folder_of
-from node_cli.cli.resume import checkpoints_to_resume, quoted, with_overrides_of_run
+from node_cli.cli.quoting import going_on, plain_or_quoted, quoted
+from node_cli.cli.resume import checkpoints_to_resume, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
 from node_cli.config import ConfigError, resolved
 from node_cli.training import launched
@@ -27,7 +28,7 @@ def main() -> None:
     """The entry point."""
     if launched.is_one_of_several():
         launched.end_with_parent()
-    launch("train", run, expand=_meant, sweep=sweeping)
+    launch("train", run, expand=_meant, sweep=sweeping, needs_output=False)
 
 
 def _meant(overrides: list[str]) -> list[str]:
@@ -49,7 +50,8 @@ def run(cfg: DictConfig) -> None:
     except Stopped as stopped:
         if launched.is_one_of_several() or not folder.holds_run:  # whoever has started them says it; nothing goes on
             raise
-        raise Stopped(f"{stopped}; to go on: node-train resume={folder.path}", stopped.status) from stopped
+        again = going_on(f"resume={plain_or_quoted(str(folder.path))}", request.overrides, _own_files())
+        raise Stopped(f"{stopped}; to go on: {again}", stopped.status) from stopped
 
 
 def train(request: Request, folder: RunFolder) -> None:
@@ -60,8 +62,7 @@ def train(request: Request, folder: RunFolder) -> None:
         _check_launch(request)
         checkpoints: list[Path] = []
         if launched.rank() == 0:
-            if folder.path.exists():
-                folder.lock()
+            folder.lock()  # before the look at what is there, and until the end: nobody else begins meanwhile
             checkpoints = checkpoints_to_resume(request.config, folder)
         if _num_processes(request.config) > launched.count():
             folder.unlock()  # it is for the first of the processes
@@ -106,15 +107,20 @@ def _check_launch(request: Request) -> None:
 def _train_in_processes(request: Request, folder: RunFolder) -> None:
     from node_cli.cli.launcher import run_in_processes
 
-    job, trainer = HydraConfig.get(), request.config["trainer"]
+    trainer = request.config["trainer"]
     words = [word for word in request.overrides if not word.lstrip("+~").startswith(OF_THE_PARENT)]
     words += [f"run_dir={quoted(str(folder.path))}"]
     if request.config["resume"] is not None:
         words.append(f"resume={quoted(request.config['resume'])}")
-    extra = folder_of(job.runtime.config_sources)
-    options = [] if extra is None else [f"--config-dir={extra}"]
+    own = _own_files()
+    options = [] if own is None else [f"--config-dir={own}"]
     sets_threads = request.config["num_threads"] is not None
-    run_in_processes([*words, *options], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
+    run_in_processes([*options, *words], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
+
+
+def _own_files() -> str | None:
+    """The folder of --config-dir."""
+    return folder_of(HydraConfig.get().runtime.config_sources)
 
 
 if __name__ == "__main__":

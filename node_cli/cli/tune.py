@@ -21,7 +21,7 @@ OF_SWEEP = ("sweep.", "hydra/launcher", "hydra.launcher")
 
 def main() -> None:
     """The entry point."""
-    launch("tune", run, _meant, _refuse)
+    launch("tune", run, _meant, _refuse, needs_output=False)
 
 
 def _meant(overrides: list[str]) -> list[str]:

@@ -11,9 +11,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import NoReturn
 
 from node_cli.cli.search import Search
+from node_cli.training.launched import parent_told
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
 RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
@@ -21,9 +21,10 @@ RESTARTS = 3  # of workers that were killed, for each trial that may still be ta
 
 def run_workers(search: Search) -> None:
     """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
-    running = [_started(search) for _ in range(search.settings.workers)]
+    running: list[BaseProcess] = []
     restarts = RESTARTS * search.settings.trials
-    with _ending_together(running):
+    with _ending_together(running), parent_told():
+        running += [_started(search) for _ in range(search.settings.workers)]
         while running:
             wait([process.sentinel for process in running])
             for process in [process for process in running if not process.is_alive()]:
@@ -69,11 +70,13 @@ def _ending_together(running: list[BaseProcess]) -> Iterator[None]:
 
 @contextmanager
 def signals_stop() -> Iterator[None]:
-    """Within it SIGTERM and the warnings of a job's end stop the command, as Ctrl-C does."""
+    """Within it SIGTERM and the warnings of a job's end stop the command, as Ctrl-C does; a second one does nothing."""
+    asked: list[signal.Signals] = []
 
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        told = signal.Signals(number)
-        raise Stopped(f"stopped by {told.name}: the same command goes on", STATUS[told])
+    def stop(number: int, _frame: FrameType | None) -> None:
+        asked.append(signal.Signals(number))
+        if len(asked) == 1:
+            raise Stopped(f"stopped by {asked[0].name}: the same command goes on", STATUS[asked[0]])
 
     with handling((signal.SIGTERM, *WARNINGS), stop):
         yield

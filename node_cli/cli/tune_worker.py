@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,30 +15,33 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from node_cli.analysis.report.record import PRUNED
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
-from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.cli.errors import RunFailedError, UnwrittenRunError, one_line_errors
 from node_cli.cli.quoting import quoted
 from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_names import with_run_name
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
+from node_cli.files import NO_ROOM
 from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
+from node_cli.training.stopping import STATUS, Stopping
 from node_cli.tuning.heartbeat import beating
 from node_cli.tuning.reporter import PrunedError, Reporter
 from node_cli.tuning.search_space import shown
 from node_cli.tuning.storage import STORAGE_ERRORS
+from node_cli.tuning.study import SharedStudy
 
 
 def work(search: Search) -> None:
     """Until the study has no trial left."""
     launched.end_with_parent()
-    with one_line_errors("node-tune"), storage_told(search.settings):
+    with one_line_errors("node-tune", needs_output=False), storage_told(search.settings):
         shared = search.open()
-        while (taken := shared.take()) is not None:
+        while not Stopping.missed and (taken := shared.take()) is not None:
             trial, folder = taken
             try:
-                with beating(trial):
+                with beating(trial), _unwritten_is_not_its_fault(shared, trial, folder):
                     if folder.status is None:
                         _run_trial(search, trial, folder)
                     outcome = shared.settle(trial, folder)
@@ -46,6 +50,19 @@ def work(search: Search) -> None:
             words = " ".join(f"{key}={value}" for key, value in shown(trial.params).items())
             sys.stdout.write(f"trial {trial.number}: {words}: {outcome}\n")
             sys.stdout.flush()
+    if Stopping.missed:  # it came when a trial had only to end
+        sys.exit(STATUS[Stopping.missed])
+
+
+@contextlib.contextmanager
+def _unwritten_is_not_its_fault(shared: SharedStudy, trial: optuna.Trial, folder: RunFolder) -> Iterator[None]:
+    """A full disk ends the command, and no trial: whoever comes next goes on with this one."""
+    try:
+        yield
+    except (UnwrittenRunError, OSError) as error:
+        shared.give_back(trial)
+        told = error if isinstance(error, UnwrittenRunError) else f"{folder.path} cannot be written: {error.strerror}"
+        raise RunFailedError(f"trial {trial.number}: {told}; make room, and the same command goes on") from error
 
 
 def _run_trial(search: Search, trial: optuna.Trial, folder: RunFolder) -> None:
@@ -58,11 +75,13 @@ def _run_trial(search: Search, trial: optuna.Trial, folder: RunFolder) -> None:
     except PrunedError as pruned:
         outcome = {"status": PRUNED, "reason": str(pruned), "epochs": pruned.epoch, "metrics": pruned.figures}
         folder.write_summary({**outcome, "config": request.config, "choices": request.choices})
-    except STORAGE_ERRORS:  # not the trial's: it goes on later
+    except (*STORAGE_ERRORS, UnwrittenRunError):  # not the trial's: it goes on later
         raise
     except UpdateFinishedTrialError:  # as `settle` will say
         folder.write_failure(request, "given up: another machine has taken the trial up")
     except Exception as error:  # one trial's failure is not the others'
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
         is_told = isinstance(error, (ConfigError, RunFailedError))
         folder.write_failure(request, str(error) or repr(error), "" if is_told else traceback.format_exc())
 

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Resume(NamedTuple):
+    """Where the checkpoint stands that a resumed run continues from."""
+
+    step: int  # the global one: records of later steps are taken back
+    epoch: int  # finished epochs: so is the record of a later epoch, though it stands under this step
+    recorded: int = 0  # the last step that was recorded before the checkpoint was written
+
+
+def warn_of_missing(path: Path, kept: int, resume: Resume) -> None:
+    """Says where records that were written before the checkpoint are no longer there; `kept` is the last that is."""
+    if kept < resume.recorded:
+        there = f"ends at step {kept}" if kept >= 0 else "holds nothing"
+        log.warning(
+            "%s %s, and the checkpoint stands at step %d: what was recorded between them is missing in it",
+            path,
+            there,
+            resume.step,
+        )
 
 
 class Logger(ABC):
     """A place that keeps the records of one run.
 
-    A logger is built as `logger(folder, resume_step, **its own keys)`: `folder` is the run folder, `resume_step` the
-    global step of the checkpoint that a resumed run continues from (None for a run that starts). Whatever stands in
-    the folder after `resume_step` comes from a run that was killed; the logger takes it back, so that no step stands
-    twice. A logger that cannot show a kind of record passes it by, and says so.
+    A logger is built as `logger(folder, resume, **its own keys)`: `folder` is the run folder, `resume` says where a
+    resumed run continues (None for a run that starts). Whatever stands in the folder after that comes from a run that
+    was killed; the logger takes it back, so that no step and no epoch stands twice. A logger that cannot show a kind of
+    record passes it by, and says so.
     """
 
     takes_images = True  # where no logger does, none is drawn: it takes as long as a short run

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from node_cli.files import GrowingFile, cut_down, read_bytes
-from node_cli.loggers.base import Logger
+from node_cli.loggers.base import Logger, Resume, warn_of_missing
 
 FILE_NAME = "metrics.jsonl"
 MAX_BYTES = 1 << 30  # a million lines have some 300 million
@@ -27,7 +27,7 @@ class JsonlLogger(Logger):
 
     Args:
         folder: the run folder.
-        resume_step: lines up to this step stay; None: the run starts, and none stays.
+        resume: lines up to this step and epoch stay; None: the run starts, and none stays.
 
     Raises:
         ValueError: on resume, a line is not one of ours. (A last line cut short by a kill is dropped.)
@@ -35,9 +35,11 @@ class JsonlLogger(Logger):
 
     takes_images = False
 
-    def __init__(self, folder: Path, resume_step: int | None) -> None:
+    def __init__(self, folder: Path, resume: Resume | None) -> None:
         path = folder / FILE_NAME
-        _keep_until(path, -1 if resume_step is None else resume_step)
+        kept = _keep_until(path, resume or Resume(-1, -1))
+        if resume is not None:
+            warn_of_missing(path, kept, resume)
         self._file = GrowingFile(path)
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -70,22 +72,26 @@ def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(float(value))
 
 
-def _keep_until(path: Path, last_step: int) -> None:
-    """Take the lines after `last_step`, and a last one cut short, out of the file."""
+def _keep_until(path: Path, resume: Resume) -> int:
+    """Takes the lines after it, and a last one cut short, out of the file; the last step that stays, -1 for none."""
     if not path.exists():
-        return
+        return -1
     try:
         *whole, _cut_short = read_bytes(path, MAX_BYTES, inside=path.parent).split(b"\n")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    kept = [line for number, line in enumerate(whole, 1) if _step(path, number, line) <= last_step]
-    cut_down(path, b"".join(line + b"\n" for line in kept))
+    found = [_step_and_epoch(path, number, line) for number, line in enumerate(whole, 1)]
+    stays = [step <= resume.step and epoch <= resume.epoch for step, epoch in found]
+    cut_down(path, b"".join(line + b"\n" for line, is_kept in zip(whole, stays, strict=True) if is_kept))
+    return max((step for (step, _), is_kept in zip(found, stays, strict=True) if is_kept), default=-1)
 
 
-def _step(path: Path, number: int, line: bytes) -> int:
+def _step_and_epoch(path: Path, number: int, line: bytes) -> tuple[int, int]:
+    """Of a line; only that of an evaluated epoch has one."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        record = json.loads(line)
+        return int(record["step"]), int(record.get("epoch", -1))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         start = line[:60].decode(errors="backslashreplace")
         raise ValueError(
             f"{path}, line {number}: expected a JSON object with a step, got {start!r}; "

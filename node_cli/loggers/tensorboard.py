@@ -15,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
-from node_cli.loggers.base import Logger
+from node_cli.loggers.base import Logger, Resume
 from node_cli.loggers.event_file import PATTERN, EventFile, cut_event_files
 
 # Category -> chart -> tags (regular expressions, matched from the start of a tag).
@@ -58,11 +58,11 @@ BINS = np.concatenate([-POSITIVE[::-1], [0.0], POSITIVE])
 class TensorBoardLogger(Logger):
     """One event file in the run folder.
 
-    A resumed run opens a second event file there, and cuts the first one at `resume_step`.
+    A resumed run opens a second event file there, and cuts the first one where it resumes.
 
     Args:
         folder: the run folder.
-        resume_step: steps up to this one stay; None: the run starts, and nothing that stands there stays.
+        resume: events up to this step and epoch stay; None: the run starts, and nothing that stands there stays.
         flush_secs: how often events go to disk, in seconds.
         run_name: a folder below `folder` for the events, by which TensorBoard calls the run too; None: `folder` itself.
             Events that are there already go on where they are.
@@ -71,12 +71,12 @@ class TensorBoardLogger(Logger):
         ValueError: `flush_secs` is below 1, or `run_name` is no name of a folder.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None, flush_secs: int, run_name: str | None) -> None:
+    def __init__(self, folder: Path, resume: Resume | None, flush_secs: int, run_name: str | None) -> None:
         if flush_secs < 1:
             raise ValueError(f"logger.tensorboard.flush_secs: got {flush_secs}, must be at least 1 (second)")
         folder = _folder_of_events(folder, run_name)
-        self._first_step = 0 if resume_step is None else resume_step + 1
-        cut_event_files(folder, self._first_step)
+        self._first_step = 0 if resume is None else resume.step + 1
+        cut_event_files(folder, resume)
         self._events = EventFile(folder, self._first_step, flush_secs)
         self._session_end: Any = None
         self._add_at_start(summary.custom_scalars(LAYOUT))

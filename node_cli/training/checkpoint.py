@@ -7,13 +7,10 @@ checksums leave its directory out, where a flipped bit can make `torch.load` ret
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from node_cli.files import read_bytes, read_end
+from node_cli.files import link_whole, read_bytes, read_end, remove_unfinished, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +39,7 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         folder.mkdir(exist_ok=True)
-        for stale in folder.glob(".*.tmp"):
-            stale.unlink()
+        remove_unfinished(folder)
 
     def save(self, payload: dict[str, Any], step: int, *, is_best: bool) -> None:
         """Writes `payload` under its step and as `last.pt`, and as `best.pt` if it is; then forgets the oldest.
@@ -56,32 +52,48 @@ class Checkpoints:
         path = self.folder / f"step-{step:08d}.pt"
         write_checkpoint(path, payload)
         for name in ["best.pt", "last.pt"] if is_best else ["last.pt"]:  # killed in between, the epoch is made again
-            _link(path, self.folder / name)
+            link_whole(path, self.folder / name)
         paths = sorted(self.folder.glob("step-*.pt"))
         newest = [other for other in paths if other <= path][-self._keep :]
         for other in set(paths) - set(newest):
             other.unlink()
 
+    def go_back_to(self, path: Path, step: int, best: Mapping[str, Tensor]) -> None:
+        """Makes the one that a run continues from its last one, and forgets what was saved after it.
+
+        To be called before the records are cut: killed afterwards, the run never goes on from the end that it was to
+        abandon. `best.pt` has the weights `best` from now on, of the best validation up to there.
+
+        Raises:
+            OSError: as in `save`.
+        """
+        last = self.folder / "last.pt"
+        if not (last.exists() and path.samefile(last)):
+            link_whole(path, last)
+        for later in self.folder.glob("step-*.pt"):
+            if later.name > f"step-{step:08d}.pt":
+                later.unlink()
+        if not best:
+            (self.folder / "best.pt").unlink(missing_ok=True)
+        elif not _holds(self.folder / "best.pt", best):
+            write_checkpoint(self.folder / "best.pt", {"model": dict(best), "average": {}})
+
+
+def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
+    try:
+        known = judged_weights(read_checkpoint(path))
+    except CheckpointError:
+        return False
+    return known.keys() == weights.keys() and all(torch.equal(known[name], weights[name].cpu()) for name in known)
+
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Writes to a temporary file, syncs, verifies, renames: whatever happens, `path` is whole or untouched.
+    """Writes it whole, or leaves what is at `path`.
 
     Raises:
         OSError: it could not be written (a full disk, say), or is not there as it was written.
     """
-    temporary, content = path.with_name(f".{path.name}.tmp"), _to_bytes({"format": FORMAT, **payload})
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if temporary.read_bytes() != content:
-            raise OSError(errno.EIO, "what was read back is not what was written")
-    except OSError:
-        temporary.unlink(missing_ok=True)  # its part of a full disk
-        raise
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    write_whole(path, _to_bytes({"format": FORMAT, **payload}))
 
 
 def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
@@ -94,6 +106,8 @@ def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
     for path in paths:
         try:
             payload = read_checkpoint(path)
+            if "state" not in payload:
+                raise CheckpointError(f"{path} has the weights of the best validation alone: no run can go on from it")
         except CheckpointError as error:
             damaged.append(error)
         else:
@@ -167,24 +181,3 @@ def _verified_bytes(path: Path) -> bytes:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for the same file where the file system can, a copy elsewhere; replaced in one step."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-    temporary.replace(target)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +14,9 @@ from torch import nn
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.failures import on_failure
 from node_cli.training.processes import ALONE, Processes
+from node_cli.training.state import TrainingError
+
+log = logging.getLogger(__name__)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -31,6 +36,21 @@ def evaluate(
     model.eval()
     with torch.no_grad(), autocast(device, precision):
         return task.evaluate(processes.spread(model), batches, skip_failed=_skips_failed(model))
+
+
+def is_finite(rank: Sequence[float], where: str, on_bad_step: str) -> bool:
+    """Whether a validation is finite, as the best one must be; otherwise the log says so.
+
+    Raises:
+        TrainingError: it is not, and `on_bad_step` is `raise`.
+    """
+    if all(map(math.isfinite, rank)):
+        return True
+    message = f"the validation after {where} is not finite"
+    if on_bad_step == "raise":
+        raise TrainingError(f"{message}: lower optimizer.lr, or clip gradients (trainer.clip_norm=1)")
+    log.warning("%s: it is not held to be the best", message)
+    return False
 
 
 def metric_names(model: nn.Module, task: Task) -> tuple[str, ...]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+
+PARENT = "NODE_CLI_PARENT"  # the process that has started this one, for which it works
 
 
 class ProcessLostError(RuntimeError):
@@ -37,10 +41,24 @@ def was_started_again() -> bool:
     return is_one_of_several() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
 
 
+@contextmanager
+def parent_told() -> Iterator[None]:
+    """Within it, processes that are started know this one as their parent, though it may be gone when they ask."""
+    before = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT) if before is None else os.environ.update({PARENT: before})
+
+
 @cache
 def end_with_parent() -> None:
     """From now on this process ends when the one that has started it does: whoever kills that one means both."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    parent = int(os.environ.get(PARENT, os.getppid()))
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:

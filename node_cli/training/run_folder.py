@@ -6,6 +6,7 @@ Needs no torch: what is wrong with a folder is said before anything slow is load
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError
-from node_cli.files import TEMPORARY, read_text, write_whole
+from node_cli.files import TEMPORARY, GrowingFile, closed_at_the_end, kind_of, read_text, remove_unfinished, write_whole
 from node_cli.yaml_file import read_yaml
 
 MAX_SUMMARY = 1 << 24  # bytes of a summary
+EVENT_FILES = "events.out.tfevents."
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,23 @@ class RunFolder:
         return [path for path in paths if path.is_file()]
 
     def wrong_kinds(self) -> list[str]:
-        """A line for each folder where a run would write a file, and the other way round."""
+        """A line for each file and folder of a run that is something else here: a run would write through a link."""
         files = [self.log, self.path / "metrics.jsonl", self.summary, self.curves]
         files += [self.config, self.choices, self.overrides]
-        folders = [path for path in (self.config.parent, self.checkpoints) if path.exists()]
-        lines = [f"{path} must be a file of the run, and is a folder" for path in files if path.is_dir()]
-        return lines + [f"{path} must be a folder of the run, and is a file" for path in folders if not path.is_dir()]
+        meant = {self.config.parent: "a folder", self.checkpoints: "a folder"} | dict.fromkeys(files, "a file")
+        found = {path: kind_of(path) for path in meant}
+        return [
+            f"{path} must be {kind} of the run, and is {found[path]}"
+            for path, kind in meant.items()
+            if found[path] not in (kind, None)
+        ]
 
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
-        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints", TEMPORARY}
+        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
         paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
-        return [path.name for path in paths if path.name not in ours and not _holds_events(path)]
+        foreign = [path for path in paths if path.name not in ours and not path.name.startswith(TEMPORARY)]
+        return [path.name for path in foreign if not _holds_events(path)]
 
     def lock(self) -> None:
         """Makes the folder and keeps other processes out of it, until `unlock` or the end of this process.
@@ -113,10 +120,9 @@ class RunFolder:
         """Lets other processes in. Where no run was begun, what the lock has made goes again."""
         if self._lock.is_locked and not self.holds_run:
             Path(self._lock.lock_file).unlink(missing_ok=True)
-            for folder in self._made:
-                if any(folder.iterdir()):
-                    break
-                folder.rmdir()
+            with suppress(OSError):  # it is not empty
+                for folder in self._made:
+                    folder.rmdir()
         self._lock.release(force=True)
 
     def write_request(self, request: Request) -> None:
@@ -126,6 +132,8 @@ class RunFolder:
         """
         self.summary.unlink(missing_ok=True)  # it would call a longer run finished
         self.config.parent.mkdir(exist_ok=True)
+        for folder in (self.path, self.config.parent):
+            remove_unfinished(folder)
         write_whole(self.overrides, yaml.safe_dump(request.overrides, sort_keys=False).encode())
         write_whole(self.choices, yaml.safe_dump(request.choices, sort_keys=False).encode())
         write_whole(self.config, yaml.safe_dump(request.config, sort_keys=False).encode())
@@ -154,8 +162,9 @@ class RunFolder:
     def write_failure(self, request: Request, reason: str, details: str = "") -> None:
         """Records that the run could not go on, and why; in the log with `details`, a traceback say."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a", encoding="utf-8") as log:
-            log.write(f"FAILED {reason}\n{details}".rstrip() + "\n")
+        log, told = GrowingFile(self.log), f"FAILED {reason}\n{details}".rstrip() + "\n"
+        with closed_at_the_end(log):
+            log.write(told.encode(errors="backslashreplace"))
         self.write_summary({"status": "failed", "reason": reason, "config": request.config, "choices": request.choices})
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -166,4 +175,4 @@ class RunFolder:
 def _holds_events(path: Path) -> bool:
     """Whether it is TensorBoard's: a file of events, or a folder of them alone."""
     children = list(path.iterdir()) if path.is_dir() else []
-    return all(child.name.startswith("events.out.tfevents.") for child in children or [path])
+    return all(child.name.startswith(EVENT_FILES) for child in children or [path])

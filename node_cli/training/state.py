@@ -36,6 +36,7 @@ class TrainState:
     best: list[float] = field(default_factory=list)  # rank of the best validation
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # figures of each finished epoch
+    recorded: int = 0  # the last step that loggers were given
     seconds: float = 0.0  # spent on updates, over all sessions of the run
 
     @property

@@ -21,7 +21,7 @@ from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.checkpoint import Checkpoints, load_into
 from node_cli.training.checks import require_in_range, require_no_more_done
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
-from node_cli.training.evaluation import evaluate
+from node_cli.training.evaluation import evaluate, is_finite
 from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
@@ -30,7 +30,7 @@ from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms, 
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.state import TrainingError, TrainState
-from node_cli.training.stopping import STATUS, Stopped, Stopping, reason
+from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, Stopped, Stopping, reason
 from node_cli.training.update import Updater
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,6 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.test_figures: dict[str, float] = {}
         self._stopping = Stopping()
-        self._longest = 0.0  # seconds of anything between two looks at the clock
 
     @property
     def is_done(self) -> bool:
@@ -143,6 +142,8 @@ class Trainer:
                 return self._test(logger)
             except _StopAskedError as asked:
                 number = asked.args[0]
+        if number == TIME_IS_UP and not Stopping.got_on:  # nor would the same command
+            raise TrainingError(f"trainer.max_seconds={self.max_seconds:g} {NO_TIME}")
         if not self.is_done:
             self._save(logger, checkpoints, is_best=False, is_last=True)
         where = f"after step {self.state.step} of {self.total_steps}, which is saved"
@@ -197,10 +198,11 @@ class Trainer:
             if figures and self.average is not None:
                 self.average.update_parameters(self.model)
             seconds = time.perf_counter() - started
-            self._longest = max(self._longest, seconds)
+            self._stopping.took(seconds)
             self.state.seconds += seconds
             self.state.batch += 1
             self.state.step += 1
+            Stopping.got_on = True
             if figures:
                 figures["time/step_ms"] = 1000 * seconds
                 self.state.add(figures, len(batch.targets))
@@ -212,7 +214,7 @@ class Trainer:
                 self._save(logger, checkpoints, is_best=False)
 
     def _stop_if_asked(self) -> None:
-        asked = self.processes.largest(self._stopping.asked_by(self.max_seconds, 2 * self._longest))
+        asked = self.processes.largest(self._stopping.asked_by(self.max_seconds))
         if asked:
             raise _StopAskedError(asked)
 
@@ -221,6 +223,7 @@ class Trainer:
         if self.state.step % self.log_every_steps == 0 or self.state.step == 1 or has_failed:
             others = {**self.updater.failure_counts(self.state), "memory/peak_mb": peak_memory_mb(self.device)}
             logger.log_scalars(self.state.step, {**figures, **others})
+            self.state.recorded = self.state.step
 
     def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints | None) -> None:
         """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
@@ -228,12 +231,13 @@ class Trainer:
         validation, figures = self._evaluate(self.judged, "val")
         figures |= self.audit(self.state.epoch + 1)
         rank = list(self.task.rank(validation.metrics))
-        is_best = rank > self.state.best and self._is_sound(rank)
+        is_best = rank > self.state.best and is_finite(rank, f"step {self.state.step}", self.on_bad_step)
         self.state.close_epoch(self.updater.failure_counts(self.state) | figures)
         if is_best:
             self.state.best, self.state.best_epoch = rank, self.state.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
         logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
+        self.state.recorded = self.state.step
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             log_histograms(logger, self.model, self.state)
         if self.pictures_every_epochs and self.state.epoch % self.pictures_every_epochs == 0:
@@ -242,16 +246,7 @@ class Trainer:
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         log.info(epoch_line(self.state.history[-1], epochs, is_best))
         self._save(logger, checkpoints, is_best=is_best, is_last=self.is_done)
-
-    def _is_sound(self, rank: list[float]) -> bool:
-        """Whether a validation is finite, as the best one must be."""
-        if all(map(math.isfinite, rank)):
-            return True
-        message = f"the validation after step {self.state.step} is not finite"
-        if self.on_bad_step == "raise":
-            raise TrainingError(f"{message}: lower optimizer.lr, or clip gradients (trainer.clip_norm=1)")
-        log.warning("%s: it is not held to be the best", message)
-        return False
+        Stopping.got_on = True
 
     def _evaluate(self, model: nn.Module, split: str) -> tuple[Evaluation, dict[str, float]]:
         """The evaluation of one split, and its figures by their tags."""
@@ -272,7 +267,7 @@ class Trainer:
             started = time.perf_counter()
             self._stop_if_asked()
             yield batch
-            self._longest = max(self._longest, time.perf_counter() - started)
+            self._stopping.took(time.perf_counter() - started)
 
     def _test(self, logger: Logger) -> Evaluation:
         if not self.best_weights:
@@ -302,4 +297,4 @@ class Trainer:
                 if is_last:
                     raise TrainingError(f"{told}: make room for {checkpoints.folder}, and resume the run") from error
                 log.warning("%s; training goes on, and the checkpoints before it stay", told)
-        self._longest = max(self._longest, time.perf_counter() - started)
+        self._stopping.took(time.perf_counter() - started)

@@ -10,16 +10,14 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.study import StudyDirection
 
 from node_cli.analysis.report.writing import make_folder
 from node_cli.config import ConfigError
 from node_cli.passwords import without_passwords
 from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
+from node_cli.tuning.journal import Journal
 from node_cli.tuning.settings import Settings
 
 JOURNAL = "journal.log"
@@ -32,20 +30,6 @@ DRIVERS = {  # what to install for the modules that SQLAlchemy asks for
     "pymysql": "pip install pymysql",
     "MySQLdb": "pip install pymysql, and write mysql+pymysql://",
 }
-
-
-class JournalLock(BaseJournalFileLock):
-    """A lock that ends with its process: Optuna's own outlives a killed one by half a minute."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
@@ -83,8 +67,7 @@ def _check_journal(path: Path) -> None:
 def _storage(settings: Settings) -> BaseStorage:
     if settings.storage is not None:
         return _database(settings.storage, settings)
-    path = settings.path / JOURNAL
-    return JournalStorage(JournalFileBackend(str(path), JournalLock(path.with_name("journal.lock"))))
+    return JournalStorage(Journal(settings.path / JOURNAL))
 
 
 def _database(url: str, settings: Settings) -> RDBStorage:
@@ -111,7 +94,9 @@ def _database(url: str, settings: Settings) -> RDBStorage:
 
 def what_is_wrong(settings: Settings, error: Exception) -> str:
     """One line about a storage that cannot be used."""
-    place, cause = settings.storage or str(settings.path / JOURNAL), error.__cause__
+    if settings.storage is None:
+        return str(error)
+    place, cause = settings.storage, error.__cause__
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         needed = f"needs {cause.name}: {DRIVERS.get(cause.name, f'pip install {cause.name}')}"
         return f"tune.storage: {without_passwords(place)} {needed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat,
 from node_cli.tuning.samplers import make_pruner, make_sampler
 from node_cli.tuning.search_space import Params, SearchSpace, identity, shown
 from node_cli.tuning.settings import Settings
-from node_cli.tuning.storage import open_study
+from node_cli.tuning.storage import STORAGE_ERRORS, open_study
 
 VOID, REASON, PLACE = "void", "reason", "place"
 NO_SIGN = "its machine gave no sign of life for {} seconds"
@@ -78,6 +79,11 @@ class SharedStudy:
     def is_ours(self, trial: optuna.Trial) -> bool:
         """Whether no other machine has given it up for lost."""
         return self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Leaves it to whoever comes next; what ended it does not count among its attempts."""
+        with suppress(*STORAGE_ERRORS):  # that is full too, say
+            trial.set_user_attr(ATTEMPTS, trial.user_attrs[ATTEMPTS] - 1)
 
     def settle(self, trial: optuna.Trial, folder: RunFolder) -> str:
         """Tells the study what the run folder says of the trial's end; the outcome in a few words."""

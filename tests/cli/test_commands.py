@@ -272,11 +272,12 @@ def test_nothing_in_a_foreign_run_folder_is_run(typed, tmp_path: Path):
 
 OWN_LOGGER = """
 from pathlib import Path
+from node_cli.loggers.base import Resume
 from node_cli.loggers.jsonl import JsonlLogger
 
 class Shout(JsonlLogger):
-    def __init__(self, folder: Path, resume_step: int | None, word: str) -> None:
-        super().__init__(folder, resume_step)
+    def __init__(self, folder: Path, resume: Resume | None, word: str) -> None:
+        super().__init__(folder, resume)
         (folder / "shout").write_text(word)
 """
 

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from node_cli.loggers.base import Loggers
+from node_cli.loggers.base import Loggers, Resume
 from node_cli.loggers.jsonl import JsonlLogger
 from node_cli.loggers.tensorboard import TensorBoardLogger
 
@@ -106,9 +106,8 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_leaves_the_beginning(
 
 def test_what_a_full_disk_left_can_be_resumed(full, tmp_path):
     shutil.copytree(full, tmp_path / "run")
-    loggers = Loggers(
-        [TensorBoardLogger(tmp_path / "run", 50, flush_secs=600, run_name=None), JsonlLogger(tmp_path / "run", 50)]
-    )
+    folder, resume = tmp_path / "run", Resume(50, 0)
+    loggers = Loggers([TensorBoardLogger(folder, resume, flush_secs=600, run_name=None), JsonlLogger(folder, resume)])
     loggers.log_scalars(51, {"train/loss": 0.0})
     loggers.close()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()

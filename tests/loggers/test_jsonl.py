@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from node_cli.loggers.base import Resume
 from node_cli.loggers.jsonl import JsonlLogger
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from node_cli.loggers.base import Resume
 from node_cli.loggers.jsonl import JsonlLogger
 logger = JsonlLogger(Path(sys.argv[1]), None)
 for step in range(5):
@@ -31,7 +33,7 @@ def steps(folder):
 
 
 def write(folder, resume_step, numbers):
-    logger = JsonlLogger(folder, resume_step)
+    logger = JsonlLogger(folder, None if resume_step is None else Resume(resume_step, 0))
     for step in numbers:
         logger.log_scalars(step, {"train/loss": 1.0 / (step + 1)})
     logger.close()
@@ -102,6 +104,27 @@ def test_a_resume_without_a_file_starts_one(tmp_path):
     assert steps(tmp_path) == [5]
 
 
+def test_the_line_of_an_epoch_that_is_made_again_goes(tmp_path):
+    logger = JsonlLogger(tmp_path, None)
+    for values in ({"train/loss": 1.0}, {"val/loss": 2.0, "epoch": 1}):
+        logger.log_scalars(3, values)
+    logger.close()
+    JsonlLogger(tmp_path, Resume(3, 1)).close()
+    assert [record.get("epoch") for record in records(tmp_path)] == [None, 1]
+    JsonlLogger(tmp_path, Resume(3, 0)).close()
+    assert [record.get("epoch") for record in records(tmp_path)] == [None]
+
+
+@pytest.mark.parametrize(("recorded", "there"), [(4, None), (5, "ends at step 4"), (0, None), (9, "ends at step 4")])
+def test_a_file_that_ends_too_early_is_named(recorded, there, tmp_path, caplog):
+    write(tmp_path, None, range(5))
+    JsonlLogger(tmp_path, Resume(9, 0, recorded)).close()
+    told = (
+        f"metrics.jsonl {there}, and the checkpoint stands at step 9: what was recorded between them is missing in it"
+    )
+    assert caplog.messages == ([] if there is None else [f"{tmp_path}/{told}"])
+
+
 @pytest.mark.parametrize("line", ["loss went up here", "[1, 2]", '{"time": 1.0}', '{"step": "x"}'])
 def test_a_line_that_is_not_ours_is_named(line, tmp_path):
     write(tmp_path, None, [0])
@@ -109,7 +132,7 @@ def test_a_line_that_is_not_ours_is_named(line, tmp_path):
         file.write(line + "\n")
     before = (tmp_path / "metrics.jsonl").read_text()
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: expected a JSON object with a step") as refusal:
-        JsonlLogger(tmp_path, 0)
+        JsonlLogger(tmp_path, Resume(0, 0))
     assert repr(line) in str(refusal.value)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from node_cli.loggers.base import Resume
 from node_cli.loggers.tensorboard import LAYOUT, TensorBoardLogger
 
 HPARAMS = {
@@ -35,7 +36,8 @@ def log(logger, steps, value=1.0):
 def start(folder, resume_step=None):
     """A logger as a run starts it."""
     folder.mkdir(exist_ok=True)
-    logger = TensorBoardLogger(folder, resume_step, flush_secs=600, run_name=None)
+    resume = None if resume_step is None else Resume(resume_step, 0)
+    logger = TensorBoardLogger(folder, resume, flush_secs=600, run_name=None)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
     logger.log_hparams(HPARAMS)
     return logger
@@ -192,8 +194,8 @@ def test_a_name_that_no_folder_can_have_is_refused(name, tmp_path):
     ("first", "then"), [("seed=0", None), ("seed=0", "seed=0"), ("seed=0", "other"), (None, "seed=0")]
 )
 def test_a_resumed_run_keeps_its_name(first, then, tmp_path):
-    for resume_step, name in ((None, first), (3, then)):
-        logger = TensorBoardLogger(tmp_path, resume_step, flush_secs=10, run_name=name)
+    for resume, name in ((None, first), (Resume(3, 0), then)):
+        logger = TensorBoardLogger(tmp_path, resume, flush_secs=10, run_name=name)
         log(logger, range(6))
         logger.close()
     folder = tmp_path / first if first else tmp_path

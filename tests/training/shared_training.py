@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -122,12 +123,13 @@ def stopped(processes, folder, rank):
     build = partial(build_trainer, build_noisy(), optimizer=SGD, processes=processes)
     checkpoints = Checkpoints(folder, keep=2) if processes.is_first else None
     torch.manual_seed(processes.rank)
-    status = 0
+    status, before = 0, signal.getsignal(signal.SIGTERM)
     try:
         with Stopping() as stopping:
             build().fit(StopsOne(rank, 4), checkpoints, stopping)
     except Stopped as stop:
         status = stop.status
+    signal.signal(signal.SIGTERM, before)  # which is ignored in a process that is about to end
     torch.manual_seed(99)
     payload = processes.from_first(read_checkpoint(folder / "last.pt") if processes.is_first else None)
     again = build_trainer(build_noisy(), optimizer=SGD, processes=processes)

@@ -6,7 +6,17 @@ import zipfile
 import pytest
 import torch
 
-from node_cli.training.checkpoint import FORMAT, CheckpointError, Checkpoints, read_checkpoint, write_checkpoint
+from node_cli.files import TEMPORARY, link_whole
+from node_cli.training import checkpoint
+from node_cli.training.checkpoint import (
+    FORMAT,
+    CheckpointError,
+    Checkpoints,
+    judged_weights,
+    read_checkpoint,
+    read_first_sound,
+    write_checkpoint,
+)
 
 PAYLOAD = {"model": {"w": torch.arange(6.0)}, "state": {"step": 3, "history": [{"val/loss": 0.1}]}}
 KILLS = """
@@ -114,12 +124,13 @@ def test_another_format_is_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "a.pt", PAYLOAD)
-    (tmp_path / ".a.pt.tmp").mkdir()  # where the new one would be written first
-    with pytest.raises(IsADirectoryError):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, 100))
+    with pytest.raises(OSError, match="what was read back is not what was written"):
         write_checkpoint(tmp_path / "a.pt", {"state": {}})
     assert read_checkpoint(tmp_path / "a.pt")["state"] == PAYLOAD["state"]
+    assert names(tmp_path) == ["a.pt"]
 
 
 def test_a_file_is_replaced_and_never_written_over(tmp_path):
@@ -149,6 +160,29 @@ def test_what_lies_after_a_run_continued_from_an_older_checkpoint_is_forgotten(t
     assert steps(tmp_path) == {"last.pt": 7, "step-00000005.pt": 5, "step-00000007.pt": 7}
 
 
+@pytest.mark.parametrize("best_step", [5, 15])
+def test_a_run_that_goes_back_forgets_what_came_after(best_step, tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    weights = {step: {"w": torch.tensor(float(step))} for step in (5, 10, 15)}
+    for step in weights:
+        payload = {"step": step, "state": {}, "model": weights[step], "average": {}}
+        checkpoints.save(payload, step, is_best=step <= best_step)
+    before = (tmp_path / "best.pt").read_bytes()
+    checkpoints.go_back_to(tmp_path / "step-00000010.pt", 10, weights[5])
+    assert names(tmp_path) == ["best.pt", "last.pt", "step-00000005.pt", "step-00000010.pt"]
+    assert read_checkpoint(tmp_path / "last.pt")["step"] == 10
+    assert judged_weights(read_checkpoint(tmp_path / "best.pt")) == weights[5]
+    assert ((tmp_path / "best.pt").read_bytes() == before) == (best_step == 5)
+    if best_step > 5:
+        with pytest.raises(CheckpointError, match=r"best\.pt has the weights of the best validation alone: no run can"):
+            read_first_sound([tmp_path / "best.pt"])
+    content = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    checkpoints.go_back_to(tmp_path / "last.pt", 10, weights[5])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == content
+    checkpoints.go_back_to(tmp_path / "step-00000005.pt", 5, {})  # before any validation
+    assert names(tmp_path) == ["last.pt", "step-00000005.pt"]
+
+
 def test_one_file_has_three_names(tmp_path):
     Checkpoints(tmp_path, keep=2).save({"step": 1}, 1, is_best=True)
     assert {path.stat().st_ino for path in tmp_path.iterdir()} == {(tmp_path / "last.pt").stat().st_ino}
@@ -165,8 +199,7 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
-    (tmp_path / ".step-00000007.pt.tmp").write_bytes(b"half")
-    (tmp_path / ".last.pt.tmp").write_bytes(b"half")
+    (tmp_path / f"{TEMPORARY}-0123").write_bytes(b"half")
     Checkpoints(tmp_path, keep=2).save({"step": 8}, 8, is_best=False)
     assert names(tmp_path) == ["last.pt", "step-00000008.pt"]
 
@@ -175,14 +208,13 @@ def test_best_is_never_behind_last(tmp_path, monkeypatch):
     """Killed between the two names, the run is continued from before the best epoch, not from after it."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save({"step": 1}, 1, is_best=True)
-    link = os.link
 
     def die_at_last(source, target):
-        if "last" in target.name:
+        if target.name == "last.pt":
             raise KeyboardInterrupt
-        link(source, target)
+        link_whole(source, target)
 
-    monkeypatch.setattr(os, "link", die_at_last)
+    monkeypatch.setattr(checkpoint, "link_whole", die_at_last)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save({"step": 2}, 2, is_best=True)
     assert steps(tmp_path) == {"best.pt": 2, "last.pt": 1, "step-00000001.pt": 1, "step-00000002.pt": 2}

@@ -47,6 +47,34 @@ def test_a_lock_can_be_taken_twice_by_its_holder_and_is_freed_at_once(tmp_path):
     other.unlock()
 
 
+def test_what_a_run_would_write_through_is_named(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.checkpoints.symlink_to(tmp_path / "elsewhere")
+    folder.summary.symlink_to(tmp_path / "nothing")
+    folder.log.mkdir()
+    os.mkfifo(folder.curves)
+    assert folder.wrong_kinds() == [
+        f"{folder.checkpoints} must be a folder of the run, and is a link",
+        f"{folder.log} must be a file of the run, and is a folder",
+        f"{folder.summary} must be a file of the run, and is a link",
+        f"{folder.curves} must be a file of the run, and is a device, a pipe or a socket",
+    ]
+
+
+def test_a_failure_is_appended_to_the_log_and_not_through_a_link(tmp_path):
+    folder, request = RunFolder(tmp_path / "run"), Request({}, [], {})
+    folder.write_failure(request, "no file \udcff", "Traceback")
+    assert folder.log.read_text() == "FAILED no file \\udcff\nTraceback\n"
+    assert folder.status == "failed"
+    folder.log.unlink()
+    folder.log.symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="it is a link"):
+        folder.write_failure(request, "again")
+    assert not (tmp_path / "victim").exists()
+
+
 def test_unlock_without_a_lock_makes_nothing(tmp_path):
     RunFolder(tmp_path / "run").unlock()
     assert not (tmp_path / "run").exists()

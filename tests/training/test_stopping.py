@@ -12,6 +12,7 @@ from test_continuation import plain
 from node_cli.tasks.classification import Classification
 from node_cli.training import stopping
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.state import TrainingError
 from node_cli.training.stopping import Stopped, Stopping
 
 
@@ -155,9 +156,57 @@ def test_the_time_is_up_before_a_step_that_may_take_too_long(tmp_path, monkeypat
 def test_what_is_left_is_enough_for_the_longest_step_so_far():
     asked = Stopping()
     now = time.monotonic() - stopping.PROCESS_STARTED
-    assert asked.asked_by(now + 10, margin=5.0) == 0
-    assert asked.asked_by(now + 10, margin=10.5) == signal.SIGALRM
-    assert asked.asked_by(None, margin=1e9) == 0
+    for seconds, left, number in [(2.0, 10, 0), (1.0, 10, 0), (None, 10, 0), (5.5, 10, signal.SIGALRM)]:
+        if seconds is not None:
+            asked.took(seconds)
+        assert asked.asked_by(now + left) == number
+    assert asked.asked_by(None) == 0
+
+
+@pytest.mark.parametrize("saved", [0, 3])
+def test_no_time_for_a_single_step_is_an_error_and_not_an_invitation(saved, tmp_path, monkeypatch):
+    """A scheduler that runs the same command again on status 75 would never end."""
+    trainer = build_trainer(epochs=2, max_seconds=1.0)
+    if saved:
+        stopped(build_trainer(), tmp_path, SignalAt(signal.SIGTERM, saved))
+        trainer.load_state_dict(read_checkpoint(tmp_path / "last.pt"))
+    monkeypatch.setattr(stopping, "PROCESS_STARTED", time.monotonic() - 2)
+    monkeypatch.setattr(Stopping, "got_on", False)
+    with pytest.raises(TrainingError, match=r"^trainer.max_seconds=1 is over before this process has finished a step"):
+        fit(trainer, tmp_path, Recorder())
+    monkeypatch.setattr(Stopping, "got_on", True)  # by another cell of a grid, say
+    assert stopped(trainer, tmp_path, Recorder()).status == 75
+
+
+@pytest.mark.parametrize("number", stopping.HANDLED)
+def test_once_all_is_saved_a_second_signal_changes_nothing(number, tmp_path):
+    """It would kill a process that is about to end, and change the status that says what for."""
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    status = stopped(build_trainer(), tmp_path, SignalAt(number, 2)).status
+    os.kill(os.getpid(), number)
+    assert status == stopping.STATUS[number]
+
+
+def test_a_signal_that_comes_too_late_for_a_run_is_not_forgotten(tmp_path):
+    """The next cell of a grid, or trial of a study, is not begun."""
+    with Stopping():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert Stopping.missed == signal.SIGTERM
+
+
+def test_signals_are_handled_for_a_while_and_a_context_that_heard_none_gives_all_back():
+    heard = []
+    before = [signal.getsignal(number) for number in stopping.HANDLED]
+    with stopping.handling(stopping.HANDLED, lambda number, frame: heard.append(number)):
+        pass
+    assert [signal.getsignal(number) for number in stopping.HANDLED] == before
+    with pytest.raises(ValueError), stopping.handling(stopping.HANDLED, lambda number, frame: heard.append(number)):
+        raise ValueError
+    assert [signal.getsignal(number) for number in stopping.HANDLED] == before
+    with stopping.handling(stopping.HANDLED, lambda number, frame: heard.append(number)):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert heard == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGUSR1) == signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
 
 
 def test_handlers_are_put_back_and_warnings_handed_on():
@@ -166,7 +215,7 @@ def test_handlers_are_put_back_and_warnings_handed_on():
     try:
         with Stopping() as asked:
             os.kill(os.getpid(), signal.SIGUSR2)
-            assert asked.asked_by(None, 0.0) == signal.SIGUSR2
+            assert asked.asked_by(None) == signal.SIGUSR2
             assert heard == []
         assert heard == [signal.SIGUSR2]
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -181,7 +230,7 @@ def test_what_the_parent_ignores_stays_ignored():
     try:
         with Stopping() as asked:
             os.kill(os.getpid(), signal.SIGINT)
-            assert asked.asked_by(None, 0.0) == 0
+            assert asked.asked_by(None) == 0
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from small_studies import RATES, summary
 from node_cli.analysis.report.formats import Table
 from node_cli.analysis.report.notes import notes
 from node_cli.analysis.report.runs import read_runs
+from node_cli.cli import tune_worker
+from node_cli.cli.errors import UnwrittenRunError
+from node_cli.cli.run_training import run_training
 from node_cli.cli.tune_worker import work
 from node_cli.config import ConfigError
 from node_cli.tuning.plots import pictures
@@ -125,6 +130,28 @@ def test_a_trial_that_was_killed_is_taken_up_so_many_times(search):
     assert asked.open().take() is None
     (failed,) = asked.open().runs()
     assert (failed.status, failed.reason) == ("failed", "its process was killed 2 times")
+
+
+def test_a_full_disk_ends_the_command_and_no_trial(search, monkeypatch, capsys):
+    def full(*_):
+        raise UnwrittenRunError("metrics.jsonl: 20 bytes could not be written: No space left on device")
+
+    def unwritten(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asked = search(CELLS, trials=2, max_retries=0)
+    for failing in (full, unwritten):
+        monkeypatch.setattr(tune_worker, "run_training", failing)
+        with pytest.raises(SystemExit) as end:
+            work(asked)
+        assert end.value.code == 1
+        told = capsys.readouterr().err
+        assert told.startswith("node-tune: trial 0: ")
+        assert told.endswith("No space left on device; make room, and the same command goes on\n")
+    assert states(asked.open()) == ["RUNNING"]
+    monkeypatch.setattr(tune_worker, "run_training", run_training)
+    work(asked)
+    assert states(asked.open()) == ["COMPLETE", "COMPLETE"]
 
 
 def test_a_trial_killed_after_its_summary_is_not_run_again(search):
