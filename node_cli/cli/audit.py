@@ -70,7 +70,8 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
 
 def _named(group: str, names: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
     """The parts of these names, each as its YAML stands."""
-    nodes = {name: resolved(compose("audit", [f"{group}={name}"]))[group] for name in names}
+    own = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]  # --config-dir
+    nodes = {name: resolved(compose("audit", [*own, f"{group}={name}"]))[group] for name in names}
     problems = untrusted_targets({group: nodes}, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
