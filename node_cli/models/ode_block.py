@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.ode.base import Solver
+from node_cli.ode.compilation import outside_compilation
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
@@ -68,6 +69,7 @@ class OdeBlock(nn.Module):
         """The state at t1, shape of `y0`. Under autocast the state is kept in float32."""
         return self.solve(y0, self.ts).ys[-1]
 
+    @outside_compilation
     def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
         """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
         if y0.dtype in (torch.bfloat16, torch.float16):

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchdiffeq
+from parts import make_gradient, make_solver
 from problems import Wave, times
 from torch import nn
 from torchdiffeq._impl.odeint import SOLVERS
 
 from node_cli import ode
+from node_cli.models.ode_block import OdeBlock
 from node_cli.ode import SolveError, Status, arguments, odeint, odeint_adjoint, odeint_event, solve
 
 DOUBLE = torch.float64
@@ -312,6 +314,15 @@ def test_a_compiled_field_and_a_compiled_model(gradient):
     model = torch.compile(lambda y: odeint(field, y, TS, gradient=gradient)[-1], backend="eager")
     for got in (compiled, model(Y0), model(Y0)):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_model_with_an_ode_block():
+    keys = {"t0": 0.0, "t1": 1.0, "learn_times": False}
+    block = OdeBlock(Wave(), make_solver("dopri5"), make_gradient("direct"), **keys).eval()
+    compiled = torch.compile(nn.Sequential(block, nn.Tanh()), backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(Y0), block(Y0).tanh(), rtol=1e-12, atol=1e-12)
 
 
 # torchdiffeq's demos, with one import changed
