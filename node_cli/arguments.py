@@ -11,6 +11,9 @@ from typing import Any
 
 from node_cli.config import ConfigError, follows, shown
 
+OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_")  # of its own keys, those that a part may have
+SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any], runtime: Collection[str]) -> None:
     """Holds every value against the annotation of the parameter that it is for.
@@ -39,7 +42,17 @@ def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any]
     untaken = [] if takes_all else [name for name in runtime if name not in parameters]
     if untaken:
         problems.append(f"{group}: {node['_target_']} is given {', '.join(untaken)}, and has no such parameter")
-    if runtime and not node.get("_partial_"):
+    if runtime or not node.get("_partial_"):  # else the rest comes later
+        problems += [
+            f"{group}.{name} is missing: {node['_target_']} needs it"
+            for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and parameter.kind not in SEVERAL
+            if name not in given and name not in runtime
+        ]
+    problems += [f"{group}.{key} is not used here" for key in node if key.startswith("_") and key not in OF_HYDRA]
+    if not isinstance(node.get("_partial_", False), bool):
+        problems.append(f"{group}._partial_ must be true or false, got {shown(node['_partial_'])}")
+    elif runtime and not node.get("_partial_"):
         problems.append(f"{group}: its YAML must say _partial_: true, for {', '.join(runtime)} come later")
     if problems:
         raise ConfigError("\n".join(problems))

@@ -31,6 +31,15 @@ from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_target
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
 KINDS = {"dataset": Dataset, "model": nn.Module, "solver": Solver, "optimizer": torch.optim.Optimizer}
+MEMBERS = {  # of parts that are of no class of ours
+    "task": ("metric_names", "loss", "evaluate", "rank", "agreement", "sample_pictures", "result_pictures"),
+    "gradient": ("check", "solve"),
+    "scheduler": ("__call__",),
+    "audit": ("__call__",),
+    "problem": ("num_measurements", "audit"),
+    "trainer": ("fit", "state_dict", "load_state_dict"),
+}
+SPLITS = ("train", "val", "test")
 CHOICE_OF_TORCH = torch.get_num_threads()
 
 
@@ -72,7 +81,11 @@ def build_problem(config: dict[str, Any]) -> Problem:
     """
     device = build_device(config["device"])
     set_num_threads(config)
-    dataset: Dataset = _build(config, "dataset").to(device)
+    dataset: Dataset = _build(config, "dataset")
+    absent = [name for name in SPLITS if name not in dataset.splits]
+    if absent:
+        raise ConfigError(f"dataset has no split {', '.join(absent)}: it must have {', '.join(SPLITS)}")
+    dataset = dataset.identified().to(device)
     task = _build(config, "task", class_names=dataset.class_names)
     torch.manual_seed(config["seed"])
     runtime = {
@@ -135,7 +148,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
         task=problem.task,
         dataset=problem.dataset,
         optimizer=_build(config, "optimizer", params=problem.model.parameters()),
-        schedule=_build_node("scheduler", schedule, config["packages"]),
+        schedule=_build(config | {"scheduler": schedule}, "scheduler"),
         on_resume=config["scheduler"].get("on_resume", "continue"),
         processes=processes,
         seed=config["seed"],
@@ -221,6 +234,9 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
     if not isinstance(part, kind):
         wanted, given = (f"{each.__module__}.{each.__qualname__}" for each in (kind, type(part)))
         raise ConfigError(f"{group}: {node['_target_']} must give a {wanted}, and gives a {given}")
+    lacking = [name for name in MEMBERS.get(group, ()) if name not in dir(part)]
+    if lacking:
+        raise ConfigError(f"{group}: {node['_target_']} gives a {type(part).__qualname__} without {', '.join(lacking)}")
     return part
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # 
 OPEN = "tune.space."  # any keys: who reads them checks them
 NO_PARTS = ("experiment", "tune")  # groups whose files describe nothing that is built
 MAX_THREADS = 1024
+LARGEST = 3.4e38  # what a float32 can be, about
 MAX_SHOWN = 100
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
 
@@ -118,18 +119,22 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         for key, value in set_apart.items()
         if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
     ]
-    problems += [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in _out_of_range(set_apart)]
+    problems += [
+        f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(set_apart.items())
+    ]
     problems += _without_target(cfg, reference.choices) + of_rknet(cfg, reference.choices)
     top_level = top_level_problems(cfg)
     return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
 
 
-def _out_of_range(given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """The numbers that no part can take."""
-    for key, value in given.items():
+def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, str]]:
+    """The numbers that no part can take, with their keys and what they must be."""
+    for key, value in given:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 yield key, number, "finite"
+            elif isinstance(number, float) and abs(number) > LARGEST:
+                yield key, number, f"at most {LARGEST:g} (the range of float32)"
             if isinstance(number, int) and key != "seed" and abs(number) >= 2**63:
                 yield key, number, "a whole number of 64 bits"
 

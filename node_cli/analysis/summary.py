@@ -57,6 +57,7 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "git_commit": git_commit(),
         "started": started,
         "finished": time.time(),
+        "data": {"sha256": trainer.dataset.digest},
         "choices": request.choices,
         "config": request.config,
     }

@@ -16,7 +16,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from node_cli import __version__
-from node_cli.cli.compose import CommandLine, check_keys, checked_config, hydra_ready, typed_packages
+from node_cli.cli.compose import CommandLine, check_keys, checked_config, for_every_choice, hydra_ready, typed_packages
 from node_cli.cli.errors import RunFailedError, one_line_errors
 from node_cli.cli.help import help_text
 from node_cli.cli.own_files import searched
@@ -65,7 +65,8 @@ def launch(
                 output_may_be_lost()
             if args.multirun and not args.cfg:
                 with sweep(line) as of_sweep:
-                    sys.argv[1:] = [*_flags(args), *args.overrides, *more, *of_sweep]
+                    words = for_every_choice(name, args.overrides)
+                    sys.argv[1:] = [*_flags(args), *words, *more, *of_sweep]
                     _run_hydra(name, run)
                 return
         sys.argv[1:] = [*_flags(args), *args.overrides, *more]

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.audited_parts import AuditedParts
+from node_cli.cli.moved_data import PLACES, with_data_of_run
 from node_cli.config import ConfigError, resolved
 from node_cli.training.run_folder import RunFolder
 from node_cli.trust import untrusted_targets
@@ -23,7 +24,7 @@ OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings i
 
 def main() -> None:
     """The entry point."""
-    launch("audit", run)
+    launch("audit", run, expand=with_data_of_run)
 
 
 def run(cfg: DictConfig) -> None:
@@ -51,10 +52,11 @@ def run(cfg: DictConfig) -> None:
 def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mapping[str, str]) -> list[str]:
     """A line for each key that was typed and would have no effect."""
     groups = {key.partition(".")[0] for key in typed}
+    others = {key.partition(".")[0] for key in typed if key not in ("dataset", *PLACES)}
     gradient, names = choices["gradient"], ",".join(config["gradients"])
     lines = []
     if config["run"] is not None:
-        lines += [f"{key} has no effect with run=..., which brings its own" for key in OF_THE_RUN if key in groups]
+        lines += [f"{key} has no effect with run=..., which brings its own" for key in OF_THE_RUN if key in others]
         if "solver" in groups and "solver" not in typed:
             lines.append("solver: with run=..., choose one too (solver=dopri5), or leave it out for the run's own")
     elif "checkpoint" in groups:

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.cli.help import groups_of
+from node_cli.cli.help import groups_in, groups_of
 from node_cli.cli.own_files import searched
 from node_cli.config import (
     ConfigError,
@@ -114,6 +114,22 @@ def hydra_ready(line: CommandLine) -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         yield
+
+
+def for_every_choice(config_name: str, overrides: list[str]) -> list[str]:
+    """The words of a sweep as Hydra takes them: it puts the default choices together first, and their keys are others.
+
+    A key of a group of which several choices are swept over is so added (`++`), where each run was checked to have it.
+    """
+    parser, groups = OverridesParser.create(), set(groups_in(config_name))
+    parsed = [parser.parse_override(word) for word in overrides]
+    swept = {o.key_or_group for o in parsed if o.key_or_group in groups and o.is_sweep_override()}
+    return [
+        f"++{word}"
+        if o.type == OverrideType.CHANGE and "." in o.key_or_group and o.key_or_group.split(".")[0] in swept
+        else word
+        for word, o in zip(overrides, parsed, strict=True)
+    ]
 
 
 def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:

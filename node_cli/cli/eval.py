@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
+from node_cli.cli.moved_data import with_data_of_run
 from node_cli.cli.quoting import override
 from node_cli.config import ConfigError, follows, is_path, leaves, resolved
 from node_cli.training.run_folder import RunFolder
@@ -12,7 +13,11 @@ from node_cli.training.run_folder import RunFolder
 
 def main() -> None:
     """The entry point."""
-    launch("eval", run, expand=with_solver_of_run)
+    launch("eval", run, expand=_meant)
+
+
+def _meant(overrides: list[str]) -> list[str]:
+    return with_solver_of_run(with_data_of_run(overrides))
 
 
 def run(cfg: DictConfig) -> None:

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from node_cli.cli.moved_data import PLACES, located
 from node_cli.cli.quoting import key_of, quoted, value_of
 from node_cli.config import ConfigError, differences, is_path, shown
 from node_cli.training.run_folder import RunFolder
+
+OF_A_SWEEP = ("sweep.", "hydra.", "hydra/")  # words that a job of it was begun with, and that are not its own
 
 # What a run may change on its way without becoming another run.
 MAY_CHANGE = (
@@ -20,6 +23,7 @@ MAY_CHANGE = (
     "sweep",
     "num_threads",
     "device",
+    "dataset.mirrors",
     "optimizer.lr",
     "scheduler.on_resume",
     "solver.sync_steps",
@@ -59,7 +63,10 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
     typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
     typed["resume"] = f"resume={quoted(value)}"
-    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in (*typed, "scheduler.on_resume")]
+    for key, place in located(folder.read_config(), folder).items():
+        typed.setdefault(f"dataset.{key}", f"dataset.{key}={quoted(place)}")
+    left = (*typed, "scheduler.on_resume")
+    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in left and not o.startswith(OF_A_SWEEP)]
     packages = [word for word in inherited if key_of(word) == "packages"]
     if packages:
         raise ConfigError(
@@ -91,14 +98,14 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
             )
         return []
     paths = [Path(resume)] if resume.endswith(".pt") else folder.resumable()
-    if not all(path.is_file() for path in paths) or not (paths or resume == "auto"):
+    if not all(map(os.path.lexists, paths)) or not (paths or resume == "auto"):
         missing = paths[0] if paths else folder.checkpoints / "last.pt"
         raise ConfigError(f"nothing to resume: {missing} does not exist")
     if not paths:
         if folder.is_finished:
             raise ConfigError(f"{folder.path} holds a finished run without its checkpoints: set another run_dir")
         return []
-    changed = differences(folder.read_config(), config, except_for=MAY_CHANGE)
+    changed = differences(folder.read_config(), config, except_for=(*MAY_CHANGE, *PLACES))
     if changed:
         raise ConfigError(
             f"{folder.path} was trained with other settings ({'; '.join(changed)}): start a new run for them"

@@ -26,6 +26,7 @@ from node_cli.build import (
 )
 from node_cli.cli.audited_parts import AuditedParts
 from node_cli.cli.errors import RunFailedError
+from node_cli.cli.moved_data import PLACES, data_moved
 from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
@@ -43,16 +44,19 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
     """
     started = time.time()
     set_num_threads(config)
+    moved: list[str] = []
     if config["run"] is not None:
         config, parts = _of_the_run(config, parts)
+        moved = data_moved(config, RunFolder.of(config["run"]))
     cases, left_out = _cases(config, parts)
     config["rtols"] = sorted({case.rtol for case in cases if case.rtol is not None}, reverse=True)
-    audit = build_audit(config, _problem(config | {"gradient": parts.gradients[cases[0].gradient_name]}, parts))
+    problem, about_run = _problem(config | {"gradient": parts.gradients[cases[0].gradient_name]}, parts)
+    audit = build_audit(config, problem)
     try:
         report = _measure(audit, cases)
     except SolveError as error:
         raise RunFailedError(str(error)) from error
-    notes = [*left_out, *report.notes]
+    notes = [*moved, *about_run, *left_out, *report.notes]
     tables = [table.lines() for table in report.tables]
     text = "\n\n".join("\n".join(lines) for lines in [*tables, notes, [report.verdict]] if lines)
     seconds = time.time() - started
@@ -63,8 +67,8 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
 
 def _of_the_run(config: dict[str, Any], parts: AuditedParts) -> tuple[dict[str, Any], AuditedParts]:
     """The same with what the run was trained with, but for what was typed."""
-    trained = config_of_run(config)
-    groups = {key.partition(".")[0] for key in parts.typed}
+    trained = config_of_run(config, is_moved=any(key in PLACES for key in parts.typed))
+    groups = {key.partition(".")[0] for key in parts.typed} - {"dataset"}
     keys = [key for key in ("dataset", "task", "model", "seed", "precision", "solver") if key not in groups]
     gradients = parts.gradients
     if "gradient" not in groups:
@@ -97,18 +101,16 @@ def _solver_name(node: dict[str, Any]) -> str:
     return str(node["method"]) if name in ("Adaptive", "Fixed") else name.lower()
 
 
-def _problem(config: dict[str, Any], parts: AuditedParts) -> Problem | None:
-    """What the audit needs of a model, with the weights of the run if there is one."""
+def _problem(config: dict[str, Any], parts: AuditedParts) -> tuple[Problem | None, list[str]]:
+    """What the audit needs of a model, with the weights of the run if there is one; what is to be said of that."""
     if not audits_a_model(config):
         groups = {key.partition(".")[0] for key in parts.typed}
         idle = [key for key in OF_A_MODEL if key in groups]
         if idle:
             raise ConfigError(f"{', '.join(idle)}: no effect on this problem; leave it out, or take problem=model")
-        return None
+        return None, []
     problem = build_problem(config)
-    if config["run"] is not None:
-        load_weights(problem.model, config)
-    return problem
+    return problem, [] if config["run"] is None else load_weights(problem, config)
 
 
 def _measure(audit: AuditProblem, cases: list[Case]) -> Report:

@@ -8,6 +8,7 @@ from typing import Any
 from node_cli.analysis.solver_comparison import SolverComparison, comparison_table
 from node_cli.build import build_problem, build_solver, uses_solver
 from node_cli.cli.errors import RunFailedError
+from node_cli.cli.moved_data import data_moved
 from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
@@ -22,14 +23,15 @@ def run_evaluation(config: dict[str, Any]) -> None:
         RunFailedError: a solve failed.
     """
     folder = RunFolder.of(config["run"])
-    trained = config_of_run(config)
+    trained = config_of_run(config, is_moved="dataset" in config)
+    moved = data_moved(trained, folder)
     other = build_solver(config) if "solver" in config else None
     problem = build_problem(trained)
     if other is not None and not uses_solver(problem.model):
         raise ConfigError(
             f"solver: {type(problem.model).__name__} of {folder.path} has no ODE block to solve: leave it out"
         )
-    load_weights(problem.model, config)
+    notes = [*moved, *load_weights(problem, config)]
     comparison = SolverComparison(
         problem.model,
         problem.task,
@@ -47,6 +49,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
     lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.judgements)]
     if other is not None:
         lines += ["", comparison.verdict()]
+    lines += ["", *notes] if notes else []
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -54,4 +57,9 @@ def _name(solver: dict[str, Any]) -> str:
     """What tells one solver from another: its method, and its tolerances or steps."""
     name = solver.get("method", solver["_target_"].rpartition(".")[2])
     settings = {key: solver.get(key) for key in ("rtol", "atol", "num_steps", "step_size")}
-    return " ".join([name, *(f"{key}={value:g}" for key, value in settings.items() if value is not None)])
+    return " ".join([name, *(f"{key}={_shown(value)}" for key, value in settings.items() if value is not None)])
+
+
+def _shown(value: Any) -> str:
+    """A number, or a tolerance for each channel."""
+    return f"[{','.join(map(_shown, value))}]" if isinstance(value, list) else f"{value:g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from node_cli.analysis.curves import write_curves
 from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError, UnwrittenRunError
+from node_cli.cli.moved_data import PLACES, data_moved
+from node_cli.cli.resume import MAY_CHANGE
 from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
-from node_cli.training.checkpoint import CheckpointError, Checkpoints, read_first_sound
+from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
+from node_cli.training.identity import check_identity, identity
+from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses
 from node_cli.training.run_folder import Request, RunFolder
@@ -55,7 +59,7 @@ def run_training(
         folder.lock()
         try:
             with log_to(folder.log):
-                path = _restore(trainer, checkpoints)
+                path = _restore(trainer, request.config, folder, checkpoints)
                 try:
                     _lead(request, folder, trainer, path, started, loggers, stopping)
                 except Stopped as stopped:
@@ -70,21 +74,31 @@ def run_training(
             raise UnwrittenRunError(str(error)) from error
 
 
-def _restore(trainer: Trainer, checkpoints: Sequence[Path]) -> Path | None:
+def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkpoints: Sequence[Path]) -> Path | None:
     """The checkpoint that the trainer was brought to, if any; the other processes get the same."""
     path, payload = None, None
+    unknown: list[str] = []
+    moved = data_moved(config, folder) if checkpoints else []
+
+    def check(path: Path, payload: Mapping[str, Any]) -> None:
+        parts = (trainer.model, trainer.average, trainer.judged, trainer.optimizer, trainer.rate.state_dict())
+        problem = refusal(payload, *parts)
+        if problem:
+            raise CheckpointError(f"{path} {problem}")
+        note = check_identity(path, payload, config, trainer.dataset.digest, (*MAY_CHANGE, *PLACES))
+        if note and moved:
+            raise OtherRunError(f"{note}, so {moved[0].partition(':')[0]} must stay as it was")
+        unknown.append(note)
+
     try:
         if checkpoints:
-            path, payload = read_first_sound(checkpoints)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        if payload is not None:
+            path, payload = read_first_sound(checkpoints, check)
             trainer.load_state_dict(payload)
-    except CheckpointError as error:
-        raise ConfigError(f"{path} {error}") from error
-    except ContinuationError as error:
+    except (CheckpointError, ContinuationError) as error:
         raise ConfigError(str(error)) from error
+    for line in [*moved, *unknown]:
+        if line:
+            log.warning("%s", line)
     if trainer.processes.count > 1:
         weights = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
         trainer.processes.from_first((payload, weights))
@@ -121,14 +135,16 @@ def _lead(
         return
     config, state, resume = request.config, trainer.state, None
     if checkpoint is not None:
-        Checkpoints(folder.checkpoints, trainer.keep).go_back_to(checkpoint, state.step, trainer.best_weights)
+        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset.digest))
+        checkpoints.go_back_to(checkpoint, state.step, trainer.best_weights)
         resume = Resume(state.step, state.epoch, state.recorded)
     logger = Loggers([*build_loggers(config, folder.path, resume).loggers, *loggers])
     with closed_at_the_end(logger):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
-        evaluation = trainer.fit(logger, Checkpoints(folder.checkpoints, trainer.keep), stopping)
+        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset.digest))
+        evaluation = trainer.fit(logger, checkpoints, stopping)
         summary = summarize(request, trainer, evaluation, started)
         logger.finish()
     write_curves(trainer.state.history, folder.curves, str(folder.path))

@@ -38,7 +38,8 @@ def _meant(overrides: list[str]) -> list[str]:
 def run(cfg: DictConfig) -> None:
     """Trains one config, or one cell of a sweep."""
     job = HydraConfig.get()
-    request = Request(resolved(cfg), list(job.overrides.task), choices_of_ours(job.runtime.choices))
+    words = [word.removeprefix("++") for word in job.overrides.task]  # see `for_every_choice`
+    request = Request(resolved(cfg), words, choices_of_ours(job.runtime.choices))
     if job.mode == RunMode.MULTIRUN:
         run_cell(request, Path(job.runtime.output_dir), train)
         return

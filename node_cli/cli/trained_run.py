@@ -6,10 +6,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from node_cli.config import ConfigError, has_target, is_below, parts_of, top_level_problems
+from node_cli.build import Problem
+from node_cli.cli.moved_data import PLACES, located
+from node_cli.cli.resume import MAY_CHANGE
+from node_cli.config import (
+    ConfigError,
+    has_target,
+    is_below,
+    leaves,
+    out_of_range,
+    parts_of,
+    shown,
+    top_level_problems,
+)
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
+from node_cli.training.identity import check_identity
 from node_cli.training.run_folder import RunFolder
 from node_cli.trust import untrusted_targets
 
@@ -17,43 +28,60 @@ PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
 KEYS = ("seed", "precision")
 
 
-def config_of_run(config: dict[str, Any]) -> dict[str, Any]:
+def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     """What the run that `config` names was trained with, on the device and with the packages of today.
+
+    With `is_moved`, its data are where the dataset of `config` says.
 
     Raises:
         ConfigError: there is no such run, or its config names a part that is not trusted.
     """
     folder = RunFolder.of(config["run"])
     trained = folder.read_config()
-    problems = _what_is_missing(trained) or list(top_level_problems(trained).values())
+    problems = _what_is_missing(trained) or [*top_level_problems(trained).values(), *_out_of_range(trained)]
     if problems:
         raise ConfigError(f"{folder.config} is damaged: {'; '.join(problems)}")
     problems = untrusted_targets(trained, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
+    trained["dataset"] |= located(trained, folder, config.get("dataset") if is_moved else None)
     data = trained["dataset"]
     if "mirrors" in data and not is_below(str(data.get("data_dir")), os.getcwd()):
         data["mirrors"] = []  # what is there is read; nothing is downloaded to a place that the run has chosen
     return trained | {key: config[key] for key in ("device", "num_threads", "packages")}
 
 
-def load_weights(model: nn.Module, config: dict[str, Any]) -> None:
-    """Gives `model` the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
+def load_weights(problem: Problem, config: dict[str, Any]) -> list[str]:
+    """Gives the model the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
+
+    Returns:
+        What is to be said of it: a line where the data lie elsewhere, one where it cannot be told if they are the same.
 
     Raises:
-        ConfigError: there is no such checkpoint, or it is damaged.
+        ConfigError: there is no such checkpoint, it is damaged, or of another config or other data than there are now.
     """
-    path = Path(config["run"])
+    folder, path = RunFolder.of(config["run"]), Path(config["run"])
     if path.suffix != ".pt":
-        path = RunFolder.of(config["run"]).checkpoints / f"{config['checkpoint']}.pt"
+        path = folder.checkpoints / f"{config['checkpoint']}.pt"
     try:
-        weights = judged_weights(read_checkpoint(path))
+        payload = read_checkpoint(path)
+        note = check_identity(path, payload, folder.read_config(), problem.dataset.digest, (*MAY_CHANGE, *PLACES))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     try:
-        load_into(model, weights)
+        load_into(problem.model, judged_weights(payload))
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
+    return [note] if note else []
+
+
+def _out_of_range(trained: dict[str, Any]) -> list[str]:
+    """A few words for each number that no part can take, and for a batch that none can be."""
+    problems = [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(leaves(trained))]
+    size = trained["trainer"].get("eval_batch_size")
+    if type(size) is not int or size < 1:
+        problems.append(f"trainer.eval_batch_size must be a whole number, 1 or more, got {shown(size)}")
+    return problems
 
 
 def _what_is_missing(trained: dict[str, Any]) -> list[str]:

@@ -7,16 +7,23 @@ import torch
 from node_cli.datasets.augmentation import CropAndFlip
 from node_cli.datasets.base import Dataset, Split
 from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.digest import exact_digest
 from node_cli.datasets.normalization import fit_normalizer
 from node_cli.datasets.splitting import stratified_splits
 
 
 def assemble(
-    splits: dict[str, Split], class_names: tuple[str, ...], crop_padding: int, flip: bool, normalize: bool
+    splits: dict[str, Split],
+    class_names: tuple[str, ...],
+    crop_padding: int,
+    flip: bool,
+    normalize: bool,
+    digest: str | None = None,
 ) -> Dataset:
     """Build a dataset of images or points; the training split alone sets the normalisation.
 
-    Images are padded with what was 0 before the normalisation: black.
+    Images are padded with what was 0 before the normalisation: black. Without a `digest` of what was read, that of the
+    splits as they come in is taken: they must be the same to the last bit on every machine.
 
     Raises:
         ValueError: augmentation of points, or a `crop_padding` that is negative or larger than the image.
@@ -32,13 +39,14 @@ def assemble(
     side = min(inputs.shape[2:], default=0)
     if augmented and crop_padding > side:
         raise ValueError(f"dataset.crop_padding: got {crop_padding}, must be at most {side}, the images' smaller side")
+    digest = digest or exact_digest(splits)
     black = torch.zeros_like(inputs[:1, :, :1, :1]) if augmented else None
     if normalize:
         normalizer = fit_normalizer(inputs)
         splits = {name: Split(normalizer(split.inputs), split.targets) for name, split in splits.items()}
         black = None if black is None else normalizer(black)
     augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
-    return Dataset(splits, class_names, augmentation)
+    return Dataset(splits, class_names, augmentation, digest)
 
 
 def assemble_official(
@@ -57,5 +65,6 @@ def assemble_official(
         ValueError: a key is out of range.
     """
     splits = {**stratified_splits(train, {"val": val_fraction}, split_seed), "test": test}
+    digest = exact_digest(splits)
     splits = {name: Split(split.inputs.float().div_(255), split.targets) for name, split in splits.items()}
-    return assemble(splits, class_names, crop_padding, flip, normalize)
+    return assemble(splits, class_names, crop_padding, flip, normalize, digest)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.datasets.digest import rough_digest
+
 
 class Batch(NamedTuple):
     """Inputs `(batch, *input_shape)` float32 and targets `(batch,)` int64."""
@@ -37,11 +39,15 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits "train", "val" and "test" of one classification problem, all on one device."""
+    """Splits "train", "val" and "test" of one classification problem, all on one device.
+
+    `digest` tells the data from others: of what was read, where that is known (`exact_digest`).
+    """
 
     splits: dict[str, Split]
     class_names: tuple[str, ...]
     augmentation: Augmentation | None
+    digest: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -58,6 +64,10 @@ class Dataset:
         return replace(
             self, splits={k: Split(v.inputs.to(device), v.targets.to(device)) for k, v in self.splits.items()}
         )
+
+    def identified(self) -> Dataset:
+        """The same with a `digest`: where it has none, that of the splits as they stand."""
+        return self if self.digest is not None else replace(self, digest=rough_digest(self.splits))
 
     def num_train_batches(self, batch_size: int) -> int:
         """Batches in one epoch; the last, smaller one counts."""

@@ -11,7 +11,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.files import link_whole, read_bytes, read_end, remove_unfinished, write_whole
+from node_cli.training.payload import OTHER_MODEL, unlike
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,14 @@ class CheckpointError(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: `last.pt`, `best.pt` and the newest `keep` of `step-<step>.pt`."""
+    """The checkpoints of one run: `last.pt`, `best.pt` and the newest `keep` of `step-<step>.pt`.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    `run` is put into each of them: see `identity`.
+    """
+
+    def __init__(self, folder: Path, keep: int, run: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
+        self._run = dict(run or {})
         self._keep = keep
         folder.mkdir(exist_ok=True)
         remove_unfinished(folder)
@@ -50,10 +55,10 @@ class Checkpoints:
             OSError: it could not be written; those before it are as they were.
         """
         path = self.folder / f"step-{step:08d}.pt"
-        write_checkpoint(path, payload)
+        write_checkpoint(path, self._run | payload)
         for name in ["best.pt", "last.pt"] if is_best else ["last.pt"]:  # killed in between, the epoch is made again
             link_whole(path, self.folder / name)
-        paths = sorted(self.folder.glob("step-*.pt"))
+        paths = sorted(other for other in self.folder.glob("step-*.pt") if not other.is_dir())
         newest = [other for other in paths if other <= path][-self._keep :]
         for other in set(paths) - set(newest):
             other.unlink()
@@ -76,7 +81,7 @@ class Checkpoints:
         if not best:
             (self.folder / "best.pt").unlink(missing_ok=True)
         elif not _holds(self.folder / "best.pt", best):
-            write_checkpoint(self.folder / "best.pt", {"model": dict(best), "average": {}})
+            write_checkpoint(self.folder / "best.pt", self._run | {"model": dict(best), "average": {}})
 
 
 def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
@@ -96,8 +101,16 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     write_whole(path, _to_bytes({"format": FORMAT, **payload}))
 
 
-def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+class OtherRunError(CheckpointError):
+    """A sound checkpoint that is of another run, or of other data."""
+
+
+def read_first_sound(
+    paths: Sequence[Path], check: Callable[[Path, Mapping[str, Any]], None] = lambda path, payload: None
+) -> tuple[Path, dict[str, Any]]:
     """The first of the checkpoints that is sound, and its payload; those before it are named in the log.
+
+    `check` raises CheckpointError for what is sound but cannot be gone on from.
 
     Raises:
         CheckpointError: none is; nothing is logged.
@@ -108,6 +121,7 @@ def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
             payload = read_checkpoint(path)
             if "state" not in payload:
                 raise CheckpointError(f"{path} has the weights of the best validation alone: no run can go on from it")
+            check(path, payload)
         except CheckpointError as error:
             damaged.append(error)
         else:
@@ -116,7 +130,7 @@ def read_first_sound(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
             if damaged:
                 log.warning("continuing from %s, the newest checkpoint that is sound", path)
             return path, payload
-    if len(paths) == 1:
+    if len(paths) == 1 or all(isinstance(error, OtherRunError) for error in damaged):
         raise damaged[0]
     names = ", ".join(path.name for path in paths)
     raise CheckpointError(f"no checkpoint in {paths[0].parent} is sound ({names}): start a new run")
@@ -129,10 +143,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or of a format that this version does not know.
     """
     archive = io.BytesIO(_verified_bytes(path))
-    payload: dict[str, Any] = torch.load(archive, map_location="cpu", weights_only=True)
+    try:
+        payload = torch.load(archive, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch stumbles over: the file is as it was written, but not by us
+        raise CheckpointError(f"{path} is whole, but no checkpoint of node-cli: {_first_line(error)}") from error
+    if not isinstance(payload, dict) or type(payload.get("format")) is not int:
+        raise CheckpointError(f"{path} is whole, but no checkpoint of node-cli: it has no format")
     if payload["format"] != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {payload['format']}, this version reads format {FORMAT}")
     return payload
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -141,18 +164,24 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: they are those of another model.
     """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        what = "; ".join(line.strip() for line in str(error).splitlines()[1:3])  # the first two that torch names
-        raise CheckpointError(f"has the weights of another model than the config of its run: {what}") from error
+    problem = unlike(weights, model.state_dict(), "model")
+    if problem:
+        raise CheckpointError(f"{OTHER_MODEL}: {problem}")
+    model.load_state_dict(weights)
 
 
 def judged_weights(payload: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights that a validation at that moment was of: their moving average, in a run that keeps one."""
-    average = {name.removeprefix("module."): tensor for name, tensor in payload["average"].items()}
+    """The weights that a validation at that moment was of: their moving average, in a run that keeps one.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    averaged, weights = payload.get("average"), payload.get("model")
+    if not isinstance(averaged, dict) or not isinstance(weights, dict):
+        raise CheckpointError("has no weights")
+    average = {str(name).removeprefix("module."): tensor for name, tensor in averaged.items()}
     average.pop("n_averaged", None)
-    return average or payload["model"]
+    return average or weights
 
 
 def _to_bytes(payload: dict[str, Any]) -> bytes:
@@ -165,10 +194,10 @@ def _to_bytes(payload: dict[str, Any]) -> bytes:
 
 
 def _verified_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
     folder = path.parent.parent  # of the run
     try:
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path}")
         if not DIGEST.fullmatch(read_end(path, DIGEST_LENGTH, inside=folder)):  # before anything large is read
             raise CheckpointError(f"{path} is damaged, or no checkpoint of node-cli: take another one of its folder")
         content = read_bytes(path, MAX_BYTES, inside=folder)

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from functools import cache
 
 PARENT = "NODE_CLI_PARENT"  # the process that has started this one, for which it works
+VARIABLES = (
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+)
 
 
 class ProcessLostError(RuntimeError):
@@ -69,4 +73,4 @@ def _watch(parent: int) -> None:
 
 def is_one_of_several() -> bool:
     """Whether the elastic launcher of torch has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return all(name in os.environ for name in VARIABLES)

@@ -6,6 +6,7 @@ Needs no torch: what is wrong with a folder is said before anything slow is load
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class RunFolder:
         self.config = path / ".hydra" / "config.yaml"
         self.choices = path / ".hydra" / "choices.yaml"
         self.overrides = path / ".hydra" / "overrides.yaml"
+        self.origin = path / ".hydra" / "origin.yaml"
         self._lock = FileLock(path / ".lock", timeout=0)
         self._made: list[Path] = []
 
@@ -78,12 +80,13 @@ class RunFolder:
         """The checkpoints that a run may continue from, the one that is meant first."""
         newest_first = sorted(self.checkpoints.glob("step-*.pt"), reverse=True)
         paths = [self.checkpoints / "last.pt", *newest_first, self.checkpoints / "best.pt"]
-        return [path for path in paths if path.is_file()]
+        return [path for path in paths if os.path.lexists(path)]  # whether it can be read, who reads it says
 
     def wrong_kinds(self) -> list[str]:
         """A line for each file and folder of a run that is something else here: a run would write through a link."""
         files = [self.log, self.path / "metrics.jsonl", self.summary, self.curves]
-        files += [self.config, self.choices, self.overrides]
+        files += [self.config, self.choices, self.overrides, self.origin]
+        files += [path for name in ("last.pt", "best.pt") if (path := self.checkpoints / name).is_dir()]
         meant = {self.config.parent: "a folder", self.checkpoints: "a folder"} | dict.fromkeys(files, "a file")
         found = {path: kind_of(path) for path in meant}
         return [
@@ -135,6 +138,7 @@ class RunFolder:
         for folder in (self.path, self.config.parent):
             remove_unfinished(folder)
         write_whole(self.overrides, yaml.safe_dump(request.overrides, sort_keys=False).encode())
+        write_whole(self.origin, yaml.safe_dump(os.getcwd()).encode())
         write_whole(self.choices, yaml.safe_dump(request.choices, sort_keys=False).encode())
         write_whole(self.config, yaml.safe_dump(request.config, sort_keys=False).encode())
 
@@ -144,6 +148,15 @@ class RunFolder:
         if not isinstance(config, dict):
             raise ConfigError(f"{self.config} is damaged: it holds no config")
         return config
+
+    def read_origin(self) -> str | None:
+        """The working folder in which the run was started or last continued; None of a run that has not recorded it."""
+        if not os.path.lexists(self.origin):
+            return None
+        origin = read_yaml(self.origin, inside=self.path)
+        if not isinstance(origin, str) or not os.path.isabs(origin):
+            raise ConfigError(f"{self.origin} is damaged: it holds no folder")
+        return origin
 
     def read_overrides(self) -> list[str]:
         """The overrides as they were typed."""

@@ -54,7 +54,7 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     if known is None:
         study.set_user_attr(BEGUN, json.dumps(begun))
     else:
-        _check_same(settings, json.loads(known), begun)
+        _check_same(settings, _begun(settings, known), begun)
     return study
 
 
@@ -111,6 +111,15 @@ def _answers(url: str) -> bool:
     except Exception:  # as above
         return False
     return True
+
+
+def _begun(settings: Settings, known: Any) -> dict[str, Any]:
+    try:
+        was = json.loads(known)
+        begun: dict[str, Any] = {key: list(map(str, was[key])) for key in ("space", "objectives", "words")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"tune.name: {settings.path} is damaged: it does not tell what it was begun with") from error
+    return begun
 
 
 def _check_same(settings: Settings, was: dict[str, Any], now: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 
-from node_cli.training.checkpoint import read_checkpoint
+from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
 WORDS = [
     *("model=mlp", "model.width=8", "num_threads=1", "device=cpu", "scheduler=constant", "logger=jsonl"),
@@ -119,14 +120,86 @@ def test_one_that_is_named_has_no_stand_in(typed, run):
     )
 
 
-def test_one_of_another_run_is_refused(typed, run, tmp_path):
-    typed("node-train", *WORDS, "model.width=4", "trainer.epochs=1", f"run_dir={tmp_path}/other")
-    shutil.copy(tmp_path / "other" / "checkpoints" / "last.pt", run / "checkpoints" / "last.pt")
+def other_model(path):
+    payload = read_checkpoint(path)
+    payload["model"] = {name: torch.zeros(3, 3) for name in payload["model"]}
+    return payload
+
+
+def not_finite(path):
+    payload = read_checkpoint(path)
+    next(iter(payload["model"].values())).fill_(torch.nan)
+    return payload
+
+
+SOUND = {  # what is whole, and no checkpoint of this run
+    "another model": (
+        other_model,
+        "has the weights of another model than the config of its run: size mismatch for model.",
+    ),
+    "not finite": (
+        not_finite,
+        "has the weights of another model than the config of its run: model.layers.1.weight is not",
+    ),
+    "newer": (
+        lambda path: read_checkpoint(path) | {"format": 3},
+        "has checkpoint format 3, this version reads format 2",
+    ),
+    "an older state": (lambda path: {"model": read_checkpoint(path)["model"]}, "has no average"),
+    "a key of a later version": (
+        lambda path: read_checkpoint(path) | {"state": read_checkpoint(path)["state"] | {"luck": 3}},
+        "cannot be of this run: state has 'luck', which this version does not know",
+    ),
+    "another config": (
+        lambda path: read_checkpoint(path) | {"run": {"config": {"seed": 7}, "data": None}},
+        "was trained with another config than this run has (seed: 7 -> 0): restore .hydra/config.yaml, or take a",
+    ),
+}
+
+
+def replace(path, make):
+    payload = make(path)
+    path.unlink()
+    write_checkpoint(path, payload)
+
+
+@pytest.mark.parametrize(("make", "reason"), SOUND.values(), ids=SOUND)
+def test_the_one_before_what_is_sound_but_not_ours_is_used(make, reason, typed, run, runs):
+    for name in ("last.pt", "step-00000020.pt"):
+        replace(run / "checkpoints" / name, make)
     result = go_on(typed, run)
-    assert result.status == 2
-    what = "has the weights of another model than the config of its run: size mismatch for "
-    assert result.err.startswith(f"node-train: {run}/checkpoints/last.pt {what}")
-    assert result.err.count("\n") == 1
+    assert (result.status, result.err) == (0, "")
+    folder, lines = Path(run, "checkpoints"), result.out.splitlines()
+    assert lines[0].startswith(f"{folder}/last.pt {reason}")
+    assert lines[2] == f"continuing from {folder}/step-00000015.pt, the newest checkpoint that is sound"
+    assert_as_uninterrupted(run, runs)
+
+
+def test_folders_and_other_files_of_torch_are_passed_by(typed, run, runs):
+    folder = run / "checkpoints"
+    for name in ("last.pt", "step-00000020.pt"):
+        (folder / name).unlink()
+    (folder / "step-3.pt").mkdir()
+    torch.save({"format": 2}, folder / "step-00000020.pt")
+    content = b"as long as it has its digest"
+    (folder / "step-00000030.pt").write_bytes(content + sha256(content).hexdigest().encode())
+    result = go_on(typed, run)
+    assert (result.status, result.err) == (0, "")
+    assert f"no checkpoint at {folder}/step-3.pt" in result.out
+    assert f"{folder}/step-00000020.pt is damaged, or no checkpoint of node-cli" in result.out
+    assert f"{folder}/step-00000030.pt is whole, but no checkpoint of node-cli: " in result.out
+    assert f"continuing from {folder}/step-00000015.pt" in result.out
+
+
+def test_one_that_is_named_and_not_ours_is_refused(typed, run):
+    path = run / "checkpoints" / "step-00000015.pt"
+    for make, reason in SOUND.values():
+        content = path.read_bytes()
+        replace(path, make)
+        result = typed("node-train", f"resume={path}")
+        assert (result.status, result.err.count("\n")) == (2, 1)
+        assert result.err.startswith(f"node-train: {path} {reason}")
+        path.write_bytes(content)
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_trained_over(typed, run):

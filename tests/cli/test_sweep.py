@@ -66,6 +66,24 @@ def eight(tmp_path: Path) -> list[str]:
     return ["--config-dir", "mine", "-m", f"experiment={cells}", *ODE, "trainer.max_steps=3"]
 
 
+def test_a_key_that_every_choice_has_but_the_default_has_not(typed, tmp_path: Path):
+    result = typed(
+        "node-train", "-m", *ODE, "trainer.epochs=1", "solver=rk4,euler", "solver.num_steps=3", "sweep.name=s"
+    )
+    assert result.status == 0
+    assert "2 runs: 2 finished" in result.out
+    configs = [RunFolder(tmp_path / "outputs/sweeps/s" / number).read_config()["solver"] for number in "01"]
+    assert [(config["method"], config["num_steps"]) for config in configs] == [("rk4", 3), ("euler", 3)]
+    words = RunFolder(tmp_path / "outputs/sweeps/s/1").read_overrides()
+    assert "solver.num_steps=3" in words
+    result = typed("node-train", "-m", *ODE, "solver=rk4,dopri5", "solver.num_steps=3", "sweep.name=t")
+    assert (result.status, result.err.count("\n")) == (2, 1)
+    assert "unknown key solver.num_steps" in result.err
+    again = typed("node-train", "resume=outputs/sweeps/s/1", "trainer.epochs=2")  # a job of a named sweep, alone
+    assert (again.status, again.err) == (0, "")
+    assert RunFolder(tmp_path / "outputs/sweeps/s/1").read_config()["trainer"]["epochs"] == 2
+
+
 def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
     """Killed in the middle, the sweep goes on, and no finished cell runs again."""
     command = [sys.executable, "-m", "node_cli.cli.train", *eight, "sweep.name=grid"]
