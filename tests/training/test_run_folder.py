@@ -103,7 +103,7 @@ def test_config_and_overrides_come_back(tmp_path):
     assert folder.holds_run
     assert folder.read_config() == config
     assert folder.read_overrides() == overrides
-    assert sorted(os.listdir(tmp_path / ".hydra")) == ["choices.yaml", "config.yaml", "overrides.yaml"]
+    assert sorted(os.listdir(tmp_path / ".hydra")) == ["choices.yaml", "config.yaml", "origin.yaml", "overrides.yaml"]
 
 
 def test_the_summary_goes_when_a_run_is_asked_for_more(tmp_path):
