@@ -36,6 +36,7 @@ from node_cli.config import (
     shown,
     unknown_key,
 )
+from node_cli.references import problems_of_references
 from node_cli.trust import untrusted_targets
 from node_cli.yaml_file import MAX_DEPTH
 
@@ -138,12 +139,15 @@ def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_keys(line: CommandLine) -> None:
-    """Refuses keys that the chosen files do not have.
+    """Refuses keys that the chosen files do not have, and values that refer to what they must not.
 
     Raises:
         ConfigError: a line for each.
     """
     _reference(line)
+    problems = problems_of_references(OmegaConf.to_container(line.compose(line.overrides), resolve=False))
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def checked_config(line: CommandLine) -> dict[str, Any]:

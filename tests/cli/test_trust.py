@@ -174,6 +174,13 @@ def test_a_folder_of_yaml_files(refused, tmp_path, files, words, line):
     assert refused("node-train", "--config-dir", "mine", *words).startswith(line)
 
 
+def test_references_to_references_where_the_config_is_shown(refused, tmp_path):
+    lines = [f"a{k}: ['${{model.a{k - 1}}}', '${{model.a{k - 1}}}']" for k in range(1, 40)]
+    write(tmp_path / "mine/model/own.yaml", "\n".join([MLP, "a0: x", *lines]))
+    line = refused("node-train", "--config-dir", "mine", "model=own", "--cfg", "job", "--resolve")
+    assert "stands for more than 1,000,000 characters" in line
+
+
 def test_links_and_pipes_in_a_folder_of_yaml_files(refused, tmp_path):
     write(tmp_path / "secret.yaml", MLP)
     (tmp_path / "mine/model").mkdir(parents=True)
