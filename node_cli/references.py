@@ -51,7 +51,7 @@ class _Sizes:
         lines = [self._problem(path, text) for path, text in _texts(self._values) if "${" in text]
         if not any(lines) and self._size((), self._values) > MAX_SIZE:
             lines = [f"the config stands for more than {MAX_SIZE:,} characters, with its references filled in"]
-        return [line for line in lines if line]
+        return [line for line in lines if line][:1]  # what leads there is as large
 
     def _problem(self, path: tuple[str, ...], text: str) -> str:
         try:

@@ -18,11 +18,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from node_cli.files import GrowingFile, cut_down, kind_of
+from node_cli.files import GrowingFile, cut_down, kind_of, read_bytes
 from node_cli.loggers.base import Resume, warn_of_missing
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 1 << 32
 PATTERN = "events.out.tfevents.*"
 
 
@@ -109,7 +110,7 @@ def cut_event_files(folder: Path, resume: Resume | None) -> None:
         if kind_of(path) != "a file":
             log.warning("%s is no regular file: it is left as it is", path)
             continue
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_BYTES, inside=folder)
         records = list(sound_records(content))
         if content and not records:
             log.warning("%s cannot be read as an event file: it is left as it is", path)
