@@ -25,6 +25,7 @@ from node_cli.config import ConfigError, config_dir
 from node_cli.training import launched
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
+ALONE = {"--run": "run", "-m": "multirun", "--cfg": "cfg", "--info": "info", "-sc": "shell_completion"}
 COMPLETION = ("install", "uninstall", "query")
 SWITCHES = ("run", "multirun", "resolve", "hydra_help", "shell_completion")  # flags of Hydra that it may have
 VALUES = ("cfg", "info", "package")
@@ -88,6 +89,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _check_flags(args: Namespace) -> None:
+    asked = [flag for flag, name in ALONE.items() if getattr(args, name)]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)} do not go together: leave all but one out")
     if args.experimental_rerun is not None:  # which would unpickle the file
         raise ConfigError("--experimental-rerun is not used here: resume=... continues a run")
     for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):

@@ -133,6 +133,10 @@ WHOLE = {
         ["-m", "hydra/launcher=submitit_slurm", "seed=0,1"],
         "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it where jobs are submitted, or",
     ),
+    "the config of a sweep": (
+        ["-m", "seed=0,1", "--cfg", "job"],
+        "-m and --cfg do not go together: leave all but one out",
+    ),
     "a launcher without a sweep": (
         ["hydra/launcher=joblib", "seed=0"],
         "hydra/launcher runs the cells of a sweep: add -m, or leave it out",
