@@ -37,7 +37,8 @@ class StepFunctions:
 
     `attempt` is a `CompiledStep`. `pull` takes both ends of the step (float64), its state, the cotangents of the next
     state and of the stages (None: none), and the tensors that the vector field uses; it runs the step again and
-    returns the cotangents of the state, of those tensors and, if `with_times`, of the two ends; and the stages.
+    returns the cotangents of the state, of those tensors and, if `with_times`, of the two ends; the next state, and
+    the stages.
     """
 
     def __init__(self, method: str, vector_field: Slope, device_type: str) -> None:
@@ -51,7 +52,7 @@ class StepFunctions:
             grad_stages: Tensor | None,
             inputs: tuple[Tensor, ...],
             with_times: bool,
-        ) -> tuple[tuple[Tensor, ...], Tensor]:
+        ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
             with torch.enable_grad():
                 y = y.detach().requires_grad_()
                 ends = (t0.detach().requires_grad_(), t1.detach().requires_grad_()) if with_times else ()
@@ -62,7 +63,7 @@ class StepFunctions:
                 grads = torch.autograd.grad(
                     results, (y, *inputs, *ends), cotangents, allow_unused=True, materialize_grads=True
                 )
-            return grads, stages.detach()
+            return grads, y1.detach(), stages.detach()
 
         # One graph for the step and its gradient; where torch is too old for it, they are compiled in pieces.
         with suppress(AttributeError):
@@ -70,7 +71,7 @@ class StepFunctions:
         # On a GPU as CUDA graphs; elsewhere by less Python between the kernels.
         options: dict[str, Any] = {"triton.cudagraphs": True} if device_type == "cuda" else {"cpp_wrapper": True}
         self.attempt: CompiledStep = torch.compile(_with_own_code(step), options=options)
-        self.pull: Callable[..., tuple[tuple[Tensor, ...], Tensor]] = torch.compile(
+        self.pull: Callable[..., tuple[tuple[Tensor, ...], Tensor, Tensor]] = torch.compile(
             _with_own_code(pull), options=options
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
@@ -105,7 +106,9 @@ class SolveStats:
     """What one solve cost. `step_sizes` are the accepted ones, in order, as magnitudes in units of t.
 
     `next_step` is what would have been tried next, and `next_first_step`, of a solver that carries it over, what a
-    solve of a similar problem should try first; None for solvers that do not choose their steps.
+    solve of a similar problem should try first; None for solvers that do not choose their steps. `drift`, of the
+    backward solve of `adjoint`, is how far it arrives from the states of the forward one, the largest
+    |y_back - y| / |y| over the output times.
     """
 
     nfe: int = 0
@@ -114,6 +117,7 @@ class SolveStats:
     step_sizes: list[float] = field(default_factory=list)
     next_step: float | None = None
     next_first_step: float | None = None
+    drift: float | None = None
 
     def add(self, other: SolveStats) -> None:
         """Counts the cost of another solve too."""
@@ -121,6 +125,14 @@ class SolveStats:
         self.num_accepted += other.num_accepted
         self.num_rejected += other.num_rejected
         self.step_sizes += other.step_sizes
+        self.drift = max((drift for drift in (self.drift, other.drift) if drift is not None), default=None)
+
+
+def relative_distance(y: Tensor, true: Tensor) -> Tensor:
+    """|y - true| / |true|, 0-dim; where `true` is zero, |y|."""
+    size = torch.linalg.vector_norm(true)
+    distance: Tensor = torch.linalg.vector_norm(y - true) / torch.where(size == 0, 1, size)
+    return distance
 
 
 @dataclass

@@ -10,8 +10,10 @@ value at each output time, where a jumps by the gradient that the loss hands ove
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,11 +24,16 @@ from node_cli.ode import control, synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.recorded import refuse_second_derivative
+from node_cli.ode.gradients.same_field import precision_of, require_repeatable, restored
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
-from node_cli.ode.solution import FirstSteps, Solution, SolveStats
+from node_cli.ode.solution import FirstSteps, Solution, SolveStats, relative_distance
 from node_cli.ode.solvers import Adaptive
 from node_cli.ode.states import keep_autocast
 from node_cli.ode.vector_field import outside_transforms
+
+log = logging.getLogger(__name__)
+
+MAX_DRIFT = 0.1  # |y_back - y| / |y| from which on a gradient may be far off
 
 Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
@@ -88,24 +95,29 @@ class Adjoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
-        raw, start = keep_autocast(vector_field, device), y0.detach()
-        evaluated = keep_autocast(compiled_field(solver, vector_field, y0), device)
-        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
-        keep_watching = torch.is_grad_enabled() and not y0.requires_grad
-        watched = WatchedVectorField(evaluated, first=raw, keep_watching=keep_watching, known=self.params or ())
+        field: Any = keep_autocast(compiled_field(solver, vector_field, y0), device)
+        watched = None
+        if torch.is_grad_enabled():
+            raw = keep_autocast(vector_field, device)
+            known = self.params or ()
+            field = watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad, known=known)
+        keys: dict[str, Any] = {"first_step": first_steps.forward}
+        if isinstance(solver, RungeKutta):
+            keys["compiled"] = compiled_steps(solver, vector_field, y0)
         with torch.no_grad():
-            if isinstance(solver, RungeKutta):
-                compiled = compiled_steps(solver, vector_field, y0)
-                solution = solver.integrate(watched, start, ts, first_step=first_steps.forward, compiled=compiled)
-            else:
-                solution = solver.integrate(watched, start, ts, first_step=first_steps.forward)
+            solution = solver.integrate(field, y0.detach(), ts, **keys)
+        if watched is None:
+            return solution
+        watched.stop_watching()
         first_steps.forward = solution.stats.next_first_step
+        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
         sums_gradients = is_shared and self.norm == "full"
-        if sums_gradients and torch.is_grad_enabled():
+        if sums_gradients:
             _refuse_shares_of_a_batch(watched.inputs)
+        _refuse_sparse(watched.inputs)
         backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
         norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
-        job = _Job(backward_solver, norm, watched, first_steps, sums_gradients)
+        job = _Job(backward_solver, norm, watched, first_steps, sums_gradients, precision_of(y0))
         inputs = watched.inputs
         if self.params is not None:
             wanted = {id(parameter) for parameter in self.params}
@@ -121,6 +133,7 @@ class _Job:
     vector_field: WatchedVectorField
     first_steps: FirstSteps
     sums_gradients: bool  # of parameters, over processes
+    precision: float  # of the vector field
     stats: SolveStats = field(default_factory=SolveStats)
 
 
@@ -137,31 +150,88 @@ class _AdjointSolve(torch.autograd.Function):
             refuse_second_derivative(allowed=False)
         job: _Job = ctx.job
         ts, ys, *inputs = ctx.saved_tensors
-        augmented = _augmented_vector_field(job.vector_field)
-        if job.sums_gradients:
-            augmented = _with_summed_gradients(augmented)
-        grads = tuple(torch.zeros_like(p) for p in inputs)
-        grad_ts = torch.zeros_like(ts) if ctx.needs_input_grad[3] else None
-        adjoint = torch.zeros_like(ys[0])
-        first_step, next_first_step = job.first_steps.backward, None
-        for i in range(len(ts) - 1, 0, -1):
-            if grad_ts is not None:
-                grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
-            state = (ys[i], adjoint + grad_ys[i], *grads)
-            interval = torch.stack([ts[i], ts[i - 1]])
-            solution = job.solver.integrate(augmented, state, interval, norm=job.norm, first_step=first_step)
-            job.stats.add(solution.stats)
-            # What one interval has found out about the step size holds for the next one.
-            first_step = solution.stats.next_step
-            next_first_step = next_first_step or solution.stats.next_first_step
-            _, adjoint, *rest = (y[-1] for y in solution.ys)
-            grads = tuple(rest)
+        with restored(job.vector_field.written):
+            _require_same_slope(job)
+            grad_y0, grad_ts, grads = _solve_backwards(job, ts, ys, inputs, grad_ys, with_times=ctx.needs_input_grad[3])
+        return None, None, grad_y0, grad_ts, *grads
+
+
+def _solve_backwards(
+    job: _Job, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+    """The gradients of y0, ts and the inputs."""
+    augmented = _augmented_vector_field(job.vector_field)
+    if job.sums_gradients:
+        augmented = _with_summed_gradients(augmented)
+    parts = tuple(_as_part(torch.zeros_like(tensor), ys) for tensor in inputs if tensor.numel())
+    grad_ts = torch.zeros_like(ts) if with_times else None
+    adjoint = torch.zeros_like(ys[0])
+    first_step, next_first_step = job.first_steps.backward, None
+    drifts = []
+    for i in range(len(ts) - 1, 0, -1):
         if grad_ts is not None:
-            grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
-        job.first_steps.backward = next_first_step
-        if job.sums_gradients:
-            grads = synchronised.equal_shares(grads)
-        return None, None, adjoint + grad_ys[0], grad_ts, *grads
+            grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
+        state = (ys[i], adjoint + grad_ys[i], *parts)
+        interval = torch.stack([ts[i], ts[i - 1]])
+        solution = job.solver.integrate(augmented, state, interval, norm=job.norm, first_step=first_step)
+        job.stats.add(solution.stats)
+        # What one interval has found out about the step size holds for the next one.
+        first_step = solution.stats.next_step
+        next_first_step = next_first_step or solution.stats.next_first_step
+        y, adjoint, *rest = (y[-1] for y in solution.ys)
+        parts = tuple(rest)
+        drifts.append(relative_distance(y, ys[i - 1]))
+    if grad_ts is not None:
+        grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
+    job.first_steps.backward = next_first_step
+    if job.sums_gradients:
+        parts = synchronised.equal_shares(parts)
+    job.stats.drift = torch.stack(drifts).max().item()
+    if not job.stats.drift <= MAX_DRIFT:
+        _warn_of_drift(job.stats.drift)
+    left = iter(parts)
+    grads = tuple(_from_part(next(left), like) if like.numel() else torch.zeros_like(like) for like in inputs)
+    return adjoint + grad_ys[0], grad_ts, grads
+
+
+def _require_same_slope(job: _Job) -> None:
+    """Raises ValueError for a vector field that is another one by now; one counted evaluation."""
+    last = job.vector_field.last
+    assert last is not None
+
+    def again() -> Tensor:
+        job.stats.nfe += 1
+        slope: Tensor = last.evaluate(last.t, last.y)
+        return slope
+
+    require_repeatable(last.dy, again, float(last.t.reshape(-1)[0]), job.precision)
+
+
+@cache
+def _warn_of_drift(drift: float) -> None:
+    log.warning(
+        "gradient=adjoint: the backward solve arrives %.0f %% away from the states of the forward one, so its gradient "
+        "may be far off: take gradient=checkpoint, a smaller gradient.rtol, or more output times",
+        100 * drift,
+    )
+
+
+def _as_part(grad: Tensor, y: Tensor) -> Tensor:
+    """A gradient as a part of a state, which is real and has the dtype of `y`."""
+    return (torch.view_as_real(grad) if grad.is_complex() else grad).to(y)
+
+
+def _from_part(part: Tensor, like: Tensor) -> Tensor:
+    return (torch.view_as_complex(part.clone()) if like.is_complex() else part).to(like)
+
+
+def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:
+    for tensor in inputs:
+        if tensor.layout is not torch.strided:
+            raise ValueError(
+                f"gradient=adjoint has no gradient for the sparse tensor of shape {tuple(tensor.shape)} that the "
+                "vector field uses: take gradient=checkpoint, or make it of its values in the vector field"
+            )
 
 
 def _uncompiled(solver: Solver) -> Solver:
@@ -179,19 +249,20 @@ def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
 def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
     leaves = vector_field.leaves
-    known = KnownInputs(leaves)
+    known = KnownInputs(leaves, vector_field.side)
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             dy = vector_field(t, y).to(y.dtype)
-            wanted = (y, *leaves)
+            wanted = (y, *(leaf for leaf in leaves if leaf.numel()))
             if not dy.requires_grad:  # a constant
-                return (dy, *(torch.zeros_like(tensor) for tensor in wanted))
-            known.check(get_gradient_edge(dy).node, y, t)
-            vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
-        return (dy.detach(), *vjps)
+                vjps = tuple(torch.zeros_like(tensor) for tensor in wanted)
+            else:
+                known.check(get_gradient_edge(dy).node, y, t)
+                vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
+        return (dy.detach(), *(_as_part(vjp, y) for vjp in vjps))
 
     return augmented
 

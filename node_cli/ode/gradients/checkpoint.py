@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
-from node_cli.ode.gradients.random_state import RandomState, refuse_random
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.trajectory import Evaluations
+from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.states import keep_autocast, output_times
@@ -77,15 +75,19 @@ def checkpointed_solve(
         states.append(y)
 
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
-    random = RandomState(device)
     solution = solver.integrate(watched, y0.detach(), ts, first_step=first_step, record=record, compiled=compiled)
-    refuse_random(random.was_drawn_from())
+    watched.stop_watching()
     first_steps.forward = solution.stats.next_first_step
-    solve = RecordedSolve(solver.tableau, watched, output_times(ts), steps, ts.requires_grad, False, compiled)
-
-    def walk() -> Iterator[tuple[int, Evaluations]]:
-        for n, y in states.backwards(solve.advance):
-            yield n, solve.rerun(n, y)
-
-    ys = attach(solve, walk, solution.ys, y0, ts, twice=twice)
-    return Solution(ys, solution.stats, solve.backward_stats)
+    solve = RecordedSolve(
+        tableau=solver.tableau,
+        vector_field=watched,
+        ts=output_times(ts),
+        steps=steps,
+        states=states,
+        end=solution.ys[-1].clone(),
+        with_times=ts.requires_grad,
+        precision=precision_of(y0),
+        is_compiled=solver.compile != "none",
+        compiled=compiled,
+    )
+    return Solution(attach(solve, solution.ys, y0, ts, twice=twice), solution.stats, solve.backward_stats)

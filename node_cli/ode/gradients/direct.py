@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients.checkpoint import checkpointed_solve
 from node_cli.ode.gradients.inputs import WatchedVectorField
-from node_cli.ode.gradients.random_state import RandomState
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, Trajectory
+from node_cli.ode.gradients.same_field import precision_of
+from node_cli.ode.gradients.trajectory import TapedVectorField, Trajectory
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.states import keep_autocast, output_times
@@ -51,15 +50,19 @@ class Direct:
         tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad)
         trajectory = Trajectory()
         keep = trajectory.keeper_of_points(solver.tableau, tape)
-        random = RandomState(device)
         solution = solver.integrate(tape, y0.detach(), ts, first_step=first_steps.forward, record=keep)
+        watched.stop_watching()
         first_steps.forward = solution.stats.next_first_step
-        times, steps = output_times(ts), trajectory.steps
-        solve = RecordedSolve(solver.tableau, watched, times, steps, ts.requires_grad, random.was_drawn_from())
-
-        def walk() -> Iterator[tuple[int, Evaluations]]:
-            for n in reversed(range(len(steps))):  # each graph serves once; after that its step is run again
-                yield n, trajectory.points.pop(n, []) or solve.rerun(n, trajectory.states[n])
-
-        ys = attach(solve, walk, solution.ys, y0, ts, twice=True)
-        return Solution(ys, solution.stats, solve.backward_stats)
+        solve = RecordedSolve(
+            tableau=solver.tableau,
+            vector_field=watched,
+            ts=output_times(ts),
+            steps=trajectory.steps,
+            states=trajectory.states,
+            end=solution.ys[-1].clone(),
+            with_times=ts.requires_grad,
+            precision=precision_of(y0),
+            is_compiled=solver.compile != "none",
+            points=trajectory.points,
+        )
+        return Solution(attach(solve, solution.ys, y0, ts, twice=True), solution.stats, solve.backward_stats)

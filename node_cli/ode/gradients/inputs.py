@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from node_cli.ode.gradients.same_field import restored
 from node_cli.ode.states import require_slope
 
 log = logging.getLogger(__name__)
 
 
 class WatchedVectorField:
-    """A vector field whose first evaluation is watched: `inputs` are the tensors with gradients that it uses.
+    """A vector field whose first evaluation is watched, with its graph: `inputs` are the tensors with gradients that it
+    uses, `written` those that it writes into (running means).
 
     These are the parameters of a module, used or not, and whatever else takes part in an operation without having been
     made by one: tensors that a closure holds, or that were set as attributes; before them all, those that are `known`.
@@ -45,6 +50,9 @@ class WatchedVectorField:
         self._substitutes: dict[int, Tensor] = {}
         self._found: dict[int, Tensor] = {}
         self._add(p for p in known if p.requires_grad)
+        self.written: tuple[Tensor, ...] = ()
+        self.side = SideOutputs()
+        self.last: Evaluation | None = None
         if isinstance(self._first, nn.Module):
             self._add(p for p in self._first.parameters() if p.requires_grad)
 
@@ -58,19 +66,48 @@ class WatchedVectorField:
         """What stands for each input in the graph of an evaluation."""
         return tuple(self._substitutes.get(key, tensor) for key, tensor in self._found.items())
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether the next evaluation is watched."""
+        return self._is_watching
+
     def __call__(self, t: Any, y: Any) -> Any:
-        """The slope."""
-        if not self._is_watching:
-            return _evaluate(self._first if self._substitutes else self._vector_field, self._substitutes, t, y)
+        """The slope; without a graph, it is remembered as the `last` one."""
+        if torch.is_grad_enabled():
+            return self._watched(t, y) if self._is_watching else self._plain(t, y)
+        evaluate = self.like_first if self._is_watching else self._plain
+        dy = evaluate(t, y)
+        self.last = Evaluation(evaluate, t, y, dy)
+        return dy
+
+    def stop_watching(self) -> None:
+        """The solve is over: what was not found by now is refused where a gradient comes to it."""
+        self._is_watching = False
+
+    def like_first(self, t: Any, y: Any) -> Any:
+        """The slope without a graph, computed as the first one is: with one."""
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            return (self._watched(t, y) if self._is_watching else self._first(t, y)).detach()
+
+    def _plain(self, t: Any, y: Any) -> Any:
+        return _evaluate(self._first if self._substitutes else self._vector_field, self._substitutes, t, y)
+
+    def _watched(self, t: Any, y: Any) -> Any:
         watch = _Watch((t, y))
         with watch:
             dy = self._first(t, y)
         require_slope(dy)
         self._add(watch.found_in(dy))
+        self.written = (*self.written, *watch.written)
+        self.side.guard(watch.made)
         self._is_watching = self._keep_watching and not self._found
         if self._substitutes and self._first is not self._vector_field:
             _say_that_nothing_is_compiled()
-        return _evaluate(self._first, self._substitutes, t, y) if self._substitutes else dy
+        if not self._substitutes:
+            return dy
+        with restored(self.written):
+            return _evaluate(self._first, self._substitutes, t, y)
 
     def with_inputs(self, others: Sequence[Tensor]) -> Callable[[Any, Any], Any]:
         """The vector field with other tensors in the places of its inputs."""
@@ -82,6 +119,50 @@ class WatchedVectorField:
             self._found[id(tensor)] = tensor
             if tensor.grad_fn is not None or tensor._backward_hooks:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation without a graph, and the function that makes it again in the same way."""
+
+    evaluate: Callable[[Any, Any], Any]
+    t: Tensor
+    y: Tensor
+    dy: Tensor
+
+
+class SideOutputs:
+    """Tensors that the first evaluation leaves behind with its graph: a gradient that comes through them is refused.
+
+    What depends on them depends on the states too, but no graph leads there: that part would be silently missed.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = False
+
+    def guard(self, tensors: Sequence[Tensor]) -> None:
+        """Refuses gradients that come through these from now on."""
+        for tensor in tensors:
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(self._refuse)
+
+    @contextmanager
+    def opened(self, is_open: bool) -> Iterator[None]:
+        """Lets gradients through, as those of the evaluation itself."""
+        self._is_open = is_open
+        try:
+            yield
+        finally:
+            self._is_open = False
+
+    def _refuse(self, _: Any) -> None:
+        if not self._is_open:
+            raise ValueError(
+                "a gradient comes through a tensor that the vector field computed in an evaluation and that was kept: "
+                "what of it goes through the states would be missed. Make a penalty part of the state (its rate "
+                "a part of the slope), compute a weight that is used again and again before the solve, and detach() "
+                "what is kept to be looked at"
+            )
 
 
 @cache
@@ -103,8 +184,9 @@ def _evaluate(vector_field: Callable[[Any, Any], Any], substitutes: dict[int, Te
 class KnownInputs:
     """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed."""
 
-    def __init__(self, leaves: tuple[Tensor, ...]) -> None:
+    def __init__(self, leaves: tuple[Tensor, ...], side: SideOutputs) -> None:
         self._leaves = {id(leaf) for leaf in leaves}
+        self.side = side
 
     def check(self, node: Node | None, *own: Tensor) -> None:
         """Walks the graph of an evaluation from `node` back to its `own` leaves and to the known ones.
@@ -138,6 +220,18 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self._found: dict[int, Tensor] = {}
         self._made = {id(tensor): tensor for tensor in tree_iter(given)}  # kept, so that no id is given twice
+        self._storages: set[int] = set()  # of tensors from outside
+        self._written: dict[int, Tensor] = {}
+
+    @property
+    def made(self) -> list[Tensor]:
+        """What came out of the operations."""
+        return list(self._made.values())
+
+    @property
+    def written(self) -> list[Tensor]:
+        """What came from outside, or is a view of it, and was written into."""
+        return list(self._written.values())
 
     def found_in(self, result: Any) -> list[Tensor]:
         """What was used, and what is returned as it was."""
@@ -146,14 +240,37 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._look_at((args, kwargs))
+        for value in _written_by(func, args, kwargs or {}):
+            if _storage_of(value) in self._storages:
+                self._written[id(value)] = value
         result = func(*args, **(kwargs or {}))
         self._made |= {id(value): value for value in tree_iter(result) if isinstance(value, Tensor)}
         return result
 
     def _look_at(self, values: Any) -> None:
         for value in tree_iter(values):
-            if isinstance(value, Tensor) and value.requires_grad and id(value) not in self._made:
-                self._found[id(value)] = value
+            if isinstance(value, Tensor) and id(value) not in self._made:
+                self._storages.add(_storage_of(value))
+                if value.requires_grad:
+                    self._found[id(value)] = value
+
+
+def _written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation writes into; those of batch norm do not say so."""
+    values: list[Any] = list(args[3:5]) if "batch_norm" in func.name() else []
+    if func._schema.is_mutable:
+        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+        values += [
+            given.get(argument.name)
+            for argument in func._schema.arguments
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+    return [value for value in tree_iter(values) if isinstance(value, Tensor)]
+
+
+def _storage_of(tensor: Tensor) -> int:
+    """Which memory a tensor lies in; 0 for one that has none of its own."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else 0
 
 
 class _Substitute(TorchFunctionMode):

@@ -125,7 +125,8 @@ class Pullback:
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
         ends = (exact_tensor(t, whole.y) for t in (step.t0, step.t1))
         with_times = self._times is not None
-        pulled, stages = whole.functions.pull(*ends, whole.y, grad_y1, grad_stages, self._inputs, with_times)
+        pulled, y1, stages = whole.functions.pull(*ends, whole.y, grad_y1, grad_stages, self._inputs, with_times)
+        whole.compare(y1)
         grad_y, *grads = pulled
         if self._times:
             self._times.add_ends(step, *grads[-2:])
@@ -174,7 +175,8 @@ class Pullback:
             return torch.zeros_like(point.y)
         self._known.check(point.edge.node, point.y, point.t)
         wanted = (point.y, *self._inputs, *([point.t] if self._times else []))
-        grad_y, *grads = torch.autograd.grad((point.edge,), wanted, (grad_dy,), allow_unused=True)
+        with self._known.side.opened(point.is_watched):
+            grad_y, *grads = torch.autograd.grad((point.edge,), wanted, (grad_dy,), allow_unused=True)
         if self._times:
             grad_t = grads.pop()
             if grad_t is not None:

@@ -3,104 +3,162 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from node_cli.ode.compilation import StepFunctions
+from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.pullback import Pullback
-from node_cli.ode.gradients.random_state import refuse_random
 from node_cli.ode.gradients.replay import replay
-from node_cli.ode.gradients.trajectory import Evaluations, TapedVectorField, WholeStep
+from node_cli.ode.gradients.same_field import Comparison, refuse_changed, require_repeatable, restored
+from node_cli.ode.gradients.trajectory import Evaluations, Point, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.states import outside_autocast
 from node_cli.ode.stepping import Slope, Step, Stepper, as_column
 from node_cli.ode.tableaus import Tableau
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RecordedSolve:
-    """A finished solve that can be gone through again, backwards."""
+    """A finished solve that can be gone through again, backwards.
+
+    `states` are those that the steps start from, and `end` is the one that they lead to. `points` are the evaluations
+    of the steps that need not be run again, `precision` is the rounding of the vector field, `is_compiled` says whether
+    it is compiled, for which other kernels are made where it has a graph.
+    """
 
     tableau: Tableau
     vector_field: WatchedVectorField
     ts: list[float]
     steps: list[Step]
+    states: ThinnedStates
+    end: Tensor
     with_times: bool
-    is_random: bool
+    precision: float
+    is_compiled: bool
+    points: dict[int, list[Point]] = field(default_factory=dict)
     compiled: StepFunctions | None = None
     backward_stats: SolveStats = field(default_factory=SolveStats)
 
-    def rerun(self, n: int, y: Tensor) -> Evaluations:
-        """The evaluations of step n, made once more from its state `y`, with their graphs.
+    def backwards(self) -> Iterator[tuple[int, Evaluations]]:
+        """The steps in reverse order, each with its evaluations, which serve once; after that the step is run again.
 
         Raises:
-            ValueError: they would be others, because the vector field draws random numbers.
+            ValueError: in the end, if steps were run again and were others.
         """
-        refuse_random(self.is_random)
-        if self.compiled is not None:
-            own = self.tableau.num_stages - self.tableau.is_fsal
-            self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
-            return WholeStep(y, self.compiled)
-        tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
-        is_last = n == len(self.steps) - 1
-        self._step(n, y, tape, with_last_stage=is_last and bool(self.steps[n].inside))
-        self.backward_stats.nfe += len(tape.points)
-        return tape.points
+        comparison, end = Comparison(self.precision), self.end
+        for n, y in self.states.backwards(self.advance):
+            yield n, self.points.pop(n, []) or self._rerun(n, y, end, comparison)
+            end = y
+        self._require_same(comparison)
+
+    def require_same_field(self) -> None:
+        """Runs every step again.
+
+        Raises:
+            ValueError: they are others.
+        """
+        comparison, end = Comparison(self.precision), self.end
+        for n, y in self.states.backwards(self.advance):
+            if self.compiled is None:
+                self._rerun(n, y, end, comparison)
+            else:
+                comparison.add(n, self.advance(n, y), end)
+            end = y
+        self._require_same(comparison)
 
     def advance(self, n: int, y: Tensor) -> Tensor:
         """The state after step n, made once more from its state `y`."""
-        y1 = self._step(n, y, self.vector_field, with_last_stage=False)
+        y1 = self._step(n, y, self.vector_field, first=self.vector_field.like_first if n == 0 else None)
         self.backward_stats.nfe += self.tableau.num_stages - self.tableau.is_fsal
+        return self._after(n, y, y1)
+
+    def _rerun(self, n: int, y: Tensor, end: Tensor, comparison: Comparison) -> Evaluations:
+        """The evaluations of step n, made once more from its state `y`, with their graphs."""
+        has_last_stage = n == len(self.steps) - 1 and bool(self.steps[n].inside)
+        if self.compiled is not None:
+            own = self.tableau.num_stages - self.tableau.is_fsal
+            self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
+            return WholeStep(y, self.compiled, lambda y1: comparison.add(n, self._after(n, y, y1), end))
+        tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
+        y1 = self._step(n, y, tape, with_last_stage=has_last_stage)
+        self.backward_stats.nfe += len(tape.points)
+        comparison.add(n, self._after(n, y, y1), end)
+        return tape.points
+
+    def _after(self, n: int, y: Tensor, y1: Tensor) -> Tensor:
         accepted = self.steps[n].accepted
         return y1 if accepted is None else torch.where(as_column(accepted, y), y1, y)
 
-    def _step(self, n: int, y: Tensor, slope: Slope, *, with_last_stage: bool) -> Tensor:
-        stepper, step = Stepper(self.tableau, slope, y), self.steps[n]
+    def _require_same(self, comparison: Comparison) -> None:
+        worst = comparison.worst()
+        if worst is None:
+            return
+        n, deviation = worst
+        t = float(np.min(self.steps[n].t0))
+        if self.is_compiled:
+            if not deviation.is_rounding:
+                refuse_changed(t)
+            return
+        if not deviation.is_small:
+            refuse_changed(t)
+        end = self.end
+        for m, y in self.states.backwards(self.advance):
+            if m == n:
+                # With a graph, torch takes other kernels for some modules; without one, as in the solve, the same.
+                require_repeatable(end, partial(self.advance, n, y), t, self.precision)
+            end = y
+
+    def _step(
+        self, n: int, y: Tensor, slope: Slope, *, first: Slope | None = None, with_last_stage: bool = False
+    ) -> Tensor:
+        stepper, step = Stepper(self.tableau, first or slope, y), self.steps[n]
         with torch.no_grad():
             stepper.start(step.t0, y)
+            stepper.slope = slope
             return stepper.step(step.t0, step.t1, y, with_last_stage=with_last_stage)
 
 
-Walk = Callable[[], Iterator[tuple[int, Evaluations]]]  # the steps in reverse order, each with its evaluations
-
-
-def attach(solve: RecordedSolve, walk: Walk, ys: Tensor, y0: Tensor, ts: Tensor, *, twice: bool) -> Tensor:
+def attach(solve: RecordedSolve, ys: Tensor, y0: Tensor, ts: Tensor, *, twice: bool) -> Tensor:
     """`ys` with a gradient for `y0`, `ts` and all inputs of the vector field; with `twice`, second derivatives too.
 
     Raises:
         RuntimeError: in the backward pass, when a second derivative is asked for without `twice`.
     """
-    attached: Tensor = _Attached.apply(solve, walk, twice, ys, y0, ts, *solve.vector_field.inputs)
+    attached: Tensor = _Attached.apply(solve, twice, ys, y0, ts, *solve.vector_field.inputs)
     return attached
 
 
 class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, solve: RecordedSolve, walk: Walk, twice: bool, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor
+        ctx: Any, solve: RecordedSolve, twice: bool, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor
     ) -> Tensor:
-        ctx.solve, ctx.walk, ctx.twice = solve, walk, twice
+        ctx.solve, ctx.twice = solve, twice
         ctx.save_for_backward(y0, ts, *inputs)
         return ys.view_as(ys)
 
     @staticmethod
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled():
-            refuse_second_derivative(ctx.twice)
-            grads = _replayed_gradients(ctx.solve, ctx.saved_tensors, needed, grad_ys)
-        else:
-            grads = _pulled_gradients(ctx.solve, ctx.walk, ctx.saved_tensors, needed, grad_ys)
-        return None, None, None, None, *grads
+        needed = ctx.needs_input_grad[3:]
+        with restored(ctx.solve.vector_field.written):
+            if torch.is_grad_enabled():
+                refuse_second_derivative(ctx.twice)
+                grads = _replayed_gradients(ctx.solve, ctx.saved_tensors, needed, grad_ys)
+            else:
+                grads = _pulled_gradients(ctx.solve, ctx.saved_tensors, needed, grad_ys)
+        return None, None, None, *grads
 
 
 def _pulled_gradients(
-    solve: RecordedSolve, walk: Walk, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
+    solve: RecordedSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y0, ts and the inputs, None where none is needed."""
     _, ts, *inputs = saved
@@ -108,8 +166,9 @@ def _pulled_gradients(
     leaves = tuple(inputs) if solve.compiled else solve.vector_field.leaves
     wanted = list(itertools.compress(leaves, needs_inputs))
     with outside_autocast(grad_ys.device.type):
-        pullback = Pullback(solve.tableau, wanted, KnownInputs(leaves), solve.ts, grad_ys, with_times=needs_ts)
-        for n, evaluations in walk():
+        known = KnownInputs(leaves, solve.vector_field.side)
+        pullback = Pullback(solve.tableau, wanted, known, solve.ts, grad_ys, with_times=needs_ts)
+        for n, evaluations in solve.backwards():
             pullback.step(solve.steps[n], evaluations)
         pullback.finish(solve.steps[0])
     found = iter(pullback.grad_inputs)
@@ -122,7 +181,8 @@ def _replayed_gradients(
     solve: RecordedSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The same with a graph of their own."""
-    refuse_random(solve.is_random)
+    with outside_autocast(grad_ys.device.type), torch.no_grad():
+        solve.require_same_field()
     # A view of each, so that no gradient runs on from one of them into another that it was computed from.
     y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
     vector_field = solve.vector_field.with_inputs(inputs)

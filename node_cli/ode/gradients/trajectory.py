@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from node_cli.ode.compilation import StepFunctions
-from node_cli.ode.stepping import Slope, Step, as_column
+from node_cli.ode.gradients.binomial import ThinnedStates
+from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.stepping import Step, as_column
 from node_cli.ode.tableaus import Tableau
 
 
@@ -21,20 +23,23 @@ class Point:
 
     `edge` is where the graph of `dy` begins, None if it has none: `dy` itself need not be kept. It is, as `slope`, if
     times have gradients: what the step made use of, an older slope for samples whose last step was refused.
+    `is_watched` says whether it was one of those that found the inputs of the vector field.
     """
 
     t: Tensor
     y: Tensor
     edge: GradientEdge | None
     slope: Tensor | None
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class WholeStep:
-    """A step from `y` that is run again and pulled back in one piece."""
+    """A step from `y` that is run again and pulled back in one piece; `compare` is told where it ends."""
 
     y: Tensor
     functions: StepFunctions
+    compare: Callable[[Tensor], None]
 
 
 Evaluations: TypeAlias = "list[Point] | WholeStep"  # of one step
@@ -43,22 +48,23 @@ Evaluations: TypeAlias = "list[Point] | WholeStep"  # of one step
 class TapedVectorField:
     """A vector field that keeps the graph of each evaluation, apart from all others, in `points`."""
 
-    def __init__(self, vector_field: Slope, *, times_have_gradients: bool) -> None:
+    def __init__(self, vector_field: WatchedVectorField, *, times_have_gradients: bool) -> None:
         self._vector_field = vector_field
         self._times_have_gradients = times_have_gradients
         self.points: list[Point] = []
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """The slope, detached."""
+        is_watched = self._vector_field.is_watching
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             t = t.detach().requires_grad_(self._times_have_gradients)
             dy = self._vector_field(t, y)
             if dy.dtype != y.dtype and dy.shape == y.shape:
                 dy = dy.to(y.dtype)
-        slope = dy.detach()
+        slope: Tensor = dy.detach()
         edge = get_gradient_edge(dy) if dy.requires_grad else None
-        self.points.append(Point(t, y, edge, slope if self._times_have_gradients else None))
+        self.points.append(Point(t, y, edge, slope if self._times_have_gradients else None, is_watched))
         return slope
 
 
@@ -67,7 +73,7 @@ class Trajectory:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.states: list[Tensor] = []
+        self.states = ThinnedStates(None)
         self.points: dict[int, list[Point]] = {}
 
     def keeper_of_points(self, tableau: Tableau, tape: TapedVectorField) -> Callable[[Step, Tensor], None]:

@@ -35,7 +35,7 @@ def own_stages(method):
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_evaluations_on_a_grid(method):
     solver, per_step, shared = fixed(method, num_steps=2), own_stages(method), TABLEAUS[method].is_fsal
-    expected = {"direct": 0, "checkpoint": 6 * per_step, "adjoint": 3 * (2 * per_step + shared)}
+    expected = {"direct": 0, "checkpoint": 6 * per_step, "adjoint": 3 * (2 * per_step + shared) + 1}
     for gradient, nfe in expected.items():
         stats, backward_stats = costs(gradient, solver)
         assert (stats.nfe, backward_stats.nfe) == (6 * per_step + shared, nfe)
@@ -72,8 +72,8 @@ def test_evaluations_of_an_adaptive_adjoint():
     assert stats.nfe == 2 + 6 * (stats.num_accepted + stats.num_rejected)
     attempts = backward_stats.num_accepted + backward_stats.num_rejected
     assert (
-        backward_stats.nfe == 2 + 1 + 1 + 6 * attempts
-    )  # the first step is chosen once, for the first of three solves
+        backward_stats.nfe == 1 + 2 + 1 + 1 + 6 * attempts
+    )  # one to see that the field is the same; the first step is chosen once, for the first of three solves
     assert len(backward_stats.step_sizes) == backward_stats.num_accepted
 
 
@@ -100,7 +100,7 @@ def test_first_steps_are_carried_over(gradient):
     assert again.step_sizes[0] == pytest.approx(carried, rel=1e-12)
     if gradient == "adjoint":
         attempts = backward_again.num_accepted + backward_again.num_rejected
-        assert backward_again.nfe == 3 + 6 * attempts
+        assert backward_again.nfe == 1 + 3 + 6 * attempts
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
@@ -204,7 +204,8 @@ def test_the_memory_of_checkpoint_grows_by_one_state_per_step():
 
 
 def test_the_memory_of_checkpoint_holds_the_evaluations_of_one_step():
-    assert memory("checkpoint", 1).peak <= memory("direct", 1).peak
+    compared = 3 * STATE  # where the step ended, where it ends when it is run again, and the difference
+    assert memory("checkpoint", 1).peak <= memory("direct", 1).peak + compared
 
 
 def test_the_memory_of_adjoint_does_not_grow():

@@ -1,0 +1,102 @@
+"""Whether the vector field that is run again is the one that was solved: what it gives now beside what it gave then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+ROUNDING = 64  # units in the last place by which sums may differ that a machine adds up in another order
+
+
+class Comparison:
+    """Of the ends of the steps that are run again with those of the solve; `precision` is the vector field's.
+
+    Adding one waits for no device; all are read at once, in the end.
+    """
+
+    def __init__(self, precision: float) -> None:
+        self._precision = precision
+        self._steps: list[int] = []
+        self._norms: list[Tensor] = []
+
+    def add(self, n: int, again: Tensor, before: Tensor) -> None:
+        """What step n gives again, and what it gave before."""
+        self._steps.append(n)
+        self._norms += [torch.linalg.vector_norm(again - before, math.inf), torch.linalg.vector_norm(before, math.inf)]
+
+    def worst(self) -> tuple[int, Deviation] | None:
+        """The step with the largest deviation, None where there is none; forgets all."""
+        if not self._steps:
+            return None
+        norms = torch.stack(self._norms).tolist()
+        pairs = zip(norms[::2], norms[1::2], strict=True)
+        deviations = [(n, Deviation(*pair, self._precision)) for n, pair in zip(self._steps, pairs, strict=True)]
+        self._steps, self._norms = [], []
+        n, deviation = max(deviations, key=lambda pair: pair[1].relative)
+        return (n, deviation) if deviation.relative > 0 else None
+
+
+class Deviation:
+    """How far a result is from what it was, beside its own size."""
+
+    def __init__(self, difference: float, size: float, precision: float) -> None:
+        self.relative = 0.0 if difference == 0 else difference / size if size > 0 else math.inf
+        self.relative = math.inf if math.isnan(self.relative) else self.relative
+        self._precision = precision
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether another order of the same sums explains it."""
+        return self.relative <= ROUNDING * self._precision
+
+    @property
+    def is_small(self) -> bool:
+        """Whether other kernels for the same computation explain it."""
+        return self.relative <= math.sqrt(self._precision)
+
+
+def require_repeatable(before: Tensor, again: Callable[[], Tensor], t: float, precision: float) -> None:
+    """Raises ValueError unless `again()`, computed as `before` was, is `before` to the last bit.
+
+    Where it is another one each time, as sums are on some devices, rounding is allowed.
+    """
+    first = again()
+    if torch.equal(first, before):
+        return
+    size = torch.linalg.vector_norm(before, math.inf).item()
+    deviation = Deviation(torch.linalg.vector_norm(first - before, math.inf).item(), size, precision)
+    if not deviation.is_rounding or torch.equal(first, again()):
+        refuse_changed(t)
+
+
+def refuse_changed(t: float) -> None:
+    """Raises ValueError for a vector field that is another one by now."""
+    raise ValueError(
+        f"the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
+        f"{t:.6g}. Something that it uses was changed before backward() (a control, a buffer, train() or eval()), or "
+        "each evaluation changes it (a memory, random numbers). Call backward() before the change, give each solve a "
+        "module of its own, draw noise once for a solve, or take gradient=direct, whose first backward pass runs "
+        "nothing again without solver.compile=step"
+    )
+
+
+@contextmanager
+def restored(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """What an evaluation writes into these (running means) is undone in the end: it counts once, in the solve."""
+    values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, value in values:
+            tensor.data.copy_(value)  # unseen by autograd, whose other graphs may have saved it
+
+
+def precision_of(y: Tensor) -> float:
+    """The unit in the last place of what a vector field computes for `y`, under the autocast of this moment."""
+    device = y.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else y.dtype
+    return torch.finfo(dtype).eps
