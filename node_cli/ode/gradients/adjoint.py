@@ -188,7 +188,7 @@ def _solve_backwards(
         parts = synchronised.equal_shares(parts)
     job.stats.drift = torch.stack(drifts).max().item()
     if not job.stats.drift <= MAX_DRIFT:
-        _warn_of_drift(job.stats.drift)
+        _warn_of_drift()
     left = iter(parts)
     grads = tuple(_from_part(next(left), like) if like.numel() else torch.zeros_like(like) for like in inputs)
     return adjoint + grad_ys[0], grad_ts, grads
@@ -208,11 +208,13 @@ def _require_same_slope(job: _Job) -> None:
 
 
 @cache
-def _warn_of_drift(drift: float) -> None:
+def _warn_of_drift() -> None:
+    """Once."""
     log.warning(
-        "gradient=adjoint: the backward solve arrives %.0f %% away from the states of the forward one, so its gradient "
-        "may be far off: take gradient=checkpoint, a smaller gradient.rtol, or more output times",
-        100 * drift,
+        "gradient=adjoint: a backward solve arrives more than %.0f %% away from the states of the forward one "
+        "(backward_stats.drift), so its gradient may be far off: take gradient=checkpoint, a smaller gradient.rtol, or "
+        "more output times",
+        100 * MAX_DRIFT,
     )
 
 

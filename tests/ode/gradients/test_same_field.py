@@ -12,6 +12,8 @@ from gradient_checks import adaptive, fixed, loss_of, solve
 from problems import times
 from torch import nn
 
+from node_cli.ode.gradients import adjoint
+
 CHANGED = r"^the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
 
 
@@ -316,9 +318,10 @@ def test_a_way_back_that_leaves_the_trajectory_is_told(caplog):
         solution.ys[-1].sum().backward()
         return solution.backward_stats.drift
 
+    adjoint._warn_of_drift.cache_clear()
     assert 0 < back(1) < 1e-2
     assert not caplog.records
     assert back(14) > 0.1
-    back(14)
+    back(15)
     (record,) = caplog.records
     assert "arrives" in record.getMessage()
