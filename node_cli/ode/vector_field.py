@@ -9,6 +9,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map
 
 from node_cli.ode.solution import SolveError, SolveStats, State, Status
 from node_cli.ode.states import require_slope
@@ -38,7 +39,7 @@ class CountedVectorField(Generic[State]):
         self.count(1, t)
         if self._hands_out_copies:
             t, y = t.clone(), tuple(part.clone() for part in y) if isinstance(y, tuple) else y.clone()
-            dy: State = self._f(t, y)
+            dy = self._evaluate(t, y)
         else:
             version = _version(t, y)
             dy = self._evaluate(t, y)
@@ -58,7 +59,10 @@ class CountedVectorField(Generic[State]):
         except RuntimeError as error:
             if _WRITES_INTO_LEAF in str(error):
                 raise ValueError(_WRITES) from error
-            raise
+            if not asks_for_graph(error):
+                raise
+            self._f = with_graph(self._f)
+            dy = self._f(t, y)
         return dy
 
     def count(self, evaluations: int, t: Tensor) -> None:
@@ -113,6 +117,22 @@ _WRITES = (
     "the vector field writes into its arguments, which the solver goes on from: "
     "let it work on a copy (y = y.clone()), or use operations that are not in-place"
 )
+
+
+def asks_for_graph(error: RuntimeError) -> bool:
+    """Whether a vector field failed because it differentiates by itself, and there is no graph for it."""
+    return "does not require grad" in str(error) and not torch.is_grad_enabled()
+
+
+def with_graph(f: Callable[[Tensor, Any], Any]) -> Callable[[Tensor, Any], Any]:
+    """`f` evaluated with a graph, for a field that differentiates by itself; the slope has none."""
+
+    def evaluate(t: Tensor, y: Any) -> Any:
+        with torch.inference_mode(False), torch.enable_grad():
+            dy = f(t.clone(), tree_map(lambda part: part.detach().clone().requires_grad_(), y))
+        return tree_map(torch.Tensor.detach, dy)
+
+    return evaluate
 
 
 def outside_transforms(

@@ -108,3 +108,21 @@ def test_a_forward_mode_derivative_is_refused(gradient, which, with_grad):
 def test_a_solve_inside_a_function_transform_is_refused(gradient, solve):
     with pytest.raises(ValueError, match=r"^a solve cannot be inside a transform of torch\.func"):
         solve(lambda y: odeint(lambda t, y: -y, y, TS, gradient=gradient)[-1])
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("how", HOW)
+def test_a_field_that_differentiates_its_state_is_solved_without_a_graph_too(how, mode):
+    energy = nn.Linear(2, 2, dtype=torch.float64)
+
+    def field(t, y):
+        (slope,) = torch.autograd.grad(torch.tanh(energy(y)).sum(), y, create_graph=True)
+        return slope
+
+    right = odeint(field, ones(), TS, rtol=1e-9, atol=1e-9)[-1].detach()
+    with mode():
+        found = odeint(field, ones(), TS, **how)[-1].detach()
+    torch.testing.assert_close(found, right, rtol=1e-2, atol=1e-2)
+    if mode is torch.enable_grad:
+        odeint(field, ones(), TS, **how).sum().backward()
+        assert energy.weight.grad.any()

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from node_cli.ode.gradients.same_field import restored
 from node_cli.ode.states import require_slope
+from node_cli.ode.vector_field import asks_for_graph, with_graph
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class WatchedVectorField:
         self.written: tuple[Tensor, ...] = ()
         self.side = SideOutputs()
         self.last: Evaluation | None = None
+        self._without_graph: Callable[[Any, Any], Any] = self._plain
         if isinstance(self._first, nn.Module):
             self._add(p for p in self._first.parameters() if p.requires_grad)
 
@@ -75,8 +77,14 @@ class WatchedVectorField:
         """The slope; without a graph, it is remembered as the `last` one."""
         if torch.is_grad_enabled():
             return self._watched(t, y) if self._is_watching else self._plain(t, y)
-        evaluate = self.like_first if self._is_watching else self._plain
-        dy = evaluate(t, y)
+        evaluate: Callable[[Any, Any], Any] = self.like_first if self._is_watching else self._without_graph
+        try:
+            dy = evaluate(t, y)
+        except RuntimeError as error:
+            if not asks_for_graph(error):
+                raise
+            self._without_graph = evaluate = with_graph(self._plain)
+            dy = evaluate(t, y)
         self.last = Evaluation(evaluate, t, y, dy)
         return dy
 
