@@ -145,7 +145,10 @@ SOUND = {  # what is whole, and no checkpoint of this run
         lambda path: read_checkpoint(path) | {"format": 3},
         "has checkpoint format 3, this version reads format 2",
     ),
-    "an older state": (lambda path: {"model": read_checkpoint(path)["model"]}, "has no average"),
+    "an older state": (
+        lambda path: {"model": read_checkpoint(path)["model"]},
+        "has the weights of the best validation alone",
+    ),
     "a key of a later version": (
         lambda path: read_checkpoint(path) | {"state": read_checkpoint(path)["state"] | {"luck": 3}},
         "cannot be of this run: state has 'luck', which this version does not know",
