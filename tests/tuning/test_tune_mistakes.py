@@ -47,8 +47,8 @@ MISTAKES = {
         "space: {optimizer: [sgd, adam], optimizer.momentum: {low: 0.0, high: 1.0}}",
         [],
         (
-            "tune.space: unknown key optimizer.momentum: optimizer=adam takes optimizer.lr, optimizer.betas, "
-            "optimizer.eps, optimizer.weight_decay"
+            "tune.space: unknown key optimizer.momentum: optimizer=sgd has optimizer.momentum; "
+            "optimizer=adam takes optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay"
         ),
     ),
     "set and searched": ("", ["optimizer.lr=1"], "optimizer.lr is set and searched: leave one of them out"),
