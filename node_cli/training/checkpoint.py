@@ -58,7 +58,7 @@ class Checkpoints:
         write_checkpoint(path, self._run | payload)
         for name in ["best.pt", "last.pt"] if is_best else ["last.pt"]:  # killed in between, the epoch is made again
             link_whole(path, self.folder / name)
-        paths = sorted(other for other in self.folder.glob("step-*.pt") if not other.is_dir())
+        paths = self._steps()
         newest = [other for other in paths if other <= path][-self._keep :]
         for other in set(paths) - set(newest):
             other.unlink()
@@ -75,13 +75,17 @@ class Checkpoints:
         last = self.folder / "last.pt"
         if not (last.exists() and path.samefile(last)):
             link_whole(path, last)
-        for later in self.folder.glob("step-*.pt"):
+        for later in self._steps():
             if later.name > f"step-{step:08d}.pt":
                 later.unlink()
         if not best:
             (self.folder / "best.pt").unlink(missing_ok=True)
         elif not _holds(self.folder / "best.pt", best):
             write_checkpoint(self.folder / "best.pt", self._run | {"model": dict(best), "average": {}})
+
+    def _steps(self) -> list[Path]:
+        """The files under their steps, by these; a folder of such a name is not ours."""
+        return sorted(path for path in self.folder.glob("step-*.pt") if not path.is_dir())
 
 
 def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
