@@ -279,7 +279,7 @@ RECORDS = {
     "config of another model": (
         edited(CONFIG, "  width: 4", "  width: 5"),
         EVAL,
-        "run/checkpoints/best.pt has the weights",
+        "run/checkpoints/best.pt was trained with another config than this run has (model.width: 4 -> 5): restore",
     ),
     "words in bytes": (file(WORDS, b"\xb4"), RESUME, f"{WORDS} is no text in UTF-8: invalid start byte at byte 0"),
     "no words": (lambda run: (run / WORDS).unlink(), RESUME, f"{WORDS} cannot be read: No such file or directory"),

@@ -50,12 +50,14 @@ def examples_of(command: str) -> list[str]:
 def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the examples of the help name: a run, a sweep, parts, a space and a study of one's own."""
     monkeypatch.chdir(tmp_path)
-    line = CommandLine("train", ["model=mlp"])
+    line = CommandLine("train", ["model=mlp", "dataset=npz", "dataset.path=points.npz"])
     with hydra_ready(line):
         config = checked_config(line)
     run = Path("outputs/2026-11-21/10-00-00-123456")
     run.mkdir(parents=True)
-    RunFolder(run).write_request(Request(config, line.overrides, {"model": "mlp", "solver": "dopri5"}))
+    RunFolder(run).write_request(
+        Request(config, line.overrides, {"dataset": "npz", "model": "mlp", "solver": "dopri5"})
+    )
     files = {
         "outputs/sweeps/mine/sweep.json": '{"overrides": ["seed=0"], "cells": [["seed=0"]]}',
         "mine/model/mine.yaml": "defaults: [mlp]",

@@ -28,8 +28,9 @@ def arrays() -> IdxFiles:
 
 def write(folder: Path, contents: list[bytes]) -> IdxFiles:
     """Write four files and return their table of names and hashes."""
+    names = ("a.gz", "b.gz", "c.gz", "d.gz")
     hashes = [hashlib.sha256(content).hexdigest() for content in contents]
-    files = IdxFiles(*map(RemoteFile, ("a.gz", "b.gz", "c.gz", "d.gz"), hashes))
+    files = IdxFiles(*map(RemoteFile, names, hashes, map(len, contents)))
     folder.mkdir(exist_ok=True)
     for file, content in zip(files, contents, strict=True):
         (folder / file.name).write_bytes(content)

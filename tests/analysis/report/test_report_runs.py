@@ -145,7 +145,7 @@ def test_unreadable_runs_are_damaged(make, typed, tmp_path):
     lines = listed(typed())
     assert lines[0] == "4 runs: 1 finished, 3 damaged"
     assert "damaged: outputs/folder: summary.json cannot be read: Is a directory" in lines
-    assert "damaged: outputs/loop: summary.json cannot be read: Too many levels of symbolic links" in lines
+    assert "damaged: outputs/loop: summary.json cannot be read: it is a link" in lines
     assert any(line.startswith("damaged: outputs/bytes: summary.json is no JSON") for line in lines)
 
 
