@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.cli.help import groups_in, groups_of
+from node_cli.cli.hydra_keys import check_files, check_overrides
 from node_cli.cli.own_files import searched
 from node_cli.config import (
     ConfigError,
@@ -30,7 +31,6 @@ from node_cli.config import (
     config_dir,
     is_below,
     is_path,
-    leaves,
     problems_of,
     resolved,
     shown,
@@ -40,8 +40,6 @@ from node_cli.references import problems_of_references
 from node_cli.trust import untrusted_targets
 from node_cli.yaml_file import MAX_DEPTH
 
-OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
-OF_HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
 SEVERAL = ("logger",)  # groups of which several files may be chosen
 MAX_WORD, MAX_CELLS = 20_000, 10_000
 
@@ -195,7 +193,10 @@ def _reference(line: CommandLine) -> Reference:
     is_ours = line.extra_config_dir is None
     cfg = _shipped(line.config_name, tuple(words)) if is_ours else line.compose(words, with_hydra=True)
     if line.extra_config_dir is not None:
-        _check_hydra_of_files(line, overrides, choosing)
+        of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override()]
+        ours = compose(line.config_name, of_hydra, return_hydra_config=True)
+        own = line.compose([*words, *of_hydra], with_hydra=True)
+        check_files(own.hydra, ours.hydra, words, line.extra_config_dir)
     chosen = cfg.hydra.runtime.choices
     choices = {group: str(chosen[group]) for group in groups if chosen.get(group) is not None}
     if "experiment" in choices:
@@ -222,7 +223,7 @@ def _shipped(config_name: str, choosing: tuple[str, ...]) -> DictConfig:
 
 def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) -> list[Override]:
     """The overrides that choose a file of a group."""
-    _check_hydra_overrides(overrides)
+    check_overrides(overrides)
     choosing = [o for o in overrides if o.key_or_group in groups]
     for o in choosing:
         value = o.value()
@@ -233,38 +234,6 @@ def _choosing(line: CommandLine, overrides: list[Override], groups: set[str]) ->
                 f"{o.input_line} is no choice: write {o.key_or_group}=NAME (node-{line.config_name} --help)"
             )
     return choosing
-
-
-def _check_hydra_overrides(overrides: list[Override]) -> None:
-    if any(o.key_or_group in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
-        raise ConfigError(OWN_RUN_DIR)
-    for o in overrides:
-        if o.key_or_group.startswith(("hydra.", "hydra/")):
-            is_launcher = o.key_or_group == "hydra/launcher" or o.key_or_group.startswith("hydra.launcher.")
-            if not is_launcher or "_target_" in str(o.input_line):
-                raise ConfigError(f"{o.key_or_group} is not used here: {OF_HYDRA}")
-
-
-def _check_hydra_of_files(line: CommandLine, overrides: list[Override], choosing: list[Override]) -> None:
-    """Refuses all of Hydra's that a file of the user's own sets: a launcher's setup is a command, too."""
-    of_hydra = [str(o.input_line) for o in overrides if o.is_hydra_override()]
-    words = [*(str(o.input_line) for o in choosing), *of_hydra]
-    own = _hydra_leaves(line.compose(words, with_hydra=True).hydra)
-    ours = _hydra_leaves(compose(line.config_name, of_hydra, return_hydra_config=True).hydra)
-    ours["overrides.task"] = [str(o.input_line) for o in choosing]
-    for key in sorted(own.keys() | ours.keys()):
-        if own.get(key) != ours.get(key):
-            raise ConfigError(f"hydra.{key} is set in a file of {line.extra_config_dir}: {OF_HYDRA}")
-
-
-def _hydra_leaves(hydra: DictConfig) -> dict[str, Any]:
-    """What Hydra goes by, but for what it writes down itself."""
-    kept = [str(key) for key in hydra if key not in ("overrides", "runtime", "searchpath", "job")]
-    own = {f"job.{key}": hydra.job[key] for key in ("chdir", "env_set", "env_copy", "config")}
-    own["overrides.task"] = list(hydra.overrides.task)
-    container = OmegaConf.to_container(OmegaConf.masked_copy(hydra, kept), resolve=False)
-    assert isinstance(container, dict)
-    return own | dict(leaves({str(key): value for key, value in container.items()}))
 
 
 def _groups(config_name: str) -> set[str]:

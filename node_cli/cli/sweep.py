@@ -28,7 +28,7 @@ from node_cli.cli.run_names import with_run_name
 from node_cli.cli.streams import bearing_streams
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
-from node_cli.files import check_inside, read_text
+from node_cli.files import kind_of, read_text
 from node_cli.training import launched
 from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopped, Stopping
@@ -88,6 +88,8 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         path = Path(asked["resume"])
         if _read(path)["cells"] != words:
             raise ConfigError(f"sweep.resume: the words of {path} give other cells today than when it was begun")
+        for number in range(len(words)):
+            _check_cell(path / str(number))
     lost, word = "", f"sweep.resume={plain_or_quoted(str(path))}"
     again = going_on(word, line.overrides, line.extra_config_dir, is_sweep=True)
     try:
@@ -128,7 +130,6 @@ def run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder],
 
 
 def _run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder], None]) -> None:
-    _check_cell(path)
     folder, name = RunFolder(path), f"cell {path.name}: {' '.join(_about_cells(request.overrides))}"
     sys.stdout.write(f"{name}{', finished before' if folder.is_finished else ''}\n")
     if folder.is_finished:
@@ -164,10 +165,9 @@ def _swept(path: Path, words: Sequence[str]) -> list[str]:
 
 def _check_cell(path: Path) -> None:
     """A cell is trained in a folder of the sweep, wherever a link of someone else's would lead."""
-    try:
-        check_inside(path, path.parent)
-    except OSError as error:
-        raise ConfigError(f"{path} is not used: {error.strerror}") from error
+    kind = kind_of(path)
+    if kind not in ("a folder", None):
+        raise ConfigError(f"sweep.resume: {path} must be the folder of a cell, and is {kind}: remove it")
 
 
 def _about_cells(overrides: Sequence[str]) -> list[str]:

@@ -193,6 +193,25 @@ def test_links_and_pipes_in_a_folder_of_yaml_files(refused, tmp_path):
     assert "model=pipe does not exist" in refused("node-train", "--config-dir", "mine", "model=pipe")
 
 
+@pytest.mark.parametrize(
+    ("put", "kind"),
+    [
+        (os.mkfifo, "a device, a pipe or a socket"),
+        (Path.touch, "a file"),
+        (lambda path: path.symlink_to("../elsewhere"), "a link"),
+        (lambda path: path.symlink_to("."), "a link"),
+        (lambda path: path.symlink_to("nowhere"), "a link"),
+    ],
+)
+def test_cells_of_a_sweep_have_folders_of_it(refused, tmp_path, put, kind):
+    cells = [[*SMALL, f"seed={seed}"] for seed in (0, 1)]
+    write(tmp_path / "sweep/sweep.json", json.dumps({"overrides": [*SMALL, "seed=0,1"], "cells": cells}))
+    (tmp_path / "elsewhere").mkdir()
+    put(tmp_path / "sweep/1")
+    line = refused("node-train", "-m", "sweep.resume=sweep")
+    assert line == f"sweep.resume: sweep/1 must be the folder of a cell, and is {kind}: remove it"
+
+
 def test_a_search(refused, tmp_path):
     write(tmp_path / "mine/tune/where.yaml", "defaults: [default]\nstorage: sqlite:////elsewhere.db\n")
     write(tmp_path / "mine/tune/what.yaml", "defaults: [default]\nspace: {'packages=[mine] x': [1, 2]}\n")
