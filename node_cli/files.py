@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # How a file begins that is not yet whole. A name of its own: TensorBoard reads every file that has "tfevents" in its.
 TEMPORARY = ".unfinished"
 NO_WAITING = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # for a pipe's other end, say
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a disk says that cannot take more
 MAX_TEXT = 1 << 20  # bytes; a config of ours has some 5,000
 
@@ -172,6 +173,16 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Adds to the end of the file, now.
+
+    Raises:
+        OSError: it cannot be written, or is a link, pipe or device.
+    """
+    with os.fdopen(_regular(path, APPENDING), "ab") as file:
+        file.write(content)
+
+
 class UnwrittenError(OSError):
     """What a file should hold is not on the disk; the message says which file, how much, and why."""
 
@@ -189,8 +200,7 @@ class GrowingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        self._file = os.fdopen(_regular(path, flags), "ab", buffering=0)
+        self._file = os.fdopen(_regular(path, APPENDING), "ab", buffering=0)
         self._waiting = bytearray()
         self._error: OSError | None = None  # why something waits
 

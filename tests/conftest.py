@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -68,12 +70,29 @@ def _signals_as_before() -> Iterator[None]:
     Stopping.missed, Stopping.got_on = None, False
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """A command sets variables for the processes that it starts."""
+    with _environment():
+        yield
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in {"HYDRA_FULL_ERROR", "PYTHONSAFEPATH"} - set(before):
+            os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def typed_in() -> Callable[..., None]:
     """`typed_in(folder, "node-train", "model.width=3")`, for fixtures that several tests share."""
 
     def run(folder: Path, program: str, *words: str) -> None:
-        with pytest.MonkeyPatch.context() as patch:
+        with _environment(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "argv", [program, *words])

@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError
-from node_cli.files import TEMPORARY, GrowingFile, closed_at_the_end, kind_of, read_text, remove_unfinished, write_whole
+from node_cli.files import TEMPORARY, append, kind_of, read_text, remove_unfinished, write_whole
 from node_cli.yaml_file import read_yaml
 
 MAX_SUMMARY = 1 << 24  # bytes of a summary
@@ -175,9 +175,7 @@ class RunFolder:
     def write_failure(self, request: Request, reason: str, details: str = "") -> None:
         """Records that the run could not go on, and why; in the log with `details`, a traceback say."""
         self.path.mkdir(parents=True, exist_ok=True)
-        log, told = GrowingFile(self.log), f"FAILED {reason}\n{details}".rstrip() + "\n"
-        with closed_at_the_end(log):
-            log.write(told.encode(errors="backslashreplace"))
+        append(self.log, (f"FAILED {reason}\n{details}".rstrip() + "\n").encode(errors="backslashreplace"))
         self.write_summary({"status": "failed", "reason": reason, "config": request.config, "choices": request.choices})
 
     def write_summary(self, summary: dict[str, Any]) -> None:

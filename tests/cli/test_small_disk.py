@@ -48,7 +48,7 @@ def test_training_goes_on_and_the_old_checkpoints_stay(found):
 def test_at_the_end_it_is_an_error(found):
     assert found["failed"]["status"] == 1
     assert found["failed"]["err"].startswith("node-train: ")
-    assert "No space left on device" in found["failed"]["err"]
+    assert found["failed"]["err"].endswith("; nor could that be written down: No space left on device\n")
     assert "Traceback" not in found["failed"]["err"]
     assert len([name for name in found["failed"]["saved"] if name.startswith("step-")]) == 2
 

@@ -94,7 +94,7 @@ def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, 
     assert result.status == 1
     assert result.err.endswith(
         "node-train: 2 of 8 cells did not finish (2, 5); to run them again: "
-        "node-train -m sweep.resume=outputs/sweeps/grid\n"
+        "node-train -m --config-dir mine sweep.resume=outputs/sweeps/grid\n"
     )
     assert {path: path.read_bytes() for path in before} == before
     assert result.out.count(", finished before\n") == len(before)

@@ -270,4 +270,4 @@ def test_after_it_no_signal_does():
         with asked.at_once():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked.asked_by(None, 0) == signal.SIGTERM
+        assert asked.asked_by(None) == signal.SIGTERM

@@ -10,6 +10,7 @@ import yaml
 from small_studies import DEFAULTS, QUICK
 
 from node_cli.config import ConfigError
+from node_cli.training import launched
 from node_cli.tuning.search_space import parse
 from node_cli.tuning.settings import read_settings
 
@@ -249,8 +250,8 @@ def test_a_study_is_joined_by_the_same_search_alone(typed, search):
 
 
 def test_a_launcher_of_processes_is_refused(typed, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setenv("RANK", "0")
+    for name in launched.VARIABLES:
+        monkeypatch.setenv(name, "1")
     result = typed("node-tune", *QUICK)
     line = "a trial is one process: leave the launcher out, and set tune.workers=N to train N at once"
     assert (result.status, result.err) == (2, f"node-tune: {line}\n")
