@@ -116,7 +116,11 @@ def _answers(url: str) -> bool:
 def _begun(settings: Settings, known: Any) -> dict[str, Any]:
     try:
         was = json.loads(known)
-        begun: dict[str, Any] = {key: list(map(str, was[key])) for key in ("space", "objectives", "words")}
+        begun: dict[str, Any] = {key: was[key] for key in ("space", "objectives", "words")}
+        if not all(
+            isinstance(words, list) and all(isinstance(word, str) for word in words) for words in begun.values()
+        ):
+            raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"tune.name: {settings.path} is damaged: it does not tell what it was begun with") from error
     return begun

@@ -54,6 +54,18 @@ MISTAKES = {
     ),
     "text for a tolerance that follows": (["solver.atol=low"], "solver.atol must be a number, got 'low' (text)"),
     "a number without end": (["optimizer.lr=inf"], "optimizer.lr must be finite, got inf"),
+    "a number beyond float32": (
+        ["optimizer.lr=1e300"],
+        "optimizer.lr must be at most 3.4e+38 (the range of float32), got 1e+300",
+    ),
+    "a number beyond float32 below 0": (
+        ["solver.rtol=-1e39"],
+        "solver.rtol must be at most 3.4e+38 (the range of float32), got -1e+39",
+    ),
+    "a number beyond float32 in a list": (
+        ["optimizer.betas=[0.9,1e300]"],
+        "optimizer.betas must be at most 3.4e+38 (the range of float32), got 1e+300",
+    ),
     "no number": (["solver.rtol=nan"], "solver.rtol must be finite, got nan"),
     "a batch beyond 64 bits": (
         [f"trainer.batch_size={10**30}"],

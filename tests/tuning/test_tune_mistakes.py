@@ -221,10 +221,28 @@ def test_a_setting_is_refused(changed, line):
     assert str(caught.value) == line
 
 
+DAMAGED_RECORDS = [
+    *(5, True, ["words"], {}),
+    *("[]", "3", "null", '"words"', "{", "[" * 9000),
+    *('{"space": []}', '{"space": [], "objectives": 1, "words": []}', '{"space": [], "objectives": "", "words": {}}'),
+]
+
+
 def test_a_password_is_not_shown(typed):
     result = typed("node-tune", *QUICK, "tune.storage=nonsense://me:secret@host/studies")
     assert result.status == 2
     assert result.err.startswith("node-tune: tune.storage: nonsense://me:***@host/studies cannot be reached: ")
+
+
+def test_a_study_that_does_not_tell_what_it_was_begun_with(search):
+    asked = search(DEFAULTS["space"], trials=1, name="default")
+    study = asked.open().study
+    for begun in DAMAGED_RECORDS:
+        study.set_user_attr("begun", begun)
+        with pytest.raises(ConfigError) as caught:
+            asked.open()
+        line = "tune.name: outputs/studies/default is damaged: it does not tell what it was begun with"
+        assert (begun, str(caught.value)) == (begun, line)
 
 
 def test_a_study_is_joined_by_the_same_search_alone(typed, search):
