@@ -10,6 +10,7 @@ from node_cli.files import (
     TEMPORARY,
     GrowingFile,
     UnwrittenError,
+    append,
     closed_at_the_end,
     cut_down,
     kind_of,
@@ -70,6 +71,7 @@ def test_what_a_killed_writer_left_is_removed_where_nobody_else_writes(tmp_path)
 WRITERS = {
     "write_whole": lambda path: write_whole(path, b"new"),
     "link_whole": lambda path: link_whole(Path(__file__), path),
+    "append": lambda path: append(path, b"theirs"),
     "cut_down": lambda path: cut_down(path, b""),
     "GrowingFile": GrowingFile,
 }
