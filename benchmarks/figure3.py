@@ -57,7 +57,7 @@ def main() -> None:
     train(words)
     config = RunFolder(RUN).read_config()
     problem = build_problem(config)
-    load_weights(problem.model, {"run": str(RUN), "checkpoint": "best"})
+    load_weights(problem, {"run": str(RUN), "checkpoint": "best"})
     errors, passes, training = judged(problem, config, rtols), counted(problem, config, rtols), evaluations()
     for title, rows in (("a", errors), ("b and d", passes), ("c, every fifth record", training[::5])):
         print(f"\n{title}\n" + "\n".join(markdown(rows)))

@@ -86,9 +86,13 @@ class Solver(ABC):
             error.caller = self.caller
             if error.status is not Status.NON_FINITE:
                 error.detail = self._resolution(y0) + error.detail
-            elif not all_finite(y0):
+            elif not self._all_finite(y0):
                 error.status = Status.NON_FINITE_START
             raise
+
+    def _all_finite(self, y0: State) -> bool:
+        """Whether every number that the solve starts from is finite."""
+        return all_finite(y0)
 
     def _resolution(self, y0: State) -> str:
         """Whether the tolerance is finer than the numbers of the state."""

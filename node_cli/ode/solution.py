@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
@@ -126,13 +125,6 @@ class SolveStats:
         self.num_rejected += other.num_rejected
         self.step_sizes += other.step_sizes
         self.drift = max((drift for drift in (self.drift, other.drift) if drift is not None), default=None)
-
-
-def relative_distance(y: Tensor, true: Tensor) -> Tensor:
-    """|y - true| / |true|, 0-dim; where `true` is zero, |y|."""
-    size = torch.linalg.vector_norm(true)
-    distance: Tensor = torch.linalg.vector_norm(y - true) / torch.where(size == 0, 1, size)
-    return distance
 
 
 @dataclass

@@ -152,6 +152,11 @@ class Adaptive(RungeKutta):
         """Whether the steps are those of all processes together."""
         return self.sync_steps and synchronised.has_others()
 
+    def _all_finite(self, y0: Any) -> bool:
+        if not self.shares_steps:
+            return super()._all_finite(y0)
+        return synchronised.all_finite(y0 if isinstance(y0, tuple) else (y0,))
+
     def _steps(
         self,
         stepper: Stepper,

@@ -57,7 +57,12 @@ def largest(ratios: Tensor) -> Tensor:
 
 def all_finite(y: Parts) -> bool:
     """Whether no entry of the state of any process is infinite or not a number."""
-    failures = y[0].new_full((), not vector_field.all_finite(y))
+    return all_agree(vector_field.all_finite(y), y[0].device)
+
+
+def all_agree(is_so: bool, device: torch.device) -> bool:
+    """Whether it is so in all processes."""
+    failures = torch.full((), not is_so, dtype=torch.float32, device=device)
     dist.all_reduce(failures)
     return failures.item() == 0
 

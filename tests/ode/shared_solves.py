@@ -81,7 +81,10 @@ FAILING = {
         "a gradient, semi": Case(gradient="adjoint", adjoint_norm="semi", damage="gradient"),
     }.items()
 }
-REFUSED = {"of each sample, full": Case(gradient="adjoint", vector_field="driven")}
+REFUSED = {
+    "of each sample, full": Case(gradient="adjoint", vector_field="driven"),
+    "changed": Case(gradient="adjoint", damage="field"),
+}
 CASES = DOUBLE | SINGLE | ALONE | FAILING | REFUSED
 
 
@@ -153,6 +156,8 @@ def run(case, share):
         for number in range(case.num_solves):
             y0 = batch(case, number, share)
             solution = gradient.solve(solver, vector_field, y0, ts, first_steps)
+            if case.damage == "field" and share != SHARES[0]:
+                next(vector_field.parameters()).data.mul_(2)
             loss_of(case, solution.ys, share).backward()
             result["ys"].append(solution.ys.detach())
             result["y0"].append(y0.grad)

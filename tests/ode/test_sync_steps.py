@@ -113,7 +113,8 @@ def test_the_adjoint_sums_parameter_gradients_where_its_norm_sees_them(ranks, no
     (stats,) = result["backward_stats"]
     attempts = stats["num_accepted"] + stats["num_rejected"]
     assert result["reduced"].count(2 * num_parts) == attempts + 3
-    sums = stats["nfe"] - len(shared_solves.TIMES) if norm == "full" else 0  # time gradients evaluate without
+    # Time gradients evaluate without, and the last slope once more.
+    sums = stats["nfe"] - len(shared_solves.TIMES) - 1 if norm == "full" else 0
     num_parameters = sum(parameter.numel() for parameter in Wave().parameters())
     assert result["reduced"].count(num_parameters) == sums
 
@@ -125,6 +126,12 @@ def test_gradients_of_tensors_of_each_sample_are_refused_where_they_would_be_sum
     )
     found = [rank["of each sample, full"]["error"] for rank in ranks]
     assert found == [expected.format(shape) for shape in ((5, 3), (3, 3))]
+
+
+def test_a_vector_field_that_has_changed_in_one_process_is_refused_in_all(ranks):
+    first, second = (rank["changed"]["error"] for rank in ranks)
+    assert first == second
+    assert first.startswith("ValueError: the vector field has changed since the solve")
 
 
 def test_a_tuple_of_states(ranks):

@@ -35,11 +35,11 @@ def test_two_blocks_are_summed_and_reported_apart():
     scalars = monitor.take().scalars()
     assert {tag: value for tag, value in scalars.items() if tag.startswith("nfe/")} == {
         "nfe/forward": 28,
-        "nfe/backward": 28,
+        "nfe/backward": 30,
         "nfe/forward/blocks.0": 20,
-        "nfe/backward/blocks.0": 20,
+        "nfe/backward/blocks.0": 21,  # the last slope of the solve once more
         "nfe/forward/blocks.1": 8,
-        "nfe/backward/blocks.1": 8,
+        "nfe/backward/blocks.1": 9,
     }
     assert {tag: value for tag, value in scalars.items() if "accepted" in tag or "rejected" in tag} == {
         f"solver/{direction}{counter}{block}": value if counter == "accepted" else 0
@@ -87,7 +87,7 @@ def test_a_block_that_solves_more_than_once_in_a_pass_is_counted_each_time():
         ys = block.solve(y0, torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)).ys
         block(ys[-1]).sum().backward()
     costs = monitor.take(num_passes=2)
-    assert (costs.nfe_forward, costs.nfe_backward) == (60, 60)
+    assert (costs.nfe_forward, costs.nfe_backward) == (60, 60 + 2)
     assert costs.scalars()["solver/accepted"] == 15
 
 

@@ -10,32 +10,22 @@ value at each output time, where a jumps by the gradient that the loss hands ove
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
-from node_cli.ode.gradients.recorded import refuse_second_derivative
-from node_cli.ode.gradients.same_field import precision_of, require_repeatable, restored
+from node_cli.ode.gradients.backward_solve import AdjointSolve, Job
+from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
-from node_cli.ode.solution import FirstSteps, Solution, SolveStats, relative_distance
+from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import Adaptive
 from node_cli.ode.states import keep_autocast
 from node_cli.ode.vector_field import outside_transforms
-
-log = logging.getLogger(__name__)
-
-MAX_DRIFT = 0.1  # |y_back - y| / |y| from which on a gradient may be far off
-
-Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,114 +107,13 @@ class Adjoint:
         _refuse_sparse(watched.inputs)
         backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
         norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
-        job = _Job(backward_solver, norm, watched, first_steps, sums_gradients, precision_of(y0))
+        job = Job(backward_solver, norm, watched, first_steps, is_shared, sums_gradients, precision_of(y0))
         inputs = watched.inputs
         if self.params is not None:
             wanted = {id(parameter) for parameter in self.params}
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
-        ys = _AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
+        ys = AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
         return Solution(ys, solution.stats, job.stats)
-
-
-@dataclass(frozen=True)
-class _Job:
-    solver: Solver
-    norm: Norm
-    vector_field: WatchedVectorField
-    first_steps: FirstSteps
-    sums_gradients: bool  # of parameters, over processes
-    precision: float  # of the vector field
-    stats: SolveStats = field(default_factory=SolveStats)
-
-
-class _AdjointSolve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, job: _Job, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.job = job
-        ctx.save_for_backward(ts, ys, *inputs)
-        return ys.view_as(ys)
-
-    @staticmethod
-    def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            refuse_second_derivative(allowed=False)
-        job: _Job = ctx.job
-        ts, ys, *inputs = ctx.saved_tensors
-        with restored(job.vector_field.written):
-            _require_same_slope(job)
-            grad_y0, grad_ts, grads = _solve_backwards(job, ts, ys, inputs, grad_ys, with_times=ctx.needs_input_grad[3])
-        return None, None, grad_y0, grad_ts, *grads
-
-
-def _solve_backwards(
-    job: _Job, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
-) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
-    """The gradients of y0, ts and the inputs."""
-    augmented = _augmented_vector_field(job.vector_field)
-    if job.sums_gradients:
-        augmented = _with_summed_gradients(augmented)
-    parts = tuple(_as_part(torch.zeros_like(tensor), ys) for tensor in inputs if tensor.numel())
-    grad_ts = torch.zeros_like(ts) if with_times else None
-    adjoint = torch.zeros_like(ys[0])
-    first_step, next_first_step = job.first_steps.backward, None
-    drifts = []
-    for i in range(len(ts) - 1, 0, -1):
-        if grad_ts is not None:
-            grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
-        state = (ys[i], adjoint + grad_ys[i], *parts)
-        interval = torch.stack([ts[i], ts[i - 1]])
-        solution = job.solver.integrate(augmented, state, interval, norm=job.norm, first_step=first_step)
-        job.stats.add(solution.stats)
-        # What one interval has found out about the step size holds for the next one.
-        first_step = solution.stats.next_step
-        next_first_step = next_first_step or solution.stats.next_first_step
-        y, adjoint, *rest = (y[-1] for y in solution.ys)
-        parts = tuple(rest)
-        drifts.append(relative_distance(y, ys[i - 1]))
-    if grad_ts is not None:
-        grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
-    job.first_steps.backward = next_first_step
-    if job.sums_gradients:
-        parts = synchronised.equal_shares(parts)
-    job.stats.drift = torch.stack(drifts).max().item()
-    if not job.stats.drift <= MAX_DRIFT:
-        _warn_of_drift()
-    left = iter(parts)
-    grads = tuple(_from_part(next(left), like) if like.numel() else torch.zeros_like(like) for like in inputs)
-    return adjoint + grad_ys[0], grad_ts, grads
-
-
-def _require_same_slope(job: _Job) -> None:
-    """Raises ValueError for a vector field that is another one by now; one counted evaluation."""
-    last = job.vector_field.last
-    assert last is not None
-
-    def again() -> Tensor:
-        job.stats.nfe += 1
-        slope: Tensor = last.evaluate(last.t, last.y)
-        return slope
-
-    require_repeatable(last.dy, again, float(last.t.reshape(-1)[0]), job.precision)
-
-
-@cache
-def _warn_of_drift() -> None:
-    """Once."""
-    log.warning(
-        "gradient=adjoint: a backward solve arrives more than %.0f %% away from the states of the forward one "
-        "(backward_stats.drift), so its gradient may be far off: take gradient=checkpoint, a smaller gradient.rtol, or "
-        "more output times",
-        100 * MAX_DRIFT,
-    )
-
-
-def _as_part(grad: Tensor, y: Tensor) -> Tensor:
-    """A gradient as a part of a state, which is real and has the dtype of `y`."""
-    return (torch.view_as_real(grad) if grad.is_complex() else grad).to(y)
-
-
-def _from_part(part: Tensor, like: Tensor) -> Tensor:
-    return (torch.view_as_complex(part.clone()) if like.is_complex() else part).to(like)
 
 
 def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:
@@ -239,44 +128,6 @@ def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:
 def _uncompiled(solver: Solver) -> Solver:
     """The augmented vector field holds a backward pass, which is not compiled."""
     return replace(solver, compile="none") if isinstance(solver, RungeKutta) else solver
-
-
-def _times_slope(job: _Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """A f(t, y), one counted evaluation."""
-    job.stats.nfe += 1
-    product: Tensor = a * job.vector_field(t.to(y.dtype), y)
-    return product.sum()
-
-
-def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
-    """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
-    leaves = vector_field.leaves
-    known = KnownInputs(leaves, vector_field.side)
-
-    def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        y, adjoint = state[0], state[1]
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            dy = vector_field(t, y).to(y.dtype)
-            wanted = (y, *(leaf for leaf in leaves if leaf.numel()))
-            if not dy.requires_grad:  # a constant
-                vjps = tuple(torch.zeros_like(tensor) for tensor in wanted)
-            else:
-                known.check(get_gradient_edge(dy).node, y, t)
-                vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
-        return (dy.detach(), *(_as_part(vjp, y) for vjp in vjps))
-
-    return augmented
-
-
-def _with_summed_gradients(augmented: Augmented) -> Augmented:
-    """With the parameter gradients of all processes, whose error is that of their sum."""
-
-    def summed(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        dy, da, *vjps = augmented(t, state)
-        return (dy, da, *synchronised.summed(tuple(vjps)))
-
-    return summed
 
 
 def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:

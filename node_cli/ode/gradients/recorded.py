@@ -17,7 +17,7 @@ from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
 from node_cli.ode.gradients.pullback import Pullback
 from node_cli.ode.gradients.replay import replay
-from node_cli.ode.gradients.same_field import Comparison, refuse_changed, require_repeatable, restored
+from node_cli.ode.gradients.same_field import Comparison, is_repeatable, refuse_changed, restored
 from node_cli.ode.gradients.trajectory import Evaluations, Point, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.states import outside_autocast
@@ -111,9 +111,9 @@ class RecordedSolve:
             refuse_changed(t)
         end = self.end
         for m, y in self.states.backwards(self.advance):
-            if m == n:
-                # With a graph, torch takes other kernels for some modules; without one, as in the solve, the same.
-                require_repeatable(end, partial(self.advance, n, y), t, self.precision)
+            # With a graph, torch takes other kernels for some modules; without one, as in the solve, the same.
+            if m == n and not is_repeatable(end, partial(self.advance, n, y), self.precision):
+                refuse_changed(t)
             end = y
 
     def _step(

@@ -59,18 +59,17 @@ class Deviation:
         return self.relative <= math.sqrt(self._precision)
 
 
-def require_repeatable(before: Tensor, again: Callable[[], Tensor], t: float, precision: float) -> None:
-    """Raises ValueError unless `again()`, computed as `before` was, is `before` to the last bit.
+def is_repeatable(before: Tensor, again: Callable[[], Tensor], precision: float) -> bool:
+    """Whether `again()`, computed as `before` was, is `before` to the last bit.
 
     Where it is another one each time, as sums are on some devices, rounding is allowed.
     """
     first = again()
     if torch.equal(first, before):
-        return
+        return True
     size = torch.linalg.vector_norm(before, math.inf).item()
     deviation = Deviation(torch.linalg.vector_norm(first - before, math.inf).item(), size, precision)
-    if not deviation.is_rounding or torch.equal(first, again()):
-        refuse_changed(t)
+    return deviation.is_rounding and not torch.equal(first, again())
 
 
 def refuse_changed(t: float) -> None:

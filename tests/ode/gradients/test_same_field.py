@@ -12,7 +12,7 @@ from gradient_checks import adaptive, fixed, loss_of, solve
 from problems import times
 from torch import nn
 
-from node_cli.ode.gradients import adjoint
+from node_cli.ode.gradients import backward_solve
 
 CHANGED = r"^the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
 
@@ -318,10 +318,22 @@ def test_a_way_back_that_leaves_the_trajectory_is_told(caplog):
         solution.ys[-1].sum().backward()
         return solution.backward_stats.drift
 
-    adjoint._warn_of_drift.cache_clear()
+    backward_solve._warn_of_drift.cache_clear()
     assert 0 < back(1) < 1e-2
     assert not caplog.records
     assert back(14) > 0.1
     back(15)
     (record,) = caplog.records
     assert "arrives" in record.getMessage()
+
+
+def test_a_stiff_way_back_is_told(caplog):
+    def van_der_pol(t, y):
+        return torch.stack([y[:, 1], 5 * (1 - y[:, 0] ** 2) * y[:, 1] - y[:, 0]], 1)
+
+    y0 = torch.tensor([[2.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    backward_solve._warn_of_drift.cache_clear()
+    solution = solve("adjoint", adaptive("dopri5", rtol=1e-3, atol=1e-3), van_der_pol, y0, times(0, 0.9))
+    solution.ys[-1].sum().backward()
+    assert solution.backward_stats.drift > 0.1
+    assert len(caplog.records) == 1
