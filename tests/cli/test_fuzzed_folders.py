@@ -145,8 +145,8 @@ def try_folders(top: Path, count: int, seed: int) -> None:
         draw = random.Random(f"{seed} {number}")
         shutil.copytree(top / "whole", top / "work", symlinks=True)
         os.chdir(top / "work")
-        for _ in range(draw.randint(1, 2)):
-            path = top / "work" / draw.choice(PLACES)
+        for place in draw.sample(PLACES, draw.randint(1, 2)):
+            path = top / "work" / place
             is_text = path.suffix in (".yaml", ".json") and path.is_file() and not path.is_symlink()
             if os.path.lexists(path):
                 if is_text and draw.random() < 0.7:
@@ -174,4 +174,6 @@ def test_what_a_stranger_has_made_stays_data(tmp_path: Path, monkeypatch: pytest
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        try_folders(Path(folder).resolve(), int(sys.argv[1]), seed=random.randrange(10**6))
+        seed = random.randrange(10**6)
+        sys.stdout.write(f"seed {seed}\n")
+        try_folders(Path(folder).resolve(), int(sys.argv[1]), seed)
