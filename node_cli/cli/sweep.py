@@ -154,7 +154,11 @@ def _run_cell(request: Request, path: Path, train: Callable[[Request, RunFolder]
         sys.stderr.write(f"{name}: {told}\n")
         if not isinstance(error, RunFailedError):  # which is recorded already
             is_mistake = isinstance(error, ConfigError)
-            folder.write_failure(request, str(error) or repr(error), "" if is_mistake else traceback.format_exc())
+            details = "" if is_mistake else traceback.format_exc()
+            try:
+                folder.write_failure(request, str(error) or repr(error), details)
+            except OSError as unwritten:  # the disk is full, say
+                sys.stderr.write(f"{name}: nor could that be written down: {unwritten.strerror}\n{details}")
 
 
 def _swept(path: Path, words: Sequence[str]) -> list[str]:

@@ -84,6 +84,18 @@ def test_a_key_that_every_choice_has_but_the_default_has_not(typed, tmp_path: Pa
     assert RunFolder(tmp_path / "outputs/sweeps/s/1").read_config()["trainer"]["epochs"] == 2
 
 
+def test_a_cell_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Path):
+    (tmp_path / GRID / "0" / "run.log").mkdir(parents=True)
+    cells = [[*ODE, "trainer.max_steps=1", f"seed={seed}"] for seed in (1, 2)]
+    record = {"cells": cells, "overrides": [*cells[0][:-1], "seed=1,2"]}
+    (tmp_path / GRID / "sweep.json").write_text(json.dumps(record))
+    result = typed("node-train", "-m", *record["overrides"], f"sweep.resume={GRID}")
+    assert result.status == 1
+    assert ": nor could that be written down: " in result.err
+    assert "Traceback" not in result.err
+    assert "1 of 2 cells did not finish (0)" in result.err
+
+
 def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
     """Killed in the middle, the sweep goes on, and no finished cell runs again."""
     command = [sys.executable, "-m", "node_cli.cli.train", *eight, "sweep.name=grid"]
