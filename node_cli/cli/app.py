@@ -92,6 +92,9 @@ def _check_flags(args: Namespace) -> None:
     asked = [flag for flag, name in ALONE.items() if getattr(args, name)]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} do not go together: leave all but one out")
+    for flag, value in (("--resolve", args.resolve), ("--package", args.package)):
+        if value and not (args.cfg or args.help):
+            raise ConfigError(f"{flag} goes with --cfg job alone: add it, or leave {flag} out")
     if args.experimental_rerun is not None:  # which would unpickle the file
         raise ConfigError("--experimental-rerun is not used here: resume=... continues a run")
     for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):

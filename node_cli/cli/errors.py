@@ -19,6 +19,7 @@ from node_cli.cli.commands import INTERRUPTED
 from node_cli.cli.streams import OutputError, bearing_streams, output_may_be_lost
 from node_cli.cli.unreadable import advice
 from node_cli.config import ConfigError, config_dir, printable
+from node_cli.files import UnwrittenError
 from node_cli.passwords import without_passwords
 from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
@@ -72,7 +73,7 @@ def _told(program: str) -> Iterator[None]:
         _exit(program, _missing_choice(error), USAGE)
     except (HydraException, OmegaConfBaseException) as error:
         _exit(program, _first_line(error), USAGE)
-    except RunFailedError as error:
+    except (RunFailedError, UnwrittenError) as error:
         _exit(program, str(error), FAILED)
     except ProcessLostError as error:  # no outcome: whoever has started both sees what became of the other one
         _write(program, str(error))

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node_cli.cli.errors import one_line_errors
+from node_cli.files import UnwrittenError
+
 # What is typed after node-train, and the whole line (or the start of a long one) that answers.
 MISTAKES = {
     "misspelt key": (["model.widht=3"], "unknown key model.widht: did you mean model.width? model=odenet takes"),
@@ -54,6 +57,11 @@ MISTAKES = {
     ),
     "text for a tolerance that follows": (["solver.atol=low"], "solver.atol must be a number, got 'low' (text)"),
     "a number without end": (["optimizer.lr=inf"], "optimizer.lr must be finite, got inf"),
+    "a flag of what is shown": (["--resolve"], "--resolve goes with --cfg job alone: add it, or leave --resolve out"),
+    "a part of what is shown": (
+        ["--package", "model"],
+        "--package goes with --cfg job alone: add it, or leave --package out",
+    ),
     "a number beyond float32": (
         ["optimizer.lr=1e300"],
         "optimizer.lr must be at most 3.4e+38 (the range of float32), got 1e+300",
@@ -299,6 +307,13 @@ def test_a_folder_that_holds_other_things_is_no_run_folder(typed, tmp_path: Path
         "thesis.tex": "mine",
         "metrics.jsonl": "mine too",
     }
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended, one_line_errors("node-audit"):
+        raise UnwrittenError("a/events: 9 bytes could not be written: No space left on device")
+    line = "node-audit: a/events: 9 bytes could not be written: No space left on device\n"
+    assert (ended.value.code, capsys.readouterr().err) == (1, line)
 
 
 def test_our_own_bugs_keep_their_traceback(typed, monkeypatch: pytest.MonkeyPatch):
