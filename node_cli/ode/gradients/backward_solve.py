@@ -14,7 +14,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from node_cli.ode import synchronised
 from node_cli.ode.base import Norm, Solver
-from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
+from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.gradients.same_field import is_repeatable, refuse_changed, restored
 from node_cli.ode.solution import FirstSteps, SolveStats
@@ -53,6 +54,11 @@ class AdjointSolve(torch.autograd.Function):
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             refuse_second_derivative(allowed=False)
+        if torch._C._functorch.is_legacy_batchedtensor(grad_ys):
+            raise ValueError(
+                "gradient=adjoint solves backwards for one vector at a time, not for a batch of them (vectorize=True, "
+                "is_grads_batched=True): leave that out, or take gradient=direct"
+            )
         job: Job = ctx.job
         ts, ys, *inputs = ctx.saved_tensors
         with restored(job.vector_field.written):
@@ -155,7 +161,7 @@ def _times_slope(job: Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
 def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
     leaves = vector_field.leaves
-    known = KnownInputs(leaves, vector_field.side)
+    known = KnownInputs(leaves, vector_field.replaced, vector_field.side)
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]

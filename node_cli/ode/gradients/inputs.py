@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from node_cli.ode.gradients.known import SideOutputs
 from node_cli.ode.gradients.same_field import restored
 from node_cli.ode.states import require_slope
 from node_cli.ode.vector_field import asks_for_graph, with_graph
@@ -69,6 +68,12 @@ class WatchedVectorField:
         return tuple(self._substitutes.get(key, tensor) for key, tensor in self._found.items())
 
     @property
+    def replaced(self) -> set[Any]:
+        """The node that made each input that a leaf stands for; of a leaf with hooks, its id."""
+        found = (self._found[key] for key in self._substitutes)
+        return {id(tensor) if tensor.grad_fn is None else tensor.grad_fn for tensor in found}
+
+    @property
     def is_watching(self) -> bool:
         """Whether the next evaluation is watched."""
         return self._is_watching
@@ -91,6 +96,8 @@ class WatchedVectorField:
     def stop_watching(self) -> None:
         """The solve is over: what was not found by now is refused where a gradient comes to it."""
         self._is_watching = False
+        if self.last is not None:  # whose tensors may be written into from now on
+            self.last = self.last.copied()
 
     def like_first(self, t: Any, y: Any) -> Any:
         """The slope without a graph, computed as the first one is: with one."""
@@ -138,39 +145,9 @@ class Evaluation:
     y: Tensor
     dy: Tensor
 
-
-class SideOutputs:
-    """Tensors that the first evaluation leaves behind with its graph: a gradient that comes through them is refused.
-
-    What depends on them depends on the states too, but no graph leads there: that part would be silently missed.
-    """
-
-    def __init__(self) -> None:
-        self._is_open = False
-
-    def guard(self, tensors: Sequence[Tensor]) -> None:
-        """Refuses gradients that come through these from now on."""
-        for tensor in tensors:
-            if tensor.grad_fn is not None:
-                tensor.grad_fn.register_prehook(self._refuse)
-
-    @contextmanager
-    def opened(self, is_open: bool) -> Iterator[None]:
-        """Lets gradients through, as those of the evaluation itself."""
-        self._is_open = is_open
-        try:
-            yield
-        finally:
-            self._is_open = False
-
-    def _refuse(self, _: Any) -> None:
-        if not self._is_open:
-            raise ValueError(
-                "a gradient comes through a tensor that the vector field computed in an evaluation and that was kept: "
-                "what of it goes through the states would be missed. Make a penalty part of the state (its rate "
-                "a part of the slope), compute a weight that is used again and again before the solve, and detach() "
-                "what is kept to be looked at"
-            )
+    def copied(self) -> Evaluation:
+        """The same with tensors of its own."""
+        return Evaluation(self.evaluate, self.t.clone(), self.y.clone(), self.dy.clone())
 
 
 @cache
@@ -187,38 +164,6 @@ def _evaluate(vector_field: Callable[[Any, Any], Any], substitutes: dict[int, Te
         return vector_field(t, y)
     with _Substitute(substitutes) as substitute:
         return tree_map(substitute.of, vector_field(t, y))
-
-
-class KnownInputs:
-    """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed."""
-
-    def __init__(self, leaves: tuple[Tensor, ...], side: SideOutputs) -> None:
-        self._leaves = {id(leaf) for leaf in leaves}
-        self.side = side
-
-    def check(self, node: Node | None, *own: Tensor) -> None:
-        """Walks the graph of an evaluation from `node` back to its `own` leaves and to the known ones.
-
-        Raises:
-            ValueError: the graph ends in another tensor.
-        """
-        leaves = self._leaves.union(map(id, own))
-        seen: set[Node | None] = {None}
-        waiting = [node]
-        while waiting:
-            node = waiting.pop()
-            if node in seen:
-                continue
-            assert node is not None
-            seen.add(node)
-            variable = getattr(node, "variable", None)  # only a leaf's node has one
-            if variable is None:
-                waiting.extend([next_node for next_node, _ in node.next_functions])
-            elif id(variable) not in leaves:
-                raise ValueError(
-                    f"the vector field uses a tensor with gradient, of shape {tuple(variable.shape)}, that its first "
-                    "evaluation did not use: make it a parameter of the module, or use it (times zero) at every time"
-                )
 
 
 class _Watch(TorchDispatchMode):

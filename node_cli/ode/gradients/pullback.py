@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_cli.ode.gradients.inputs import KnownInputs
+from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.time_gradients import TimeGradients, slopes_of
 from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
 from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
@@ -47,7 +47,7 @@ class Pullback:
         self._inputs = tuple(inputs)
         self._known = known
         self._grad_ys = grad_ys
-        self._times = TimeGradients(ts, grad_ys.device) if with_times else None
+        self._times = TimeGradients(ts, grad_ys) if with_times else None
         self._shared: tuple[Point, Tensor] | None = None  # the first evaluation of the step after, and its cotangent
         self._is_owned: list[bool] = [False] * len(inputs)
         self.grad_y = torch.zeros_like(grad_ys[0])
@@ -147,7 +147,8 @@ class Pullback:
         weights = dense_tensor(self._tableau.dense_weights, [output.theta for output in outputs], grads)
         if weights.dim() == 2:
             return grads, (weights.t() @ grads.view(len(grads), -1)).view(-1, *grads.shape[1:]).mul_(h)
-        return grads, torch.einsum("osb,ob...->sb...", weights, grads).mul_(h)
+        of_samples = weights.permute(2, 1, 0) @ grads.reshape(*grads.shape[:2], -1).transpose(0, 1)
+        return grads, of_samples.transpose(0, 1).reshape(-1, *grads.shape[1:]) * h
 
     def _pull_last_stage(
         self, step: Step, point: Point, grad_stages: Tensor | None, moved: Tensor | None

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.gradients.binomial import ThinnedStates
-from node_cli.ode.gradients.inputs import KnownInputs, WatchedVectorField
+from node_cli.ode.gradients.inputs import WatchedVectorField
+from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.pullback import Pullback
 from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.same_field import Comparison, is_repeatable, refuse_changed, restored
@@ -166,7 +167,7 @@ def _pulled_gradients(
     leaves = tuple(inputs) if solve.compiled else solve.vector_field.leaves
     wanted = list(itertools.compress(leaves, needs_inputs))
     with outside_autocast(grad_ys.device.type):
-        known = KnownInputs(leaves, solve.vector_field.side)
+        known = KnownInputs(leaves, solve.vector_field.replaced, solve.vector_field.side)
         pullback = Pullback(solve.tableau, wanted, known, solve.ts, grad_ys, with_times=needs_ts)
         for n, evaluations in solve.backwards():
             pullback.step(solve.steps[n], evaluations)

@@ -21,9 +21,9 @@ class TimeGradients:
     between the two ends is shared between them.
     """
 
-    def __init__(self, ts: Sequence[float], device: torch.device) -> None:
+    def __init__(self, ts: Sequence[float], grad_ys: Tensor) -> None:
         self._ts = np.array(ts)
-        self.grad_ts = torch.zeros(len(ts), dtype=torch.float64, device=device)
+        self.grad_ts = grad_ys.new_zeros(len(ts), dtype=torch.float64)  # batched where those of the states are
 
     def add_stage(self, step: Step, c: float, grad_t: Tensor) -> None:
         """Of an evaluation at `t0 + c (t1 - t0)`."""
@@ -38,8 +38,8 @@ class TimeGradients:
             grad_h = (weights * products).sum().double()
         else:
             batch = grad_rows.shape[1]
-            sides = (side.reshape(len(side), batch, -1) for side in (grad_rows, slopes))
-            grad_h = torch.einsum("rs,rbn,sbn->b", weights, *sides).double()
+            grad_slopes = (weights.t() @ grad_rows.reshape(len(grad_rows), -1)).view(slopes.shape)
+            grad_h = (grad_slopes * slopes).reshape(len(slopes), batch, -1).sum((0, 2)).double()
         self.add_ends(step, -grad_h, grad_h)
 
     def add_outputs(self, step: Step, grad_outputs: Tensor, slopes: Tensor, tableau: Tableau) -> None:

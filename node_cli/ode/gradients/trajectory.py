@@ -64,7 +64,8 @@ class TapedVectorField:
                 dy = dy.to(y.dtype)
         slope: Tensor = dy.detach()
         edge = get_gradient_edge(dy) if dy.requires_grad else None
-        self.points.append(Point(t, y, edge, slope if self._times_have_gradients else None, is_watched))
+        kept = slope.clone() if self._times_have_gradients else None  # the field may write its next one there
+        self.points.append(Point(t, y, edge, kept, is_watched))
         return slope
 
 

@@ -9,7 +9,8 @@ from torchdiffeq import odeint
 
 REFUSED = (
     "the vector field uses a tensor with gradient, of shape (3,), that its first evaluation did not use: "
-    "make it a parameter of the module, or use it (times zero) at every time"
+    "make it a parameter of the module, use it (times zero) at every time, or, where it was used to compute "
+    "a tensor before the solve, compute that tensor in the vector field"
 )
 
 

@@ -1,0 +1,87 @@
+"""What the graph of an evaluation may hold, so that no part of a gradient is silently missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+
+class SideOutputs:
+    """Tensors that the first evaluation leaves behind with its graph: a gradient that comes through them is refused.
+
+    What depends on them depends on the states too, but no graph leads there: that part would be silently missed.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = False
+
+    def guard(self, tensors: Sequence[Tensor]) -> None:
+        """Refuses gradients that come through these from now on."""
+        for tensor in tensors:
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(self._refuse)
+
+    @contextmanager
+    def opened(self, is_open: bool) -> Iterator[None]:
+        """Lets gradients through, as those of the evaluation itself."""
+        self._is_open = is_open
+        try:
+            yield
+        finally:
+            self._is_open = False
+
+    def _refuse(self, _: Any) -> None:
+        if not self._is_open:
+            raise ValueError(
+                "a gradient comes through a tensor that the vector field computed in an evaluation and that was kept: "
+                "what of it goes through the states would be missed. Make a penalty part of the state (its rate "
+                "a part of the slope), compute a weight that is used again and again before the solve, and detach() "
+                "what is kept to be looked at"
+            )
+
+
+class KnownInputs:
+    """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed.
+
+    `replaced` are the nodes of tensors that some of the `leaves` stand for, and the ids of those that have none.
+    """
+
+    def __init__(self, leaves: tuple[Tensor, ...], replaced: set[Any], side: SideOutputs) -> None:
+        self._leaves = {id(leaf) for leaf in leaves}
+        self._replaced = replaced
+        self.side = side
+
+    def check(self, node: Node | None, *own: Tensor) -> None:
+        """Walks the graph of an evaluation from `node` back to its `own` leaves and to the known ones.
+
+        Raises:
+            ValueError: the graph ends in another tensor.
+        """
+        leaves = self._leaves.union(map(id, own))
+        seen: set[Node | None] = {None}
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            assert node is not None
+            seen.add(node)
+            variable = getattr(node, "variable", None)  # only a leaf's node has one
+            if node in self._replaced or id(variable) in self._replaced:
+                raise ValueError(
+                    "the vector field uses a tensor that was computed before the solve, or a parameter with hooks, "
+                    "inside a torch.autograd.Function, which takes no other in its place: compute the tensor in the "
+                    "vector field, or take the hooks away"
+                )
+            if variable is None:
+                waiting.extend([next_node for next_node, _ in node.next_functions])
+            elif id(variable) not in leaves:
+                raise ValueError(
+                    f"the vector field uses a tensor with gradient, of shape {tuple(variable.shape)}, that its first "
+                    "evaluation did not use: make it a parameter of the module, use it (times zero) at every time, or, "
+                    "where it was used to compute a tensor before the solve, compute that tensor in the vector field"
+                )
