@@ -1,4 +1,4 @@
-"""What stands under a table: the runs that are not in it, and why; rows of fewer seeds than runs, or with gaps."""
+"""What stands under a table: rows of fewer seeds than runs, or with gaps; the runs that are not in it, and why."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ LISTED = 10  # runs of one kind
 
 
 def notes(table: Table, selected: Sequence[Run], num_all: int) -> list[str]:
-    """How many runs of each kind there are; those without a row; rows of few seeds, or with gaps."""
+    """Rows of few seeds, or with gaps; how many runs of each kind there are; those without a row."""
     rows = [*_fewer_seeds(table), *_fewer_figures(table)]
-    return [_counts(table, selected, num_all), *_without_a_row(selected), *rows]
+    return [*rows, _counts(table, selected, num_all), *_without_a_row(selected)]
 
 
 def _counts(table: Table, selected: Sequence[Run], num_all: int) -> str:

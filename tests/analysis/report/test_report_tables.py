@@ -112,7 +112,7 @@ def test_runs_of_one_seed_do_not_pass_for_runs_of_several(make, typed):
         ["4", "3", "3", "0.5500", "±", "0"],
         ["8", "3", "1", "0.5500"],
     ]
-    assert shown[-1] == "model.width=8: 3 runs, 1 seed: runs of one seed say nothing of the deviation over seeds"
+    assert shown[-2] == "model.width=8: 3 runs, 1 seed: runs of one seed say nothing of the deviation over seeds"
     assert typed("--format", "csv", "--show", "test/error").out.splitlines() == [
         *("model.width,runs,seeds,test/error mean,test/error deviation", "4,3,3,0.55,0", "8,3,1,0.55,")
     ]
@@ -137,7 +137,7 @@ def test_a_figure_that_some_runs_of_a_row_lack_is_said_so(make, typed):
     make("2", {"val/error": 0.1}, {"seed": 1})
     lines = typed("--by", "model.width", "--show", "test/error").out.splitlines()
     assert lines[1].split() == ["4", "2", "0.1000"]
-    assert lines[-1] == "model.width=4: test/error of 1 of 2 runs, the others have none"
+    assert lines[-2] == "model.width=4: test/error of 1 of 2 runs, the others have none"
 
 
 def test_without_a_test_error_the_first_metrics_are_shown(make, typed):
