@@ -89,6 +89,8 @@ class Reference:
 
 def unknown_key(key: str, reference: Reference) -> str:
     """One line about a key that no chosen file has: what was probably meant, and what there is."""
+    if not key:
+        return "a value without a key: write key=value"
     known = [path for path, _ in leaves(reference.values)]
     group = key.partition(".")[0]
     own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]

@@ -11,6 +11,7 @@ import yaml
 
 MOST = 3  # keys that are named at once
 SYNONYMS = {"learning_rate": "lr", "hidden": "width", "hidden_dim": "width", "hidden_size": "width", "gpus": "devices"}
+OF_HYDRA = ("defaults", "hydra")  # in a primary config
 ALIKE, VERY_ALIKE = 0.6, 0.8
 
 
@@ -24,6 +25,9 @@ def meant(key: str, known: Sequence[str], groups: Collection[str], folder: str) 
         folder: the one with a folder of YAML files for each group.
     """
     group, _, rest = key.partition(".")
+    others = [] if group in groups else _commands_with(group, folder)
+    if others:
+        return f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} {group};"
     key = ".".join([*([group] if rest else []), *(SYNONYMS.get(part, part) for part in (rest or group).split("."))])
     if not rest:
         of_files = "" if key in groups else _in_other_files(groups, key, folder)
@@ -69,6 +73,17 @@ def _in_other_files(groups: Collection[str], key: str, folder: str) -> str:
         if names:
             found.append(f"{group}={', '.join(names)} {'has' if len(names) == 1 else 'have'} {group}.{key}")
     return f"{'; '.join(found)};" if found else ""
+
+
+def _commands_with(key: str, folder: str) -> list[str]:
+    """The commands whose primary config has the key, or the group of this name."""
+    commands = []
+    for path in sorted(Path(folder).glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        groups = [name for entry in content["defaults"] if isinstance(entry, dict) for name in entry]
+        if key in [name for name in (*content, *groups) if name not in OF_HYDRA]:
+            commands.append(f"node-{path.stem}")
+    return commands
 
 
 def _keys_of(path: Path, group: str) -> set[str]:

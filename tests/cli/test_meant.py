@@ -35,6 +35,10 @@ UNKNOWN_KEYS = {
     "solver.lr=0.1": "did you mean optimizer.lr? solver=dopri5 takes",
     "model.epochs=3": "did you mean trainer.epochs? model=odenet takes",
     "trainer.learning_rate=3": "did you mean optimizer.lr? trainer=default takes",
+    # of another command
+    "tune.trials=3": "node-tune has tune; there are seed,",
+    "run=outputs/mine": "node-audit and node-eval have run; there are seed,",
+    "gradients=[direct]": "node-audit has gradients; there are seed,",
     # misspelt
     "datset=moons": "did you mean dataset? there are seed,",
     "datset.flip=true": "did you mean dataset.flip? there are",
@@ -54,6 +58,10 @@ def test_unknown_keys(typed, word: str):
     result = typed("node-train", word)
     assert result.err.startswith(f"node-train: unknown key {word.partition('=')[0]}: {UNKNOWN_KEYS[word]}")
     assert (result.err.count("\n"), result.status, result.out) == (1, 2, "")
+
+
+def test_a_value_without_a_key(typed):
+    assert typed("node-train", "=3").err == "node-train: a value without a key: write key=value\n"
 
 
 UNREADABLE = {

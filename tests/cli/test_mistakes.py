@@ -333,7 +333,10 @@ EVAL_MISTAKES = {
     "no run for its solver": (["solver.rtol=1e-6"], "solver.rtol is set, but no solver: choose one, solver=NAME"),
     "no such run for its solver": (["run=x", "solver.rtol=1e-6"], "no run at x: x/.hydra/config.yaml does not exist"),
     "unknown split": (["run=x", "split=all"], "split must be one of train, val, test, got 'all'"),
-    "unknown key": (["run=x", "model=mlp"], "unknown key model: there are run, checkpoint, split,"),
+    "unknown key": (
+        ["run=x", "model=mlp"],
+        "unknown key model: node-audit and node-train have model; there are run, checkpoint, split,",
+    ),
 }
 
 

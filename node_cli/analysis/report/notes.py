@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from node_cli.analysis.report.formats import Table
 from node_cli.analysis.report.progress import progress
@@ -30,7 +31,12 @@ def _without_a_row(runs: Sequence[Run]) -> list[str]:
     lines = []
     for kind, words in WORDS.items():
         same = [run for run in runs if run.status == kind]
-        lines += [f"{kind}: {run.folder}: {' '.join(words(run).split())}" for run in same[:LISTED]]
+        first: dict[str, Path] = {}
+        for run in same[:LISTED]:
+            reason = " ".join(words(run).split())
+            told = f"the same as {first[reason]}" if reason in first else reason
+            lines.append(f"{kind}: {run.folder}: {told}")
+            first.setdefault(reason, run.folder)
         lines += [f"{kind}: and {len(same) - LISTED} more"] if len(same) > LISTED else []
     return lines
 

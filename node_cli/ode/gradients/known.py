@@ -48,9 +48,18 @@ class KnownInputs:
     """Checks that an evaluation depends on nothing but what is known, so that no gradient is silently missed.
 
     `replaced` are the nodes of tensors that some of the `leaves` stand for, and the ids of those that have none.
+
+    Raises:
+        ValueError: a leaf no longer asks for a gradient.
     """
 
     def __init__(self, leaves: tuple[Tensor, ...], replaced: set[Any], side: SideOutputs) -> None:
+        frozen = [tuple(leaf.shape) for leaf in leaves if not leaf.requires_grad]
+        if frozen:
+            raise ValueError(
+                f"a tensor of shape {frozen[0]} that the vector field uses was frozen after the solve "
+                "(requires_grad_(False)): call backward() before that, or freeze it before the solve"
+            )
         self._leaves = {id(leaf) for leaf in leaves}
         self._replaced = replaced
         self.side = side

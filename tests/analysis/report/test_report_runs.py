@@ -160,6 +160,8 @@ def test_of_many_the_first_ten_are_listed(make, typed):
         (make(str(index), {}) / "summary.json").write_text("{")
     lines = listed(typed())
     assert [line.split(": ")[1] for line in lines[1:]] == [*(f"outputs/{i}" for i in range(10)), "and 3 more"]
+    assert lines[1].startswith("damaged: outputs/0: summary.json is no JSON")
+    assert lines[2] == "damaged: outputs/1: the same as outputs/0"
 
 
 def test_each_summary_is_opened_once_and_no_yaml_is_read_where_it_has_the_config(trained, tmp_path):

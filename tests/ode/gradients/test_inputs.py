@@ -255,3 +255,14 @@ def test_the_only_tensor_with_gradient_is_found_even_if_it_is_used_only_later(gr
     field = Later(extra).requires_grad_(False)
     solve(gradient, fixed(num_steps=2), field, start(requires_grad=False), times(0, 1)).ys.sum().backward()
     assert extra.grad.all()
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_parameter_that_is_frozen_after_the_solve_is_refused(gradient):
+    field = Wave()
+    ys = solve(gradient, fixed(num_steps=2), field, start(), times(0, 1)).ys
+    field.requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"^a tensor of shape .* was frozen after the solve \(requires_grad_\(False\)\)"
+    ):
+        ys.sum().backward()
