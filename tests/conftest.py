@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, 
 
 
 TESTS = Path(__file__).parent
+OURS = {"HYDRA_FULL_ERROR", "PYTHONSAFEPATH"} - set(os.environ)  # what a command sets, and nobody before the tests
 SLOW = (  # files that start processes, compile, train a lot or try all there is, the longest ones first
     *("cli/test_devices.py", "ode/test_compilation.py", "cli/test_signals.py", "cli/test_sweep.py", "test_torture.py"),
     *(f"cli/test_{name}.py" for name in ("audit_command", "bad_files", "commands", "launchers", "small_disk")),
@@ -72,18 +73,19 @@ def _signals_as_before() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _environment_as_before() -> Iterator[None]:
-    """A command sets variables for the processes that it starts."""
+    """A command sets variables for the processes that it starts, one of a fixture of a module too."""
+    for name in OURS:
+        os.environ.pop(name, None)
     with _environment():
         yield
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    before = dict(os.environ)
     try:
         yield
     finally:
-        for name in {"HYDRA_FULL_ERROR", "PYTHONSAFEPATH"} - set(before):
+        for name in OURS:
             os.environ.pop(name, None)
 
 

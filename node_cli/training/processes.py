@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -148,6 +149,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
             raise ProcessLostError(f"process {launched.rank()} has lost another one") from error
         raise
     finally:
+        gc.collect()  # what still holds the group, dropped after it, aborts the process at its exit now and then
         dist.destroy_process_group()
 
 

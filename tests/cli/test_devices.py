@@ -111,7 +111,7 @@ def whole(begin, tmp_path_factory):
     launch += ["--local-addr=127.0.0.1", "--rdzv-id=7", *MODULE]
     machines = [begin(folder, *launch, *LONG, "run_dir=run") for _ in range(2)]
     outcomes = [end(process) for process in machines]
-    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    assert [status for status, _, _ in outcomes] == [0, 0], "\n".join(err for _, _, err in outcomes)
     assert sum(out.count("run folder run") for _, out, _ in outcomes) == 1  # said by one of them
     assert [path.name for path in folder.iterdir()] == ["run"]
     return folder / "run"
