@@ -22,17 +22,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from node_cli.analysis.audit.backward_pass import BackwardPass
-from node_cli.analysis.audit.case import make_cases
-from node_cli.analysis.report.progress import curves
-from node_cli.analysis.report.runs import read_runs
+from node_cli.audit.backward_pass import BackwardPass
+from node_cli.audit.case import make_cases
 from node_cli.build import Problem, build_problem, build_solver
 from node_cli.cli.trained_run import load_weights
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
+from node_cli.runs.report.progress import curves
+from node_cli.runs.report.runs import read_runs
 
 RUN = Path("outputs", "figure3")
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "figure3.png"

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from node_cli.cli import train
-from node_cli.cli.run_log import RunLog
 from node_cli.loggers.base import Loggers
+from node_cli.runs.log import RunLog
 from node_cli.training import trainer
 from node_cli.training.checkpoint import Checkpoints
 from node_cli.training.trainer import Trainer

@@ -27,9 +27,9 @@ SLOW = (  # files that start processes, compile, train a lot or try all there is
     *("training/test_continuation.py", "training/test_processes.py", "ode/gradients/test_exactness.py"),
     *(f"tuning/test_{name}.py" for name in ("tune_command", "tune_mistakes", "lost_machine", "study")),
     *("test_resume.py", "cli/test_damaged_checkpoints.py", "cli/test_table1.py", "ode/test_sync_steps.py"),
-    *("analysis/test_figure3.py", "analysis/test_failed_solves.py", "analysis/report/test_report_command.py"),
-    *(f"analysis/audit/test_{name}.py" for name in ("audit_in_training", "backward_pass_costs", "linear_audit")),
-    *(f"analysis/audit/test_{name}.py" for name in ("resnet_euler_audit", "scalar_audit")),
+    *("test_figure3.py", "cli/test_failed_solves.py", "runs/report/test_report_command.py"),
+    *(f"audit/test_{name}.py" for name in ("audit_in_training", "backward_pass_costs", "linear_audit")),
+    *(f"audit/test_{name}.py" for name in ("resnet_euler_audit", "scalar_audit")),
     *("test_packaging.py", "loggers/test_hparams_of_sweeps.py", "loggers/test_long_run.py", "cli/test_fuzzed_words.py"),
     *("ode/gradients/test_adjoint.py", "ode/test_torchdiffeq_solver.py", "ode/test_agreement.py"),
     *("datasets/test_bombs.py", "datasets/test_fuzzed_files.py", "training/test_stopping.py"),
@@ -118,5 +118,31 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
             status = int(end.code or 0)
         captured = capsys.readouterr()
         return Result(status, captured.out, captured.err)
+
+    return run
+
+
+TOUCHY = """
+_target_: touchy.Touchy
+on_failure: raise
+fallback_steps: 4
+num_steps: 2
+limit: 99.0
+"""
+
+
+@pytest.fixture
+def command(typed: Callable[..., Result], tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """`command("node-train", "model.width=3")` in an empty working folder, with a solver that fails when told.
+
+    Exit status, and all that was printed.
+    """
+    (tmp_path / "mine" / "solver").mkdir(parents=True)
+    (tmp_path / "mine" / "solver" / "touchy.yaml").write_text(TOUCHY)
+    common = ["--config-dir", "mine", "packages=[touchy]", "num_threads=1", "device=cpu"]
+
+    def run(program: str, *words: str) -> tuple[int, str]:
+        result = typed(program, *common, *words)
+        return result.status, result.out + result.err
 
     return run

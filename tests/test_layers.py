@@ -20,7 +20,8 @@ BELOW = {
     "datasets": {"ode"},
     "loggers": {"files", "ode"},
     "training": {"config", "files", "yaml_file", "tasks", "models", "datasets", "loggers", "ode"},
-    "analysis": {"config", "files", "yaml_file", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "runs": {"config", "files", "yaml_file", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "audit": {"config", "files", "runs", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "meant": set(),
     "references": set(),
     "rknet": set(),
@@ -29,8 +30,8 @@ BELOW = {
     "arguments": {"config"},
     "trust": {"config"},
     "yaml_file": {"config", "files"},
-    "build": {"arguments", "config", "trust", "analysis", "training", "tasks", "models", "datasets", "loggers", "ode"},
-    "tuning": {"config", "files", "passwords", "analysis", "training", "loggers"},
+    "build": {"arguments", "config", "trust", "audit", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "tuning": {"config", "files", "passwords", "runs", "training", "loggers"},
     "cli": {
         "build",
         "tuning",
@@ -40,7 +41,8 @@ BELOW = {
         "references",
         "passwords",
         "trust",
-        "analysis",
+        "audit",
+        "runs",
         "training",
         "tasks",
         "models",
@@ -121,10 +123,10 @@ def heavy_imports(module):
     "module",
     [
         "node_cli.config",
-        "node_cli.training.run_folder",
-        "node_cli.analysis.report.runs",
-        "node_cli.analysis.report.formats",
-        "node_cli.analysis.report.notes",
+        "node_cli.runs.folder",
+        "node_cli.runs.report.runs",
+        "node_cli.runs.report.formats",
+        "node_cli.runs.report.notes",
     ],
 )
 def test_what_runs_before_torch_is_needed_does_not_import_it(module):
@@ -133,7 +135,7 @@ def test_what_runs_before_torch_is_needed_does_not_import_it(module):
 
 def test_a_report_imports_matplotlib_for_its_pictures_only():
     assert heavy_imports("node_cli.cli.report") == {
-        f"node_cli.analysis.report.{name}": {"matplotlib"} for name in ("plots", "styles")
+        f"node_cli.runs.report.{name}": {"matplotlib"} for name in ("plots", "styles")
     }
 
 

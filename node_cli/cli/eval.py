@@ -8,7 +8,7 @@ from node_cli.cli.app import launch
 from node_cli.cli.moved_data import with_data_of_run
 from node_cli.cli.quoting import override
 from node_cli.config import ConfigError, follows, is_path, leaves, resolved
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from node_cli.config import ConfigError, is_path
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
 
 KEYS = ("path", "data_dir")  # of a dataset; what lies there is held against the digest of the run
 PLACES = tuple(f"dataset.{key}" for key in KEYS)

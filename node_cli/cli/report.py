@@ -7,16 +7,16 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 
-from node_cli.analysis.report.filters import ALIASES, check_key, parse_condition, select
-from node_cli.analysis.report.formats import FORMATS, Table
-from node_cli.analysis.report.grouping import default_columns, differing_keys, group_runs, sort_groups
-from node_cli.analysis.report.notes import notes
-from node_cli.analysis.report.record import FINISHED, UNFINISHED, Run
-from node_cli.analysis.report.runs import read_runs, written_at
-from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.errors import INTERRUPTED, one_line_errors
 from node_cli.cli.report_options import PROGRAM, parse
 from node_cli.config import ConfigError, printable
+from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
+from node_cli.runs.report.formats import FORMATS, Table
+from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
+from node_cli.runs.report.notes import notes
+from node_cli.runs.report.record import FINISHED, UNFINISHED, Run
+from node_cli.runs.report.runs import read_runs, written_at
+from node_cli.runs.report.writing import make_folder, write
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _table(args: Namespace, runs: Sequence[Run]) -> Table:
 
 
 def _plot(args: Namespace, table: Table) -> None:
-    from node_cli.analysis.report.plots import content, draw
+    from node_cli.runs.report.plots import content, draw
 
     if not table.groups:
         raise ConfigError("--plot: no run has finished")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from node_cli import __version__
-from node_cli.analysis.report.formats import FORMATS
 from node_cli.config import ConfigError
+from node_cli.runs.report.formats import FORMATS
 
 PROGRAM = "node-report"
 PLOTS = ("curves", "nfe", "seconds", "memory")

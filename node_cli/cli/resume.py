@@ -9,7 +9,7 @@ from typing import Any
 from node_cli.cli.moved_data import PLACES, located
 from node_cli.cli.quoting import key_of, quoted, value_of
 from node_cli.config import ConfigError, differences, is_path, shown
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
 
 OF_A_SWEEP = ("sweep.", "hydra.", "hydra/")  # words that a job of it was begun with, and that are not its own
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from node_cli.analysis.audit.case import Case, make_cases
-from node_cli.analysis.audit.pictures import picture_array, write_picture
-from node_cli.analysis.audit.report import AuditProblem, Report, Tick, write_json
-from node_cli.analysis.summary import git_commit, versions
+from node_cli.audit.case import Case, make_cases
+from node_cli.audit.pictures import picture_array, write_picture
+from node_cli.audit.report import AuditProblem, Report, Tick, write_json
 from node_cli.build import (
     Problem,
     audits_a_model,
@@ -30,7 +29,8 @@ from node_cli.cli.moved_data import PLACES, data_moved
 from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
+from node_cli.runs.summary import git_commit, versions
 
 OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from node_cli.analysis.solver_comparison import SolverComparison, comparison_table
+from node_cli.audit.solver_comparison import SolverComparison, comparison_table
 from node_cli.build import build_problem, build_solver, uses_solver
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.moved_data import data_moved
 from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
 
 
 def run_evaluation(config: dict[str, Any]) -> None:

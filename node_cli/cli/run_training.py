@@ -10,22 +10,22 @@ from typing import Any
 
 import yaml
 
-from node_cli.analysis.curves import write_curves
-from node_cli.analysis.summary import final_table, summarize
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.cli.errors import RunFailedError, UnwrittenRunError
 from node_cli.cli.moved_data import PLACES, data_moved
 from node_cli.cli.resume import MAY_CHANGE
-from node_cli.cli.run_log import log_to
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
+from node_cli.runs.curves import write_curves
+from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.identity import check_identity, identity
+from node_cli.runs.log import log_to
+from node_cli.runs.summary import final_table, summarize
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
-from node_cli.training.identity import check_identity, identity
 from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses
-from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.state import ContinuationError, TrainingError
 from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer

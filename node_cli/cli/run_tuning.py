@@ -8,14 +8,14 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from node_cli.analysis.report.record import UNFINISHED
-from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import key_of
 from node_cli.cli.search import Search, storage_told
 from node_cli.cli.tune_processes import run_workers, signals_stop
 from node_cli.config import ConfigError
+from node_cli.runs.report.record import UNFINISHED
+from node_cli.runs.report.writing import make_folder, write
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
 from node_cli.tuning.search_space import Params, parse

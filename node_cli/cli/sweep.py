@@ -15,12 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from node_cli.analysis.report.formats import Table, terminal
-from node_cli.analysis.report.grouping import default_columns, differing_keys, group_runs
-from node_cli.analysis.report.notes import notes
-from node_cli.analysis.report.record import FINISHED, Run
-from node_cli.analysis.report.runs import find_runs, read_runs
-from node_cli.analysis.report.writing import make_folder, write
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import RunFailedError
 from node_cli.cli.quoting import going_on, key_of, plain_or_quoted, quoted, value_of
@@ -29,8 +23,14 @@ from node_cli.cli.streams import bearing_streams
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
 from node_cli.files import kind_of, read_text
+from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.report.formats import Table, terminal
+from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs
+from node_cli.runs.report.notes import notes
+from node_cli.runs.report.record import FINISHED, Run
+from node_cli.runs.report.runs import find_runs, read_runs
+from node_cli.runs.report.writing import make_folder, write
 from node_cli.training import launched
-from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopped, Stopping
 
 SWEEPS = Path("outputs/sweeps")

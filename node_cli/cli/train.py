@@ -17,8 +17,8 @@ from node_cli.cli.quoting import going_on, plain_or_quoted, quoted
 from node_cli.cli.resume import checkpoints_to_resume, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
 from node_cli.config import ConfigError, resolved
+from node_cli.runs.folder import Request, RunFolder
 from node_cli.training import launched
-from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import Stopped
 
 OF_THE_PARENT = ("run_dir", "resume", "sweep.", "hydra.", "hydra/")  # words that are not for the processes it starts

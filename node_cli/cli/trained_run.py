@@ -19,9 +19,9 @@ from node_cli.config import (
     shown,
     top_level_problems,
 )
+from node_cli.runs.folder import RunFolder
+from node_cli.runs.identity import check_identity
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
-from node_cli.training.identity import check_identity
-from node_cli.training.run_folder import RunFolder
 from node_cli.trust import untrusted_targets
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")

@@ -13,7 +13,6 @@ from pathlib import Path
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from node_cli.analysis.report.record import PRUNED
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
 from node_cli.cli.errors import RunFailedError, UnwrittenRunError, one_line_errors
 from node_cli.cli.quoting import quoted
@@ -23,8 +22,9 @@ from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
 from node_cli.files import NO_ROOM
+from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.report.record import PRUNED
 from node_cli.training import launched
-from node_cli.training.run_folder import Request, RunFolder
 from node_cli.training.stopping import STATUS, Stopping
 from node_cli.tuning.heartbeat import beating
 from node_cli.tuning.reporter import PrunedError, Reporter

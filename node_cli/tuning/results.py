@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial
 
-from node_cli.analysis.report.formats import Table, terminal
-from node_cli.analysis.report.grouping import group_runs, sort_groups
-from node_cli.analysis.report.notes import notes
-from node_cli.analysis.report.record import FINISHED, leaves
+from node_cli.runs.report.formats import Table, terminal
+from node_cli.runs.report.grouping import group_runs, sort_groups
+from node_cli.runs.report.notes import notes
+from node_cli.runs.report.record import FINISHED, leaves
 from node_cli.tuning.study import SharedStudy
 
 SHOWN = 15  # rows of the table

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node_cli.analysis.report.filters import ALIASES
 from node_cli.config import ConfigError, is_path
+from node_cli.runs.report.filters import ALIASES
 from node_cli.tuning.search_space import MOST_VALUES
 
 STUDIES = Path("outputs/studies")

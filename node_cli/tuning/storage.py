@@ -13,9 +13,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
-from node_cli.analysis.report.writing import make_folder
 from node_cli.config import ConfigError
 from node_cli.passwords import without_passwords
+from node_cli.runs.report.writing import make_folder
 from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
 from node_cli.tuning.journal import Journal
 from node_cli.tuning.settings import Settings

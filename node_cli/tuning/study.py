@@ -12,11 +12,11 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from node_cli.analysis.report.record import FAILED, FINISHED, PRUNED, UNFINISHED, Run
-from node_cli.analysis.report.runs import read_runs
 from node_cli.config import ConfigError
 from node_cli.files import check_inside
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
+from node_cli.runs.report.record import FAILED, FINISHED, PRUNED, UNFINISHED, Run
+from node_cli.runs.report.runs import read_runs
 from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
 from node_cli.tuning.samplers import make_pruner, make_sampler
 from node_cli.tuning.search_space import Params, SearchSpace, identity, shown

@@ -24,7 +24,7 @@ def verdict_of(out: str) -> str:
 @pytest.fixture
 def planted(tmp_path: Path) -> list[str]:
     """Gradient methods of a user's own, each with a mistake, beside the project's."""
-    shutil.copy(TESTS / "analysis" / "audit" / "planted.py", tmp_path)
+    shutil.copy(TESTS / "audit" / "planted.py", tmp_path)
     (tmp_path / "mine" / "gradient").mkdir(parents=True)
     for name in ("WrongSign", "ForgottenParameter", "DroppedTimes", "OnlyLastJump", "Negated"):
         (tmp_path / "mine" / "gradient" / f"{name}.yaml").write_text(f"_target_: planted.{name}\n")

@@ -14,8 +14,8 @@ from node_cli.cli.errors import RunFailedError
 from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_evaluation import run_evaluation
 from node_cli.config import ConfigError
+from node_cli.runs.folder import RunFolder
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
-from node_cli.training.run_folder import RunFolder
 
 WORDS = [
     *("dataset=moons", "dataset.num_samples=40", "model=odenet_mlp", "model.width=4", "num_threads=1", "device=cpu"),

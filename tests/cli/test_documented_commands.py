@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
-from node_cli.training.run_folder import Request, RunFolder
+from node_cli.runs.folder import Request, RunFolder
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,7 +16,7 @@ import pytest
 
 from node_cli.cli.run_names import name_of, with_run_name
 from node_cli.cli.sweep import _swept
-from node_cli.training.run_folder import RunFolder
+from node_cli.runs.folder import RunFolder
 
 QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu", "logger=jsonl"]
 ODE = ["dataset=moons", "model=odenet_mlp", "model.width=4", "num_threads=1", "device=cpu", "logger=none"]

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from node_cli.analysis.report.grouping import differing_keys
-from node_cli.analysis.report.record import Run
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.eval import with_solver_of_run
 from node_cli.config import ConfigError
-from node_cli.training.run_folder import Request, RunFolder
+from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.report.grouping import differing_keys
+from node_cli.runs.report.record import Run
 
 WITH_TOLERANCES = ["dopri5", "tsit5", "bosh3", "dopri8", "adaptive_heun", "torchdiffeq", "scipy"]
 COMMANDS = {"train": [], "eval": ["run=x", "solver=dopri5"]}

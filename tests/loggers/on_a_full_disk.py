@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from node_cli.cli.run_log import log_to
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Loggers
 from node_cli.loggers.jsonl import JsonlLogger
 from node_cli.loggers.tensorboard import TensorBoardLogger
+from node_cli.runs.log import log_to
 
 STEPS = int(sys.argv[3])
 log = logging.getLogger("node_cli.steps")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from small_studies import RATES, summary
 
-from node_cli.analysis.report.formats import Table
-from node_cli.analysis.report.notes import notes
-from node_cli.analysis.report.runs import read_runs
 from node_cli.cli import tune_worker
 from node_cli.cli.errors import UnwrittenRunError
 from node_cli.cli.run_training import run_training
 from node_cli.cli.tune_worker import work
 from node_cli.config import ConfigError
+from node_cli.runs.report.formats import Table
+from node_cli.runs.report.notes import notes
+from node_cli.runs.report.runs import read_runs
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, table
 from node_cli.tuning.search_space import identity

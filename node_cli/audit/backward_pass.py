@@ -1,0 +1,226 @@
+"""A model's forward and backward pass on one batch: its gradients, what it costs, and what they ought to be."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from node_cli.audit.case import Case
+from node_cli.audit.comparison import Gradients, difference
+from node_cli.audit.memory import TensorMemory
+from node_cli.audit.stand_ins import Recorder, Replayer, SolvedBack, Tight, WrongSign
+from node_cli.models.ode_block import ode_blocks
+from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.base import Task
+from node_cli.training.evaluation import autocast
+from node_cli.training.solve_monitor import SolveMonitor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass. `times` are the gradients of each block's t0 and t1."""
+
+    loss: float
+    parameters: Gradients
+    times: Gradients
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Evaluations of the vector fields, seconds, and the most bytes of tensors at once (None: could not be counted)."""
+
+    nfe_forward: int
+    nfe_backward: int
+    seconds: float
+    peak_bytes: int | None
+
+
+def first_tensor(batch: Any) -> Tensor:
+    """The first tensor of a batch, whose dimension 0 is the sample.
+
+    Raises:
+        ValueError: there is none where torch can see it.
+    """
+    tensors = [value for value in tree_leaves(batch) if isinstance(value, Tensor)]
+    if not tensors:
+        raise ValueError(
+            f"an audit needs batches that are tuples or dicts of tensors, these are of type {type(batch).__name__}"
+        )
+    return tensors[0]
+
+
+class BackwardPass:
+    """Passes of copies of `model`, which stays untouched, on one batch: one as it is, one in float64.
+
+    Both are in evaluation mode: without dropout, with the first step of every solve chosen anew. The times have
+    gradients, whether or not they are learned.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, batch: Any, precision: str) -> None:
+        self._task = task
+        self._precision = precision
+        self._own = _copy_of(model)
+        self._double = _copy_of(model, torch.float64)
+        device = next(self._double.parameters()).device
+        self._batch = batch
+        self._double_batch = tree_map(lambda value: _to_double(value, device), batch)
+        self._monitor = SolveMonitor(self._own)
+
+    def check_float64(self) -> None:
+        """Raises ValueError where the model or the task cannot be evaluated in float64, which comparisons need."""
+        try:
+            with torch.no_grad():
+                self._task.loss(self._double, self._double_batch)
+        except SolveError:
+            pass  # by a solver that is not the one of the comparison
+        except RuntimeError as error:
+            if "type" not in str(error):
+                raise
+            raise ValueError(
+                f"an audit evaluates {type(self._double).__name__} in float64, which fails "
+                f"({str(error).splitlines()[0]}): let its own tensors be buffers, or take the dtype of its input"
+            ) from error
+
+    @property
+    def block_names(self) -> list[str]:
+        """The names of the ODE blocks."""
+        return list(ode_blocks(self._own))
+
+    def of(self, case: Case) -> Pass:
+        """The pass as `case` makes it.
+
+        Raises:
+            SolveError: a solve failed.
+        """
+        self._take_up(case)
+        return self._run(with_times=True)
+
+    def cost_of(self, case: Case) -> Cost:
+        """What a pass costs in training, where times that are not learned need no gradients; the faster of two."""
+        self._take_up(case)
+        seconds = []
+        for _ in range(2):
+            self._monitor.take()
+            started = time.perf_counter()
+            self._run(with_times=False)
+            seconds.append(time.perf_counter() - started)
+        costs = self._monitor.take()
+        return Cost(round(costs.nfe_forward), round(costs.nfe_backward), min(seconds), self._peak_bytes(case))
+
+    def exact(self, solver: Solver) -> tuple[Pass, float]:
+        """The gradient, in float64, of the steps that `solver` makes of this batch; and the relative error that plain
+        autograd over the same steps has in the precision of the model, by rounding alone.
+        """
+        recorder = Recorder()
+        _set(self._own, solver, recorder)
+        self._run_without_graph()
+        _set(self._double, solver, Replayer(recorder.solves))
+        exact = self._run_double()
+        _set(self._own, solver, Replayer(recorder.solves))
+        rounded = self._run(with_times=False)
+        return exact, difference(rounded.parameters, exact.parameters).relative_error
+
+    def of_the_ode(self, rtol: float) -> tuple[Pass, int]:
+        """The gradient of the ODE itself, as near as a float64 solve at `rtol` comes to it, and its evaluations."""
+        tight = Tight(rtol)
+        for block in ode_blocks(self._double).values():
+            block.gradient = tight
+        return self._run_double(), tight.nfe
+
+    def with_wrong_sign(self, solver: Solver) -> Gradients:
+        """What the adjoint method would give if it had the sign of its ODE wrong."""
+        _set(self._double, solver, WrongSign())
+        return self._run_double().parameters
+
+    def reconstruction(self, case: Case, num_times: int) -> dict[str, list[float]]:
+        """For each block that solves, |y_back(t) - y(t)| / |y(t)| at `num_times` times from start to end, where y_back
+        is the solve back from the end; the largest of its solves. The first is how far the way back misses the start.
+
+        A solver that steps onto its output times shows both ends only: more of them would be another solve.
+        """
+        self._take_up(case)
+        distances: dict[str, list[float]] = {}
+
+        def compare(name: str, there: Tensor, back: Tensor) -> None:
+            found = [_relative(b, a) for b, a in zip(back, there, strict=True)]
+            distances[name] = [max(pair) for pair in zip(found, distances.get(name, found), strict=True)]
+
+        for name, block in ode_blocks(self._own).items():
+            block.gradient = SolvedBack(case.gradient, num_times, partial(compare, name))
+        self._run_without_graph()
+        return distances
+
+    def _take_up(self, case: Case) -> None:
+        _set(self._own, case.solver, case.gradient)
+
+    def _run(self, *, with_times: bool) -> Pass:
+        return _backward(self._own, self._task, self._batch, self._precision, with_times=with_times)
+
+    def _run_double(self) -> Pass:
+        return _backward(self._double, self._task, self._double_batch, "float32", with_times=True)
+
+    def _run_without_graph(self) -> None:
+        device = next(self._own.parameters()).device
+        with torch.no_grad(), autocast(device, self._precision):
+            self._task.loss(self._own, self._batch)
+        self._monitor.take()
+
+    def _peak_bytes(self, case: Case) -> int | None:
+        if vars(case.solver).get("compile", "none") != "none":
+            return None  # what is compiled makes its tensors unseen
+        with TensorMemory() as memory:
+            self._run(with_times=False)
+        self._monitor.take()
+        peak: int = memory.peak
+        return peak
+
+
+def _backward(model: nn.Module, task: Task, batch: Any, precision: str, *, with_times: bool) -> Pass:
+    model.zero_grad(set_to_none=True)
+    blocks = ode_blocks(model)
+    for block in blocks.values():
+        if not isinstance(block.ts, nn.Parameter):
+            block.ts = block.ts.detach().requires_grad_(with_times)
+    device = next(model.parameters()).device
+    with torch.enable_grad():
+        with autocast(device, precision):
+            loss, _ = task.loss(model, batch)
+        loss.backward()
+    times = {f"{name}.t{end}": _gradient(block.ts)[end] for name, block in blocks.items() for end in (0, 1)}
+    return Pass(loss.item(), {name: _gradient(p) for name, p in model.named_parameters()}, times)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    grad = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+    return grad.detach().cpu().double()
+
+
+def _copy_of(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    own = copy.deepcopy(model).eval()
+    if dtype is not None:  # Apple's GPUs have no float64
+        own = own.to("cpu" if next(own.parameters()).device.type == "mps" else None, dtype)
+    return own
+
+
+def _set(model: nn.Module, solver: Solver, gradient: Gradient) -> None:
+    for block in ode_blocks(model).values():
+        block.solver, block.gradient = solver, gradient
+
+
+def _to_double(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, torch.float64 if value.is_floating_point() else value.dtype)
+
+
+def _relative(value: Tensor, true: Tensor) -> float:
+    return float((value - true).double().norm() / true.double().norm())

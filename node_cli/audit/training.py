@@ -1,0 +1,88 @@
+"""The audit of a run's own gradient between its epochs, as curves; the run itself goes on as without it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from node_cli.audit.backward_pass import BackwardPass, first_tensor
+from node_cli.audit.case import Case
+from node_cli.audit.comparison import difference
+from node_cli.datasets.base import Dataset
+from node_cli.models.ode_block import ode_blocks
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAudit:
+    """Compares the gradient that `model` trains with against a float64 solve at `reference_rtol`.
+
+    Raises:
+        ValueError: a setting out of range, or a model without ODE blocks that should be audited.
+    """
+
+    model: nn.Module
+    task: Task
+    dataset: Dataset
+    seed: int
+    precision: str
+    every_n_epochs: int
+    batch_size: int
+    reference_rtol: float
+
+    def __post_init__(self) -> None:
+        if self.every_n_epochs < 0:
+            raise ValueError(f"every_n_epochs must be 0 or more, got {self.every_n_epochs}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 < self.reference_rtol < 1:
+            raise ValueError(f"reference_rtol must be between 0 and 1, got {self.reference_rtol}")
+        if self.every_n_epochs and not ode_blocks(self.model):
+            raise ValueError(
+                f"every_n_epochs must be 0 with a model that has no ODE block, as {type(self.model).__name__}, "
+                f"got {self.every_n_epochs}"
+            )
+        if self.every_n_epochs:
+            with torch.random.fork_rng(self._devices()):
+                self._passes().check_float64()
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        """The figures of this epoch by their tags; none where it is not its turn, or where a solve failed."""
+        if not self.every_n_epochs or epoch % self.every_n_epochs:
+            return {}
+        try:
+            with torch.random.fork_rng(self._devices()):
+                return self._figures(self._passes())
+        except SolveError as error:
+            log.warning("epoch %d: no audit: %s", epoch, error)
+            return {}
+
+    def _figures(self, passes: BackwardPass) -> dict[str, float]:
+        block = next(iter(ode_blocks(self.model).values()))
+        case = Case("own", "own", block.solver, block.gradient, rtol=None)
+        made, reference = passes.of(case), passes.of_the_ode(self.reference_rtol)[0]
+        against_ode = difference(made.parameters, reference.parameters)
+        figures = {"audit/cosine": against_ode.cosine, "audit/relative_error": against_ode.relative_error}
+        if case.solver.differentiable:
+            exact, _ = passes.exact(case.solver)
+            figures["audit/pass_relative_error"] = difference(made.parameters, exact.parameters).relative_error
+        drift = passes.reconstruction(case, num_times=2)
+        return figures | {"audit/reconstruction": max((distances[0] for distances in drift.values()), default=0.0)}
+
+    def _batch(self) -> Any:
+        return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
+
+    def _passes(self) -> BackwardPass:
+        return BackwardPass(self.model, self.task, self._batch(), self.precision)
+
+    def _devices(self) -> list[torch.device]:
+        """Of the batch, those with random states of their own."""
+        device = first_tensor(self._batch()).device
+        return [device] if device.type == "cuda" else []

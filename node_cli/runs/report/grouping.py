@@ -1,0 +1,188 @@
+"""Runs that differ by their seed alone as one row: mean and deviation of every figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from node_cli.config import ConfigError, follows
+from node_cli.runs.report.filters import text
+from node_cli.runs.report.record import Run, is_number
+
+# They name a run or where its figures go, or change them no more than another seed does.
+NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
+FIGURES = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Mean and sample deviation over `count` runs; one run has no deviation. `exact`: all are one whole number.
+
+    `low` and `high` are one deviation off the mean, and no further than the runs are: no error below zero.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+    exact: bool = False
+    low: float = field(default=math.nan, compare=False)
+    high: float = field(default=math.nan, compare=False)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with the same values of the keys that they are grouped by."""
+
+    keys: Mapping[str, Any]
+    runs: Sequence[Run]
+    short: Mapping[str, str] = field(default_factory=dict)  # of keys whose values have more digits than tell them apart
+
+    def key_text(self, key: str) -> str | None:
+        """The value of a key as it is shown; None where the runs have no such key."""
+        return self.short.get(key, self.full_text(key))
+
+    def full_text(self, key: str) -> str | None:
+        """The same with all digits."""
+        return _known(self.runs[0].values, key)
+
+    def label(self) -> str:
+        """The group in a few words."""
+        return ", ".join(f"{key}={self.key_text(key) or '-'}" for key in self.keys) or "all runs"
+
+    def cell(self, column: str) -> Figure | str | None:
+        """What a table shows: a figure, or the text that all runs share; None where no run has it."""
+        values = [run.values[column] for run in self.runs if run.values.get(column) is not None]
+        numbers = [value for value in values if is_number(value)]
+        if numbers or not values:
+            return self._figure(numbers) if numbers else None
+        different = sorted(set(map(text, values)))
+        return different[0] if len(different) == 1 else f"{len(different)} different"
+
+    def num_with(self, column: str) -> int:
+        """How many of the runs have it."""
+        return sum(run.values.get(column) is not None for run in self.runs)
+
+    @property
+    def num_seeds(self) -> int:
+        """Of how many seeds the runs are; a run without one counts as another."""
+        seeds = [run.values.get("seed") for run in self.runs]
+        return len({str(seed) for seed in seeds if seed is not None}) + seeds.count(None)
+
+    @property
+    def repeats_seeds(self) -> bool:
+        """Whether some runs share a seed, and nobody asked for that."""
+        return "seed" not in self.keys and self.num_seeds < len(self.runs)
+
+    def _figure(self, numbers: Sequence[float]) -> Figure:
+        """Runs of one seed that repeat each other to the last digit show no deviation: none was measured."""
+        found = figure(numbers)
+        return replace(found, deviation=None) if found.deviation == 0 and self.num_seeds == 1 else found
+
+
+def figure(values: Sequence[float]) -> Figure:
+    """Of one or more numbers; what is not finite makes the mean so, and leaves no deviation."""
+    count = len(values)
+    exact = all(isinstance(value, int) for value in values) and len(set(values)) == 1
+    mean = sum(map(float, values)) / count
+    if count == 1 or not math.isfinite(mean):
+        return Figure(mean, None, count, exact, mean, mean)
+    deviation = math.dist(values, [mean] * count) / math.sqrt(count - 1)
+    low, high = max(mean - deviation, min(values)), min(mean + deviation, max(values))
+    return Figure(mean, deviation, count, exact, min(low, mean), max(high, mean))  # `mean` is rounded
+
+
+def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
+    """One group for each combination of values there is, sorted by them; a lacking value is None and comes last."""
+    groups: dict[tuple[str | None, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(_known(run.values, key) for key in keys), []).append(run)
+    short = {key: _short_texts([same[0].values.get(key) for same in groups.values()]) for key in keys}
+    made = []
+    for texts, same in groups.items():
+        shown = {key: short[key][full] for key, full in zip(keys, texts, strict=True) if full in short[key]}
+        made.append(Group({key: same[0].values.get(key) for key in keys}, same, shown))
+    return sorted(made, key=lambda group: [_rank(value) for value in group.keys.values()])
+
+
+def _short_texts(values: Sequence[Any]) -> dict[str, str]:
+    """Of each number that is not whole: as many digits, four at least, as tell all values apart."""
+    full = {text(value): value for value in values}
+    numbers = {name: value for name, value in full.items() if isinstance(value, float) and math.isfinite(value)}
+    for digits in range(4, 17):
+        short = {name: text(float(f"{value:.{digits}g}")) for name, value in numbers.items()}
+        if len({short.get(name, name) for name in full}) == len(full):
+            return short
+    return {}
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return (2, 0.0, "")
+    return (0, float(value), "") if is_number(value) else (1, 0.0, text(value))
+
+
+def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> list[Group]:
+    """By a key, a figure's mean or `runs`; groups that lack it come last either way."""
+
+    def value(group: Group) -> Any:
+        if column == "runs":
+            return len(group.runs)
+        cell = group.keys[column] if column in group.keys else group.cell(column)
+        if isinstance(cell, Figure):
+            return None if math.isnan(cell.mean) else cell.mean
+        return cell
+
+    lacking = [group for group in groups if value(group) is None]
+    having = [group for group in groups if value(group) is not None]
+    return sorted(having, key=lambda group: _rank(value(group)), reverse=descending) + lacking
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """The choices that differ, and the config keys that differ among runs of one choice; no seeds and folders.
+
+    A key that only some choices have, or that each has a default of its own for, is no difference beside the choice;
+    nor is a tolerance that follows another in all runs.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.compared)
+    groups = {name.partition(".")[0] for name in names if "." in name}
+    different = [name for name in names if _counts(name) and not _all_equal(runs, name)]
+    different = [name for name in different if not all(follows(name, r.compared) for r in runs if name in r.compared)]
+    choices = [name for name in different if name in groups]
+    return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
+
+
+def _all_equal(runs: Sequence[Run], name: str) -> bool:
+    """Without a look at how values are shown: that would take most of the time of a report."""
+    first = runs[0].compared
+    return all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
+
+
+def _differs_within_a_choice(runs: Sequence[Run], name: str) -> bool:
+    group = name.partition(".")[0]
+    of_choice: dict[str | None, set[str | None]] = {}
+    for run in runs:
+        of_choice.setdefault(_known(run.compared, group), set()).add(_known(run.compared, name))
+    return "." not in name or any(len(values) > 1 for values in of_choice.values())
+
+
+def _known(values: Mapping[str, Any], key: str) -> str | None:
+    return text(values[key]) if key in values else None
+
+
+def _counts(key: str) -> bool:
+    return key.partition(".")[0] not in NOT_COMPARED and not key.rpartition(".")[2].startswith("_")
+
+
+def default_columns(runs: Sequence[Run]) -> list[str]:
+    """The error on the test split, else the first metrics; what the network costs."""
+    metrics = list(dict.fromkeys(tag for run in runs for tag in run.summary.get("metrics", {})))
+    first = ["test/error"] if "test/error" in metrics else [tag for tag in metrics if tag.startswith("test/")]
+    return (first or metrics)[:3] + [name for name in FIGURES if any(name in run.values for run in runs)]
+
+
+def check_number(option: str, column: str, groups: Sequence[Group]) -> None:
+    """Refuses a column of text where a figure is asked for."""
+    if not any(isinstance(group.cell(column), Figure) for group in groups):
+        raise ConfigError(f"{option} {column}: no run has such a number")
