@@ -1,4 +1,4 @@
-"""Trains every model on digits over the same five seeds and prints the table of the README.
+"""Trains every model on digits over the same five seeds and prints the table of docs/benchmarks.md.
 
     python benchmarks/digits_table.py [--seeds 0,1,2,3,4] [--models odenet,rknet,...] [words for node-train ...]
 

@@ -24,7 +24,7 @@ from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.runs.folder import Request, RunFolder
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TYPED = [ROOT / "docs" / name for name in ("engine.md", "reliability.md")]  # the others take half a minute each
 
 NOT_TYPED = {  # how a command starts: why it is not typed here
@@ -44,7 +44,6 @@ COMPOSED = {  # what stands in commands that are put together, and not run: why
 STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "outputs/2026-11-21/10-00-00-123456": "outputs/yours",
     "resume=<folder>": "resume=outputs/yours",
-    "outputs/studies/<name>": "outputs/studies/odenet",
     "sqlite:////shared/studies.db": "sqlite:///studies.db",
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
     "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4,1e-6 seed=0",
@@ -105,9 +104,14 @@ def composing(words: list[str]) -> list[str]:
     return [*cell, "--cfg", "job"]
 
 
+def without_code(block: re.Match[str]) -> str:
+    """Empty lines for a block, but for what is typed in it."""
+    return "\n".join(f"    {line[2:]}" if line.startswith("$ ") else "" for line in block[0].split("\n"))
+
+
 def shown_in(path: Path) -> list[Command]:
-    """The commands of a document, set off by four spaces or in backquotes, without what a # says of them."""
-    text = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), path.read_text("utf-8"), flags=re.M | re.S)
+    """The commands of a document, set off by four spaces, in backquotes or by a $, without what a # says of them."""
+    text = re.sub(r"^```.*?^```", without_code, path.read_text("utf-8"), flags=re.M | re.S)
     start = "|".join(["node-\\w+", "torchrun ", "pip install .* && ", *NOT_TYPED])
     found = re.finditer(rf"^    ((?:{start})(?:\\\n|.)*)|`((?:{start}) ?[^`\n]* [^`\n]+)`", text, flags=re.M)
     return [
