@@ -25,7 +25,6 @@ from torch import Tensor
 from node_cli.audit.backward_pass import BackwardPass
 from node_cli.audit.case import make_cases
 from node_cli.build import Problem, build_problem, build_solver
-from node_cli.cli.trained_run import load_weights
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
@@ -33,6 +32,7 @@ from node_cli.ode.gradients.direct import Direct
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.report.progress import curves
 from node_cli.runs.report.runs import read_runs
+from node_cli.runs.trained_run import load_weights
 
 RUN = Path("outputs", "figure3")
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "figure3.png"
@@ -57,7 +57,7 @@ def main() -> None:
     train(words)
     config = RunFolder(RUN).read_config()
     problem = build_problem(config)
-    load_weights(problem, {"run": str(RUN), "checkpoint": "best"})
+    load_weights(problem.model, problem.dataset.digest, {"run": str(RUN), "checkpoint": "best"})
     errors, passes, training = judged(problem, config, rtols), counted(problem, config, rtols), evaluations()
     for title, rows in (("a", errors), ("b and d", passes), ("c, every fifth record", training[::5])):
         print(f"\n{title}\n" + "\n".join(markdown(rows)))

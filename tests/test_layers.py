@@ -20,7 +20,7 @@ BELOW = {
     "datasets": {"ode"},
     "loggers": {"files", "ode"},
     "training": {"config", "files", "yaml_file", "tasks", "models", "datasets", "loggers", "ode"},
-    "runs": {"config", "files", "yaml_file", "training", "tasks", "models", "datasets", "loggers", "ode"},
+    "runs": {"config", "files", "yaml_file", "trust", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "audit": {"config", "files", "runs", "training", "tasks", "models", "datasets", "loggers", "ode"},
     "meant": set(),
     "references": set(),

@@ -17,11 +17,12 @@ from omegaconf import DictConfig
 
 from node_cli import __version__
 from node_cli.cli.compose import CommandLine, check_keys, checked_config, for_every_choice, hydra_ready, typed_packages
-from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.cli.errors import one_line_errors
 from node_cli.cli.help import help_text
 from node_cli.cli.own_files import searched
 from node_cli.cli.streams import output_may_be_lost
 from node_cli.config import ConfigError, config_dir
+from node_cli.runs.outcome import RunFailedError
 from node_cli.training import launched
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 

@@ -14,9 +14,10 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.audited_parts import AuditedParts
-from node_cli.cli.moved_data import PLACES, with_data_of_run
+from node_cli.cli.overrides import with_data_of_run
 from node_cli.config import ConfigError, resolved
 from node_cli.runs.folder import RunFolder
+from node_cli.runs.moved_data import PLACES
 from node_cli.trust import untrusted_targets
 
 OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings its own

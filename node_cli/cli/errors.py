@@ -21,21 +21,12 @@ from node_cli.cli.unreadable import advice
 from node_cli.config import ConfigError, config_dir, printable
 from node_cli.files import UnwrittenError
 from node_cli.passwords import without_passwords
+from node_cli.runs.outcome import STATUS_FAILED, STATUS_USAGE, RunFailedError
 from node_cli.training import launched
-from node_cli.training.launched import ProcessLostError
+from node_cli.training.launched import OUTCOMES, ProcessLostError
 from node_cli.training.stopping import Stopped
 
-FAILED, USAGE = 1, 2
 OF_THE_EXTRA = ("joblib", "submitit_local", "submitit_slurm")  # launchers that the extra `sweep` brings
-OUTCOMES = "NODE_CLI_OUTCOMES"  # a folder in which processes of one command leave how they ended, for it to tell
-
-
-class RunFailedError(Exception):
-    """A sound config whose run could not go on: a solve failed, a loss was not finite."""
-
-
-class UnwrittenRunError(RunFailedError):
-    """It could not be written down: nothing is wrong with the run itself."""
 
 
 @contextmanager
@@ -57,27 +48,27 @@ def _told(program: str) -> Iterator[None]:
     except OutputError as error:
         if error.is_unread:
             sys.exit(128 + signal.SIGPIPE)
-        _exit(program, str(error), FAILED)
+        _exit(program, str(error), STATUS_FAILED)
     except ConfigError as error:
-        _exit(program, str(error), USAGE)
+        _exit(program, str(error), STATUS_USAGE)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{mark.name}, line {mark.line + 1}" if mark else "a YAML file"
-        _exit(program, f"broken YAML in {where}: {error.problem}", USAGE)
+        _exit(program, f"broken YAML in {where}: {error.problem}", STATUS_USAGE)
     except yaml.reader.ReaderError as error:
-        _exit(program, f"broken YAML in {error.name}: {error.reason}", USAGE)
+        _exit(program, f"broken YAML in {error.name}: {error.reason}", STATUS_USAGE)
     except OverrideParseException as error:
         told = advice(str(error.override), program) or f"write key=value ({_first_line(error)})"
-        _exit(program, f"cannot read {error.override}: {told}", USAGE)
+        _exit(program, f"cannot read {error.override}: {told}", STATUS_USAGE)
     except MissingConfigException as error:
-        _exit(program, _missing_choice(error), USAGE)
+        _exit(program, _missing_choice(error), STATUS_USAGE)
     except (HydraException, OmegaConfBaseException) as error:
-        _exit(program, _first_line(error), USAGE)
+        _exit(program, _first_line(error), STATUS_USAGE)
     except (RunFailedError, UnwrittenError) as error:
-        _exit(program, str(error), FAILED)
+        _exit(program, str(error), STATUS_FAILED)
     except ProcessLostError as error:  # no outcome: whoever has started both sees what became of the other one
         _write(program, str(error))
-        sys.exit(FAILED)
+        sys.exit(STATUS_FAILED)
     except Stopped as stopped:
         _exit(program, str(stopped), stopped.status)
     except KeyboardInterrupt:

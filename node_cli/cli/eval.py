@@ -5,8 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.cli.moved_data import with_data_of_run
-from node_cli.cli.quoting import override
+from node_cli.cli.overrides import override, with_data_of_run
 from node_cli.config import ConfigError, follows, is_path, leaves, resolved
 from node_cli.runs.folder import RunFolder
 

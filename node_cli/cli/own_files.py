@@ -15,7 +15,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-from node_cli.cli.quoting import quoted
+from node_cli.cli.overrides import quoted
 from node_cli.config import ConfigError
 from node_cli.references import foreign_references
 from node_cli.yaml_file import read_checked

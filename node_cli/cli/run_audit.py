@@ -24,13 +24,13 @@ from node_cli.build import (
     set_num_threads,
 )
 from node_cli.cli.audited_parts import AuditedParts
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.moved_data import PLACES, data_moved
-from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
 from node_cli.runs.folder import RunFolder
+from node_cli.runs.moved_data import PLACES, data_moved
+from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.summary import git_commit, versions
+from node_cli.runs.trained_run import config_of_run, load_weights
 
 OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
 
@@ -110,7 +110,7 @@ def _problem(config: dict[str, Any], parts: AuditedParts) -> tuple[Problem | Non
             raise ConfigError(f"{', '.join(idle)}: no effect on this problem; leave it out, or take problem=model")
         return None, []
     problem = build_problem(config)
-    return problem, [] if config["run"] is None else load_weights(problem, config)
+    return problem, [] if config["run"] is None else load_weights(problem.model, problem.dataset.digest, config)
 
 
 def _measure(audit: AuditProblem, cases: list[Case]) -> Report:

@@ -7,12 +7,12 @@ from typing import Any
 
 from node_cli.audit.solver_comparison import SolverComparison, comparison_table
 from node_cli.build import build_problem, build_solver, uses_solver
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.moved_data import data_moved
-from node_cli.cli.trained_run import config_of_run, load_weights
 from node_cli.config import ConfigError
 from node_cli.ode.solution import SolveError
 from node_cli.runs.folder import RunFolder
+from node_cli.runs.moved_data import data_moved
+from node_cli.runs.outcome import RunFailedError
+from node_cli.runs.trained_run import config_of_run, load_weights
 
 
 def run_evaluation(config: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"solver: {type(problem.model).__name__} of {folder.path} has no ODE block to solve: leave it out"
         )
-    notes = [*moved, *load_weights(problem, config)]
+    notes = [*moved, *load_weights(problem.model, problem.dataset.digest, config)]
     comparison = SolverComparison(
         problem.model,
         problem.task,

@@ -11,9 +11,6 @@ from typing import Any
 import yaml
 
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
-from node_cli.cli.errors import RunFailedError, UnwrittenRunError
-from node_cli.cli.moved_data import PLACES, data_moved
-from node_cli.cli.resume import MAY_CHANGE
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
@@ -21,6 +18,9 @@ from node_cli.runs.curves import write_curves
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.identity import check_identity, identity
 from node_cli.runs.log import log_to
+from node_cli.runs.moved_data import PLACES, data_moved
+from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
+from node_cli.runs.resume import MAY_CHANGE
 from node_cli.runs.summary import final_table, summarize
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
 from node_cli.training.payload import refusal

@@ -5,23 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from shlex import quote
 from typing import Any
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import key_of
+from node_cli.cli.overrides import key_of
 from node_cli.cli.search import Search, storage_told
-from node_cli.cli.tune_processes import run_workers, signals_stop
 from node_cli.config import ConfigError
-from node_cli.runs.report.record import UNFINISHED
+from node_cli.runs.outcome import UNFINISHED, RunFailedError
 from node_cli.runs.report.writing import make_folder, write
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
 from node_cli.tuning.search_space import Params, parse
 from node_cli.tuning.settings import Settings, read_settings
 from node_cli.tuning.study import SharedStudy
+from node_cli.tuning.workers import run_workers, signals_stop
 
+RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
 OF_EACH_TRIAL = ("run_dir", "resume")  # not for the user to set
 
 
@@ -36,12 +37,14 @@ def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
     search = Search(line, read_settings(tune, space.endless), space)
     _check_space(search)
     _check_metrics(search)
+    from node_cli.cli.tune_worker import work
+
     with storage_told(search.settings), signals_stop():
         shared = search.open()
         begun = len(shared.trials())
         sys.stdout.write(f"study {search.settings.path}: {begun} of {search.settings.trials} trials begun\n")
         sys.stdout.flush()
-        run_workers(search)
+        run_workers(partial(work, search), search.settings.workers, RESTARTS * search.settings.trials)
         _sum_up(search, shared)
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from node_cli.cli.compose import CommandLine
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import key_of, override
+from node_cli.cli.overrides import key_of, override
+from node_cli.runs.outcome import RunFailedError
 from node_cli.tuning.search_space import Params, SearchSpace
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.storage import STORAGE_ERRORS, what_is_wrong

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.quoting import going_on, key_of, plain_or_quoted, quoted, value_of
+from node_cli.cli.overrides import going_on, key_of, plain_or_quoted, quoted, value_of
 from node_cli.cli.run_names import with_run_name
 from node_cli.cli.streams import bearing_streams
 from node_cli.cli.sweep_signals import Worker, passing_on
 from node_cli.config import ConfigError, is_path, shown
 from node_cli.files import kind_of, read_text
 from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.outcome import FINISHED, RunFailedError
 from node_cli.runs.report.formats import Table, terminal
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs
 from node_cli.runs.report.notes import notes
-from node_cli.runs.report.record import FINISHED, Run
+from node_cli.runs.report.record import Run
 from node_cli.runs.report.runs import find_runs, read_runs
 from node_cli.runs.report.writing import make_folder, write
 from node_cli.training import launched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.compose import choices_of_ours
-from node_cli.cli.errors import RunFailedError
+from node_cli.cli.overrides import going_on, key_of, plain_or_quoted, quoted, value_of
 from node_cli.cli.own_files import folder_of
-from node_cli.cli.quoting import going_on, plain_or_quoted, quoted
-from node_cli.cli.resume import checkpoints_to_resume, with_overrides_of_run
 from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
-from node_cli.config import ConfigError, resolved
+from node_cli.config import ConfigError, is_path, resolved, shown
 from node_cli.runs.folder import Request, RunFolder
+from node_cli.runs.moved_data import located
+from node_cli.runs.outcome import RunFailedError
+from node_cli.runs.resume import checkpoints_to_resume
 from node_cli.training import launched
 from node_cli.training.stopping import Stopped
 
+OF_A_SWEEP = ("sweep.", "hydra.", "hydra/")  # words that a job of it was begun with, and that are not its own
 OF_THE_PARENT = ("run_dir", "resume", "sweep.", "hydra.", "hydra/")  # words that are not for the processes it starts
 
 
@@ -33,6 +36,51 @@ def main() -> None:
 
 def _meant(overrides: list[str]) -> list[str]:
     return with_overrides_of_run(with_overrides_of_sweep(overrides))
+
+
+def with_overrides_of_run(overrides: list[str]) -> list[str]:
+    """`resume=<path>` stands for all overrides of that run, in its folder; those typed now come on top.
+
+    How the learning rate goes on is for one continuation: the next one has to say it again.
+
+    Raises:
+        ConfigError: there is no run at the path.
+    """
+    typed = {key_of(override): override for override in overrides}
+    value = value_of(typed.get("resume", "resume=null"))
+    if value in ("null", "auto", ""):
+        return overrides
+    if not is_path(value):
+        raise ConfigError(f"resume must be a run folder, a checkpoint file, auto or null, got {shown(value)}")
+    folder = RunFolder.of(value)
+    if "run_dir" in typed and Path(value_of(typed["run_dir"])) != folder.path:
+        raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
+    typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
+    typed["resume"] = f"resume={quoted(value)}"
+    for key, place in located(folder.read_config(), folder).items():
+        typed.setdefault(f"dataset.{key}", f"dataset.{key}={quoted(place)}")
+    left = (*typed, "scheduler.on_resume")
+    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in left and not o.startswith(OF_A_SWEEP)]
+    packages = [word for word in inherited if key_of(word) == "packages"]
+    if packages:
+        raise ConfigError(
+            f"resume: {folder.path} was begun with {packages[-1]}: if you trust them, name them again: "
+            f"node-train resume={value} '{packages[-1]}'"
+        )
+    return inherited + list(typed.values())
+
+
+def _recorded_overrides(folder: RunFolder) -> list[str]:
+    """The words that the run was begun with.
+
+    Raises:
+        ConfigError: they are damaged.
+    """
+    overrides = folder.read_overrides()
+    odd = [word for word in overrides if not isinstance(word, str)]
+    if odd:
+        raise ConfigError(f"{folder.overrides} is damaged: {shown(odd[0])} is no word of a command line")
+    return overrides
 
 
 def run(cfg: DictConfig) -> None:
@@ -106,7 +154,7 @@ def _check_launch(request: Request) -> None:
 
 
 def _train_in_processes(request: Request, folder: RunFolder) -> None:
-    from node_cli.cli.launcher import run_in_processes
+    from node_cli.runs.launcher import run_in_processes
 
     trainer = request.config["trainer"]
     words = [word for word in request.overrides if not word.lstrip("+~").startswith(OF_THE_PARENT)]

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.compose import CommandLine, hydra_ready, typed_packages
+from node_cli.cli.overrides import key_of
 from node_cli.cli.own_files import folder_of
-from node_cli.cli.quoting import key_of
 from node_cli.cli.space_words import SPACE, with_space
 from node_cli.config import ConfigError, resolved
 from node_cli.training import launched

@@ -14,16 +14,16 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from node_cli.cli.compose import checked_config, choices_of_ours, hydra_ready
-from node_cli.cli.errors import RunFailedError, UnwrittenRunError, one_line_errors
-from node_cli.cli.quoting import quoted
-from node_cli.cli.resume import checkpoints_to_resume
+from node_cli.cli.errors import one_line_errors
+from node_cli.cli.overrides import quoted
 from node_cli.cli.run_names import with_run_name
 from node_cli.cli.run_training import run_training
 from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
 from node_cli.files import NO_ROOM
 from node_cli.runs.folder import Request, RunFolder
-from node_cli.runs.report.record import PRUNED
+from node_cli.runs.outcome import PRUNED, RunFailedError, UnwrittenRunError
+from node_cli.runs.resume import checkpoints_to_resume
 from node_cli.training import launched
 from node_cli.training.stopping import STATUS, Stopping
 from node_cli.tuning.heartbeat import beating

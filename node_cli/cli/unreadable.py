@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from node_cli.cli.quoting import quoted
+from node_cli.cli.overrides import quoted
 
 FOLDERS = {"node-train": "resume", "node-eval": "run", "node-audit": "run"}  # the key that takes a run folder
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 
 PARENT = "NODE_CLI_PARENT"  # the process that has started this one, for which it works
+OUTCOMES = "NODE_CLI_OUTCOMES"  # a folder in which processes of one command leave how they ended, for it to report
 VARIABLES = (
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),

@@ -8,10 +8,11 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial
 
+from node_cli.runs.outcome import FINISHED
 from node_cli.runs.report.formats import Table, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
 from node_cli.runs.report.notes import notes
-from node_cli.runs.report.record import FINISHED, leaves
+from node_cli.runs.report.record import leaves
 from node_cli.tuning.study import SharedStudy
 
 SHOWN = 15  # rows of the table

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from node_cli.config import ConfigError
 from node_cli.files import check_inside
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.report.record import FAILED, FINISHED, PRUNED, UNFINISHED, Run
+from node_cli.runs.outcome import FAILED, FINISHED, PRUNED, UNFINISHED
+from node_cli.runs.report.record import Run
 from node_cli.runs.report.runs import read_runs
 from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
 from node_cli.tuning.samplers import make_pruner, make_sampler

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from node_cli.cli.errors import RunFailedError
-from node_cli.cli.resume import checkpoints_to_resume
 from node_cli.cli.run_evaluation import run_evaluation
 from node_cli.config import ConfigError
 from node_cli.runs.folder import RunFolder
+from node_cli.runs.outcome import RunFailedError
+from node_cli.runs.resume import checkpoints_to_resume
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
 WORDS = [

@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -149,11 +149,9 @@ def type_it(words: list[str]) -> str:
     return ""
 
 
-def in_this_process(search: object) -> None:
+def in_this_process(work: Callable[[], None], count: int, restarts: int) -> None:
     """The work of a search's processes, without their start."""
-    from node_cli.cli.tune_worker import work
-
-    work(search)
+    work()
 
 
 @pytest.fixture(scope="module")

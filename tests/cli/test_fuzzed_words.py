@@ -9,8 +9,8 @@ from mutations import mutations, same_every_time
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import one_line_errors
-from node_cli.cli.resume import with_overrides_of_run
 from node_cli.cli.sweep import with_overrides_of_sweep
+from node_cli.cli.train import with_overrides_of_run
 
 SOUND = [
     *("model=odenet", "model.width=8", "solver=rk4", "solver.rtol=1e-4", "gradient=adjoint", "trainer.epochs=3"),

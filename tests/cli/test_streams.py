@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from node_cli.cli.errors import RunFailedError, one_line_errors
+from node_cli.cli.errors import one_line_errors
 from node_cli.cli.streams import output_may_be_lost
+from node_cli.runs.outcome import RunFailedError
 
 QUICK = [
     *("dataset=moons", "dataset.num_samples=100", "model=mlp", "model.width=4", "num_threads=1", "device=cpu"),

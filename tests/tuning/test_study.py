@@ -11,10 +11,10 @@ import pytest
 from small_studies import RATES, summary
 
 from node_cli.cli import tune_worker
-from node_cli.cli.errors import UnwrittenRunError
 from node_cli.cli.run_training import run_training
 from node_cli.cli.tune_worker import work
 from node_cli.config import ConfigError
+from node_cli.runs.outcome import UnwrittenRunError
 from node_cli.runs.report.formats import Table
 from node_cli.runs.report.notes import notes
 from node_cli.runs.report.runs import read_runs

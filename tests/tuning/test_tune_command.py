@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_studies import QUICK, start, summary, wait_for
 
-from node_cli.cli.tune_processes import signals_stop
 from node_cli.training.stopping import Stopped
+from node_cli.tuning.workers import signals_stop
 
 STUDY = Path("outputs/studies/default")
 WORDS = [*QUICK, "tune.trials=4", "tune.pruner=none"]

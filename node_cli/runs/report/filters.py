@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.config import ConfigError, shown
-from node_cli.runs.report.record import FINISHED, UNFINISHED, Run, is_number
+from node_cli.runs.outcome import FINISHED, UNFINISHED
+from node_cli.runs.report.record import Run, is_number
 
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 ALIASES = {"seconds": "seconds.training", "memory": "memory.peak_mb"}

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.formats import Table
 from node_cli.runs.report.progress import progress
-from node_cli.runs.report.record import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run
+from node_cli.runs.report.record import Run
 
 LISTED = 10  # runs of one kind
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.config import ConfigError
+from node_cli.runs.outcome import DAMAGED
 from node_cli.yaml_file import read_yaml
 
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
-FINISHED, FAILED, UNFINISHED, DAMAGED = "finished", "failed", "unfinished", "damaged"
 LARGEST = 1 << 1023  # beyond it whole numbers have no float
-PRUNED = "pruned"  # ended by a search, because others did better
 
 
 @dataclass(frozen=True)

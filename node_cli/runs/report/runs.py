@@ -11,8 +11,9 @@ from typing import Any
 from node_cli.config import ConfigError, shown
 from node_cli.files import read_bytes
 from node_cli.runs.folder import MAX_SUMMARY
+from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.progress import METRICS
-from node_cli.runs.report.record import CONFIG, DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED, Run, is_number
+from node_cli.runs.report.record import CONFIG, Run, is_number
 
 SUMMARY = "summary.json"
 MAX_DEPTH = 30  # of what a summary nests

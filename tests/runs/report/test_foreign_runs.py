@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import same_every_time
 
+from node_cli.runs.outcome import FINISHED
 from node_cli.runs.report.formats import FORMATS, Table
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
 from node_cli.runs.report.notes import notes
-from node_cli.runs.report.record import FINISHED
 from node_cli.runs.report.runs import read_runs
 
 HOSTILE = {

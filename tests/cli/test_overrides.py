@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from node_cli.cli.quoting import going_on, plain_or_quoted, quoted, value_of
+from node_cli.cli.overrides import going_on, plain_or_quoted, quoted, value_of
 
 NAMES = ["".join(chars) for length in (1, 2, 3) for chars in itertools.product("a\\'\" =,", repeat=length)]
 ODD = [

@@ -11,6 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+from node_cli.config import ConfigError, is_path
+from node_cli.runs.folder import RunFolder
+from node_cli.runs.moved_data import PLACES
+
 WORDS = ("null", "true", "false", "nan", "inf", "auto")  # which Hydra, or a key, takes for something else
 PLAIN = re.compile(r"[A-Za-z0-9_./-]*[A-Za-z./-][A-Za-z0-9_./-]*")
 
@@ -61,3 +65,27 @@ def _written(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def with_data_of_run(overrides: Sequence[str]) -> list[str]:
+    """`dataset.path=...` beside `run=...` says where the data of the run are now; its dataset is chosen for it.
+
+    Raises:
+        ConfigError: more of the dataset is set, there is no such run, or its dataset was not recorded by name.
+    """
+    typed = dict(word.partition("=")[::2] for word in overrides)
+    value = typed.get("run", "").strip("'\"")
+    of_data = [key for key in typed if key == "dataset" or key.startswith("dataset.")]
+    if not of_data or not is_path(value) or value == "null":
+        return list(overrides)
+    others = [key for key in of_data if key not in PLACES]
+    if others:
+        raise ConfigError(
+            f"{', '.join(others)} has no effect with run=..., which brings its own: of its dataset only "
+            f"{' and '.join(PLACES)} can be set, where its data were moved"
+        )
+    folder = RunFolder.of(value)
+    name = folder.read_choices().get("dataset")
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ConfigError(f"the dataset of {folder.path} was not recorded by name: {of_data[0]} cannot be set")
+    return [f"dataset={name}", *overrides]

@@ -1,4 +1,4 @@
-"""What `resume` and `run_dir` mean: which checkpoint a command continues from, and whether it may. Needs no torch."""
+"""Which checkpoint a run continues from, and whether it may. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node_cli.cli.moved_data import PLACES, located
-from node_cli.cli.quoting import key_of, quoted, value_of
-from node_cli.config import ConfigError, differences, is_path, shown
+from node_cli.config import ConfigError, differences
 from node_cli.runs.folder import RunFolder
-
-OF_A_SWEEP = ("sweep.", "hydra.", "hydra/")  # words that a job of it was begun with, and that are not its own
+from node_cli.runs.moved_data import PLACES
 
 # What a run may change on its way without becoming another run.
 MAY_CHANGE = (
@@ -42,38 +39,6 @@ MAY_CHANGE = (
     "trainer.save_every_steps",
     "trainer.keep",
 )
-
-
-def with_overrides_of_run(overrides: list[str]) -> list[str]:
-    """`resume=<path>` stands for all overrides of that run, in its folder; those typed now come on top.
-
-    How the learning rate goes on is for one continuation: the next one has to say it again.
-
-    Raises:
-        ConfigError: there is no run at the path.
-    """
-    typed = {key_of(override): override for override in overrides}
-    value = value_of(typed.get("resume", "resume=null"))
-    if value in ("null", "auto", ""):
-        return overrides
-    if not is_path(value):
-        raise ConfigError(f"resume must be a run folder, a checkpoint file, auto or null, got {shown(value)}")
-    folder = RunFolder.of(value)
-    if "run_dir" in typed and Path(value_of(typed["run_dir"])) != folder.path:
-        raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
-    typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
-    typed["resume"] = f"resume={quoted(value)}"
-    for key, place in located(folder.read_config(), folder).items():
-        typed.setdefault(f"dataset.{key}", f"dataset.{key}={quoted(place)}")
-    left = (*typed, "scheduler.on_resume")
-    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in left and not o.startswith(OF_A_SWEEP)]
-    packages = [word for word in inherited if key_of(word) == "packages"]
-    if packages:
-        raise ConfigError(
-            f"resume: {folder.path} was begun with {packages[-1]}: if you trust them, name them again: "
-            f"node-train resume={value} '{packages[-1]}'"
-        )
-    return inherited + list(typed.values())
 
 
 def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Path]:
@@ -111,16 +76,3 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
             f"{folder.path} was trained with other settings ({'; '.join(changed)}): start a new run for them"
         )
     return paths
-
-
-def _recorded_overrides(folder: RunFolder) -> list[str]:
-    """The words that the run was begun with.
-
-    Raises:
-        ConfigError: they are damaged.
-    """
-    overrides = folder.read_overrides()
-    odd = [word for word in overrides if not isinstance(word, str)]
-    if odd:
-        raise ConfigError(f"{folder.overrides} is damaged: {shown(odd[0])} is no word of a command line")
-    return overrides

@@ -19,9 +19,10 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from node_cli.cli.errors import INTERRUPTED, OUTCOMES, USAGE, RunFailedError
 from node_cli.config import ConfigError
+from node_cli.runs.outcome import STATUS_USAGE, RunFailedError
 from node_cli.training import launched
+from node_cli.training.launched import OUTCOMES
 from node_cli.training.stopping import HANDLED, STATUS, Stopped, handling
 
 LONGEST_STEP = "3600"  # seconds that processes which were asked to stop get for finishing their step and saving it
@@ -92,7 +93,7 @@ def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None
     if not said and otherwise is not None:
         raise _stopped(otherwise, "before the first step")
     for status, message in said:
-        if status == USAGE:
+        if status == STATUS_USAGE:
             raise ConfigError(message)
         if status in STATUS.values():
             raise Stopped(message, status)
@@ -124,7 +125,7 @@ def _ending_once() -> Callable[[int, FrameType | None], None]:
         if number == signal.SIGINT and number in asked:
             shutil.rmtree(os.environ.get(OUTCOMES, ""), ignore_errors=True)
             os.write(2, b"node-train: interrupted\n")
-            os._exit(INTERRUPTED)  # and the processes with this one; the launcher would wait for them
+            os._exit(STATUS[signal.SIGINT])  # and the processes with this one; the launcher would wait for them
         asked.append(number)
         if len(asked) == 1:
             raise SignalException(f"process {os.getpid()} got {signal.Signals(number).name}", signal.Signals(number))

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node_cli.build import Problem
-from node_cli.cli.moved_data import PLACES, located
-from node_cli.cli.resume import MAY_CHANGE
+from torch import nn
+
 from node_cli.config import (
     ConfigError,
     has_target,
@@ -21,6 +20,8 @@ from node_cli.config import (
 )
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import check_identity
+from node_cli.runs.moved_data import PLACES, located
+from node_cli.runs.resume import MAY_CHANGE
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
 from node_cli.trust import untrusted_targets
 
@@ -51,8 +52,13 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     return trained | {key: config[key] for key in ("device", "num_threads", "packages")}
 
 
-def load_weights(problem: Problem, config: dict[str, Any]) -> list[str]:
+def load_weights(model: nn.Module, data: str | None, config: dict[str, Any]) -> list[str]:
     """Gives the model the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
+
+    Args:
+        model: as the config of the run describes it.
+        data: the digest of the dataset that it has now.
+        config: of the command, with the keys `run` and `checkpoint`.
 
     Returns:
         What is to be said of it: a line where the data lie elsewhere, one where it cannot be told if they are the same.
@@ -65,11 +71,11 @@ def load_weights(problem: Problem, config: dict[str, Any]) -> list[str]:
         path = folder.checkpoints / f"{config['checkpoint']}.pt"
     try:
         payload = read_checkpoint(path)
-        note = check_identity(path, payload, folder.read_config(), problem.dataset.digest, (*MAY_CHANGE, *PLACES))
+        note = check_identity(path, payload, folder.read_config(), data, (*MAY_CHANGE, *PLACES))
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     try:
-        load_into(problem.model, judged_weights(payload))
+        load_into(model, judged_weights(payload))
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
     return [note] if note else []

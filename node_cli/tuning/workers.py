@@ -5,26 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from node_cli.cli.search import Search
 from node_cli.training.launched import parent_told
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
-RESTARTS = 3  # of workers that were killed, for each trial that may still be taken up again
 
-
-def run_workers(search: Search) -> None:
-    """Until no trial is left; a worker that was killed is started again, and takes its trial up."""
+def run_workers(work: Callable[[], None], count: int, restarts: int) -> None:
+    """Runs `work` in `count` processes until no trial is left; one that was killed is started again, so many times."""
     running: list[BaseProcess] = []
-    restarts = RESTARTS * search.settings.trials
     with _ending_together(running), parent_told():
-        running += [_started(search) for _ in range(search.settings.workers)]
+        running += [_started(work) for _ in range(count)]
         while running:
             wait([process.sentinel for process in running])
             for process in [process for process in running if not process.is_alive()]:
@@ -34,14 +30,12 @@ def run_workers(search: Search) -> None:
                     sys.exit(status)
                 if status < 0 and restarts:
                     restarts -= 1
-                    running.append(_started(search))
+                    running.append(_started(work))
 
 
-def _started(search: Search) -> BaseProcess:
+def _started(work: Callable[[], None]) -> BaseProcess:
     """A worker; Ctrl-C, which a terminal sends to all processes, is for the command alone, which passes it on."""
-    from node_cli.cli.tune_worker import work
-
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(search,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=work, daemon=True)
     resource_tracker.ensure_running()  # which would let SIGINT through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
