@@ -130,3 +130,13 @@ def test_every_target_of_the_makefile_is_one_that_the_documents_name():
     targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = set(re.findall(r"\bmake (\w+)", "\n".join(path.read_text("utf-8") for path in DOCUMENTS) + CI))
     assert targets <= named
+
+
+def test_every_test_that_a_page_names_exists():
+    named = {
+        name
+        for path in DOCUMENTS
+        for name in re.findall(r"`((?:tests|benchmarks)/[\w/]+(?:\.py)?/?)`", path.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
