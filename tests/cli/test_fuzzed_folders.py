@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -56,7 +57,8 @@ KEYS += ["width", "data_dir", "a", "launcher", "callbacks", "overrides", "search
 
 
 def value(draw: random.Random, depth: int = 0) -> Any:
-    kinds: list[Any] = [lambda: draw.choice(CALLS), lambda: draw.choice([*REFERENCES, *WORDS]), draw.random]
+    kinds: list[Any] = [draw.random, lambda: draw.choice([*REFERENCES, *WORDS])]
+    kinds.append(lambda: copy.deepcopy(draw.choice(CALLS)))
     if depth < 3:
         kinds += [
             lambda: {draw.choice(KEYS): value(draw, depth + 1) for _ in range(draw.randint(1, 3))},
