@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.arguments import check_arguments
-from node_cli.audit.report import AuditProblem
+from node_cli.audit.base import AuditProblem
 from node_cli.config import ConfigError, shown
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Loggers, Resume

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_cli.audit.base import Tick
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Gradients, errors_alone
 from node_cli.audit.fixed_steps import FixedSteps
-from node_cli.audit.report import Tick, number
 from node_cli.ode.base import VectorField
+from node_cli.tables import two_digits
 
 Solve = Callable[[VectorField[Tensor], Tensor, Tensor], Tensor]  # states at times from a state, differentiably
 Pass = tuple[str, float | None]  # the name of a solver, and its tolerance
@@ -209,7 +210,7 @@ def error_rows(
     zs, adjoints = over_time(true.z, times), over_time(true.a, times)
     rows = []
     for each in measured:
-        along = {"a(t)": number(_largest(each.adjoints, adjoints)), "z(t)": number(_largest(each.zs, zs))}
+        along = {"a(t)": two_digits(_largest(each.adjoints, adjoints)), "z(t)": two_digits(_largest(each.zs, zs))}
         row = _row(columns, each.case.name, each.gradients, true.gradients)
         rows.append(row | along | {"evaluations": f"{each.nfe_forward} + {each.nfe_backward}"})
     others = {f"{_pass_name(key)} finite differences": each.finite for key, each in passes.items()} | dict(mistakes)
@@ -219,7 +220,7 @@ def error_rows(
 
 def _row(columns: Mapping[str, Sequence[str]], name: str, computed: Gradients, true: Gradients) -> dict[str, str]:
     errors = errors_alone(computed, true)
-    return {"": name} | {column: number(max(errors[each] for each in names)) for column, names in columns.items()}
+    return {"": name} | {column: two_digits(max(errors[each] for each in names)) for column, names in columns.items()}
 
 
 def _largest(computed: Tensor, true: Tensor) -> float:

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from node_cli.audit.closed_form import ClosedForm, Measured, over_time
 from node_cli.audit.comparison import difference
-from node_cli.audit.pictures import MARKERS, draw_errors, label_panel, number_counts, panels
+from node_cli.audit.drawing import MARKERS, draw_errors, number_counts
+from node_cli.figures import label_panel, panels
 
 
 def draw_curves(
     title: str, true: ClosedForm, measured: Sequence[Measured], times: Tensor
 ) -> tuple[Figure, tuple[Axes, Axes]]:
     """z(t) and a(t), in closed form and as measured at `times`, in two panels."""
-    figure, (states, adjoints) = panels(title, 2)
+    figure, (states, adjoints) = panels(2, title=title)
     label_panel(states, "state z(t)", "t", "z")
     draw_over_time(states, true.z, times, "closed form")
     _draw_computed(states, times, {each.case.method: each.zs for each in measured})

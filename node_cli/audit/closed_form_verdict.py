@@ -8,7 +8,7 @@ from typing import Any
 
 from node_cli.audit.closed_form import Differentiated, Measured, Pass, pass_of
 from node_cli.audit.comparison import Gradients, difference, what_is_wrong
-from node_cli.audit.report import percent
+from node_cli.tables import percent
 
 SLACK = 100  # an error of so many tolerances, or errors of the steps, is none of the method
 ROUNDING = 1e-12

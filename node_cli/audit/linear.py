@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 from torch import Tensor
 
+from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
 from node_cli.audit.closed_form import (
     WRONG_SIGN,
@@ -34,9 +35,9 @@ from node_cli.audit.closed_form_pictures import (
 from node_cli.audit.closed_form_verdict import judge, tightest, verdict
 from node_cli.audit.comparison import Gradients
 from node_cli.audit.linear_euler import EULER_NOTE, EulerErrors, draw_euler, euler_errors, euler_table, orders
-from node_cli.audit.pictures import panels
-from node_cli.audit.report import Report, Table, Tick
+from node_cli.figures import panels
 from node_cli.ode.checks import require
+from node_cli.tables import Table
 
 Array = NDArray[np.float64]
 
@@ -93,7 +94,7 @@ class LinearAudit:
         """See `AuditProblem`."""
         return num_measurements(cases) + 1 + len(set(self.euler_steps))
 
-    def audit(self, cases: Sequence[Case], tick: Tick) -> Report:
+    def audit(self, cases: Sequence[Case], tick: Tick) -> AuditReport:
         """See `AuditProblem`."""
         problem, true, mistakes = self.problem(), self.closed_form(), self.mistakes()
         times = problem.ts
@@ -119,7 +120,7 @@ class LinearAudit:
             "verdict": [each.details() for each in judgements],
         }
         pictures = {"linear": self._picture(true, best, times), "linear_errors": _draw_errors(true, measured, euler)}
-        return Report(tables, _notes(), verdict(judgements), pictures, details)
+        return AuditReport(tables, _notes(), verdict(judgements), pictures, details)
 
     def problem(self) -> Problem:
         """What is solved."""
@@ -253,7 +254,7 @@ def _jumps_table(jumps: Sequence[JumpAt], case: Case) -> Table:
 
 
 def _draw_errors(true: ClosedForm, measured: Sequence[Measured], euler: Sequence[EulerErrors]) -> Figure:
-    figure, (by_rtol, by_nfe, by_steps) = panels("Errors of the gradients: all solvers, and Euler's method", 3)
+    figure, (by_rtol, by_nfe, by_steps) = panels(3, title="Errors of the gradients: all solvers, and Euler's method")
     draw_both_errors(by_rtol, by_nfe, true, measured)
     draw_euler(by_steps, euler)
     return figure

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from node_cli.audit.base import Tick
 from node_cli.audit.closed_form import Problem
 from node_cli.audit.comparison import Gradients, difference
-from node_cli.audit.pictures import draw_errors, number_counts
-from node_cli.audit.report import Table, Tick, number
+from node_cli.audit.drawing import draw_errors, number_counts
 from node_cli.ode.functional import odeint
+from node_cli.tables import Table, two_digits
 
 EULER_NOTE = (
     "Under Euler's method z_k = (I + h A)^k z0. direct differentiates this product (discretise, then optimise), "
@@ -96,10 +97,10 @@ def euler_table(euler: Sequence[EulerErrors]) -> Table:
     rows = [
         {
             "steps": str(each.steps),
-            "direct - exact discrete": number(each.direct_discrete),
-            "direct - ODE": number(each.direct_continuous),
-            "adjoint - ODE": number(each.adjoint_continuous),
-            "adjoint - exact discrete": number(each.adjoint_discrete),
+            "direct - exact discrete": two_digits(each.direct_discrete),
+            "direct - ODE": two_digits(each.direct_continuous),
+            "adjoint - ODE": two_digits(each.adjoint_continuous),
+            "adjoint - exact discrete": two_digits(each.adjoint_discrete),
         }
         for each in euler
     ]

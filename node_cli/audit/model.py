@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from torch import nn
 
 from node_cli.audit.backward_pass import BackwardPass, Cost, Pass, first_tensor
+from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Gradients, difference, norm
 from node_cli.audit.model_report import model_report
 from node_cli.audit.model_rows import ModelRow
-from node_cli.audit.report import Report, Tick
 from node_cli.audit.verdict import Verdict
 from node_cli.datasets.base import Dataset
 from node_cli.models.ode_block import ode_blocks
@@ -73,7 +73,7 @@ class ModelAudit:
         """The reference twice, and every case."""
         return 2 + len(cases)
 
-    def audit(self, cases: Sequence[Case], tick: Tick) -> Report:
+    def audit(self, cases: Sequence[Case], tick: Tick) -> AuditReport:
         """See `AuditProblem.audit`; a case that cannot be solved has a row that says so.
 
         Raises:

@@ -9,11 +9,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from node_cli.audit.base import AuditReport
 from node_cli.audit.comparison import Difference
+from node_cli.audit.drawing import Curve, draw_errors, number_counts
 from node_cli.audit.model_rows import ModelRow
-from node_cli.audit.pictures import Curve, draw_errors, label_panel, number_counts, panels
-from node_cli.audit.report import Report, Table, number, percent
 from node_cli.audit.verdict import Verdict
+from node_cli.figures import label_panel, panels
+from node_cli.tables import Table, percent, two_digits
 
 NOTES = (
     "off the pass: from the exact gradient of the loss that was computed (the same steps, in float64).",
@@ -24,7 +26,7 @@ NOTES = (
 )
 
 
-def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, Any], verdict: Verdict) -> Report:
+def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, Any], verdict: Verdict) -> AuditReport:
     """The report on a model; `reference` holds the figures of the solve that stands for the ODE."""
     solved = [row for row in rows if row.made is not None]
     tables = [Table(f"Gradients of {name}", [_main_row(row) for row in rows])]
@@ -38,7 +40,7 @@ def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, An
     notes = [*failures, *(note.format(**reference, moves=moves, rough=rough) for note in NOTES)]
     details = {"model": name, "reference": dict(reference), "cases": [row.plain() for row in rows]}
     pictures = {"model": _picture(name, solved)} if solved else {}
-    return Report(tables, notes, verdict.sentences(), pictures, details)
+    return AuditReport(tables, notes, verdict.sentences(), pictures, details)
 
 
 def _main_row(row: ModelRow) -> dict[str, str]:
@@ -53,7 +55,7 @@ def _main_row(row: ModelRow) -> dict[str, str]:
         "evaluations": f"{row.cost.nfe_forward} + {row.cost.nfe_backward}",
         "s": f"{row.cost.seconds:.3g}",
         "MB": "-" if memory is None else f"{memory / 2**20:.1f}",
-        "back": " ".join(number(drift[0]) for drift in row.drift.values()) or "failed",
+        "back": " ".join(two_digits(drift[0]) for drift in row.drift.values()) or "failed",
     }
 
 
@@ -96,7 +98,7 @@ def _cosine(figures: Difference | None) -> str:
 
 
 def _picture(name: str, rows: Sequence[ModelRow]) -> Figure:
-    figure, axes = panels(name, 4)
+    figure, axes = panels(4, columns=2, title=name)
     methods = {method: list(group) for method, group in groupby(rows, key=lambda row: row.case.method)}
     with_pass = {method: group for method, group in methods.items() if group[0].exact is not None}
     draw_errors(axes[0], "off the gradient of the pass", "rtol", _curves(with_pass, "rtol", "against_pass"))

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import difference, what_is_wrong
 from node_cli.audit.fixed_steps import FixedSteps
-from node_cli.audit.report import Report, Tick, percent
 from node_cli.audit.resnet_euler_findings import EXACT, Findings, Measured, Pass, change
 from node_cli.models.checks import require_at_least
 from node_cli.models.odenet import ConvField
@@ -22,6 +22,7 @@ from node_cli.ode.functional import solve
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import Solution
 from node_cli.ode.solvers import Fixed
+from node_cli.tables import percent
 
 REFERENCE_RTOL = 1e-9  # of the solve that stands for the ODE: a few seconds
 UNEXPLAINED = 3.0  # a gradient is wrong if it is so many times as far from the ODE's as the exact one of its steps,
@@ -56,7 +57,7 @@ class ResnetEulerAudit:
         """See `AuditProblem`."""
         return 3 + len(_euler_gradients(cases)) + len(self._euler_steps) + len(cases)
 
-    def audit(self, cases: Sequence[Case], tick: Tick) -> Report:
+    def audit(self, cases: Sequence[Case], tick: Tick) -> AuditReport:
         """See `AuditProblem`."""
         tick("the ResNet")
         resnet = self._pass(self._resnet)

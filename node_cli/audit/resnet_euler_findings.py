@@ -10,10 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from node_cli.audit.base import AuditReport
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Difference, Gradients, difference
-from node_cli.audit.pictures import Curve, draw_errors, panels
-from node_cli.audit.report import Report, Table, number, percent
+from node_cli.audit.drawing import Curve, draw_errors
+from node_cli.figures import panels
+from node_cli.tables import Table, percent, two_digits
 
 ROUNDING = 1e-12  # relative; what float64 leaves of the same sums in another order
 EXACT = ("direct", "checkpoint")  # discretise, then optimise: under Euler the gradient of the ResNet
@@ -104,10 +106,10 @@ class Findings:
     reference_rtol: float
     blur: Change
 
-    def report(self) -> Report:
+    def report(self) -> AuditReport:
         """In tables, notes, one sentence, a picture, and plain containers."""
         notes = [NOTE_EQUAL, NOTE_CORNERS, self._note_on_the_reference()]
-        return Report(self._tables(), notes, self._verdict(), {"resnet_euler": self._picture()}, self._details())
+        return AuditReport(self._tables(), notes, self._verdict(), {"resnet_euler": self._picture()}, self._details())
 
     def _order(self, error: Callable[[Measured], float]) -> float:
         """Of Euler's error, by regression over the finer half of the steps."""
@@ -155,7 +157,7 @@ class Findings:
         largest = max(self.under_euler[name].largest for name in EXACT)
         return (
             f"The ResNet is the ODE-Net under Euler with {self.num_blocks} steps: output, loss and gradients of direct "
-            f"and checkpoint are equal to rounding ({number(largest)})"
+            f"and checkpoint are equal to rounding ({two_digits(largest)})"
         )
 
     def _unequal(self, name: str) -> str:
@@ -164,7 +166,7 @@ class Findings:
         return f"{name} differs by {errors}" + (f" ({mistake})" if mistake else "")
 
     def _picture(self) -> Figure:
-        figure, axes = panels(f"A ResNet of {self.num_blocks} blocks with shared weights is Euler's method", 3)
+        figure, axes = panels(3, title=f"A ResNet of {self.num_blocks} blocks with shared weights is Euler's method")
         draw_errors(axes[0], "Euler: distance from the ODE", "steps", self._euler_curves())
         axes[0].axvline(self.num_blocks, color="0.5", linestyle=":", label="the ResNet")
         axes[0].legend(frameon=False, fontsize=8)
@@ -209,11 +211,11 @@ class Findings:
 def _row_under_euler(name: str, each: Change, mistake: str) -> dict[str, str]:
     return {
         "gradient method": name,
-        "output off": number(each.output),
-        "loss off": number(each.loss),
-        "gradient off": number(each.gradient.relative_error),
+        "output off": two_digits(each.output),
+        "loss off": two_digits(each.loss),
+        "gradient off": two_digits(each.gradient.relative_error),
         "cosine": f"{each.gradient.cosine:.6f}",
-        "worst": f"{each.gradient.worst} {number(each.gradient.worst_error)}",
+        "worst": f"{each.gradient.worst} {two_digits(each.gradient.worst_error)}",
         "equal to the ResNet": "yes, to rounding" if each.is_rounding else f"no: {mistake}" if mistake else "no",
     }
 

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
 from node_cli.audit.closed_form import (
     WRONG_SIGN,
@@ -26,9 +27,9 @@ from node_cli.audit.closed_form import (
 )
 from node_cli.audit.closed_form_pictures import add_legend, draw_both_errors, draw_curves, draw_over_time
 from node_cli.audit.closed_form_verdict import judge, tightest, verdict
-from node_cli.audit.pictures import panels
-from node_cli.audit.report import Report, Table, Tick
+from node_cli.figures import panels
 from node_cli.ode.checks import require
+from node_cli.tables import Table
 
 _NUM_TIMES = 7  # at which z(t) and a(t) are compared
 _MAX_EXPONENT = 50
@@ -59,7 +60,7 @@ class ScalarAudit:
         """See `AuditProblem`."""
         return num_measurements(cases)
 
-    def audit(self, cases: Sequence[Case], tick: Tick) -> Report:
+    def audit(self, cases: Sequence[Case], tick: Tick) -> AuditReport:
         """See `AuditProblem`."""
         problem, true, slip = self.problem(), self.closed_form(), self.slip()
         times = torch.linspace(self.t0, self.t1, _NUM_TIMES, dtype=torch.float64)
@@ -72,7 +73,7 @@ class ScalarAudit:
         }
         pictures = self._pictures(true, slip, measured, times)
         tables = self._tables(true, slip, measured, passes, times)
-        return Report(tables, [_note(true, slip)], verdict(judgements), pictures, details)
+        return AuditReport(tables, [_note(true, slip)], verdict(judgements), pictures, details)
 
     def problem(self) -> Problem:
         """What is solved: one state, one observation."""
@@ -128,7 +129,7 @@ class ScalarAudit:
         curves, (_, adjoints) = draw_curves(title, true, tightest(measured), times)
         draw_over_time(adjoints, slip.a, times, _SLIP, "--")
         add_legend(curves)
-        errors, (by_rtol, by_nfe) = panels(title, 2)
+        errors, (by_rtol, by_nfe) = panels(2, title=title)
         draw_both_errors(by_rtol, by_nfe, true, measured)
         return {"scalar": curves, "scalar_errors": errors}
 

@@ -15,7 +15,7 @@ from node_cli.datasets.base import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
-from node_cli.runs.report.formats import four_digits
+from node_cli.tables import four_digits, with_names
 from node_cli.tasks.base import Evaluation, Task
 from node_cli.training.evaluation import autocast, evaluate
 from node_cli.training.solve_monitor import SolveMonitor
@@ -147,9 +147,7 @@ def comparison_table(judgements: Sequence[Judgement]) -> list[str]:
         }
         for j in judgements
     ]
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    lines = [{key: key for key in widths}, *rows]
-    return ["  ".join(f"{line[key]:<{width}}" for key, width in widths.items()).rstrip() for line in lines]
+    return with_names(rows)
 
 
 def _number(value: float | None) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from node_cli.audit.model_rows import ModelRow
-from node_cli.audit.report import percent
 from node_cli.ode.gradients.adjoint import Adjoint
+from node_cli.tables import percent
 
 # Up to here, or to twice what rounding alone does, a gradient counts as exact. Rounding carries states over the kinks
 # of ReLU, where the gradient jumps: how often is chance.

@@ -12,7 +12,7 @@ from node_cli.cli.report_options import PROGRAM, parse
 from node_cli.config import ConfigError, printable
 from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
-from node_cli.runs.report.formats import FORMATS, Table
+from node_cli.runs.report.formats import FORMATS, RunTable
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
 from node_cli.runs.report.notes import notes
 from node_cli.runs.report.record import Run
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _report(args: Namespace) -> list[Run]:
-    """Prints or writes the table and draws the pictures; the runs that were asked for."""
+    """Prints or writes the table and draws the figures; the runs that were asked for."""
     runs = read_runs(args.folders)
     selected = select(runs, [parse_condition(typed) for typed in args.where])
     table = _table(args, [run for run in selected if run.status == FINISHED])
@@ -54,9 +54,9 @@ def _print(content: str) -> None:
     sys.stdout.write(content)
 
 
-def _table(args: Namespace, runs: Sequence[Run]) -> Table:
+def _table(args: Namespace, runs: Sequence[Run]) -> RunTable:
     if not runs:
-        return Table([], [], [])
+        return RunTable([], [], [])
     columns = list(dict.fromkeys(ALIASES.get(name, name) for name in args.show)) or default_columns(runs)
     keys = list(dict.fromkeys(args.by)) or [key for key in differing_keys(runs) if key not in columns]
     for option, names in (("--by", keys), ("--show", columns)):
@@ -68,21 +68,22 @@ def _table(args: Namespace, runs: Sequence[Run]) -> Table:
         if column != "runs":
             check_key("--sort", column, runs)
         groups = sort_groups(groups, column, descending=args.sort.startswith("-"))
-    return Table(keys, columns, groups)
+    return RunTable(keys, columns, groups)
 
 
-def _plot(args: Namespace, table: Table) -> None:
-    from node_cli.runs.report.plots import content, draw
+def _plot(args: Namespace, table: RunTable) -> None:
+    from node_cli.figures import file_of
+    from node_cli.runs.report.plots import draw
 
     if not table.groups:
         raise ConfigError("--plot: no run has finished")
     columns = [*table.columns, *default_columns([run for group in table.groups for run in group.runs])]
     folder = args.out_dir or args.folders[0]
-    pictures = {plot: draw(plot.name, table.groups, columns) for plot in dict.fromkeys(args.plot)}
+    figures = {plot: draw(plot.name, table.groups, columns) for plot in dict.fromkeys(args.plot)}
     make_folder(folder)
-    for plot, picture in pictures.items():
+    for plot, figure in figures.items():
         path = folder / f"report_{plot.name}.{plot.ending}"
-        write(path, content(picture, plot.ending))
+        write(path, file_of(figure, plot.ending))
         sys.stderr.write(f"{path}\n")
 
 

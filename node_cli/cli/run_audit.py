@@ -10,9 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from node_cli.audit.base import AuditProblem, AuditReport, Tick, write_json
 from node_cli.audit.case import Case, make_cases
-from node_cli.audit.pictures import picture_array, write_picture
-from node_cli.audit.report import AuditProblem, Report, Tick, write_json
 from node_cli.build import (
     Problem,
     audits_a_model,
@@ -25,6 +24,8 @@ from node_cli.build import (
 )
 from node_cli.cli.audited_parts import AuditedParts
 from node_cli.config import ConfigError
+from node_cli.figures import file_of, image_of
+from node_cli.files import write_whole
 from node_cli.ode.solution import SolveError
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.moved_data import PLACES, data_moved
@@ -36,7 +37,7 @@ OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
 
 
 def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) -> None:
-    """Measures every case, writes `audit.json`, pictures and events to `folder`, and prints tables and verdict.
+    """Measures every case, writes `audit.json`, figures and events to `folder`, and prints tables and verdict.
 
     Raises:
         ConfigError: a part refuses its settings, or what it is asked to go with; there is no such run.
@@ -113,7 +114,7 @@ def _problem(config: dict[str, Any], parts: AuditedParts) -> tuple[Problem | Non
     return problem, [] if config["run"] is None else load_weights(problem.model, problem.dataset.digest, config)
 
 
-def _measure(audit: AuditProblem, cases: list[Case]) -> Report:
+def _measure(audit: AuditProblem, cases: list[Case]) -> AuditReport:
     """The report; meanwhile a bar, or where no terminal shows one a line for each measurement."""
     total = audit.num_measurements(cases)
     with tqdm(total=total, disable=None, unit="measurement", dynamic_ncols=True) as bar:
@@ -139,15 +140,14 @@ def _ticker(bar: Any, total: int) -> Tick:
 
 
 def _write(
-    config: dict[str, Any], report: Report, text: str, notes: list[str], folder: RunFolder, seconds: float
+    config: dict[str, Any], report: AuditReport, text: str, notes: list[str], folder: RunFolder, seconds: float
 ) -> None:
     logger = build_loggers(config, folder.path, None)
     try:
         logger.log_text("audit", text)
-        for name, figure in report.pictures.items():
-            picture = picture_array(figure)
-            write_picture(picture, folder.path / f"{name}.png")
-            logger.log_image(0, f"audit/{name}", picture)
+        for name, figure in report.figures.items():
+            write_whole(folder.path / f"{name}.png", file_of(figure))
+            logger.log_image(0, f"audit/{name}", image_of(figure))
     finally:
         logger.close()
     content = {

@@ -1,15 +1,14 @@
-"""The curves of one run, as a picture."""
+"""The curves of one run, as a figure."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from node_cli.figures import file_of, label_panel, panels
 from node_cli.files import write_whole
 
 History = Sequence[Mapping[str, float]]
@@ -27,22 +26,15 @@ def write_curves(history: History, path: Path, title: str) -> None:
         path: the PNG to write.
         title: stands above the panels.
     """
-    panels = _panels(history)
-    assert panels, f"nothing to draw in {history}"
-    figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=130, layout="constrained")
-    figure.suptitle(title, fontsize=12, parse_math=False)
-    for axes, (name, tags) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
+    drawn = _panels(history)
+    assert drawn, f"nothing to draw in {history}"
+    figure, all_axes = panels(len(drawn), columns=len(drawn), size=(4.2, 3.6), title=title)
+    for axes, (name, tags) in zip(all_axes, drawn.items(), strict=True):
         for label, tag in tags.items():
             _plot(axes, history, label, tag)
-        axes.set_title(name, fontsize=11, parse_math=False)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("evaluations a pass" if name == "NFE" else "")
+        label_panel(axes, name, "epoch", "evaluations a pass" if name == "NFE" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_whole(path, content.getvalue())
+    write_whole(path, file_of(figure))
 
 
 def _panels(history: History) -> dict[str, dict[str, str]]:

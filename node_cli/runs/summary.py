@@ -14,7 +14,7 @@ import torch
 
 from node_cli import __version__
 from node_cli.runs.folder import Request
-from node_cli.runs.report.formats import four_digits
+from node_cli.tables import aligned, four_digits
 from node_cli.tasks.base import Evaluation
 from node_cli.training.memory import peak_memory_mb
 from node_cli.training.trainer import Trainer
@@ -83,8 +83,7 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
     rows["seconds"] = f"{seconds['last_session']:.1f} ({seconds['training']:.1f} in updates)"
     rows["memory"] = f"{summary['memory']['peak_mb']:.0f} MB at most"
     rows["run folder"] = str(folder)
-    width = max(len(name) for name in rows)
-    return ["", *(f"  {name:<{width}}  {value}" for name, value in rows.items())]
+    return ["", *(f"  {line}" for line in aligned(list(rows.items())))]
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""Pictures of a classification, as (height, width, 3) uint8 arrays: what went in, and what came out wrong.
-
-Drawn through matplotlib's objects alone: pyplot keeps figures in a global list, and looks for a screen.
-"""
+"""Pictures of a classification, as (height, width, 3) uint8 arrays: what went in, and what came out wrong."""
 
 from __future__ import annotations
 
@@ -11,9 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+
+from node_cli.figures import image_of
 
 ROWS, COLUMNS = 4, 8  # of images in a grid
 MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
@@ -52,7 +50,7 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
         for row, column in np.argwhere(counts):
             colour = "white" if fractions[row, column] > 0.3 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
-    return _render(figure)
+    return image_of(figure)
 
 
 def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -67,7 +65,7 @@ def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence
         captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
         return _grid(inputs, captions, "sample inputs", "black")
     figure, _ = _scatter(inputs, targets, class_names, "sample inputs")
-    return _render(figure)
+    return image_of(figure)
 
 
 def wrong_predictions(
@@ -92,7 +90,7 @@ def wrong_predictions(
     x, y = _plane(inputs[wrong])
     axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR)
     _legend(axes, [*class_names, "wrong"])
-    return _render(figure)
+    return image_of(figure)
 
 
 def _missing(predictions: np.ndarray) -> str:
@@ -109,7 +107,7 @@ def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) 
         figure, axes = _figure(5.0, 1.5)
         axes.axis("off")
         axes.text(0.5, 0.5, title, ha="center", va="center", fontsize=12)
-        return _render(figure)
+        return image_of(figure)
     if num_images < len(images):
         title = f"{title} (the first {num_images})"
     images = _rescale(images[:num_images]).transpose(0, 2, 3, 1)
@@ -128,7 +126,7 @@ def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) 
         axes.text(left + 0.5, top + 0.05, caption, ha="center", va="bottom", **own)
     axes.set(xlim=(0, width), ylim=(-1.35 * rows + 0.25, 0.3))
     axes.axis("off")
-    return _render(figure)
+    return image_of(figure)
 
 
 def _rescale(images: np.ndarray) -> np.ndarray:
@@ -170,9 +168,3 @@ def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.subplots()
-
-
-def _render(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,8 +1,7 @@
-"""Pictures of a study, by Optuna's own plots."""
+"""Figures of a study, by Optuna's own plots."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from optuna.trial import FrozenTrial, TrialState
 
+from node_cli.figures import file_of
 from node_cli.tuning.study import SharedStudy
 
 DRAWN_OBJECTIVES = 3  # of a front
@@ -54,13 +54,11 @@ def _png(plot: Callable[[], object]) -> bytes | str:
 
     try:
         with warnings.catch_warnings(), mpl.rc_context():  # Optuna changes the style for all that is drawn afterwards
-            warnings.simplefilter("ignore")  # Optuna calls its plots experimental, and some trials fit no picture
+            warnings.simplefilter("ignore")  # Optuna calls its plots experimental, and some trials fit no figure
             axes = plot()
         figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
         figure.set_size_inches(max(8.0, 1.6 * len(figure.axes)), 5)
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=110, bbox_inches="tight")
-        return content.getvalue()
+        return file_of(figure, dpi=110, bbox_inches="tight")
     except (ValueError, RuntimeError) as error:
         return str(error).partition("\n")[0]
     finally:

@@ -9,7 +9,7 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from node_cli.runs.outcome import FINISHED
-from node_cli.runs.report.formats import Table, terminal
+from node_cli.runs.report.formats import RunTable, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
 from node_cli.runs.report.notes import notes
 from node_cli.runs.report.record import leaves
@@ -34,7 +34,7 @@ def table(shared: SharedStudy) -> str:
     finished = [run for run in runs if run.status == FINISHED]
     keys, columns = ["trial", *shared.space.keys], [objective.column for objective in shared.settings.objectives]
     groups = sort_groups(group_runs(finished, keys), first.column, descending=first.maximize)
-    shown = Table(keys, columns, groups[:SHOWN])
+    shown = RunTable(keys, columns, groups[:SHOWN])
     more = [f"and {len(groups) - SHOWN} more"] if len(groups) > SHOWN else []
     return terminal(shown, more + notes(shown, runs, len(runs)))
 

@@ -11,8 +11,8 @@ from parts import make_gradient, make_solver
 from node_cli.audit.backward_pass import Cost, Pass
 from node_cli.audit.case import Case
 from node_cli.audit.model_rows import ModelRow
-from node_cli.audit.report import percent
 from node_cli.audit.verdict import Verdict
+from node_cli.tables import percent
 
 TRUE = torch.tensor([3.0, 4.0], dtype=torch.float64)  # of norm 5
 

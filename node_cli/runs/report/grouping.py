@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone as one row: mean and deviation of every figure."""
+"""Runs that differ by their seed alone as one row: mean and std of every figure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from node_cli.runs.report.record import Run, is_number
 
 # They name a run or where its figures go, or change them no more than another seed does.
 NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
-FIGURES = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
+COSTS = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Mean and sample deviation over `count` runs; one run has no deviation. `exact`: all are one whole number.
+class Statistic:
+    """Mean and sample std over `count` runs; one run has no std. `exact`: all are one whole number.
 
-    `low` and `high` are one deviation off the mean, and no further than the runs are: no error below zero.
+    `low` and `high` are one std off the mean, and no further than the runs are: no error below zero.
     """
 
     mean: float
-    deviation: float | None
+    std: float | None
     count: int
     exact: bool = False
     low: float = field(default=math.nan, compare=False)
@@ -51,7 +51,7 @@ class Group:
         """The group in a few words."""
         return ", ".join(f"{key}={self.key_text(key) or '-'}" for key in self.keys) or "all runs"
 
-    def cell(self, column: str) -> Figure | str | None:
+    def cell(self, column: str) -> Statistic | str | None:
         """What a table shows: a figure, or the text that all runs share; None where no run has it."""
         values = [run.values[column] for run in self.runs if run.values.get(column) is not None]
         numbers = [value for value in values if is_number(value)]
@@ -75,22 +75,22 @@ class Group:
         """Whether some runs share a seed, and nobody asked for that."""
         return "seed" not in self.keys and self.num_seeds < len(self.runs)
 
-    def _figure(self, numbers: Sequence[float]) -> Figure:
-        """Runs of one seed that repeat each other to the last digit show no deviation: none was measured."""
-        found = figure(numbers)
-        return replace(found, deviation=None) if found.deviation == 0 and self.num_seeds == 1 else found
+    def _figure(self, numbers: Sequence[float]) -> Statistic:
+        """Runs of one seed that repeat each other to the last digit show no std: none was measured."""
+        found = statistic(numbers)
+        return replace(found, std=None) if found.std == 0 and self.num_seeds == 1 else found
 
 
-def figure(values: Sequence[float]) -> Figure:
-    """Of one or more numbers; what is not finite makes the mean so, and leaves no deviation."""
+def statistic(values: Sequence[float]) -> Statistic:
+    """Of one or more numbers; what is not finite makes the mean so, and leaves no std."""
     count = len(values)
     exact = all(isinstance(value, int) for value in values) and len(set(values)) == 1
     mean = sum(map(float, values)) / count
     if count == 1 or not math.isfinite(mean):
-        return Figure(mean, None, count, exact, mean, mean)
-    deviation = math.dist(values, [mean] * count) / math.sqrt(count - 1)
-    low, high = max(mean - deviation, min(values)), min(mean + deviation, max(values))
-    return Figure(mean, deviation, count, exact, min(low, mean), max(high, mean))  # `mean` is rounded
+        return Statistic(mean, None, count, exact, mean, mean)
+    std = math.dist(values, [mean] * count) / math.sqrt(count - 1)
+    low, high = max(mean - std, min(values)), min(mean + std, max(values))
+    return Statistic(mean, std, count, exact, min(low, mean), max(high, mean))  # `mean` is rounded
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
@@ -130,7 +130,7 @@ def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> li
         if column == "runs":
             return len(group.runs)
         cell = group.keys[column] if column in group.keys else group.cell(column)
-        if isinstance(cell, Figure):
+        if isinstance(cell, Statistic):
             return None if math.isnan(cell.mean) else cell.mean
         return cell
 
@@ -179,10 +179,10 @@ def default_columns(runs: Sequence[Run]) -> list[str]:
     """The error on the test split, else the first metrics; what the network costs."""
     metrics = list(dict.fromkeys(tag for run in runs for tag in run.summary.get("metrics", {})))
     first = ["test/error"] if "test/error" in metrics else [tag for tag in metrics if tag.startswith("test/")]
-    return (first or metrics)[:3] + [name for name in FIGURES if any(name in run.values for run in runs)]
+    return (first or metrics)[:3] + [name for name in COSTS if any(name in run.values for run in runs)]
 
 
 def check_number(option: str, column: str, groups: Sequence[Group]) -> None:
     """Refuses a column of text where a figure is asked for."""
-    if not any(isinstance(group.cell(column), Figure) for group in groups):
+    if not any(isinstance(group.cell(column), Statistic) for group in groups):
         raise ConfigError(f"{option} {column}: no run has such a number")

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
-from node_cli.runs.report.formats import Table
+from node_cli.runs.report.formats import RunTable
 from node_cli.runs.report.progress import progress
 from node_cli.runs.report.record import Run
 
 LISTED = 10  # runs of one kind
 
 
-def notes(table: Table, selected: Sequence[Run], num_all: int) -> list[str]:
+def notes(table: RunTable, selected: Sequence[Run], num_all: int) -> list[str]:
     """Rows of few seeds, or with gaps; how many runs of each kind there are; those without a row."""
-    rows = [*_fewer_seeds(table), *_fewer_figures(table)]
+    rows = [*_fewer_seeds(table), *_with_gaps(table)]
     return [*rows, _counts(table, selected, num_all), *_without_a_row(selected)]
 
 
-def _counts(table: Table, selected: Sequence[Run], num_all: int) -> str:
+def _counts(table: RunTable, selected: Sequence[Run], num_all: int) -> str:
     count = Counter(run.status for run in selected)
     kinds = [f"{count[kind]} {kind}" for kind in (FINISHED, UNFINISHED, PRUNED, FAILED, DAMAGED) if count[kind]]
     left_out = num_all - len(selected)
@@ -42,16 +42,16 @@ def _without_a_row(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _fewer_seeds(table: Table) -> list[str]:
+def _fewer_seeds(table: RunTable) -> list[str]:
     return [
         f"{group.label()}: {len(group.runs)} runs, {group.num_seeds} seed{'s' if group.num_seeds > 1 else ''}: "
-        "runs of one seed say nothing of the deviation over seeds"
+        "runs of one seed say nothing about the std over seeds"
         for group in table.groups
         if group.repeats_seeds
     ]
 
 
-def _fewer_figures(table: Table) -> list[str]:
+def _with_gaps(table: RunTable) -> list[str]:
     return [
         f"{group.label()}: {column} of {group.num_with(column)} of {len(group.runs)} runs, the others have none"
         for group in table.groups

@@ -1,27 +1,27 @@
-"""Pictures over many runs: curves with bands over seeds, error against cost, memory against steps."""
+"""Figures over many runs: curves with bands over seeds, error against cost, memory against steps."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from node_cli.config import ConfigError
-from node_cli.runs.report.grouping import Figure, Group, figure
+from node_cli.figures import panels
+from node_cli.runs.report.grouping import Group, Statistic, statistic
 from node_cli.runs.report.progress import curves
 from node_cli.runs.report.record import Run
 from node_cli.runs.report.styles import Style, Styles, is_wide, styles_of
 
 STEPS, NFE, MEMORY, SECONDS = "solver/accepted", "nfe/forward", "memory.peak_mb", "seconds.training"
-Cell = Figure | str | None
+Cell = Statistic | str | None
+PANEL = (5.4, 3.8)  # inches
 FEW_POINTS = 30  # drawn as dots too
 FEW_BANDS = 6  # more of them hide each other
 CURVES = ("train/loss", "val/loss")
@@ -34,14 +34,14 @@ NAMES = {
 FRACTIONS = ("accuracy", "error")
 
 
-def name_of(figure_name: str) -> str:
-    """A figure as an axis names it, with its unit."""
-    is_fraction = figure_name.rpartition("/")[2] in FRACTIONS
-    return NAMES.get(figure_name, f"{figure_name} (fraction)" if is_fraction else figure_name)
+def name_of(column: str) -> str:
+    """A column as an axis names it, with its unit."""
+    is_fraction = column.rpartition("/")[2] in FRACTIONS
+    return NAMES.get(column, f"{column} (fraction)" if is_fraction else column)
 
 
-def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Picture:
-    """One of the pictures; errors are the first of the columns that are metrics.
+def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Figure:
+    """One of the figures; errors are the first of the columns that are metrics.
 
     Raises:
         ConfigError: there is nothing to draw in it.
@@ -57,17 +57,17 @@ def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Picture:
     return draw_against(groups, metric, NFE if plot == "nfe" else SECONDS, plot)
 
 
-def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
-    """Losses, the metric on the validation split and NFE; a line is the mean of a group, its band the deviation."""
+def draw_curves(groups: Sequence[Group], metric: str) -> Figure:
+    """Losses, the metric on the validation split and NFE; a line is the mean of a group, its band the std."""
     lines = {run.folder: curves(run) for group in groups for run in group.runs}
     wanted = [*CURVES, f"val/{metric.rpartition('/')[2]}", NFE]
     there = {tag for run in lines.values() for line in run for tag in line}
     tags = [tag for tag in dict.fromkeys(wanted) if tag in there]
     if not tags:
         raise ConfigError(f"--plot curves: no run has {', '.join(wanted)} in its metrics.jsonl")
-    picture, panels = _panels(len(tags))
+    figure, all_axes = panels(len(tags), columns=2, size=PANEL)
     styles = styles_of(groups)
-    for axes, tag in zip(panels, tags, strict=False):
+    for axes, tag in zip(all_axes, tags, strict=True):
         of_groups = [_means([_series(lines[run.folder], tag) for run in group.runs]) for group in groups]
         drawn = [(means, style) for means, style in zip(of_groups, styles.of_groups, strict=True) if means]
         for means, style in drawn:
@@ -77,8 +77,8 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Picture:
         axes.set_ylabel(name_of(tag), parse_math=False)
         axes.set_xlabel("epoch" if tag.startswith("val/") else "step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _finish(picture, panels, styles, _about_curves(groups, lines), lines=True)
-    return picture
+    _finish(figure, all_axes, styles, _about_curves(groups, lines), lines=True)
+    return figure
 
 
 def _about_curves(groups: Sequence[Group], lines: Mapping[Any, Sequence[Any]]) -> list[str]:
@@ -86,7 +86,7 @@ def _about_curves(groups: Sequence[Group], lines: Mapping[Any, Sequence[Any]]) -
     num_empty = sum(not run for run in lines.values())
     said = [f"{num_empty} of {len(lines)} runs have no metrics.jsonl"] if num_empty else []
     if any(len(group.runs) > 1 for group in groups):
-        said.append("line: mean of the runs" + ("; band: deviation" if len(groups) <= FEW_BANDS else ""))
+        said.append("line: mean of the runs" + ("; band: std" if len(groups) <= FEW_BANDS else ""))
     return said
 
 
@@ -95,15 +95,15 @@ def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float
     return {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
 
 
-def _means(series: Sequence[Mapping[float, float]]) -> dict[float, Figure]:
+def _means(series: Sequence[Mapping[float, float]]) -> dict[float, Statistic]:
     values: dict[float, list[float]] = defaultdict(list)
     for each in series:
         for x, value in each.items():
             values[x].append(value)
-    return {x: figure(values[x]) for x in sorted(values)}
+    return {x: statistic(values[x]) for x in sorted(values)}
 
 
-def _draw_line(axes: Axes, means: Mapping[float, Figure], style: Style, *, with_band: bool) -> None:
+def _draw_line(axes: Axes, means: Mapping[float, Statistic], style: Style, *, with_band: bool) -> None:
     xs, marker = list(means), "o" if with_band and len(means) < FEW_POINTS else ""
     own: dict[str, Any] = {"color": style.color, "linestyle": style.line, "marker": marker, "markersize": 3}
     axes.plot(xs, [mean.mean for mean in means.values()], linewidth=1.4 if with_band else 0.9, **own)
@@ -112,18 +112,18 @@ def _draw_line(axes: Axes, means: Mapping[float, Figure], style: Style, *, with_
         axes.fill_between(xs, low, high, color=style.color, alpha=0.15, linewidth=0)
 
 
-def draw_against(groups: Sequence[Group], y: str, x: str, option: str) -> Picture:
-    """A point for each group that has both figures; bars are deviations."""
+def draw_against(groups: Sequence[Group], y: str, x: str, option: str) -> Figure:
+    """A point for each group that has both values; bars are stds."""
     return _scatter(groups, [(group.cell(x), group.cell(y)) for group in groups], x, y, option)
 
 
-def draw_memory(groups: Sequence[Group]) -> Picture:
+def draw_memory(groups: Sequence[Group]) -> Figure:
     """Peak memory against the steps of the last solves; against NFE where none were counted."""
     steps = [[count for count in map(_last_steps, group.runs) if count is not None] for group in groups]
     if not any(steps):
         return draw_against(groups, MEMORY, NFE, "memory")
     points = [
-        (figure(counts) if counts else None, group.cell(MEMORY)) for group, counts in zip(groups, steps, strict=True)
+        (statistic(counts) if counts else None, group.cell(MEMORY)) for group, counts in zip(groups, steps, strict=True)
     ]
     return _scatter(groups, points, STEPS, MEMORY, "memory")
 
@@ -132,31 +132,31 @@ def _last_steps(run: Run) -> float | None:
     return next((line[STEPS] for line in reversed(curves(run)) if STEPS in line), None)
 
 
-def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: str, y: str, option: str) -> Picture:
-    both = {n: (a, b) for n, (a, b) in enumerate(points) if isinstance(a, Figure) and isinstance(b, Figure)}
+def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: str, y: str, option: str) -> Figure:
+    both = {n: (a, b) for n, (a, b) in enumerate(points) if isinstance(a, Statistic) and isinstance(b, Statistic)}
     if not both:
         raise ConfigError(f"--plot {option}: no group of runs has both {x} and {y}")
-    picture, panels = _panels(1)
+    figure, (axes,) = panels(1, size=PANEL)
     styles = styles_of(groups).of(both)
     for index, (a, b) in both.items():
         own: dict[str, Any] = {"fmt": styles.of_groups[index].marker, "color": styles.of_groups[index].color}
-        panels[0].errorbar(a.mean, b.mean, _bar(b), _bar(a), capsize=3, elinewidth=1, **own)
-    _scale(panels[0].set_xscale, [a.mean for a, _ in both.values()])
-    _scale(panels[0].set_yscale, [b.mean for _, b in both.values()])
-    panels[0].set_xlabel(name_of(x))
-    panels[0].set_ylabel(name_of(y), parse_math=False)
+        axes.errorbar(a.mean, b.mean, _bar(b), _bar(a), capsize=3, elinewidth=1, **own)
+    _scale(axes.set_xscale, [a.mean for a, _ in both.values()])
+    _scale(axes.set_yscale, [b.mean for _, b in both.values()])
+    axes.set_xlabel(name_of(x))
+    axes.set_ylabel(name_of(y), parse_math=False)
     lacking = [group.label() for index, group in enumerate(groups) if index not in both]
     named = ", ".join(lacking) if len(", ".join(lacking)) < 40 else f"{len(lacking)} of {len(groups)} groups"
     said = [f"lacking {x} or {y}: {named}"] if lacking else []
-    if any(a.deviation or b.deviation for a, b in both.values()):
-        said.append("bars: deviation over the runs")
-    _finish(picture, panels, styles, said, lines=False)
-    return picture
+    if any(a.std or b.std for a, b in both.values()):
+        said.append("bars: std over the runs")
+    _finish(figure, [axes], styles, said, lines=False)
+    return figure
 
 
-def _bar(value: Figure) -> list[list[float]] | None:
+def _bar(value: Statistic) -> list[list[float]] | None:
     """How far the error bar goes down and up; None: there is none."""
-    return [[value.mean - value.low], [value.high - value.mean]] if value.deviation else None
+    return [[value.mean - value.low], [value.high - value.mean]] if value.std else None
 
 
 def _scale(set_scale: Callable[[str], None], numbers: Sequence[float]) -> None:
@@ -164,31 +164,10 @@ def _scale(set_scale: Callable[[str], None], numbers: Sequence[float]) -> None:
         set_scale("log")
 
 
-def content(picture: Picture, ending: str) -> bytes:
-    """The content of a file: "png", "pdf" or "svg". The same picture gives the same bytes."""
-    file = io.BytesIO()
-    undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "node-report"}):  # 42: journals refuse type 3
-        picture.savefig(file, format=ending, metadata=undated)
-    return file.getvalue()
-
-
-def _panels(count: int) -> tuple[Picture, list[Axes]]:
-    columns = min(count, 2)
-    rows = -(-count // columns)
-    picture = Picture(figsize=(5.4 * columns, 3.8 * rows), dpi=110, layout="constrained")
-    panels = list(picture.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[:count]:
-        axes.grid(alpha=0.3)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return picture, panels[:count]
-
-
-def _finish(picture: Picture, panels: Sequence[Axes], styles: Styles, said: Sequence[str], *, lines: bool) -> None:
+def _finish(figure: Figure, all_axes: Sequence[Axes], styles: Styles, said: Sequence[str], *, lines: bool) -> None:
     """What stands above the panels and beside them."""
     hidden = [f"not told apart: {', '.join(styles.left_out)} (what comes first in --by is)"] if styles.left_out else []
-    width = int(picture.get_size_inches()[0] * 15)  # characters of this size
+    width = int(figure.get_size_inches()[0] * 15)  # characters of this size
     if said or hidden:
-        picture.suptitle("\n".join(fill(line, width) for line in [*said, *hidden]), fontsize=8, parse_math=False)
-    styles.explain(picture, panels, lines=lines)
+        figure.suptitle("\n".join(fill(line, width) for line in [*said, *hidden]), fontsize=8, parse_math=False)
+    styles.explain(figure, all_axes, lines=lines)

@@ -1,4 +1,4 @@
-"""How the groups of a picture are told apart: each by a style of its own, or, of many, by the values of one key."""
+"""How the groups of a figure are told apart: each by a style of its own, or, of many, by the values of one key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_hex
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from node_cli.runs.report.grouping import Group
@@ -46,7 +46,7 @@ class Styles:
     title: str = ""
     entries: dict[str, Style] = field(default_factory=dict)
     scale: ScalarMappable | None = None
-    left_out: Sequence[str] = ()  # keys that the picture does not show
+    left_out: Sequence[str] = ()  # keys that the figure does not show
 
     def of(self, drawn: Collection[int]) -> Styles:
         """The same, without entries for groups that are not drawn."""
@@ -55,14 +55,14 @@ class Styles:
         kept = {label: own for label, own in self.entries.items() if own in shown or own not in hidden}
         return replace(self, entries=kept)
 
-    def explain(self, picture: Picture, panels: Sequence[Any], *, lines: bool) -> None:
-        """Puts it to the right of the panels; the picture grows by what that takes."""
-        width, height = picture.get_size_inches()
+    def explain(self, figure: Figure, panels: Sequence[Any], *, lines: bool) -> None:
+        """Puts it to the right of the panels; the figure grows by what that takes."""
+        width, height = figure.get_size_inches()
         if self.scale is not None:
-            picture.colorbar(self.scale, ax=list(panels), label=self.title, fraction=0.6 / width, pad=0.02)
+            figure.colorbar(self.scale, ax=list(panels), label=self.title, fraction=0.6 / width, pad=0.02)
             width += 0.9
         if self.entries:
-            legend = picture.legend(
+            legend = figure.legend(
                 [_handle(style, lines=lines) for style in self.entries.values()],
                 ["x"] * len(self.entries),  # a label of the user's may begin with "_", or hold "$"
                 title=_wrapped(self.title if self.scale is None else ""),
@@ -75,10 +75,10 @@ class Styles:
             for line, label in zip(legend.get_texts(), self.entries, strict=True):
                 line.set(text=_wrapped(label), parse_math=False)
             legend.get_title().set_parse_math(False)
-            size = legend.get_window_extent(FigureCanvasAgg(picture).get_renderer())
-            width += size.width / picture.dpi + 0.2
-            height = max(height, size.height / picture.dpi + 0.4)
-        picture.set_size_inches(width, height)
+            size = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+            width += size.width / figure.dpi + 0.2
+            height = max(height, size.height / figure.dpi + 0.4)
+        figure.set_size_inches(width, height)
 
 
 def _handle(style: Style, *, lines: bool) -> Line2D:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mutations import same_every_time
 
 from node_cli.runs.outcome import FINISHED
-from node_cli.runs.report.formats import FORMATS, Table
+from node_cli.runs.report.formats import FORMATS, RunTable
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
 from node_cli.runs.report.notes import notes
 from node_cli.runs.report.runs import read_runs
@@ -186,13 +186,13 @@ def test_any_summaries_make_a_table_of_each_format(tmp_path, summaries):
         (tmp_path / str(number) / "summary.json").write_text(json.dumps(summaries[number % len(summaries)]))
     runs = read_runs([tmp_path])
     finished = [run for run in runs if run.status == FINISHED]
-    table = Table([], [], [])
+    table = RunTable([], [], [])
     if finished:
         columns = default_columns(finished)
         keys = [key for key in differing_keys(finished) if key not in columns]
         groups = group_runs(finished, keys)
         for column in [*columns, *keys]:
             groups = sort_groups(groups, column, descending=True)
-        table = Table(keys, columns, groups)
+        table = RunTable(keys, columns, groups)
     for layout in FORMATS.values():
         layout(table, notes(table, runs, len(runs))).encode()

@@ -96,7 +96,7 @@ def test_a_few_groups_have_a_style_each_and_are_named_by_their_values(groups):
 def test_of_one_key_the_values_are_enough(groups):
     title, labels, picture = legend_of(groups)
     assert (title, labels) == ("solver.rtol", ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1"])
-    assert picture.get_suptitle() == "bars: deviation over the runs"
+    assert picture.get_suptitle() == "bars: std over the runs"
 
 
 @pytest.mark.parametrize("groups", ["40 of one range"], indirect=True)

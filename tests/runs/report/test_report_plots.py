@@ -40,8 +40,8 @@ def test_curves_are_means_with_bands_of_the_deviation(groups):
     assert [line.get_xydata().tolist() for line in train.lines] == [[[10, 5]], [[10, 2]]]
     assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 5]], [[1, 2]]]
     band = train.collections[1].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((1, 3))  # the deviation is 2**0.5, further than any run
-    assert picture.get_suptitle() == "line: mean of the runs; band: deviation"
+    assert (band.min(), band.max()) == pytest.approx((1, 3))  # the std is 2**0.5, further than any run
+    assert picture.get_suptitle() == "line: mean of the runs; band: std"
 
 
 def test_curves_say_which_runs_are_not_in_them(groups):
@@ -62,7 +62,7 @@ def test_damaged_curves_are_refused_by_their_line(line, groups):
 def test_error_against_nfe_says_who_has_none(groups):
     picture = draw("nfe", groups, ["parameters", "test/error"])
     assert points(picture) == [pytest.approx((40, 0.2))]
-    assert picture.get_suptitle() == "lacking nfe/forward or test/error: model.width=4\nbars: deviation over the runs"
+    assert picture.get_suptitle() == "lacking nfe/forward or test/error: model.width=4\nbars: std over the runs"
     labels = picture.axes[0].get_xlabel(), picture.axes[0].get_ylabel()
     assert labels == ("NFE forward (evaluations a pass)", "test/error (fraction)")
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from node_cli.runs.report.grouping import FIGURES
+from node_cli.runs.report.grouping import COSTS
 
 
 def listed(result):
@@ -20,7 +20,7 @@ def test_real_runs_are_read(trained, typed):
     result = typed("--by", "model", "--show", "epochs")
     assert [line.lower().split() for line in result.out.splitlines()[1:3]] == [["mlp", "2", "2"], ["odenet", "1", "2"]]
     assert listed(result) == ["3 runs: 3 finished"]
-    assert typed("outputs/ode").out.splitlines()[0].split() == ["runs", "test/error", *FIGURES]
+    assert typed("outputs/ode").out.splitlines()[0].split() == ["runs", "test/error", *COSTS]
 
 
 def test_the_figures_are_those_of_the_summary(trained, typed):

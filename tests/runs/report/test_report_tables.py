@@ -6,12 +6,12 @@ import pytest
 
 from node_cli.runs.report.filters import text
 from node_cli.runs.report.formats import plain
-from node_cli.runs.report.grouping import Figure, figure
+from node_cli.runs.report.grouping import Statistic, statistic
 
 
 @pytest.fixture
 def grid(make):
-    """Two widths, three and one seeds: 0.1, 0.2, 0.6 have mean 0.3 and deviation sqrt((0.04 + 0.01 + 0.09) / 2)."""
+    """Two widths, three and one seeds: 0.1, 0.2, 0.6 have mean 0.3 and std sqrt((0.04 + 0.01 + 0.09) / 2)."""
     for seed, error in enumerate((0.1, 0.2, 0.6)):
         make(f"wide_{seed}", {"test/error": error}, {"model.width": 8, "seed": seed}, parameters=100)
     make("narrow", {"test/error": 0.25}, {"seed": 1, "run_dir": "elsewhere"}, parameters=50, nfe={"nfe/forward": 20.5})
@@ -42,7 +42,7 @@ def test_markdown(grid, typed):
 def test_csv_has_mean_and_deviation_apart(grid, typed):
     result = typed("--format", "csv", "--show", "test/error", "nfe/forward", "solver.method")
     names, narrow, wide = (line.split(",") for line in result.out.splitlines())
-    figures = [f"{name} {what}" for name in ("test/error", "nfe/forward") for what in ("mean", "deviation")]
+    figures = [f"{name} {what}" for name in ("test/error", "nfe/forward") for what in ("mean", "std")]
     assert names == ["model.width", "runs", *figures, "solver.method"]
     assert narrow == ["4", "1", "0.25", "", "20.5", "", "dopri5"]
     assert [float(wide[2]), float(wide[3])] == pytest.approx([0.3, math.sqrt(0.07)])
@@ -112,9 +112,9 @@ def test_runs_of_one_seed_do_not_pass_for_runs_of_several(make, typed):
         ["4", "3", "3", "0.5500", "±", "0"],
         ["8", "3", "1", "0.5500"],
     ]
-    assert shown[-2] == "model.width=8: 3 runs, 1 seed: runs of one seed say nothing of the deviation over seeds"
+    assert shown[-2] == "model.width=8: 3 runs, 1 seed: runs of one seed say nothing about the std over seeds"
     assert typed("--format", "csv", "--show", "test/error").out.splitlines() == [
-        *("model.width,runs,seeds,test/error mean,test/error deviation", "4,3,3,0.55,0", "8,3,1,0.55,")
+        *("model.width,runs,seeds,test/error mean,test/error std", "4,3,3,0.55,0", "8,3,1,0.55,")
     ]
     for name, row in (("latex", r"8 & 3 & 1 & $0.5500$ \\"), ("markdown", "| 8 | 3 | 1 | 0.5500 |")):
         assert row in typed("--format", name, "--show", "test/error").out
@@ -132,7 +132,7 @@ def test_numbers_that_a_search_has_drawn_get_as_many_digits_as_tell_them_apart(m
     assert all(f"\n{rtol}," in full for rtol in drawn)
 
 
-def test_a_figure_that_some_runs_of_a_row_lack_is_said_so(make, typed):
+def test_a_number_that_some_runs_of_a_row_lack_is_noted(make, typed):
     make("1", {"test/error": 0.1})
     make("2", {"val/error": 0.1}, {"seed": 1})
     lines = typed("--by", "model.width", "--show", "test/error").out.splitlines()
@@ -197,17 +197,17 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize(("mean", "deviation", "count"), SHOWN)
-def test_digits(mean, deviation, count):
-    assert plain(Figure(mean, deviation, count)) == SHOWN[mean, deviation, count]
+@pytest.mark.parametrize(("mean", "std", "count"), SHOWN)
+def test_digits(mean, std, count):
+    assert plain(Statistic(mean, std, count)) == SHOWN[mean, std, count]
 
 
 def test_mean_and_deviation():
-    assert figure([1.0]) == Figure(1.0, None, 1)
-    assert figure([2, 4, 9]) == Figure(5.0, pytest.approx(math.sqrt(13)), 3)
-    assert figure([610, 610]) == Figure(610.0, 0.0, 2, exact=True)
-    assert figure([1.0, math.inf]) == Figure(math.inf, None, 2)
-    assert figure([1e200, 3e200]).deviation == pytest.approx(math.sqrt(2) * 1e200)
+    assert statistic([1.0]) == Statistic(1.0, None, 1)
+    assert statistic([2, 4, 9]) == Statistic(5.0, pytest.approx(math.sqrt(13)), 3)
+    assert statistic([610, 610]) == Statistic(610.0, 0.0, 2, exact=True)
+    assert statistic([1.0, math.inf]) == Statistic(math.inf, None, 2)
+    assert statistic([1e200, 3e200]).std == pytest.approx(math.sqrt(2) * 1e200)
 
 
 def test_values_are_shown_as_in_yaml():

@@ -1,0 +1,58 @@
+"""What all figures share: panels in a grid, and the way to an array or to a file.
+
+Figures are made of matplotlib's objects alone: pyplot keeps them in a global list, and looks for a screen.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+UNDATED: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def panels(
+    count: int, *, columns: int = 3, size: tuple[float, float] = (4.6, 3.8), title: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of `size` (inches), up to `columns` beside each other."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=12, parse_math=False)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for each in axes[:count]:
+        each.grid(alpha=0.3)
+    for each in axes[count:]:
+        each.set_axis_off()
+    return figure, axes[:count]
+
+
+def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """The words around a panel, shown as they stand, and a legend where it has labelled curves."""
+    axes.set_title(title, fontsize=11, parse_math=False)
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_ylabel(ylabel, parse_math=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def image_of(figure: Figure) -> np.ndarray:
+    """The figure as an image: `(height, width, 3)`, uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def file_of(figure: Figure, ending: str = "png", **options: Any) -> bytes:
+    """The content of a file: png, pdf or svg. The same figure gives the same bytes."""
+    content = io.BytesIO()
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "node-cli"}):  # 42: journals refuse type 3
+        figure.savefig(content, format=ending, metadata=UNDATED[ending], **options)
+    return content.getvalue()
