@@ -104,7 +104,7 @@ def test_the_report(audited):
     assert f"direct {report.details['euler_orders']['direct']:.2f}" in euler.title
     assert "the jump is the partial derivative" in " ".join(report.notes)
     assert json.loads(json.dumps(report.details)) == report.details
-    assert list(report.pictures) == ["linear", "linear_errors"]
+    assert list(report.figures) == ["linear", "linear_errors"]
 
 
 @pytest.mark.parametrize(("solver", "rtol"), [("dopri5", 1e-6), ("torchdiffeq", 1e-3)])

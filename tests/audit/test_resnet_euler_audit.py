@@ -103,7 +103,7 @@ def test_finer_cases_lie_nearer_to_the_ode_and_as_far_from_the_resnet_as_it(repo
 def test_the_report_has_a_row_for_everything_plain_details_and_three_panels(report):
     assert [len(table.rows) for table in report.tables] == [3, 5, 1 + 7]
     json.dumps(report.details)
-    assert len(report.pictures["resnet_euler"].axes) == 3
+    assert len(report.figures["resnet_euler"].axes) == 3
 
 
 def test_a_solver_outside_autograd_is_held_to_the_ode(report):

@@ -75,7 +75,7 @@ def test_the_tables_and_the_note(audited):
     assert "(z(t1) - 1) z0 sinh(alpha (t1 - t0)) / alpha = -2.35813 instead of" in report.notes[0]
     assert json.loads(json.dumps(report.details)) == report.details
     assert report.details["cases"][2]["nfe_backward"] > report.details["cases"][0]["nfe_backward"] == 0
-    assert list(report.pictures) == ["scalar", "scalar_errors"]
+    assert list(report.figures) == ["scalar", "scalar_errors"]
 
 
 @pytest.mark.parametrize("rtols", [(1e-2,), (1e-4, 1e-2), (1e-7,)])
