@@ -26,6 +26,7 @@ from node_cli.ode.gradients import Gradient
 from node_cli.tasks.base import Task
 from node_cli.training import launched
 from node_cli.training.processes import ALONE, Processes
+from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
 from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_targets
 
@@ -140,6 +141,10 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
     """
     if processes.rank:
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], processes.rank]).generate_state(1, np.uint64)[0]))
+    try:
+        trained = freeze(problem.model, config["trainer"].get("freeze", []))
+    except ValueError as error:
+        raise ConfigError(f"trainer.{error}") from error
     schedule = {key: value for key, value in config["scheduler"].items() if key != "on_resume"}
     trainer: Trainer = _build(
         config,
@@ -147,7 +152,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
         model=problem.model,
         task=problem.task,
         dataset=problem.dataset,
-        optimizer=_build(config, "optimizer", params=problem.model.parameters()),
+        optimizer=_build(config, "optimizer", params=trained),
         schedule=_build(config | {"scheduler": schedule}, "scheduler"),
         on_resume=config["scheduler"].get("on_resume", "continue"),
         processes=processes,

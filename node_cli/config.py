@@ -236,6 +236,8 @@ def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
             f"a folder, of printable names up to {MAX_NAME} bytes",
         ),
         "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
+        "init_from": (lambda v: v is None or is_path(v), "a run folder, a checkpoint file or null"),
+        "init_skip": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [head]"),
         "run": (lambda v: (v is None and "problem" in cfg) or is_path(v), "a run folder or a checkpoint file"),
         "packages": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [mylab]"),
         "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of different names, such as [direct,adjoint]"),

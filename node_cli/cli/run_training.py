@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.config import ConfigError
@@ -26,6 +27,7 @@ from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunE
 from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses
+from node_cli.training.starting import start_from
 from node_cli.training.state import ContinuationError, TrainingError
 from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer
@@ -52,13 +54,17 @@ def run_training(
     started = time.time()
     with Stopping() as stopping, joined(build_device(request.config["device"])) as processes:
         with stopping.at_once():
-            trainer = build_trainer(request.config, build_problem(request.config), processes)
+            problem = build_problem(request.config)
+            start = "" if checkpoints or not processes.is_first else _start(problem.model, request.config)
+            trainer = build_trainer(request.config, problem, processes)
         if not processes.is_first:
             _follow(trainer, stopping)
             return
         folder.lock()
         try:
             with log_to(folder.log):
+                if start:
+                    log.info("%s", start)
                 path = _restore(trainer, request.config, folder, checkpoints)
                 try:
                     _lead(request, folder, trainer, path, started, loggers, stopping)
@@ -72,6 +78,19 @@ def run_training(
                     raise kind(f"{error} (run folder: {folder.path})") from error
         except UnwrittenError as error:  # of the log itself
             raise UnwrittenRunError(str(error)) from error
+
+
+def _start(model: nn.Module, config: Mapping[str, Any]) -> str:
+    """What the model was given to start from, in words; empty: nothing but its seed."""
+    source, skip = config.get("init_from"), config.get("init_skip", [])
+    if source is None:
+        if skip:
+            raise ConfigError(f"init_skip={skip} has no effect without init_from: set init_from=... too")
+        return ""
+    try:
+        return start_from(model, source, skip)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkpoints: Sequence[Path]) -> Path | None:
@@ -157,6 +176,9 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
     name = type(trainer.model).__name__
     count = sum(p.numel() for p in trainer.model.parameters())
     log.info("%s, %s parameters, on %s; run folder %s", name, f"{count:,}", trainer.device, folder.path)
+    if trainer.freeze:
+        count = sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad)
+        log.info("not trained: %s (%s parameters)", ", ".join(trainer.freeze), f"{count:,}")
     if not uses_solver(trainer.model):
         log.info("solver and gradient have no part in this run: %s has no ODE block", name)
     if checkpoint is not None:

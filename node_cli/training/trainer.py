@@ -29,6 +29,7 @@ from node_cli.training.processes import Processes
 from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms, log_pictures
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
+from node_cli.training.starting import set_to_train
 from node_cli.training.state import TrainingError, TrainState
 from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, Stopped, Stopping, reason
 from node_cli.training.update import Updater
@@ -78,6 +79,7 @@ class Trainer:
     keep: int
     devices: int
     max_restarts: int
+    freeze: list[str]
     audit: Callable[[int], dict[str, float]]
 
     def __post_init__(self) -> None:
@@ -187,7 +189,7 @@ class Trainer:
 
     def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
         """From wherever in the epoch the run is to its end, or to the last step of the run."""
-        self.model.train()
+        set_to_train(self.model, self.freeze)
         for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
             if self._epoch_is_over:
                 break

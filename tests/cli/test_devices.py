@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from node_cli.cli.train import main
-from node_cli.training.checkpoint import read_checkpoint
+from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
 MODULE = ["-m", "node_cli.cli.train"]
 QUICK = [
     *("model=mlp", "model.width=8", "num_threads=1", "device=cpu", "logger=jsonl", "scheduler=constant"),
     *("trainer.log_every_steps=1", "trainer.save_every_steps=5"),
 ]
-LONG = [*QUICK, "trainer.epochs=15", "dataset.crop_padding=1"]
+LONG = [*QUICK, "trainer.epochs=15", "dataset.crop_padding=1", "init_from=theirs.pt", "init_skip=[layers.3]"]
 TOGETHER = "trainer.devices=2"
 CLOCKS = ("time", "time/step_ms", "memory/peak_mb")
 
@@ -102,10 +102,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def save_theirs(folder: Path) -> None:
+    """Weights that every run begins with."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = {"layers.1.weight": (8, 64), "layers.1.bias": (8,), "layers.3.weight": (3, 8), "layers.3.bias": (3,)}
+    weights = {name: torch.randn(size, generator=generator) / 8 for name, size in sizes.items()}
+    write_checkpoint(folder / "theirs.pt", {"model": weights, "average": {}})
+
+
+@pytest.fixture(autouse=True)
+def _theirs(tmp_path):
+    save_theirs(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def whole(begin, tmp_path_factory):
     """An uninterrupted run of two launchers with a process each, as on two machines that share a folder."""
     folder = tmp_path_factory.mktemp("whole")
+    save_theirs(folder)
     endpoint = f"--rdzv-endpoint=127.0.0.1:{free_port()}"
     launch = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", endpoint]
     launch += ["--local-addr=127.0.0.1", "--rdzv-id=7", *MODULE]
@@ -113,7 +127,7 @@ def whole(begin, tmp_path_factory):
     outcomes = [end(process) for process in machines]
     assert [status for status, _, _ in outcomes] == [0, 0], "\n".join(err for _, _, err in outcomes)
     assert sum(out.count("run folder run") for _, out, _ in outcomes) == 1  # said by one of them
-    assert [path.name for path in folder.iterdir()] == ["run"]
+    assert sorted(path.name for path in folder.iterdir()) == ["run", "theirs.pt"]
     return folder / "run"
 
 
@@ -215,7 +229,7 @@ def test_a_mistake_is_told_once_and_leaves_nothing(launch, tmp_path):
     assert (status, out) == (2, "")
     assert err.startswith("node-train: optimizer")
     assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.pt"]
 
 
 def test_a_run_that_fails_is_told_once(launch, tmp_path):

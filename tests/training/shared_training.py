@@ -36,7 +36,7 @@ EXACT = {
         lambda: net({"name": "rk4", **RK4}, "checkpoint"),
         {"clip_norm": 0.05, "average_decay": 0.5},
     ),
-    "rk4 adjoint": (lambda: net({"name": "rk4", **RK4}, "adjoint"), {}),
+    "rk4 adjoint, the stem frozen": (lambda: net({"name": "rk4", **RK4}, "adjoint"), {"freeze": ["stem"]}),
 }
 IN_STEP = {
     "dopri5 direct": (lambda: net({"name": "dopri5", **SYNC}, "direct"), {}),
@@ -63,7 +63,9 @@ def train(case, processes, folder):
     trainer = build_trainer(model, dataset, optimizer=SGD, processes=processes, **settings)
     grads = []
     trainer.optimizer.register_step_pre_hook(
-        lambda *_: grads.append(torch.cat([p.grad.reshape(-1).clone() for p in model.parameters()]))
+        lambda *_: grads.append(
+            torch.cat([p.grad.reshape(-1).clone() for p in model.parameters() if p.grad is not None])
+        )
     )
     recorder = Recorder()
     evaluation = trainer.fit(recorder, Checkpoints(folder, keep=2) if processes.is_first else None)

@@ -16,6 +16,7 @@ from node_cli.loggers.base import Loggers
 from node_cli.tasks.classification import Classification
 from node_cli.training.processes import ALONE
 from node_cli.training.schedules import Constant
+from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -42,6 +43,7 @@ SETTINGS = {
     "keep": 2,
     "devices": 1,
     "max_restarts": 0,
+    "freeze": [],
     "audit": lambda epoch: {},
 }
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -116,7 +118,7 @@ def build_trainer(model=None, dataset=None, task=None, optimizer=SGD, schedule=N
         model=model,
         task=Classification(("a", "b"), label_smoothing=0.0) if task is None else task,
         dataset=point_dataset() if dataset is None else dataset,
-        optimizer=optimizer(model.parameters()),
+        optimizer=optimizer(freeze(model, settings.get("freeze", []))),
         schedule=Constant() if schedule is None else schedule,
         **SETTINGS | settings,
     )
