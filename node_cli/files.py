@@ -116,7 +116,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: it could not be written (a full disk, say), is not there as it was written, or `path` is a link, a
             device or the like.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
@@ -127,7 +127,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def link_whole(source: Path, target: Path) -> None:
     """Gives the file a second name where the file system can, a copy elsewhere; in one step, as `write_whole`."""
-    with _replacing(target) as temporary:
+    with replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:
@@ -156,7 +156,7 @@ def cut_down(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` that no other process has; what has it at the end takes the place of the file."""
     _require_plain(path)
     temporary = path.with_name(f"{TEMPORARY}-{secrets.token_hex(8)}")

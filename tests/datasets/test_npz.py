@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from node_cli.datasets.npz import npz
+from node_cli.datasets.npz_file import opened_arrays
 
 KEYS = {"split_seed": 0, "val_fraction": 0.1, "test_fraction": 0.2, "crop_padding": 0, "flip": False}
 RNG = np.random.default_rng(0)
@@ -180,3 +181,51 @@ def test_a_zip_of_something_else_is_named(tmp_path):
         archive.writestr("targets", "words")
     with pytest.raises(ValueError, match=r"holds inputs, which cannot be read: it is no \.npy array"):
         npz(path=str(path), **KEYS, normalize=False)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_is_read_a_few_samples_at_a_time(save, tmp_path):
+    arrays = {"inputs": np.arange(60.0).reshape(10, 3, 2), "targets": np.arange(10)}
+    save(tmp_path / "a.npz", **arrays)
+    with opened_arrays(tmp_path / "a.npz", tuple(arrays)) as stored:
+        assert (stored.num_samples, stored.shapes) == (10, {"inputs": (3, 2), "targets": ()})
+        batches = list(stored.batches(4))
+    assert [len(batch["inputs"]) for batch in batches] == [4, 4, 2]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), array)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"inputs": np.zeros((3, 2)), "targets": np.zeros(2)},
+            "must hold samples, of each array as many; inputs has 3",
+        ),
+        ({"inputs": np.zeros((0, 2))}, "must hold samples, of each array as many; inputs has 0"),
+        ({}, "must hold samples, of each array as many; it holds nothing"),
+        ({"inputs": np.zeros((4, 3)).T}, "holds inputs, which cannot be read: it is in Fortran order; save numpy.asc"),
+        ({"inputs": np.float64(1)}, "holds inputs, which cannot be read: it must have a dimension of samples, and is"),
+        ({"inputs": np.array([None])}, "holds inputs, which cannot be read: Object arrays cannot be loaded"),
+        ({"others": np.zeros(3)}, "holds others; allowed are inputs, targets"),
+    ],
+)
+def test_a_file_that_cannot_be_read_in_pieces_is_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError) as error, opened_arrays(tmp_path / "a.npz", ("inputs", "targets")):
+        pass
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_in_the_last_batch_is_found(tmp_path):
+    np.savez(tmp_path / "a.npz", inputs=np.arange(60_000.0).reshape(30_000, 2))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[content.index(np.float64(59_999).tobytes())] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    with opened_arrays(tmp_path / "a.npz", ("inputs",)) as stored:
+        batches = stored.batches(20_000)
+        assert len(next(batches)["inputs"]) == 20_000
+        with pytest.raises(ValueError) as error:
+            next(batches)
+    assert "holds inputs, which cannot be read: Bad CRC-32" in str(error.value)
