@@ -15,6 +15,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 from torch.optim import Optimizer
 
+from node_cli.advice import in_keys
 from node_cli.arguments import check_arguments
 from node_cli.audit.base import AuditProblem
 from node_cli.config import ConfigError, shown
@@ -257,14 +258,14 @@ def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime
         if _is_out_of_memory(cause):
             raise ConfigError(f"{group} needs more memory than there is ({_first_line(cause)})") from error
         if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
-            raise ConfigError(_under_full_key(group, node, str(cause))) from error
+            raise ConfigError(_under_full_key(group, node, in_keys(cause))) from error
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         raise ConfigError(f"{group} needs more memory than there is ({_first_line(error)})") from error
     except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(_under_full_key(group, node, str(error))) from error
+        raise ConfigError(_under_full_key(group, node, in_keys(error))) from error
 
 
 def _check_plain(key: str, value: Any) -> None:
@@ -293,6 +294,6 @@ def _first_line(error: BaseException | None) -> str:
 def _under_full_key(group: str, node: dict[str, Any], message: str) -> str:
     """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
     first = message.partition(" ")[0]
-    if first in node:
+    if first.partition("=")[0] in node:
         return f"{group}.{message}"
     return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from node_cli.advice import in_keys
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution
@@ -54,7 +55,7 @@ def make_cases(
             try:
                 gradient.check(solver)
             except ValueError as error:
-                refusals[solver_name, gradient_name] = str(error)
+                refusals[solver_name, gradient_name] = in_keys(error)
                 continue
             for rtol in rtols if solver.has_tolerances else [None]:
                 at_rtol = solver if rtol is None else _at_tolerance(solver, rtol)

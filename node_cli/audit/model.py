@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from node_cli.advice import in_keys
 from node_cli.audit.backward_pass import BackwardPass, Cost, Pass, first_tensor
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
@@ -126,7 +127,7 @@ class _Measuring:
             exact, rounding = self._once("exact", case.solver, self.passes.exact)
             return self._explained(replace(row, exact=exact, rounding=rounding))
         except SolveError as error:
-            return ModelRow(case, self.passes.block_names, self.reference, failure=str(error))
+            return ModelRow(case, self.passes.block_names, self.reference, failure=in_keys(error))
 
     def _explained(self, row: ModelRow) -> ModelRow:
         """The same; where it is far off for no reason known, held against the adjoint with the wrong sign too."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from node_cli.advice import in_keys
 from node_cli.audit.backward_pass import BackwardPass, first_tensor
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import difference
@@ -61,7 +62,7 @@ class TrainingAudit:
             with torch.random.fork_rng(self._devices()):
                 return self._figures(self._passes())
         except SolveError as error:
-            log.warning("epoch %d: no audit: %s", epoch, error)
+            log.warning("epoch %d: no audit: %s", epoch, in_keys(error))
             return {}
 
     def _figures(self, passes: BackwardPass) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from node_cli.advice import in_keys
 from node_cli.audit.base import AuditProblem, AuditReport, Tick, write_json
 from node_cli.audit.case import Case, make_cases
 from node_cli.build import (
@@ -56,7 +57,7 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
     try:
         report = _measure(audit, cases)
     except SolveError as error:
-        raise RunFailedError(str(error)) from error
+        raise RunFailedError(in_keys(error)) from error
     notes = [*moved, *about_run, *left_out, *report.notes]
     tables = [table.lines() for table in report.tables]
     text = "\n\n".join("\n".join(lines) for lines in [*tables, notes, [report.verdict]] if lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from node_cli.advice import in_keys
 from node_cli.audit.solver_comparison import SolverComparison, comparison_table
 from node_cli.build import build_problem, build_solver, uses_solver
 from node_cli.config import ConfigError
@@ -45,7 +46,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
         if other is not None:
             comparison.judge(_name(config["solver"]), other)
     except SolveError as error:
-        raise RunFailedError(str(error)) from error
+        raise RunFailedError(in_keys(error)) from error
     lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.judgements)]
     if other is not None:
         lines += ["", comparison.verdict()]

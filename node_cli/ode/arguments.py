@@ -12,7 +12,6 @@ from torch import Tensor
 
 from node_cli.ode.base import Solver
 from node_cli.ode.grid import Grid
-from node_cli.ode.solution import Caller
 from node_cli.ode.solvers import Adaptive, Fixed
 from node_cli.ode.states import require_no_gradient
 from node_cli.ode.tableaus import TABLEAUS
@@ -52,7 +51,7 @@ _ADAPTIVE: dict[str, Any] = {
     "compile": "none",
 }
 _ON_GRID: dict[str, Any] = {"num_steps": None, "step_size": None, "max_nfe": None, "compile": "none"}
-_NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1, "caller": Caller.NOTEBOOK}
+_NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1}
 _SYNONYMS = {"max_num_steps": "max_steps"}  # torchdiffeq's names of ours
 
 # Options of torchdiffeq's methods that it alone reads.

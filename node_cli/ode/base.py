@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.checks import require_choice, require_positive
-from node_cli.ode.solution import Caller, Solution, SolveError, State, Status
+from node_cli.ode.solution import Solution, SolveError, State, Status
 from node_cli.ode.vector_field import all_finite
 
 VectorField = Callable[[Tensor, State], State]
@@ -31,7 +31,6 @@ class Solver(ABC):
 
     on_failure: str
     fallback_steps: int
-    caller: Caller = Caller.COMMAND  # who asks, and is answered in words of their own
 
     def __post_init__(self) -> None:
         require_choice("on_failure", self.on_failure, ON_FAILURE)
@@ -79,11 +78,10 @@ class Solver(ABC):
 
     @contextmanager
     def explained(self, y0: State) -> Iterator[None]:
-        """A failed solve from `y0` is told in the words of the caller, with what makes it hopeless from the start."""
+        """A solve from `y0` that fails says what made it hopeless from the start."""
         try:
             yield
         except SolveError as error:
-            error.caller = self.caller
             if error.status is not Status.NON_FINITE:
                 error.detail = self._resolution(y0) + error.detail
             elif not self._all_finite(y0):
@@ -100,9 +98,8 @@ class Solver(ABC):
         rtol, resolution = vars(self).get("rtol"), torch.finfo(dtype).eps
         if not self.has_tolerances or not isinstance(rtol, (int, float)) or rtol >= resolution:
             return ""
-        name = f"{self.caller.value['rtol']}={rtol:g}"
         kind = str(dtype).removeprefix("torch.")
-        return f"{name} is finer than {kind} can tell numbers apart ({resolution:.1e}); "
+        return f"rtol={rtol:g} is finer than {kind} can resolve ({resolution:.1e}); "
 
     def with_tolerances(self, rtol: float | None, atol: float | None) -> Solver:
         """The same solver at other tolerances; None keeps the own one.

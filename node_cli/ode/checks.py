@@ -25,6 +25,6 @@ def require_grid(num_steps: int | None, step_size: float | None) -> None:
     if (num_steps is None) == (step_size is None):
         raise ValueError(
             f"num_steps and step_size exclude each other, got num_steps={num_steps} step_size={step_size}: "
-            "set one of them and the other to null"
+            "set exactly one of them"
         )
     require_positive(num_steps=num_steps, step_size=step_size)

@@ -8,48 +8,13 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from node_cli.ode.errors import Advice, Names
+
 State = TypeVar("State", Tensor, tuple[Tensor, ...])
 
 
-_CONFIG_KEYS = {
-    "rtol": "solver.rtol",
-    "atol": "solver.atol",
-    "max_nfe": "solver.max_nfe",
-    "max_steps": "solver.max_steps",
-    "max_iters": "solver.max_iters",
-    "num_steps": "solver.num_steps",
-    "stiff": "solver=scipy solver.method=Radau gradient=adjoint",
-    "explicit": "solver.method=RK45",
-    "fixed": "solver=rk4",
-    "interval": "model.t1",
-    "clip": "trainer.clip_norm=1",
-    "y0": "what an ODE block was handed",
-}
-_ARGUMENTS = {
-    "rtol": "rtol",
-    "atol": "atol",
-    "max_nfe": "max_nfe",
-    "max_steps": "max_steps",
-    "max_iters": "max_iters",
-    "num_steps": "num_steps",
-    "stiff": 'method="scipy_solver" with options={"solver": "Radau"}',
-    "explicit": 'options={"solver": "RK45"}',
-    "fixed": 'method="rk4"',
-    "interval": "ts",
-    "clip": "torch.nn.utils.clip_grad_norm_",
-    "y0": "y0",
-}
-
-
-class Caller(Enum):
-    """Whose words advice is in: the config keys of a command, or the arguments of `odeint`."""
-
-    COMMAND = _CONFIG_KEYS
-    NOTEBOOK = _ARGUMENTS
-
-
 class Status(Enum):
-    """Why a solve failed: one sentence with advice each, to be said in the words of a `Caller`."""
+    """Why a solve failed: a sentence with advice each, where `{name}` stands for one of `errors.ARGUMENTS`."""
 
     STEP_UNDERFLOW = (
         "the step size underflowed: it no longer moves t. The problem is too stiff for this method at this tolerance: "
@@ -58,7 +23,7 @@ class Status(Enum):
     )
     NON_FINITE = (
         "the state is no longer finite. The vector field has grown too large: lower the learning rate, clip gradients "
-        "({clip}), or shorten the interval ({interval})"
+        "({clip}), or shorten the interval ({ts})"
     )
     NON_FINITE_START = (
         "the state is not finite at the start, before any step: look for NaN and infinity in {y0}, its data and the "
@@ -80,24 +45,20 @@ class Status(Enum):
     )
 
 
-class SolveError(RuntimeError):
-    """A solve that failed at time `t`; the message is one sentence with advice, in the words of the `caller`."""
+class SolveError(Advice, RuntimeError):
+    """A solve that failed at time `t` after `nfe` evaluations; the message says why and what to do."""
 
-    def __init__(self, status: Status, t: float, nfe: int, detail: str = "", caller: Caller = Caller.COMMAND) -> None:
-        super().__init__(status, t, nfe, detail, caller)
+    def __init__(self, status: Status, t: float, nfe: int, detail: str = "") -> None:
+        super().__init__(status, t, nfe, detail)
         self.status = status
         self.t = t
         self.nfe = nfe
         self.detail = detail
-        self.caller = caller
 
-    def __str__(self) -> str:
-        sentence = self.status.value.format(**self.caller.value)
-        return f"the ODE solve failed at t = {self.t:.6g} after {self.nfe} evaluations: {self.detail}{sentence}"
-
-    def __reduce__(self) -> tuple[type[SolveError], tuple[Status, float, int, str, Caller]]:
-        """As what another process can make again."""
-        return type(self), (self.status, self.t, self.nfe, self.detail, self.caller)
+    def worded(self, names: Names) -> str:
+        """See `Advice.worded`."""
+        advice = self.status.value.format_map(names)
+        return f"the ODE solve failed at t = {self.t:.6g} after {self.nfe} evaluations: {self.detail}{advice}"
 
 
 @dataclass

@@ -139,7 +139,7 @@ class Adaptive(RungeKutta):
             rule = f"outputs must be step for a method without interpolant (with one: {', '.join(interpolating)})"
             require(self.method in interpolating, rule, self.outputs)
         if self.sync_steps:
-            rule = "batching must be joint with sync_steps=true (a sample's own steps depend on no other)"
+            rule = "batching must be joint with sync_steps (a sample's own steps depend on no other)"
             require(self.batching == "joint", rule, self.batching)
 
     @property

@@ -18,6 +18,7 @@ from torchdiffeq import odeint
 from node_cli.ode import control, states
 from node_cli.ode.base import Norm, Solver, VectorField
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField, all_finite
 
@@ -112,18 +113,18 @@ class Torchdiffeq(Solver):
         return cls(method=method, rtol=rtol, atol=atol, **keys)
 
     def _check_keys(self) -> None:
-        """Raises ValueError with all keys that the method lacks, and all that it does not read."""
+        """Raises ArgumentError with all that the method lacks, and all that it does not read."""
         readers = {**_OPTIONS, **dict.fromkeys(("num_steps", "step_size"), GRID_METHODS)}
         needs = []
         if self.method in GRID_METHODS and self.num_steps is None and self.step_size is None:
-            needs.append("solver.num_steps or solver.step_size")
+            needs.append("{num_steps} or {step_size}")
         if self.method in ADAMS_METHODS and self.max_order is None:
-            needs.append("solver.max_order")
+            needs.append("{max_order}")
         unread = [key for key in readers if vars(self)[key] is not None and self.method not in readers[key]]
         if unread:
-            needs.append(" ".join(f"solver.{key}=null" for key in unread) + " (it reads no such key)")
+            needs.append(f"no {', '.join(f'{{{key}}}' for key in unread)}, which it does not read")
         if needs:
-            raise ValueError(f"solver.method={self.method} needs {', and '.join(needs)}")
+            raise ArgumentError("{method}={got} needs " + ", and ".join(needs), got=self.method)
 
     @property
     def has_tolerances(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError
 from node_cli.training import launched
 from node_cli.training.launched import ProcessLostError
@@ -56,7 +57,7 @@ class Processes:
         """A failure within it, in any process, is raised in all of them.
 
         Raises:
-            SolveError, TrainingError: that of the first process that failed.
+            SolveError, ArgumentError, TrainingError: that of the first process that failed.
         """
         if self.count == 1:
             yield
@@ -64,7 +65,7 @@ class Processes:
         failure: Exception | None = None
         try:
             yield
-        except (SolveError, TrainingError) as error:
+        except (SolveError, ArgumentError, TrainingError) as error:
             failure = error.with_traceback(None)  # which would keep the graph of the failed attempt alive
         if self.largest(failure is not None):
             raise next(error for error in self.gathered(failure) if error is not None)

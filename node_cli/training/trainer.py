@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from node_cli.advice import in_keys
 from node_cli.datasets.base import Dataset
 from node_cli.loggers.base import Logger
 from node_cli.loggers.progress import Progress
@@ -258,7 +259,7 @@ class Trainer:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
                 evaluation = evaluate(model, self.task, self._until_asked(split), self.precision, self.processes)
         except SolveError as error:
-            raise TrainingError(f"{where}: {self.updater.growth()}{error}") from error
+            raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
         costs = monitor.take(self.dataset.num_batches(split, self.eval_batch_size))
         figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
         return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from node_cli.advice import in_keys
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.base import Task
 from node_cli.training.evaluation import autocast
@@ -68,8 +70,10 @@ class Updater:
             return self._attempt_or_fall_back(batch, state, before)
         except SolveError as error:
             if on_failure(self.model) == "raise":
-                raise TrainingError(f"step {state.step + 1}: {self.growth()}{error}") from error
+                raise TrainingError(f"step {state.step + 1}: {self.growth()}{in_keys(error)}") from error
             failure = error.with_traceback(None)  # which would keep the graph of the failed attempt alive
+        except ArgumentError as error:
+            raise TrainingError(f"step {state.step + 1}: {in_keys(error)}") from error
         except BadStepError as error:
             if self.on_bad_step == "raise":
                 raise TrainingError(f"step {state.step + 1}: {error}") from error
@@ -101,13 +105,17 @@ class Updater:
         state.num_fallbacks += 1
         if state.num_fallbacks == 1:  # a line each could be thousands
             log.warning(
-                "step %d: the fallback solves this batch (later ones are only counted): %s", state.step + 1, failure
+                "step %d: the fallback solves this batch (later ones are only counted): %s",
+                state.step + 1,
+                in_keys(failure),
             )
         try:
             with fallback_solvers(self.model):
                 return self._attempt(batch, state)
         except SolveError as second:
-            raise TrainingError(f"step {state.step + 1}: {failure}. Its fallback failed too: {second}") from second
+            raise TrainingError(
+                f"step {state.step + 1}: {in_keys(failure)}. Its fallback failed too: {in_keys(second)}"
+            ) from second
 
     def _attempt(self, batch: Any, state: TrainState) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,9 +177,10 @@ class Updater:
         if count > self.max_skipped:
             raise TrainingError(
                 f"step {state.step + 1}: {count} batches {what}, more than trainer.max_skipped={self.max_skipped}; the "
-                f"last: {failure}. Follow this advice, {advice}"
+                f"last: {in_keys(failure)}. Follow this advice, {advice}"
             ) from failure
-        log.warning("step %d: batch skipped (%d of at most %d): %s", state.step + 1, count, self.max_skipped, failure)
+        skipped = (state.step + 1, count, self.max_skipped, in_keys(failure))
+        log.warning("step %d: batch skipped (%d of at most %d): %s", *skipped)
 
 
 def _size(model: nn.Module) -> float:

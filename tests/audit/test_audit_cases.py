@@ -6,10 +6,12 @@ from parts import make_gradient, make_solver
 from node_cli.audit.case import make_cases
 
 RTOLS = [1e-2, 1e-4]
-TORCHDIFFEQ = "which solver=torchdiffeq does not hand over: take solver=dopri5, or gradient=adjoint"
-CHECKPOINT = f"gradient=checkpoint needs a solver whose steps it can run again, {TORCHDIFFEQ}"
-SCIPY = "gradient=direct cannot look through solver=scipy, which runs outside autograd: use gradient=adjoint"
-NO_EFFECT = "gradient.rtol has no effect on a solver of fixed step size: set it to null, or take solver=dopri5"
+CHECKPOINT = (
+    "gradient=checkpoint runs steps again, and a solve by Torchdiffeq does not record any: "
+    "take solver=dopri5 or gradient=adjoint"
+)
+SCIPY = "gradient=direct cannot differentiate a solve by Scipy, which runs outside autograd: take gradient=adjoint"
+NO_EFFECT = "gradient.rtol has no effect on a solver of fixed step size: leave it unset, or take solver=dopri5"
 
 
 def cases_of(solvers, gradients, rtols=RTOLS):

@@ -174,7 +174,7 @@ REFUSED_BY_PARTS = {
     ),
     "checkpoint of scipy": (
         ["gradient=checkpoint", "solver=scipy"],
-        "gradient=checkpoint needs a solver whose steps it can run again, which solver=scipy does not hand over",
+        "gradient=checkpoint runs steps again, and a solve by Scipy does not record any",
     ),
     "atol for other channels": (
         ["solver.atol=[1e-3,1e-3]"],
@@ -182,7 +182,7 @@ REFUSED_BY_PARTS = {
     ),
     "atol for the adjoint": (
         ["gradient=adjoint", f"solver.atol=[{','.join(['1e-3'] * 64)}]"],
-        "gradient.atol=null would take solver.atol, one for each channel, which the backward solve does not have",
+        "gradient.atol must be a number where solver.atol has one for each channel",
     ),
     "a list elsewhere": (["solver.rtol=[1e-3]"], "solver.rtol must be a number, got"),
     "two step sizes": (["solver=rk4", "solver.step_size=0.1"], "solver.num_steps and step_size exclude each other"),
@@ -190,7 +190,7 @@ REFUSED_BY_PARTS = {
         ["solver=rk4", "gradient=adjoint", "gradient.rtol=1e-3"],
         "gradient.rtol has no effect on a solver of fixed step size",
     ),
-    "direct through scipy": (["solver=scipy"], "gradient=direct cannot look through solver=scipy"),
+    "direct through scipy": (["solver=scipy"], "gradient=direct cannot differentiate a solve by Scipy"),
     "adjoint norm": (["gradient=adjoint", "gradient.norm=half"], "gradient.norm must be one of full, semi, got half"),
     "width": (["model.width=0"], "model.width must be at least 1, got 0"),
     "times": (["model.t1=0"], "model.t1 must differ from t0, got t0=0.0 t1=0"),

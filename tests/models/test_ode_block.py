@@ -168,7 +168,10 @@ def test_ode_blocks_are_found_by_name():
         ({"t0": float("nan")}, "t0 and t1 must be finite, got t0=nan t1=1.0"),
         (
             {"solver": "scipy", "gradient": "direct"},
-            "gradient=direct cannot look through solver=scipy, which runs outside autograd: use gradient=adjoint",
+            (
+                'gradient="direct" cannot differentiate a solve by Scipy, which runs outside autograd: '
+                'take gradient="adjoint"'
+            ),
         ),
     ],
 )

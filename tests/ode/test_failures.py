@@ -101,15 +101,13 @@ def test_bounds_that_are_just_enough_are_enough(name, batching):
 def test_too_many_steps(name, batching):
     error = failure(name, square, max_steps=3, batching=batching)
     assert error.status is Status.TOO_MANY_STEPS
-    assert "the steps reached solver.max_steps. Raise it, or raise solver.rtol and solver.atol" in str(error)
+    assert "the steps reached max_steps. Raise it, or raise rtol and atol" in str(error)
 
 
 def test_a_tolerance_that_the_numbers_cannot_hold():
     """Float32 resolves seven digits: the fault is the tolerance, not the bound."""
     fine = failure("dopri5", square, y0=Y0.float() / 4, max_nfe=500, rtol=1e-12, atol=1e-12)
-    assert "evaluations: solver.rtol=1e-12 is finer than float32 can tell numbers apart (1.2e-07); the eval" in str(
-        fine
-    )
+    assert "evaluations: rtol=1e-12 is finer than float32 can resolve (1.2e-07); the evaluations" in str(fine)
     for keys in ({"y0": Y0 / 4, "rtol": 1e-12}, {"y0": Y0.float() / 4, "rtol": 1e-5}):
         assert "finer than" not in str(failure("dopri5", square, max_nfe=10, **keys))
 
@@ -157,7 +155,7 @@ def test_a_vector_field_that_turns_nan(name, tuple_state):
     assert 0 <= error.t <= 2
     assert (
         "the state is no longer finite. The vector field has grown too large: lower the learning rate, clip gradients "
-        "(trainer.clip_norm=1), or shorten the interval (model.t1)"
+        "(torch.nn.utils.clip_grad_norm_), or shorten the interval (ts)"
     ) in str(error)
 
 
@@ -198,7 +196,7 @@ def test_a_state_that_is_no_number_from_the_start(name, start, batching):
     y0 = torch.tensor([1.0, start], dtype=torch.float64)
     error = failure(name, lambda t, y: -y, y0=y0, batching=batching)
     assert (error.status, error.t) == (Status.NON_FINITE_START, 0)
-    assert "look for NaN and infinity in what an ODE block was handed" in str(error)
+    assert "look for NaN and infinity in y0, its data" in str(error)
     assert "learning rate" not in str(error)
 
 

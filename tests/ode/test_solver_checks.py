@@ -9,9 +9,7 @@ from hydra.utils import get_class
 from parts import ADAPTIVE, FIXED, load, make_solver, names
 from problems import times
 
-EXCLUDE = (
-    "num_steps and step_size exclude each other, got num_steps={} step_size={}: set one of them and the other to null"
-)
+EXCLUDE = "num_steps and step_size exclude each other, got num_steps={} step_size={}: set exactly one of them"
 PAIRS = "midpoint, heun, ralston, bosh3, dopri5, tsit5, dopri8"
 ALL = "euler, midpoint, heun, ralston, rk4, rk4_38, bosh3, dopri5, tsit5, dopri8"
 REFUSED = [
@@ -77,7 +75,7 @@ def test_max_step_must_exceed_min_step():
 
 
 def test_steps_of_each_sample_are_not_shared_by_processes():
-    expected = "batching must be joint with sync_steps=true (a sample's own steps depend on no other), got per_sample"
+    expected = "batching must be joint with sync_steps (a sample's own steps depend on no other), got per_sample"
     assert message("dopri5", sync_steps=True, batching="per_sample") == expected
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.backward_solve import AdjointSolve, Job
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.same_field import precision_of
@@ -54,30 +55,23 @@ class Adjoint:
         for key in ("rtol", "atol"):
             value = vars(self)[key]
             if value is not None and not value > 0:
-                raise ValueError(f"{key} must be positive or null (the solver's), got {value}")
+                raise ValueError(f"{key} must be positive, or unset to take the solver's, got {value}")
         if isinstance(self.norm, str) and self.norm not in _MEASURED:
             raise ValueError(f"norm must be one of {', '.join(_MEASURED)}, got {self.norm}")
 
     def check(self, solver: Solver) -> None:
-        """Raises ValueError for settings that the solver would ignore or cannot take."""
-        set_keys = [key for key in ("rtol", "atol") if vars(self)[key] is not None]
-        if set_keys and not solver.has_tolerances:
-            raise ValueError(
-                f"gradient.{set_keys[0]} has no effect on a solver of fixed step size: "
-                "set it to null, or take solver=dopri5"
-            )
+        """Raises ArgumentError for settings that the solver would ignore or cannot take."""
+        given = [key for key in ("rtol", "atol") if vars(self)[key] is not None]
+        if given and not solver.has_tolerances:
+            rule = f"{{adjoint_{given[0]}}} has no effect on a solver of fixed step size"
+            raise ArgumentError(rule + ": leave it unset, or take {dopri5}")
         if self.norm != "full" and not (self.solver or solver).has_norm:
-            name = self.norm if isinstance(self.norm, str) else "a function"
-            raise ValueError(
-                f"gradient.norm={name} has no effect on this solver, which has an error norm of its own or none: "
-                "take gradient.norm=full, or solver=dopri5"
-            )
+            rule = " has no effect on this solver, which has an error norm of its own or none: take {full}, or {dopri5}"
+            raise ArgumentError(("{semi}" if self.norm == "semi" else "a norm of the adjoint") + rule)
         for key in ("rtol", "atol"):
             if vars(self)[key] is None and isinstance(vars(self.solver or solver).get(key), (list, Tensor)):
-                raise ValueError(
-                    f"gradient.{key}=null would take solver.{key}, one for each channel, which the backward "
-                    f"solve does not have: set gradient.{key} to a number"
-                )
+                rule = f"{{adjoint_{key}}} must be a number where {{{key}}} has one for each channel"
+                raise ArgumentError(rule + ": the state of the backward solve has no channels")
         solver.with_tolerances(self.rtol, self.atol)
 
     def solve(
@@ -119,9 +113,10 @@ class Adjoint:
 def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:
     for tensor in inputs:
         if tensor.layout is not torch.strided:
-            raise ValueError(
-                f"gradient=adjoint has no gradient for the sparse tensor of shape {tuple(tensor.shape)} that the "
-                "vector field uses: take gradient=checkpoint, or make it of its values in the vector field"
+            raise ArgumentError(
+                "{adjoint} has no gradient for the sparse tensor of shape {shape} that the vector field uses: take "
+                "{checkpoint}, or build the tensor from its values inside the vector field",
+                shape=tuple(tensor.shape),
             )
 
 
@@ -134,9 +129,10 @@ def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:
     """Only parameters are known to be the same in all processes, so that their gradients may be summed."""
     others = [tuple(tensor.shape) for tensor in inputs if not isinstance(tensor, nn.Parameter)]
     if others:
-        raise ValueError(
-            f"solver.sync_steps=true with gradient.norm=full knows gradients of parameters only, and the vector field "
-            f"uses a tensor of shape {others[0]} that is none: take gradient.norm=semi, or gradient=checkpoint"
+        raise ArgumentError(
+            "{sync_steps} with {full} has gradients of parameters only, and the vector field uses a tensor of shape "
+            "{shape} that is not a parameter: take {semi}, or {checkpoint}",
+            shape=others[0],
         )
 
 

@@ -14,6 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from node_cli.ode import synchronised
 from node_cli.ode.base import Norm, Solver
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.recorded import refuse_second_derivative
@@ -55,9 +56,9 @@ class AdjointSolve(torch.autograd.Function):
         if torch.is_grad_enabled():
             refuse_second_derivative(allowed=False)
         if torch._C._functorch.is_legacy_batchedtensor(grad_ys):
-            raise ValueError(
-                "gradient=adjoint solves backwards for one vector at a time, not for a batch of them (vectorize=True, "
-                "is_grads_batched=True): leave that out, or take gradient=direct"
+            raise ArgumentError(
+                "{adjoint} solves backwards for one vector at a time, not for a batch of them (vectorize=True, "
+                "is_grads_batched=True): leave that out, or take {direct}"
             )
         job: Job = ctx.job
         ts, ys, *inputs = ctx.saved_tensors
@@ -135,9 +136,9 @@ def _drift(distances: Sequence[Tensor], is_shared: bool) -> float:
 def _warn_of_drift() -> None:
     """Once."""
     log.warning(
-        "gradient=adjoint: a backward solve arrives more than %.0f %% away from the states of the forward one "
-        "(backward_stats.drift), so its gradient may be far off: take gradient=checkpoint, a smaller gradient.rtol, or "
-        "more output times",
+        "the backward solve of the adjoint ends more than %.0f %% away from the states of the forward solve "
+        '(backward_stats.drift), so its gradient may be far off: take gradient="checkpoint", a smaller rtol for the '
+        "adjoint, or more output times",
         100 * MAX_DRIFT,
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
@@ -34,11 +35,11 @@ class Checkpoint:
             raise ValueError(f"max_checkpoints must be at least 1, got {self.max_checkpoints}")
 
     def check(self, solver: Solver) -> None:
-        """Raises ValueError for a solver whose steps cannot be run again."""
+        """Raises ArgumentError for a solver whose steps cannot be run again."""
         if not isinstance(solver, RungeKutta):
-            raise ValueError(
-                f"gradient=checkpoint needs a solver whose steps it can run again, which "
-                f"solver={type(solver).__name__.lower()} does not hand over: take solver=dopri5, or gradient=adjoint"
+            raise ArgumentError(
+                "{checkpoint} runs steps again, and a solve by {kind} does not record any: take {dopri5} or {adjoint}",
+                kind=type(solver).__name__,
             )
 
     def solve(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.checkpoint import checkpointed_solve
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
@@ -27,11 +28,11 @@ class Direct:
     """
 
     def check(self, solver: Solver) -> None:
-        """Raises ValueError for a solver that autograd cannot look through."""
+        """Raises ArgumentError for a solver that autograd cannot look through."""
         if not solver.differentiable:
-            raise ValueError(
-                f"gradient=direct cannot look through solver={type(solver).__name__.lower()}, "
-                "which runs outside autograd: use gradient=adjoint"
+            raise ArgumentError(
+                "{direct} cannot differentiate a solve by {kind}, which runs outside autograd: take {adjoint}",
+                kind=type(solver).__name__,
             )
 
     def solve(

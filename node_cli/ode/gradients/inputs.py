@@ -154,7 +154,7 @@ class Evaluation:
 def _say_that_nothing_is_compiled() -> None:
     """Once: a compiled function looks no tensor up, so none can be put in another's place."""
     log.warning(
-        "compile=vector_field has no effect where the vector field uses a tensor that was computed from others, or a "
+        'compile="vector_field" has no effect where the vector field uses a tensor that was computed from others, or a '
         "parameter with hooks"
     )
 

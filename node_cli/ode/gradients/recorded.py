@@ -196,4 +196,6 @@ def _replayed_gradients(
 def refuse_second_derivative(allowed: bool) -> None:
     """Raises RuntimeError unless second derivatives are there."""
     if not allowed:
-        raise RuntimeError("second derivatives (create_graph=True) need gradient=direct: the others have none")
+        raise RuntimeError(
+            'second derivatives (create_graph=True) need gradient="direct": the other gradients have none'
+        )

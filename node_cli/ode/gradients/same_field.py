@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from node_cli.ode.errors import ArgumentError
+
 ROUNDING = 64  # units in the last place by which sums may differ that a machine adds up in another order
 
 
@@ -73,13 +75,14 @@ def is_repeatable(before: Tensor, again: Callable[[], Tensor], precision: float)
 
 
 def refuse_changed(t: float) -> None:
-    """Raises ValueError for a vector field that is another one by now."""
-    raise ValueError(
-        f"the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
-        f"{t:.6g}. Something that it uses was changed before backward() (a control, a buffer, train() or eval()), or "
+    """Raises ArgumentError for a vector field that is another one by now."""
+    raise ArgumentError(
+        "the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
+        "{t:.6g}. Something that it uses was changed before backward() (a control, a buffer, train() or eval()), or "
         "each evaluation changes it (a memory, random numbers). Call backward() before the change, give each solve a "
-        "module of its own, draw noise once for a solve, or take gradient=direct, whose first backward pass runs "
-        "nothing again without solver.compile=step"
+        "module of its own, draw noise once for a solve, or take {direct}, whose first backward pass runs nothing "
+        "again without {compiled_step}",
+        t=t,
     )
 
 

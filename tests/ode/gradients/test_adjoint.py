@@ -162,14 +162,13 @@ def test_a_scalar_parameter_is_no_hindrance():
     assert field.alpha.grad.item() == pytest.approx(field.gradients(0.5, 0.0, 1.0)["alpha"], rel=1e-8)
 
 
-NO_EFFECT = "gradient.{} has no effect on a solver of fixed step size: set it to null, or take solver=dopri5"
+NO_EFFECT = 'adjoint_{} has no effect on a solver of fixed step size: leave it unset, or take method="dopri5"'
 NO_NORM = (
-    "gradient.norm=semi has no effect on this solver, which has an error norm of its own or none: "
-    "take gradient.norm=full, or solver=dopri5"
+    'norm="semi" ("seminorm" in adjoint_options) has no effect on this solver, which has an error norm of its own or '
+    'none: take norm="full", or method="dopri5"'
 )
 PER_CHANNEL = (
-    "gradient.atol=null would take solver.atol, one for each channel, which the backward "
-    "solve does not have: set gradient.atol to a number"
+    "adjoint_atol must be a number where atol has one for each channel: the state of the backward solve has no channels"
 )
 
 
@@ -198,9 +197,9 @@ def test_it_takes_tolerances_for_each_channel_with_a_number_of_its_own():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"rtol": 0.0}, "rtol must be positive or null (the solver's), got 0.0"),
-        ({"atol": -1.0}, "atol must be positive or null (the solver's), got -1.0"),
-        ({"rtol": math.nan}, "rtol must be positive or null (the solver's), got nan"),
+        ({"rtol": 0.0}, "rtol must be positive, or unset to take the solver's, got 0.0"),
+        ({"atol": -1.0}, "atol must be positive, or unset to take the solver's, got -1.0"),
+        ({"rtol": math.nan}, "rtol must be positive, or unset to take the solver's, got nan"),
         ({"norm": "max"}, "norm must be one of full, semi, got max"),
     ],
 )

@@ -266,14 +266,14 @@ def test_checkpoint_equals_direct_for_fields_that_differentiate():
 
 
 NO_RERUN = (
-    "gradient=checkpoint needs a solver whose steps it can run again, which solver={} does not hand over: "
-    "take solver=dopri5, or gradient=adjoint"
+    'gradient="checkpoint" runs steps again, and a solve by {} does not record any: '
+    'take method="dopri5" or gradient="adjoint"'
 )
 REFUSALS = {
-    ("scipy", "direct"): "gradient=direct cannot look through solver=scipy, which runs outside autograd: "
-    "use gradient=adjoint",
-    ("scipy", "checkpoint"): NO_RERUN.format("scipy"),
-    ("torchdiffeq", "checkpoint"): NO_RERUN.format("torchdiffeq"),
+    ("scipy", "direct"): 'gradient="direct" cannot differentiate a solve by Scipy, which runs outside autograd: '
+    'take gradient="adjoint"',
+    ("scipy", "checkpoint"): NO_RERUN.format("Scipy"),
+    ("torchdiffeq", "checkpoint"): NO_RERUN.format("Torchdiffeq"),
 }
 
 

@@ -122,7 +122,7 @@ def test_adjoint_refuses_a_vectorised_jacobian():
     def end(y0):
         return odeint(lambda t, y: y.sin(), y0, times(0, 1), gradient="adjoint")[-1]
 
-    with pytest.raises(ValueError, match=r"^gradient=adjoint solves backwards for one vector at a time"):
+    with pytest.raises(ValueError, match=r'^gradient="adjoint" solves backwards for one vector at a time'):
         jacobian(end, start(), vectorize=True)
 
 

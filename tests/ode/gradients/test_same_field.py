@@ -304,7 +304,9 @@ def test_parameters_of_every_kind_have_the_gradient_of_direct_through_adjoint():
 def test_a_sparse_tensor_is_refused_by_adjoint_at_the_start():
     values = torch.ones(3, dtype=torch.float64, requires_grad=True)
     matrix = torch.sparse_coo_tensor(torch.arange(3).repeat(2, 1), values, (3, 3), check_invariants=True)
-    with pytest.raises(ValueError, match=r"^gradient=adjoint has no gradient for the sparse tensor of shape \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r'^gradient="adjoint" has no gradient for the sparse tensor of shape \(3, 3\)'
+    ):
         solve("adjoint", adaptive(), lambda t, y: torch.sparse.mm(matrix, y), START, TS)
 
 

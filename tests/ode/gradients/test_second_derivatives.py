@@ -6,7 +6,7 @@ from gradient_checks import FORWARD, adaptive, fixed, loss_of, run, solve, start
 from problems import Growth, Wave, times
 from torchdiffeq import odeint
 
-REFUSED = "second derivatives (create_graph=True) need gradient=direct: the others have none"
+REFUSED = 'second derivatives (create_graph=True) need gradient="direct": the other gradients have none'
 SOLVERS = {
     "grid": fixed("rk4", num_steps=2),
     "grid fsal": fixed("bosh3", step_size=0.4),
