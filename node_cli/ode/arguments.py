@@ -156,7 +156,8 @@ def _scipy(rtol: Any, atol: Any, options: dict[str, Any]) -> Solver:
 def measured_by(solver: Solver, norm: Callable[[Any], Any]) -> Solver:
     """The solver with what `norm` makes of its norm, if it has one that can be chosen."""
     if isinstance(solver, Adaptive):
-        return replace(solver, norm=norm(solver.norm))
+        chosen = norm(solver.norm)
+        return solver if chosen == solver.norm else replace(solver, norm=chosen)
     if not solver.has_norm:
         return solver
     theirs: Any = solver

@@ -83,10 +83,10 @@ class Controller:
 def require_tolerances(rtol: float | Tensor, atol: float | list[float] | Tensor) -> None:
     """Both must be 0 or more, a gradient of none, and not both 0."""
     for name, value in (("rtol", rtol), ("atol", atol)):
-        tensor = torch.as_tensor(value)
-        require_no_gradient(name, tensor)
-        require(bool((tensor >= 0).all()), f"{name} must be 0 or more", value)
-    both = bool((torch.as_tensor(rtol) == 0).all() and (torch.as_tensor(atol) == 0).any())
+        if isinstance(value, Tensor):
+            require_no_gradient(name, value)
+        require(_least(value) >= 0, f"{name} must be 0 or more", value)
+    both = _greatest(rtol) == 0 and _least(atol) == 0
     require(not both, "rtol and atol must not both be 0", f"rtol={rtol} atol={atol}")
 
 
@@ -101,10 +101,12 @@ def require_visible(rtol: float | Tensor, atol: float | list[float] | Tensor, dt
         )
 
 
+def _least(tolerance: float | list[float] | Tensor) -> float:
+    return float(torch.as_tensor(tolerance).min()) if isinstance(tolerance, (list, Tensor)) else tolerance
+
+
 def _greatest(tolerance: float | list[float] | Tensor) -> float:
-    if isinstance(tolerance, Tensor):
-        return float(tolerance.max())
-    return max(tolerance) if isinstance(tolerance, list) else tolerance
+    return float(torch.as_tensor(tolerance).max()) if isinstance(tolerance, (list, Tensor)) else tolerance
 
 
 def require_broadcast(tolerance: Tensor, y: Tensor) -> None:

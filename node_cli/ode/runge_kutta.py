@@ -64,12 +64,16 @@ class RungeKutta(Solver):
             if not isinstance(y0, tuple):
                 states.require_times_that_differ(times, y0.dtype)
                 return self._solve(vector_field, y0, times, None, first_step, record, compiled)
-            shapes = states.shapes_of(y0)
-            flat_field = states.flat_vector_field(vector_field, shapes)
-            flat_norm = None if norm is None else lambda ratios: norm(states.unflatten(ratios, shapes))
-            flat_norm = flat_norm or (lambda ratios: control.largest_rms(states.unflatten(ratios, shapes)))
-            flat = self._solve(flat_field, states.flatten(y0), times, flat_norm, first_step, record, compiled)
-            return Solution(states.unflatten(flat.ys, shapes), flat.stats)
+            layout, of_parts = states.Layout.of(y0), norm or control.largest_rms
+
+            def flat_field(t: Tensor, y: Tensor) -> Tensor:
+                return layout.flatten_slope(vector_field(t, layout.split(y)), y.dtype)
+
+            def flat_norm(ratios: Tensor) -> Tensor:
+                return of_parts(layout.split(ratios))
+
+            flat = self._solve(flat_field, layout.flatten(y0), times, flat_norm, first_step, record, compiled)
+            return Solution(layout.split(flat.ys), flat.stats)
 
     def _solve(
         self,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,14 +53,18 @@ def output_times(ts: Tensor) -> list[float]:
     """
     if ts.dim() != 1 or len(ts) < 2:
         raise ValueError(f"ts must be 1-dim with at least two times, got shape {tuple(ts.shape)}")
-    times: list[float] = (
-        ts.detach().double().tolist() if ts.device.type != "mps" else ts.detach().cpu().double().tolist()
-    )
-    if not all(math.isfinite(t) for t in times):
+    times = on_host(ts)
+    if not all(map(math.isfinite, times)):
         raise ValueError(f"ts must be finite, got {times}")
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    if min(steps) < 0 < max(steps):
+    if times not in (sorted(times), sorted(times, reverse=True)):
         raise ValueError(f"ts must be increasing or decreasing, got {times}")
+    return times
+
+
+def on_host(ts: Tensor) -> list[float]:
+    """The times in float64."""
+    ts = ts.detach().cpu() if ts.device.type == "mps" else ts.detach()  # Apple's GPUs have no float64
+    times: list[float] = ts.double().tolist()
     return times
 
 
@@ -78,46 +82,50 @@ def require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
         )
 
 
-def flatten(parts: Parts) -> Tensor:
-    """All parts as one 1-dim tensor."""
-    return torch.cat([part.reshape(-1) for part in parts])
+@dataclass(frozen=True)
+class Layout:
+    """How tensors of these `shapes` lie in one: all their numbers `(n,)`, or, `by_sample`, `(batch, n)`."""
 
+    shapes: tuple[torch.Size, ...]
+    by_sample: bool = False
+    _own: tuple[torch.Size, ...] = field(init=False)  # in a row
+    _sizes: tuple[int, ...] = field(init=False)
 
-def unflatten(flat: Tensor, shapes: tuple[torch.Size, ...]) -> Parts:
-    """Views of `flat` `(..., n)` with these shapes after the leading dimensions."""
-    pieces = flat.split([shape.numel() for shape in shapes], dim=-1)
-    return tuple(piece.view(flat.shape[:-1] + shape) for piece, shape in zip(pieces, shapes, strict=True))
+    def __post_init__(self) -> None:
+        own = tuple(shape[1:] if self.by_sample else shape for shape in self.shapes)
+        object.__setattr__(self, "_own", own)
+        object.__setattr__(self, "_sizes", tuple(shape.numel() for shape in own))
 
+    @classmethod
+    def of(cls, parts: Sequence[Tensor]) -> Layout:
+        """That of these tensors."""
+        return cls(tuple(part.shape for part in parts))
 
-def shapes_of(parts: Parts) -> tuple[torch.Size, ...]:
-    """The shapes of a tuple state."""
-    return tuple(part.shape for part in parts)
+    def flatten(self, parts: Sequence[Tensor]) -> Tensor:
+        """The parts as one tensor."""
+        if self.by_sample:
+            return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+        return torch.cat([part.reshape(-1) for part in parts])
 
+    def flatten_slope(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """What a vector field returns, as one tensor of the state's dtype.
 
-def flat_vector_field(
-    vector_field: Callable[[Tensor, Parts], Parts], shapes: tuple[torch.Size, ...]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A vector field of tuples as one of 1-dim tensors.
+        Raises:
+            ValueError: it has not the shapes of the state.
+        """
+        shapes = tuple(part.shape for part in parts)
+        if shapes != self.shapes:
+            raise ValueError(
+                f"the vector field must return the shapes of the state, {[tuple(shape) for shape in self.shapes]}, "
+                f"got {[tuple(shape) for shape in shapes]}"
+            )
+        flat = self.flatten(parts)
+        return flat if flat.dtype == dtype else flat.to(dtype)
 
-    Raises:
-        ValueError: at an evaluation that does not return the shapes of the state.
-    """
-
-    def flat(t: Tensor, y: Tensor) -> Tensor:
-        dy = vector_field(t, unflatten(y, shapes))
-        require_shapes(shapes_of(dy), shapes)
-        return flatten(tuple(part.to(y.dtype) for part in dy))
-
-    return flat
-
-
-def require_shapes(got: tuple[torch.Size, ...], wanted: tuple[torch.Size, ...]) -> None:
-    """Raises ValueError for slopes of other shapes than the state's."""
-    if got != wanted:
-        raise ValueError(
-            f"the vector field must return the shapes of the state, {[tuple(shape) for shape in wanted]}, "
-            f"got {[tuple(shape) for shape in got]}"
-        )
+    def split(self, flat: Tensor) -> Parts:
+        """Views of the parts; leading dimensions stay."""
+        pieces, leading = flat.split_with_sizes(self._sizes, -1), flat.shape[:-1]
+        return tuple([piece.view(leading + shape) for piece, shape in zip(pieces, self._own, strict=True)])
 
 
 def keep_autocast(vector_field: Callable[[Any, Any], State], device_type: str) -> Callable[[Any, Any], State]:

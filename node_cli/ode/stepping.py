@@ -71,13 +71,14 @@ class Stepper:
         self.slope = slope
         self._compiled = compiled
         self.stages = like.new_empty(tableau.num_stages, *like.shape)
+        self._slopes = [self.stages[i] for i in range(tableau.num_stages)]
         self._flat = self.stages.view(tableau.num_stages, -1)
         self._columns = [self._flat[:count].t() for count in range(1, tableau.num_stages + 1)]  # of the first stages
         self._weights = weights_of(tableau, like.dtype, like.device)
 
     def start(self, t: Time, y: Tensor) -> None:
         """Evaluates the first stage of the next step."""
-        self.stages[0].copy_(self.slope(as_tensor(t, y), y))
+        self._slopes[0].copy_(self.slope(as_tensor(t, y), y))
 
     def step(self, t0: Time, t1: Time, y: Tensor, *, with_last_stage: bool = True) -> Tensor:
         """The state at `t1` from `y` at `t0`, whose slope is in `stages[0]`.
@@ -89,13 +90,14 @@ class Stepper:
             self.stages.copy_(stages)
             return y1.clone() if y1.is_cuda else y1  # a CUDA graph writes its next result to the same place
         h = as_factor(t1 - t0, y)
-        stage = y
-        for i in range(1, self.tableau.num_stages):
-            stage = self._combine(y, self._weights.a[i - 1], h)
-            if i < self.tableau.num_stages - 1 or with_last_stage or not self.tableau.is_fsal:
-                t = as_tensor(stage_time(t0, t1, self.tableau.c[i]), y)
-                self.stages[i].copy_(self.slope(t, stage))
-        return stage if self.tableau.is_fsal else self._combine(y, self._weights.b, h)
+        base = y if isinstance(h, Tensor) else y.reshape(-1)
+        stage, c, is_fsal = y, self.tableau.c, self.tableau.is_fsal
+        evaluated = len(c) if with_last_stage or not is_fsal else len(c) - 1
+        for i, weights in enumerate(self._weights.a, start=1):
+            stage = self._combine(base, weights, h).view(y.shape)
+            if i < evaluated:
+                self._slopes[i].copy_(self.slope(as_tensor(stage_time(t0, t1, c[i]), y), stage))
+        return stage if is_fsal else self._combine(base, self._weights.b, h).view(y.shape)
 
     def next(self, t: Time, y: Tensor, moved: Tensor | None = None) -> None:
         """Makes the first stage of a step from `y`, where the last step ended, by its last stage or a new evaluation.
@@ -105,9 +107,9 @@ class Stepper:
         if not self.tableau.is_fsal:
             self.start(t, y)
         elif moved is None:
-            self.stages[0].copy_(self.stages[-1])
+            self._slopes[0].copy_(self._slopes[-1])
         else:
-            self.stages[0].copy_(torch.where(moved, self.stages[-1], self.stages[0]))
+            self._slopes[0].copy_(torch.where(moved, self._slopes[-1], self._slopes[0]))
 
     def error(self, t0: Time, t1: Time) -> Tensor:
         """The estimated error of the last step, of the shape of the state."""
@@ -125,11 +127,11 @@ class Stepper:
         return states
 
     def _combine(self, y: Tensor, weights: Tensor, h: float | Tensor) -> Tensor:
-        """`y + h sum_i weights_i stages_i`, in one pass over the memory."""
+        """`y + h sum_i weights_i stages_i`, in one pass over the memory; `y` is 1-dim where `h` is a number."""
         columns = self._columns[len(weights) - 1]
         if isinstance(h, Tensor):
             return torch.addcmul(y, h, torch.mv(columns, weights).view(y.shape))
-        return torch.addmv(y.reshape(-1), columns, weights, alpha=h).view(y.shape)
+        return torch.addmv(y, columns, weights, alpha=h)
 
 
 @dataclass(frozen=True)
@@ -227,5 +229,4 @@ def as_factor(h: Time, like: Tensor) -> Any:
 
 def dense_tensor(weights: Callable[[Any], Row], thetas: Sequence[Any], like: Tensor) -> Tensor:
     """Weights of the stages at each theta: `(outputs, stages)`, or `(outputs, stages, batch)` per sample."""
-    rows = np.array([np.broadcast_arrays(*weights(theta)) if np.ndim(theta) else weights(theta) for theta in thetas])
-    return torch.from_numpy(rows).to(like)
+    return torch.from_numpy(np.stack(np.broadcast_arrays(*weights(np.array(thetas))), axis=1)).to(like)

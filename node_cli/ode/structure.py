@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,41 +12,28 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from node_cli.ode import control, states, synchronised
+from node_cli.ode.states import Layout, Parts
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What a state is made of, and how it lies in one flat tensor.
-
-    Flat, it is `(n,)`, all numbers of all parts; `by_sample`, where every part is `(batch, ...)`, it is `(batch, n)`.
-    """
+    """What a state is made of, and how its parts lie in one tensor."""
 
     spec: TreeSpec
-    shapes: tuple[torch.Size, ...]
-    by_sample: bool
+    layout: Layout
 
     @property
     def is_plain(self) -> bool:
         """Whether the state is one tensor, which stays as it is."""
         return bool(self.spec.is_leaf())
 
-    def flatten(self, parts: Sequence[Tensor]) -> Tensor:
-        """The parts as one tensor."""
-        if self.by_sample:
-            return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
-        return states.flatten(tuple(parts))
-
     def unflatten(self, flat: Tensor) -> Any:
         """A state in its own structure; leading dimensions stay."""
         return tree_unflatten(self.parts_of(flat), self.spec)
 
-    def parts_of(self, flat: Tensor) -> list[Tensor]:
+    def parts_of(self, flat: Tensor) -> Parts:
         """Views of the parts; leading dimensions stay."""
-        if self.is_plain:
-            return [flat]
-        own = int(self.by_sample)
-        pieces = flat.split([shape[own:].numel() for shape in self.shapes], dim=-1)
-        return [piece.view(flat.shape[:-1] + shape[own:]) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return (flat,) if self.is_plain else self.layout.split(flat)
 
     def norm(self, norm: str | Callable[[Any], Any], *, is_shared: bool) -> str | Callable[[Tensor], Tensor]:
         """A norm of the state as one of the flat tensor: rms is that of the part where it is largest."""
@@ -55,10 +42,10 @@ class Structure:
             return lambda flat: torch.as_tensor(given(self.unflatten(flat))).to(flat).abs().reshape(())
         if norm != "rms" or self.is_plain:
             return norm
-        if self.by_sample:
+        if self.layout.by_sample:
             return lambda flat: control.largest_rms_per_sample(self.parts_of(flat))
         if is_shared:
-            return lambda flat: synchronised.largest_rms(tuple(self.parts_of(flat)))
+            return lambda flat: synchronised.largest_rms(self.parts_of(flat))
         return lambda flat: control.largest_rms(self.parts_of(flat))
 
     def tolerance(self, name: str, value: Any) -> Any:
@@ -70,13 +57,13 @@ class Structure:
             return value.item()
         if self.is_plain or isinstance(value, (int, float)):
             return list(value) if isinstance(value, tuple) else value
-        if len(value) != len(self.shapes):
+        shapes = self.layout.shapes
+        if len(value) != len(shapes):
             raise ValueError(
-                f"{name} must be a number, or one for each of the {len(self.shapes)} parts of the state, got {value}"
+                f"{name} must be a number, or one for each of the {len(shapes)} parts of the state, got {value}"
             )
         own = [torch.as_tensor(part, dtype=torch.float64) for part in value]
-        parts = [part.expand(shape) for part, shape in zip(own, self.shapes, strict=True)]
-        return self.flatten(parts)
+        return self.layout.flatten([part.expand(shape) for part, shape in zip(own, shapes, strict=True)])
 
 
 class FieldOfParts(nn.Module):
@@ -86,7 +73,7 @@ class FieldOfParts(nn.Module):
         super().__init__()
         self.vector_field = vector_field
         self.structure = structure
-        self.num_dims = max(len(shape) for shape in structure.shapes)
+        self.num_dims = max(len(shape) for shape in structure.layout.shapes)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """The slope, flat.
@@ -105,8 +92,7 @@ class FieldOfParts(nn.Module):
             raise ValueError(f"the vector field must return what the state is made of: {error}") from None
         for part in parts:
             states.require_slope(part)
-        states.require_shapes(states.shapes_of(tuple(parts)), structure.shapes)
-        return structure.flatten([part.to(y.dtype) for part in parts])
+        return structure.layout.flatten_slope(parts, y.dtype)
 
 
 def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
@@ -117,20 +103,20 @@ def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
     """
     if isinstance(y0, Tensor):
         states.require_state(y0)
-        return Structure(_PLAIN, (y0.shape,), False), y0
+        return Structure(_PLAIN, Layout((y0.shape,))), y0
     leaves, spec = tree_flatten(y0)
     parts = _tensors(leaves)
     states.require_state(parts)
     shapes = tuple(part.shape for part in parts)
     if spec.is_leaf():
-        return Structure(spec, shapes, False), parts[0]
+        return Structure(spec, Layout(shapes)), parts[0]
     if by_sample and (not all(shapes) or len({shape[0] for shape in shapes}) > 1):
         raise ValueError(
             "batching=per_sample needs parts of the state that share their dimension 0, the sample, got "
             f"{[tuple(shape) for shape in shapes]}: take batching=joint"
         )
-    structure = Structure(spec, shapes, by_sample)
-    return structure, structure.flatten(parts)
+    layout = Layout(shapes, by_sample)
+    return Structure(spec, layout), layout.flatten(parts)
 
 
 _PLAIN = tree_flatten(torch.empty(0))[1]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from node_cli.ode import control, vector_field
 from node_cli.ode.control import Norm, Tolerance
-from node_cli.ode.states import Parts, flatten, shapes_of, unflatten
+from node_cli.ode.states import Layout, Parts
 
 
 def has_others() -> bool:
@@ -71,9 +71,10 @@ def summed(parts: Parts) -> Parts:
     """Each part as its sum over all processes."""
     if not parts:
         return parts
-    flat = flatten(parts)
+    layout = Layout.of(parts)
+    flat = layout.flatten(parts)
     dist.all_reduce(flat)
-    return unflatten(flat, shapes_of(parts))
+    return layout.split(flat)
 
 
 def equal_shares(sums: Parts) -> Parts:

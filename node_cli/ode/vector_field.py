@@ -51,7 +51,7 @@ class CountedVectorField(Generic[State]):
         if dy.shape != y.shape:
             shapes = f"{tuple(y.shape)}, got {tuple(dy.shape)}"
             raise ValueError(f"the vector field must return the shape of the state, {shapes}")
-        return dy.to(y.dtype)
+        return dy if dy.dtype == y.dtype else dy.to(y.dtype)
 
     def _evaluate(self, t: Tensor, y: State) -> State:
         try:
@@ -108,8 +108,8 @@ def all_finite(y: Tensor | tuple[Tensor, ...]) -> bool:
 
 def _version(t: Tensor, y: Any) -> int:
     """Grows whenever something is written into one of them."""
-    parts: tuple[Tensor, ...] = y if isinstance(y, tuple) else (y,)
-    return sum(part._version for part in parts) + t._version
+    version: int = sum([part._version for part in y]) if isinstance(y, tuple) else y._version
+    return version + t._version
 
 
 _WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # torch's words

@@ -67,7 +67,7 @@ def test_a_pair_that_does_not_go_together_is_left_out_with_a_line():
     ]
     assert left_out == [
         f"left out: torchdiffeq checkpoint: {CHECKPOINT}",
-        f"left out: scipy checkpoint: {CHECKPOINT.replace('torchdiffeq', 'scipy')}",
+        f"left out: scipy checkpoint: {CHECKPOINT.replace('Torchdiffeq', 'Scipy')}",
     ]
 
 

@@ -56,7 +56,7 @@ def test_the_message_has_time_evaluations_cause_and_advice():
     error = failure("dopri5", square, max_nfe=50)
     assert str(error) == (
         f"the ODE solve failed at t = {error.t:.6g} after 50 evaluations: the evaluations of the vector field reached "
-        "solver.max_nfe. Raise it, or raise solver.rtol and solver.atol, or take a fixed-step method (solver=rk4)"
+        'max_nfe. Raise it, or raise rtol and atol, or take a fixed-step method (method="rk4")'
     )
     assert (error.status, error.nfe) == (Status.TOO_MANY_EVALUATIONS, 50)
     assert 0.5 < error.t < 1

@@ -413,7 +413,7 @@ def test_bounds_on_evaluations_and_steps_hold_for_every_method(method):
     assert str(error).startswith(f"the ODE solve failed at t = {error.t:.6g} after 3 evaluations: the evaluations of ")
     error = failure(method, field, (0.0, 1.0), y0, max_steps=1)
     assert error.status is Status.TOO_MANY_STEPS
-    assert "the steps reached solver.max_steps. Raise it" in str(error)
+    assert "the steps reached max_steps. Raise it" in str(error)
 
 
 def test_an_allowance_that_is_just_enough_is_enough():

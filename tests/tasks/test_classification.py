@@ -136,7 +136,7 @@ def test_nothing_failed_is_said_too_where_it_could_have():
     [([3], False, ""), (range(5), True, "and so for each of the 5 samples alone; ")],
 )
 def test_a_failure_that_cannot_be_skipped_is_raised(rows, skip_failed, detail):
-    expected = f"the ODE solve failed at t = 0.5 after 12 evaluations: {detail}the steps reached solver.max_steps"
+    expected = f"the ODE solve failed at t = 0.5 after 12 evaluations: {detail}the steps reached max_steps"
     with pytest.raises(SolveError, match=f"^{expected}"):
         task().evaluate(Fragile(), spoilt(*rows), skip_failed=skip_failed)
 

@@ -162,6 +162,7 @@ def _times_slope(job: Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
 def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
     """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
     leaves = vector_field.leaves
+    with_numbers = [leaf for leaf in leaves if leaf.numel()]
     known = KnownInputs(leaves, vector_field.replaced, vector_field.side)
 
     def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -169,7 +170,7 @@ def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             dy = vector_field(t, y).to(y.dtype)
-            wanted = (y, *(leaf for leaf in leaves if leaf.numel()))
+            wanted = (y, *with_numbers)
             if not dy.requires_grad:  # a constant
                 vjps = tuple(torch.zeros_like(tensor) for tensor in wanted)
             else:

@@ -15,7 +15,7 @@ from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.states import keep_autocast, output_times
+from node_cli.ode.states import keep_autocast, on_host
 from node_cli.ode.stepping import Step
 from node_cli.ode.vector_field import outside_transforms
 
@@ -82,7 +82,7 @@ def checkpointed_solve(
     solve = RecordedSolve(
         tableau=solver.tableau,
         vector_field=watched,
-        ts=output_times(ts),
+        ts=on_host(ts),
         steps=steps,
         states=states,
         end=solution.ys[-1].clone(),

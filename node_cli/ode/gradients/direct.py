@@ -16,7 +16,7 @@ from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.gradients.trajectory import TapedVectorField, Trajectory
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.states import keep_autocast, output_times
+from node_cli.ode.states import keep_autocast, on_host
 from node_cli.ode.vector_field import outside_transforms
 
 
@@ -57,7 +57,7 @@ class Direct:
         solve = RecordedSolve(
             tableau=solver.tableau,
             vector_field=watched,
-            ts=output_times(ts),
+            ts=on_host(ts),
             steps=trajectory.steps,
             states=trajectory.states,
             end=solution.ys[-1].clone(),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_map
 
 from node_cli.ode.gradients.known import SideOutputs
 from node_cli.ode.gradients.same_field import restored
@@ -136,8 +135,7 @@ class WatchedVectorField:
                 self._substitutes[id(tensor)] = tensor.detach().requires_grad_()
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """One evaluation without a graph, and the function that makes it again in the same way."""
 
     evaluate: Callable[[Any, Any], Any]
@@ -172,7 +170,7 @@ class _Watch(TorchDispatchMode):
     def __init__(self, given: Any) -> None:
         super().__init__()
         self._found: dict[int, Tensor] = {}
-        self._made = {id(tensor): tensor for tensor in tree_iter(given)}  # kept, so that no id is given twice
+        self._made = {id(tensor): tensor for tensor in _tensors_in(given)}  # kept, so that no id is given twice
         self._storages: set[int] = set()  # of tensors from outside
         self._written: dict[int, Tensor] = {}
 
@@ -186,39 +184,49 @@ class _Watch(TorchDispatchMode):
         """What came from outside, or is a view of it, and was written into."""
         return list(self._written.values())
 
-    def found_in(self, result: Any) -> list[Tensor]:
+    def found_in(self, result: Tensor) -> list[Tensor]:
         """What was used, and what is returned as it was."""
-        self._look_at(result)
+        self._look_at((result,))
         return list(self._found.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         self._look_at((args, kwargs))
-        for value in _written_by(func, args, kwargs or {}):
+        for value in _tensors_in([args[i] if i < len(args) else kwargs.get(name) for i, name in _written_by(func)]):
             if _storage_of(value) in self._storages:
                 self._written[id(value)] = value
-        result = func(*args, **(kwargs or {}))
-        self._made |= {id(value): value for value in tree_iter(result) if isinstance(value, Tensor)}
+        result = func(*args, **kwargs)
+        self._made |= {id(value): value for value in _tensors_in((result,))}
         return result
 
     def _look_at(self, values: Any) -> None:
-        for value in tree_iter(values):
-            if isinstance(value, Tensor) and id(value) not in self._made:
+        for value in _tensors_in(values):
+            if id(value) not in self._made:
                 self._storages.add(_storage_of(value))
                 if value.requires_grad:
                     self._found[id(value)] = value
 
 
-def _written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes into; those of batch norm do not say so."""
-    values: list[Any] = list(args[3:5]) if "batch_norm" in func.name() else []
-    if func._schema.is_mutable:
-        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
-        values += [
-            given.get(argument.name)
-            for argument in func._schema.arguments
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
-    return [value for value in tree_iter(values) if isinstance(value, Tensor)]
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among arguments or results of an operation, also in sequences."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors_in(value)
+        elif isinstance(value, dict):
+            yield from _tensors_in(value.values())
+
+
+@cache
+def _written_by(func: Any) -> tuple[tuple[int, str], ...]:
+    """Places and names of the arguments that an operation writes into; those of batch norm do not say so."""
+    undeclared = (3, 4) if "batch_norm" in func.name() else ()
+    return tuple(
+        (i, argument.name)
+        for i, argument in enumerate(func._schema.arguments)
+        if i in undeclared or (argument.alias_info is not None and argument.alias_info.is_write)
+    )
 
 
 def _storage_of(tensor: Tensor) -> int:

@@ -26,9 +26,9 @@ class SideOutputs:
                 tensor.grad_fn.register_prehook(self._refuse)
 
     @contextmanager
-    def opened(self, is_open: bool) -> Iterator[None]:
+    def opened(self) -> Iterator[None]:
         """Lets gradients through, as those of the evaluation itself."""
-        self._is_open = is_open
+        self._is_open = True
         try:
             yield
         finally:
@@ -61,6 +61,7 @@ class KnownInputs:
                 "(requires_grad_(False)): call backward() before that, or freeze it before the solve"
             )
         self._leaves = {id(leaf) for leaf in leaves}
+        self._nodes: set[Node] = set()  # where graphs end in one of the leaves
         self._replaced = replaced
         self.side = side
 
@@ -70,8 +71,8 @@ class KnownInputs:
         Raises:
             ValueError: the graph ends in another tensor.
         """
-        leaves = self._leaves.union(map(id, own))
-        seen: set[Node | None] = {None}
+        own_leaves = [id(leaf) for leaf in own]
+        seen: set[Node | None] = {None, *self._nodes}
         waiting = [node]
         while waiting:
             node = waiting.pop()
@@ -79,16 +80,19 @@ class KnownInputs:
                 continue
             assert node is not None
             seen.add(node)
-            variable = getattr(node, "variable", None)  # only a leaf's node has one
-            if node in self._replaced or id(variable) in self._replaced:
+            following = node.next_functions
+            variable = None if following else getattr(node, "variable", None)  # only a leaf's node has one
+            if self._replaced and (node in self._replaced or id(variable) in self._replaced):
                 raise ValueError(
                     "the vector field uses a tensor that was computed before the solve, or a parameter with hooks, "
                     "inside a torch.autograd.Function, which takes no other in its place: compute the tensor in the "
                     "vector field, or take the hooks away"
                 )
             if variable is None:
-                waiting.extend([next_node for next_node, _ in node.next_functions])
-            elif id(variable) not in leaves:
+                waiting.extend([next_node for next_node, _ in following])
+            elif id(variable) in self._leaves:
+                self._nodes.add(node)
+            elif id(variable) not in own_leaves:
                 raise ValueError(
                     f"the vector field uses a tensor with gradient, of shape {tuple(variable.shape)}, that its first "
                     "evaluation did not use: make it a parameter of the module, use it (times zero) at every time, or, "

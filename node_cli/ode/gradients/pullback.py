@@ -13,6 +13,7 @@ section 3). Step sizes are held fixed, as shares of their interval: the exact gr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -176,7 +177,7 @@ class Pullback:
             return torch.zeros_like(point.y)
         self._known.check(point.edge.node, point.y, point.t)
         wanted = (point.y, *self._inputs, *([point.t] if self._times else []))
-        with self._known.side.opened(point.is_watched):
+        with self._known.side.opened() if point.is_watched else nullcontext():
             grad_y, *grads = torch.autograd.grad((point.edge,), wanted, (grad_dy,), allow_unused=True)
         if self._times:
             grad_t = grads.pop()

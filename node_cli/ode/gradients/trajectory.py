@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from node_cli.ode.stepping import Step, as_column
 from node_cli.ode.tableaus import Tableau
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
+class Point(NamedTuple):
     """One evaluation `dy = f(t, y)`; `y` is a leaf of its graph, `t` one too if times have gradients.
 
     `edge` is where the graph of `dy` begins, None if it has none: `dy` itself need not be kept. It is, as `slope`, if
@@ -97,4 +96,4 @@ def _shared(first: Point, last: Point, moved: Tensor | None) -> Point:
     """The last evaluation of a step as the first one of the next."""
     if moved is None or last.slope is None or first.slope is None:
         return last
-    return replace(last, slope=torch.where(as_column(moved, last.slope), last.slope, first.slope))
+    return last._replace(slope=torch.where(as_column(moved, last.slope), last.slope, first.slope))

@@ -326,7 +326,7 @@ def test_a_way_back_that_leaves_the_trajectory_is_told(caplog):
     assert back(14) > 0.1
     back(15)
     (record,) = caplog.records
-    assert "arrives" in record.getMessage()
+    assert "ends more than 10 % away" in record.getMessage()
 
 
 def test_a_stiff_way_back_is_told(caplog):
