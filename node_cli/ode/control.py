@@ -119,7 +119,7 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
 
 
-def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time) -> Tensor:
+def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: float) -> Tensor:
     """A first step size, a magnitude, from the size of the state and of its first two derivatives; one evaluation.
 
     The slope at the start is in `stepper.stages[0]`; `span` is the signed length of the interval, which bounds the
@@ -131,9 +131,9 @@ def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tens
     dy0 = stepper.stages[0]
     scale = tolerance.scale(y0.abs())
     size, speed = tolerance.norm(y0 / scale), tolerance.norm(dy0 / scale)
-    longest = size.new_tensor(np.abs(span))
+    longest = size.new_full((), abs(span))
     guess = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).minimum(longest)
-    step = as_column(guess * size.new_tensor(np.sign(span)), y0)
+    step = as_column(guess * math.copysign(1.0, span), y0)
     t = as_column(guess.new_tensor(t0), y0) + step
     probe = stepper.slope(t, torch.addcmul(y0, step, dy0))
     steepest = torch.maximum(speed, tolerance.norm((probe - dy0) / scale) / guess)

@@ -12,7 +12,8 @@ from torch import Tensor
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
 from node_cli.ode.integrate import CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, OutputTimes, Record
 from node_cli.ode.solution import SolveError, SolveStats, Status
-from node_cli.ode.stepping import Array, Output, Step, Stepper, as_column
+from node_cli.ode.stepping import Output, Step, Stepper, as_column
+from node_cli.ode.tableaus import Array
 
 
 def integrate_per_sample(
@@ -41,7 +42,7 @@ def integrate_per_sample(
     attempts, ratio = 0, np.zeros(batch)
     stepper.start(t, y)
     if first_step is None:
-        step = choose_first_step(tolerance, stepper, t, y, ts[-1] - ts[0]).double().cpu().numpy()
+        step = choose_first_step(tolerance, stepper, t, y, times.ts[-1] - times.ts[0]).double().cpu().numpy()
     else:
         step = np.full(batch, first_step)
     while (active := last < len(ts) - 1).any():

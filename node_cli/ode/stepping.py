@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.tableaus import Row, Tableau
+from node_cli.ode.tableaus import Array, Row, Tableau
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Time: TypeAlias = float | Array
 Slope: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 # Both ends of a step, the state and the slope at its start: the state at its end, and all stages.
@@ -227,6 +226,6 @@ def as_factor(h: Time, like: Tensor) -> Any:
     return h if isinstance(h, float) else as_tensor(h, like)
 
 
-def dense_tensor(weights: Callable[[Any], Row], thetas: Sequence[Any], like: Tensor) -> Tensor:
+def dense_tensor(weights: Callable[[Array], Array], thetas: Sequence[Any], like: Tensor) -> Tensor:
     """Weights of the stages at each theta: `(outputs, stages)`, or `(outputs, stages, batch)` per sample."""
-    return torch.from_numpy(np.stack(np.broadcast_arrays(*weights(np.array(thetas))), axis=1)).to(like)
+    return torch.from_numpy(np.ascontiguousarray(weights(np.array(thetas)).swapaxes(0, 1))).to(like)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 Row = tuple[float, ...]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,21 @@ class Tableau:
         """The error of a step is h sum_i error_weights_i k_i."""
         return None if self.b_hat is None else tuple(b - b_hat for b, b_hat in zip(self.b, self.b_hat, strict=True))
 
-    def dense_weights(self, theta: Any) -> tuple[Any, ...]:
-        """The weights of the stages in y(t + theta h), 0 <= theta <= 1: a number, or many (array, tensor)."""
-        assert self.dense is not None
-        return tuple(theta * _polynomial(row, theta) for row in self.dense)
+    @cached_property
+    def _dense_columns(self) -> Array:
+        """`dense` by the power of theta, `(powers, stages)`."""
+        return np.array(self.dense).T
 
-    def dense_slopes(self, theta: Any) -> tuple[Any, ...]:
+    def dense_weights(self, theta: float | Array) -> Array:
+        """The weights of the stages in y(t + theta h), 0 <= theta <= 1: `(stages, *theta.shape)`."""
+        weights: Array = theta * polynomial(_beside(self._dense_columns, theta), theta)
+        return weights
+
+    def dense_slopes(self, theta: float | Array) -> Array:
         """The derivatives of `dense_weights` with respect to theta."""
-        assert self.dense is not None
-        return tuple(_polynomial([(i + 1) * c for i, c in enumerate(row)], theta) for row in self.dense)
+        powers = np.arange(1.0, len(self._dense_columns) + 1)
+        slopes: Array = polynomial(_beside(powers[:, None] * self._dense_columns, theta), theta)
+        return slopes
 
 
 def _rounded(c: float) -> float:
@@ -74,7 +83,12 @@ def _rounded(c: float) -> float:
     return round(c) if abs(c - round(c)) < 1e-12 else c
 
 
-def _polynomial(coefficients: Row | list[float], theta: Any) -> Any:
+def _beside(columns: Array, theta: float | Array) -> Array:
+    return columns.reshape(*columns.shape, *(1,) * np.ndim(theta))
+
+
+def polynomial(coefficients: Row | Array, theta: Any) -> Any:
+    """The polynomial in theta, a number, an array or a tensor, with these coefficients, from the lowest one on."""
     value: Any = 0.0
     for coefficient in reversed(coefficients):
         value = value * theta + coefficient

@@ -119,7 +119,7 @@ def test_the_last_stage_is_the_first_of_the_next_step_where_it_is_published_so()
 def test_the_interpolant_joins_the_ends_of_the_step_smoothly(name):
     tableau = TABLEAUS[name]
     stages = np.eye(tableau.num_stages)
-    assert tableau.dense_weights(0.0) == (0.0,) * tableau.num_stages
+    assert tableau.dense_weights(0.0).tolist() == [0.0] * tableau.num_stages
     np.testing.assert_allclose(tableau.dense_weights(1.0), tableau.b, atol=1e-14)
     np.testing.assert_allclose(tableau.dense_slopes(0.0), stages[0], atol=1e-14)
     np.testing.assert_allclose(tableau.dense_slopes(1.0), stages[-1], atol=1e-13)

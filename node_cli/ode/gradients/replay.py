@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.stepping import Slope, Step, as_column, plain_step
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Tableau, polynomial
 
 
 def replay(
@@ -34,7 +34,7 @@ def replay(
             ys[output.index] = _where(output.mask, y1, ys[output.index])
         for output in step.inside:
             theta = (ts[output.index] - t0) / torch.where(t0 == t1, 1.0, t1 - t0)
-            weights = [as_column(torch.as_tensor(weight), y) for weight in tableau.dense_weights(theta)]
+            weights = [as_column(theta * polynomial(row, theta), y) for row in tableau.dense or ()]
             change = sum(weight.to(y.dtype) * slope for weight, slope in zip(weights, stages, strict=True))
             state = y + (t1 - t0).to(y.dtype) * change
             ys[output.index] = _where(output.mask, state, ys[output.index])
