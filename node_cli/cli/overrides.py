@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from node_cli.config import ConfigError, is_path
 from node_cli.runs.folder import RunFolder
@@ -44,7 +44,7 @@ def value_of(override: str) -> str:
     typed = override.partition("=")[2]
     try:
         value = OverridesParser.create().parse_override(f"key={typed}").value()
-    except OverrideParseException:
+    except HydraException:  # which its lexer raises as it stands
         return typed  # told where the whole line is read
     text = getattr(value, "text", value)
     return text if isinstance(text, str) else typed

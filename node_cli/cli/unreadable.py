@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from node_cli.cli.overrides import quoted
 
@@ -49,7 +49,7 @@ def _without_a_value(word: str, program: str) -> str:
 def _can_be_read(word: str) -> bool:
     try:
         OverridesParser.create().parse_override(word)
-    except OverrideParseException:
+    except HydraException:  # which its lexer raises as it stands
         return False
     return True
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 WORDS = ["model=mlp", "model.width=4", "trainer.epochs=2", "num_threads=1", "device=cpu", "logger=none"]
 
@@ -38,6 +40,15 @@ def test_refusals_leave_the_run_as_it_is(typed, finished: Path, words: list[str]
     assert result.err.replace(f"{finished} ", "").startswith(f"node-train: {line}")
     assert (result.err.count("\n"), result.status, result.out) == (1, 2, "")
     assert contents() == before
+
+
+@pytest.mark.parametrize("override", ["--config-path=mine", "a b", "-m", "~/x=1", "seed={", "ä=1"])
+def test_a_recorded_override_that_hydra_cannot_read_is_named(typed, finished: Path, tmp_path: Path, override: str):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([override]))
+    result = typed("node-train", "resume=run")
+    assert (result.err.count("\n"), result.status, result.out) == (1, 2, "")
+    assert override in result.err
 
 
 def test_the_log_tells_rate_and_loss_before_and_after(typed, tmp_path: Path):
