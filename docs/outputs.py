@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "docs"
+HEAD, TAIL = 12, 20  # lines of an output that are shown, if it has more than both together
 BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -30,15 +31,21 @@ def pages_of(nav: object) -> Iterator[Path]:
             yield from pages_of(child)
 
 
+def printed_by(command: str) -> list[str]:
+    """What a command prints: its standard output, and if it fails, why."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ended = subprocess.run(command, shell=True, cwd=FOLDER, env=environment, capture_output=True, text=True)
+    text = ended.stdout + (ended.stderr if ended.returncode else "")
+    lines = [line.rstrip() for line in text.replace(str(FOLDER), "/home/me").strip("\n").splitlines()]
+    return lines if len(lines) <= HEAD + TAIL else [*lines[:HEAD], "...", *lines[-TAIL:]]
+
+
 def with_outputs(block: re.Match[str]) -> str:
     """The block, its commands run again."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     lines = []
     for command in re.findall(r"^\$ (.*)", block[1], flags=re.MULTILINE):
         print(f"$ {command}", flush=True)
-        ended = subprocess.run(command, shell=True, cwd=FOLDER, env=environment, capture_output=True, text=True)
-        printed = f"{ended.stdout}{ended.stderr}".strip("\n")
-        lines += [f"$ {command}", *(line.rstrip() for line in printed.splitlines())]
+        lines += [f"$ {command}", *printed_by(command)]
     return "\n".join(["```console", *lines, "```"])
 
 
