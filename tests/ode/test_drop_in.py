@@ -20,9 +20,8 @@ from node_cli.ode import SolveError, Status, arguments, odeint, odeint_adjoint, 
 DOUBLE = torch.float64
 Y0 = torch.tensor([[0.4, -0.2, 0.8], [1.0, 0.3, -0.5]], dtype=DOUBLE)
 TS = times(0, 0.3, 1)
-TABLES = (
-    (Path(__file__).parents[2] / "docs/engine.md").read_text(encoding="utf-8").partition("### Beside torchdiffeq")[2]
-)
+PAGE = Path(__file__).parents[2] / "docs/engine.md"
+TABLES = PAGE.read_text(encoding="utf-8").partition("### Compared with torchdiffeq")[2]
 
 
 def rows(head):
