@@ -75,7 +75,7 @@ def train(words: Sequence[str]) -> None:
 def judged(problem: Problem, config: dict[str, Any], rtols: Sequence[float]) -> Rows:
     """At each tolerance, how far the solve puts the network's outputs off, and the error of its predictions."""
     model, solver = problem.model, build_solver(config)
-    inputs, targets = (values[:JUDGED] for values in problem.dataset.splits["test"])
+    inputs, targets = (problem.dataset.splits["test"][name][:JUDGED] for name in ("inputs", "targets"))
     reference = outputs(copy.deepcopy(model).double(), inputs.double(), solver, REFERENCE_RTOL)
     rows = []
     for rtol in rtols:

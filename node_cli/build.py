@@ -16,25 +16,30 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.advice import in_keys
-from node_cli.arguments import check_arguments
+from node_cli.arguments import SEVERAL, check_arguments
 from node_cli.audit.base import AuditProblem
 from node_cli.config import ConfigError, shown
-from node_cli.datasets.base import Dataset
+from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Loggers, Resume
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
-from node_cli.tasks.base import Task
+from node_cli.tasks.task import Task
 from node_cli.training import launched
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
-from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_targets
+from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_parts
 
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
-KINDS = {"dataset": Dataset, "model": nn.Module, "solver": Solver, "optimizer": torch.optim.Optimizer}
+KINDS = {
+    "dataset": Dataset,
+    "task": Task,
+    "model": nn.Module,
+    "solver": Solver,
+    "optimizer": torch.optim.Optimizer,
+}
 MEMBERS = {  # of parts that are of no class of ours
-    "task": ("metric_names", "loss", "evaluate", "rank", "agreement", "sample_pictures", "result_pictures"),
     "gradient": ("check", "solve"),
     "scheduler": ("__call__",),
     "audit": ("__call__",),
@@ -47,7 +52,7 @@ CHOICE_OF_TORCH = torch.get_num_threads()
 
 @dataclass(frozen=True)
 class Problem:
-    """What evaluation needs: the data, the network, and the task that judges it."""
+    """What evaluation needs: the data, the network, and the task that says how well it does."""
 
     dataset: Dataset
     model: nn.Module
@@ -65,7 +70,7 @@ def build_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise ConfigError(f"device={name} is not there: this machine has {there}")
+        raise ConfigError(f"device={name} is not available: this machine has {there}")
     if name != "cuda" or not launched.is_one_of_several():
         return torch.device(name)
     wanted, there_are = launched.local_count(), torch.cuda.device_count()
@@ -87,18 +92,17 @@ def build_problem(config: dict[str, Any]) -> Problem:
     absent = [name for name in SPLITS if name not in dataset.splits]
     if absent:
         raise ConfigError(f"dataset has no split {', '.join(absent)}: it must have {', '.join(SPLITS)}")
-    dataset = dataset.identified().to(device)
-    task = _build(config, "task", class_names=dataset.class_names)
+    dtype = torch.float64 if config["precision"] == "float64" else None
+    if dtype is not None and device.type == "mps":
+        raise ConfigError("precision=float64 is not available on device=mps: take device=cpu, or precision=float32")
+    dataset = dataset.identified().to(device, dtype)
+    task: Task = _build_with(config, "task", dataset.offers)
+    if task.objective[0] not in task.metric_names:
+        raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
     torch.manual_seed(config["seed"])
-    runtime = {
-        "input_shape": dataset.input_shape,
-        "num_outputs": dataset.num_classes,
-        "solver": build_solver(config),
-        "gradient": build_gradient(config),
-    }
-    asked = _asked_for(config, "model")
-    model = _build(config, "model", **{name: value for name, value in runtime.items() if name in asked})
-    return Problem(dataset, model.to(device), task)
+    solving = {"solver": build_solver(config), "gradient": build_gradient(config)}
+    model: nn.Module = _build_with(config, "model", {**dataset.offers, **task.offers, **solving})
+    return Problem(dataset, model.to(device, dtype), task)
 
 
 def set_num_threads(config: dict[str, Any]) -> None:
@@ -208,18 +212,18 @@ def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[...
 def _check_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None:
     """As a command does before torch is imported; whoever calls from Python has not."""
     group, _, name = key.partition(".")
-    problems = untrusted_targets({group: {name: node} if name else node}, packages)
+    problems = untrusted_parts({group: {name: node} if name else node}, packages)
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def _check_nested_targets(key: str, value: Any, packages: list[str]) -> None:
+def _check_nested_parts(key: str, value: Any, packages: list[str]) -> None:
     """What lies deeper in a node is instantiated with it, so it is held to the same rule."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, child in children:
         if isinstance(child, dict) and "_target_" in child:
             _target(f"{key}.{name}", child, packages)
-        _check_nested_targets(f"{key}.{name}", child, packages)
+        _check_nested_parts(f"{key}.{name}", child, packages)
 
 
 def _of_the_problem(config: dict[str, Any], problem: Problem) -> dict[str, Any]:
@@ -229,6 +233,28 @@ def _of_the_problem(config: dict[str, Any], problem: Problem) -> dict[str, Any]:
 def _asked_for(config: dict[str, Any], group: str) -> Mapping[str, Any]:
     """The parameters of the part that a group names."""
     return inspect.signature(_target(group, config[group], config["packages"])).parameters
+
+
+def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -> Any:
+    """The part that a group describes, given what it asks for of what the other parts offer.
+
+    Raises:
+        ConfigError: nobody offers what it asks for; or what `_build` refuses.
+    """
+    node = config[group]
+    asked = {name: parameter for name, parameter in _asked_for(config, group).items() if name not in node}
+    lacking = [
+        name
+        for name, parameter in asked.items()
+        if name not in offers and parameter.default is parameter.empty and parameter.kind not in SEVERAL
+    ]
+    if lacking and node.get("_partial_"):
+        givers = "the dataset" if group == "task" else "the dataset nor the task"
+        raise ConfigError(
+            f"{group}: {node['_target_']} needs {', '.join(lacking)}, which neither its YAML nor {givers} gives (there "
+            f"are {', '.join(offers) or 'none'}): leave dataset= and model= out, and the task takes its own"
+        )
+    return _build(config, group, **{name: offers[name] for name in asked if name in offers})
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
@@ -247,7 +273,7 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
 
 
 def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
-    _check_nested_targets(group, node, packages)
+    _check_nested_parts(group, node, packages)
     _check_plain(group, node)
     check_arguments(group, node, _target(group, node, packages), runtime)
     try:

@@ -21,7 +21,7 @@ from node_cli.references import problems_of_references
 from node_cli.rknet import of_rknet
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "float64", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # equal unless set, as the YAML says
 OPEN = "tune.space."  # any keys: who reads them checks them

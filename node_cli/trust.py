@@ -36,7 +36,7 @@ def shipped() -> Mapping[str, Mapping[str, frozenset[str]]]:
     return groups
 
 
-def untrusted_targets(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
+def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
     """A line for each node of a resolved config that would call what is not to be called, or in another way."""
     return [line for group, node in cfg.items() for line in _untrusted(str(group), str(group), node, packages)]
 

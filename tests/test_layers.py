@@ -15,18 +15,19 @@ SIBLINGS = {"tasks", "models", "datasets", "loggers"}
 HELPERS = {"figures", "files", "tables"}
 # What the files of each part may import of ours, besides their own part.
 BELOW = {
+    "batch": set(),
     "files": set(),
     "figures": set(),
     "tables": set(),
     "ode": set(),
     "advice": {"ode"},
-    "tasks": {"figures", "ode"},
+    "tasks": {"batch", "ode"},
     "models": {"ode"},
-    "datasets": {"ode"},
+    "datasets": {"batch", "ode"},
     "loggers": {"files", "ode"},
-    "training": {"advice", "config", "files", "yaml_file", "tasks", "models", "datasets", "loggers", "ode"},
-    "runs": {"config", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,
-    "audit": {"advice", "config", "runs", "training", "ode"} | SIBLINGS | HELPERS,
+    "training": {"advice", "batch", "config", "figures", "files", "yaml_file", "ode"} | SIBLINGS,
+    "runs": {"batch", "config", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,
+    "audit": {"advice", "batch", "config", "runs", "training", "ode"} | SIBLINGS | HELPERS,
     "meant": set(),
     "references": set(),
     "rknet": set(),
@@ -52,6 +53,7 @@ BELOW = {
     "cli": {
         *(
             "advice",
+            "batch",
             "build",
             "tuning",
             "config",

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from node_cli.trust import make_importable, shipped, untrusted_targets
+from node_cli.trust import make_importable, shipped, untrusted_parts
 
 MLP = {"_target_": "node_cli.models.mlp.Mlp", "_partial_": True, "width": 4}
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1, "dampening": 0.0}
@@ -26,7 +26,7 @@ MINE = {"_target_": "mylab.nets.Net", "_args_": [1], "inner": MLP}
     ],
 )
 def test_what_is_shipped_or_named_is_called(config, packages):
-    assert untrusted_targets(config, packages) == []
+    assert untrusted_parts(config, packages) == []
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_what_is_shipped_or_named_is_called(config, packages):
     }.values(),
 )
 def test_nothing_else_is(config, line):
-    (problem,) = untrusted_targets(config, ["mylab"])
+    (problem,) = untrusted_parts(config, ["mylab"])
     assert problem.startswith(line)
 
 
 def test_no_advice_to_trust_what_everybody_has():
     config = {"model": {"_target_": "os.system"}, "task": {"_target_": "theirs.T"}, "solver": WRITER}
-    advice = ["packages=" in line for line in untrusted_targets(config, [])]
+    advice = ["packages=" in line for line in untrusted_parts(config, [])]
     assert advice == [False, True, False]
 
 

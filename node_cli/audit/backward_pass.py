@@ -6,21 +6,20 @@ import copy
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Gradients, difference
 from node_cli.audit.memory import TensorMemory
 from node_cli.audit.stand_ins import Recorder, Replayer, SolvedBack, Tight, WrongSign
+from node_cli.batch import Batch, to_device
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import SolveError
-from node_cli.tasks.base import Task
+from node_cli.tasks.task import Task
 from node_cli.training.evaluation import autocast
 from node_cli.training.solve_monitor import SolveMonitor
 
@@ -44,42 +43,29 @@ class Cost:
     peak_bytes: int | None
 
 
-def first_tensor(batch: Any) -> Tensor:
-    """The first tensor of a batch, whose dimension 0 is the sample.
-
-    Raises:
-        ValueError: there is none where torch can see it.
-    """
-    tensors = [value for value in tree_leaves(batch) if isinstance(value, Tensor)]
-    if not tensors:
-        raise ValueError(
-            f"an audit needs batches that are tuples or dicts of tensors, these are of type {type(batch).__name__}"
-        )
-    return tensors[0]
-
-
 class BackwardPass:
     """Passes of copies of `model`, which stays untouched, on one batch: one as it is, one in float64.
 
     Both are in evaluation mode: without dropout, with the first step of every solve chosen anew. The times have
-    gradients, whether or not they are learned.
+    gradients, whether or not they are learned. The loss is that at `progress` of a run.
     """
 
-    def __init__(self, model: nn.Module, task: Task, batch: Any, precision: str) -> None:
+    def __init__(self, model: nn.Module, task: Task, batch: Batch, precision: str, progress: float = 1.0) -> None:
         self._task = task
         self._precision = precision
+        self._progress = progress
         self._own = _copy_of(model)
         self._double = _copy_of(model, torch.float64)
         device = next(self._double.parameters()).device
         self._batch = batch
-        self._double_batch = tree_map(lambda value: _to_double(value, device), batch)
+        self._double_batch = to_device(batch, device, torch.float64)
         self._monitor = SolveMonitor(self._own)
 
     def check_float64(self) -> None:
         """Raises ValueError where the model or the task cannot be evaluated in float64, which comparisons need."""
         try:
             with torch.no_grad():
-                self._task.loss(self._double, self._double_batch)
+                self._task.loss(self._double, self._double_batch, self._progress)
         except SolveError:
             pass  # by a solver that is not the one of the comparison
         except RuntimeError as error:
@@ -163,15 +149,15 @@ class BackwardPass:
         _set(self._own, case.solver, case.gradient)
 
     def _run(self, *, with_times: bool) -> Pass:
-        return _backward(self._own, self._task, self._batch, self._precision, with_times=with_times)
+        return self._backward(self._own, self._batch, self._precision, with_times=with_times)
 
     def _run_double(self) -> Pass:
-        return _backward(self._double, self._task, self._double_batch, "float32", with_times=True)
+        return self._backward(self._double, self._double_batch, "float64", with_times=True)
 
     def _run_without_graph(self) -> None:
         device = next(self._own.parameters()).device
         with torch.no_grad(), autocast(device, self._precision):
-            self._task.loss(self._own, self._batch)
+            self._task.loss(self._own, self._batch, self._progress)
         self._monitor.take()
 
     def _peak_bytes(self, case: Case) -> int | None:
@@ -183,20 +169,20 @@ class BackwardPass:
         peak: int = memory.peak
         return peak
 
-
-def _backward(model: nn.Module, task: Task, batch: Any, precision: str, *, with_times: bool) -> Pass:
-    model.zero_grad(set_to_none=True)
-    blocks = ode_blocks(model)
-    for block in blocks.values():
-        if not isinstance(block.ts, nn.Parameter):
-            block.ts = block.ts.detach().requires_grad_(with_times)
-    device = next(model.parameters()).device
-    with torch.enable_grad():
-        with autocast(device, precision):
-            loss, _ = task.loss(model, batch)
-        loss.backward()
-    times = {f"{name}.t{end}": _gradient(block.ts)[end] for name, block in blocks.items() for end in (0, 1)}
-    return Pass(loss.item(), {name: _gradient(p) for name, p in model.named_parameters()}, times)
+    def _backward(self, model: nn.Module, batch: Batch, precision: str, *, with_times: bool) -> Pass:
+        model.zero_grad(set_to_none=True)
+        blocks = ode_blocks(model)
+        for block in blocks.values():
+            if not isinstance(block.ts, nn.Parameter):
+                block.ts = block.ts.detach().requires_grad_(with_times)
+        device = next(model.parameters()).device
+        with torch.enable_grad():
+            with autocast(device, precision):
+                total, weight, _ = self._task.loss(model, batch, self._progress)
+            loss = total / weight.detach()
+            loss.backward()
+        times = {f"{name}.t{end}": _gradient(block.ts)[end] for name, block in blocks.items() for end in (0, 1)}
+        return Pass(loss.item(), {name: _gradient(p) for name, p in model.named_parameters()}, times)
 
 
 def _gradient(tensor: Tensor) -> Tensor:
@@ -214,12 +200,6 @@ def _copy_of(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 def _set(model: nn.Module, solver: Solver, gradient: Gradient) -> None:
     for block in ode_blocks(model).values():
         block.solver, block.gradient = solver, gradient
-
-
-def _to_double(value: Any, device: torch.device) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(device, torch.float64 if value.is_floating_point() else value.dtype)
 
 
 def _relative(value: Tensor, true: Tensor) -> float:

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 from torch import nn
 
 from node_cli.advice import in_keys
-from node_cli.audit.backward_pass import BackwardPass, Cost, Pass, first_tensor
+from node_cli.audit.backward_pass import BackwardPass, Cost, Pass
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Gradients, difference, norm
 from node_cli.audit.model_report import model_report
 from node_cli.audit.model_rows import ModelRow
 from node_cli.audit.verdict import Verdict
-from node_cli.datasets.base import Dataset
+from node_cli.batch import Batch, num_samples
+from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
-from node_cli.tasks.base import Task
+from node_cli.tasks.task import Task
 
 Figures = TypeVar("Figures")
 
@@ -35,6 +36,8 @@ FAR_OFF = 0.3  # a relative error that asks for an explanation
 @dataclass(frozen=True, kw_only=True)
 class ModelAudit:
     """Audits `model` on the first batch of its training data; `rtols` are those of the cases.
+
+    The loss is that at the end of a run.
 
     Raises:
         ValueError: a setting out of range, or a model without ODE blocks.
@@ -67,7 +70,6 @@ class ModelAudit:
             raise ValueError(
                 f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet"
             )
-        first_tensor(self._batch())
         self._passes().check_float64()
 
     def num_measurements(self, cases: Sequence[Case]) -> int:
@@ -98,10 +100,10 @@ class ModelAudit:
             "loss": reference.loss,
             "norm": norm(reference.parameters),
         }
-        name = f"{type(self.model).__name__}, a batch of {len(first_tensor(self._batch()))} in {self.precision}"
+        name = f"{type(self.model).__name__}, a batch of {num_samples(self._batch())} in {self.precision}"
         return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error))
 
-    def _batch(self) -> Any:
+    def _batch(self) -> Batch:
         return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
 
     def _passes(self) -> BackwardPass:

@@ -1,4 +1,4 @@
-"""A trained network judged under several solvers: does it still stand for an ODE, or only for its solver's steps?"""
+"""A trained network evaluated under several solvers: does it still stand for an ODE, or only for its solver's steps?"""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import torch
 from torch import Tensor
 
 from node_cli.audit.stand_ins import SolvedBack
-from node_cli.datasets.base import Dataset
+from node_cli.batch import Batch, num_samples
+from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
 from node_cli.tables import four_digits, with_names
-from node_cli.tasks.base import Evaluation, Task
-from node_cli.training.evaluation import autocast, evaluate
+from node_cli.tasks.task import FAILED, Task
+from node_cli.training.evaluation import Evaluation, autocast, evaluate
 from node_cli.training.solve_monitor import SolveMonitor
 
-STILL_THE_SAME = 0.01  # the first metric of the task's rank may move by so much: a fraction by that, others in relation
+STILL_THE_SAME = 0.01  # the objective of the task may move by so much: a fraction by that, others in relation
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A network under one solver; `reconstruction` is None where the way back could not be solved."""
+class UnderSolver:
+    """A network under one solver, with the `agreement` of its predictions with those under its own.
+
+    `reconstruction` is None where the way back could not be solved.
+    """
 
     name: str
     evaluation: Evaluation
@@ -36,11 +40,11 @@ class Judgement:
     @property
     def num_failed(self) -> int:
         """Samples that this solver could not solve."""
-        return int(self.evaluation.metrics.get("failed", 0))
+        return int(self.evaluation.metrics.get(FAILED, 0))
 
 
 class SolverComparison:
-    """Judges `model` on one split of `dataset`, first with its own solver, then with others."""
+    """Evaluates `model` on one split of `dataset`, first with its own solver, then with others."""
 
     def __init__(
         self, model: torch.nn.Module, task: Task, dataset: Dataset, split: str, batch_size: int, precision: str
@@ -52,10 +56,10 @@ class SolverComparison:
         self._batch_size = batch_size
         self._precision = precision
         self._monitor = SolveMonitor(model)
-        self.judgements: list[Judgement] = []
+        self.results: list[UnderSolver] = []
 
-    def judge(self, name: str, solver: Solver | None = None) -> Judgement:
-        """Judges under `solver` (None: the model's own); agreement is with the first judgement.
+    def evaluate(self, name: str, solver: Solver | None = None) -> UnderSolver:
+        """Evaluates under `solver` (None: the model's own).
 
         Raises:
             SolveError: the forward solve failed; unless `on_failure` is `raise`, that of every sample alone.
@@ -63,33 +67,34 @@ class SolverComparison:
         for block in ode_blocks(self._model).values():
             block.solver = solver or block.solver
         batches = self._dataset.batches(self._split, self._batch_size)
-        evaluation = evaluate(self._model, self._task, batches, self._precision)
+        whole = self._dataset.splits[self._split]
+        evaluation = evaluate(self._model, self._task, whole, batches, self._precision)
         costs = self._monitor.take(self._dataset.num_batches(self._split, self._batch_size))
-        first = self.judgements[0].evaluation if self.judgements else evaluation
-        agreement = self._task.agreement(first, evaluation)
-        judgement = Judgement(name, evaluation, costs.nfe_forward, agreement, self._reconstruction())
+        first = self.results[0].evaluation if self.results else evaluation
+        alike = agreement(first.rows, evaluation.rows)
+        result = UnderSolver(name, evaluation, costs.nfe_forward, alike, self._reconstruction())
         self._monitor.take()
-        self.judgements.append(judgement)
-        return judgement
+        self.results.append(result)
+        return result
 
     def verdict(self) -> str:
-        """One sentence on the last judgement beside the first."""
-        own, other = self.judgements[0], self.judgements[-1]
-        was, now = (self._task.rank(j.evaluation.metrics)[0] for j in (own, other))
-        moved = f"from {was:.4g} to {now:.4g}, agreement of the predictions {other.agreement:.4f}"
+        """One sentence on the last solver beside the first."""
+        own, other = self.results[0], self.results[-1]
+        objective = self._task.objective[0]
+        was, now = (result.evaluation.metrics[objective] for result in (own, other))
+        moved = f"{objective} from {was:.4g} to {now:.4g}, agreement of the predictions {other.agreement:.4f}"
         steps = f"the steps of {own.name.removesuffix(', its own')}"
-        failed = [f"{j.num_failed} samples under {j.name}" for j in (own, other) if j.num_failed]
+        failed = [f"{result.num_failed} samples under {result.name}" for result in (own, other) if result.num_failed]
         if failed:
             return (
-                f"The solve of {' and of '.join(failed)} failed, and counts as wrong: whether the network is still an "
-                f"ODE is open (result {moved})."
+                f"The solve of {' and of '.join(failed)} failed: whether the network is still an ODE is open ({moved})."
             )
         if not own.nfe and not other.nfe:
             return "The ODE blocks of this model solved nothing: another solver has no part in its result."
         if other.nfe <= own.nfe:
             return (
                 f"{other.name} makes no more evaluations than the run's own solver: only a finer one tells whether "
-                f"the network is still an ODE (result {moved})."
+                f"the network is still an ODE ({moved})."
             )
         scale = 1.0 if 0 <= min(was, now) <= max(was, now) <= 1 else max(abs(was), abs(now))
         if not abs(now - was) <= STILL_THE_SAME * scale:
@@ -109,7 +114,7 @@ class SolverComparison:
                 block.gradient = SolvedBack(gradient, 2, meter.add)
             with torch.no_grad(), autocast(device, self._precision):
                 for batch in self._dataset.batches(self._split, self._batch_size):
-                    self._task.loss(self._model, batch)
+                    self._task.predict(self._model, batch, torch.Generator().manual_seed(0))
         except SolveError:
             return None
         finally:
@@ -133,19 +138,42 @@ class _Distance:
         return math.sqrt(self._distance / self._size) if self._size else math.inf
 
 
-def comparison_table(judgements: Sequence[Judgement]) -> list[str]:
-    """The judgements side by side, one line each under a line of names; failed samples where there are any."""
-    names = [name for name in judgements[0].evaluation.metrics if name != "failed"]
-    any_failed = any(j.num_failed for j in judgements)
+def agreement(one: Batch, other: Batch) -> float:
+    """How alike two evaluations of the same split predict, 0 to 1.
+
+    Where rows hold whole numbers, such as classes: the fraction of samples that are given the same ones. Otherwise 1
+    less the relative distance of all values, |other - one| / |one|, and no less than 0. A sample that one of them could
+    not solve is not alike.
+    """
+    count = num_samples(one)
+    failed = [rows[FAILED] for rows in (one, other) if FAILED in rows]
+    solved = ~torch.stack(failed).any(0) if failed else slice(None)
+    ours, theirs = ({name: rows[name][solved] for name in one if name != FAILED} for rows in (one, other))
+    if not num_samples(ours):
+        return 0.0
+    whole = [name for name, rows in ours.items() if not rows.is_floating_point()]
+    if whole:
+        same = torch.stack([(ours[name] == theirs[name]).reshape(num_samples(ours), -1).all(1) for name in whole])
+        return int(same.all(0).sum()) / count
+    distance = sum((theirs[name] - rows).double().square().sum().item() for name, rows in ours.items())
+    size = sum(rows.double().square().sum().item() for rows in ours.values())
+    alike = max(0.0, 1 - math.sqrt(distance / size)) if size else float(distance == 0)
+    return alike * num_samples(ours) / count
+
+
+def comparison_table(results: Sequence[UnderSolver]) -> list[str]:
+    """The solvers side by side, one line each under a line of names; failed samples where there are any."""
+    names = [name for name in results[0].evaluation.metrics if name != FAILED]
+    any_failed = any(result.num_failed for result in results)
     rows: list[dict[str, Any]] = [
         {
-            "solver": j.name,
-            **{name: four_digits(j.evaluation.metrics[name]) for name in names},
-            **({"failed": str(j.num_failed)} if any_failed else {}),
-            **({"NFE": f"{j.nfe:.1f}", "reconstruction": _number(j.reconstruction)} if j.nfe else {}),
-            "agreement": f"{j.agreement:.4f}",
+            "solver": result.name,
+            **{name: four_digits(result.evaluation.metrics[name]) for name in names},
+            **({"failed": str(result.num_failed)} if any_failed else {}),
+            **({"NFE": f"{result.nfe:.1f}", "reconstruction": _number(result.reconstruction)} if result.nfe else {}),
+            "agreement": f"{result.agreement:.4f}",
         }
-        for j in judgements
+        for result in results
     ]
     return with_names(rows)
 

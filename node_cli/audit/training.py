@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from node_cli.advice import in_keys
-from node_cli.audit.backward_pass import BackwardPass, first_tensor
+from node_cli.audit.backward_pass import BackwardPass
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import difference
-from node_cli.datasets.base import Dataset
+from node_cli.batch import Batch
+from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.solution import SolveError
-from node_cli.tasks.base import Task
+from node_cli.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -52,38 +52,38 @@ class TrainingAudit:
             )
         if self.every_n_epochs:
             with torch.random.fork_rng(self._devices()):
-                self._passes().check_float64()
+                self._passes(progress=0.0).check_float64()
 
-    def __call__(self, epoch: int) -> dict[str, float]:
-        """The figures of this epoch by their tags; none where it is not its turn, or where a solve failed."""
+    def __call__(self, epoch: int, progress: float) -> dict[str, float]:
+        """The errors after this epoch, at `progress` of the run, by tag; none out of turn, or where a solve failed."""
         if not self.every_n_epochs or epoch % self.every_n_epochs:
             return {}
         try:
             with torch.random.fork_rng(self._devices()):
-                return self._figures(self._passes())
+                return self._errors(self._passes(progress))
         except SolveError as error:
             log.warning("epoch %d: no audit: %s", epoch, in_keys(error))
             return {}
 
-    def _figures(self, passes: BackwardPass) -> dict[str, float]:
+    def _errors(self, passes: BackwardPass) -> dict[str, float]:
         block = next(iter(ode_blocks(self.model).values()))
         case = Case("own", "own", block.solver, block.gradient, rtol=None)
         made, reference = passes.of(case), passes.of_the_ode(self.reference_rtol)[0]
         against_ode = difference(made.parameters, reference.parameters)
-        figures = {"audit/cosine": against_ode.cosine, "audit/relative_error": against_ode.relative_error}
+        errors = {"audit/cosine": against_ode.cosine, "audit/relative_error": against_ode.relative_error}
         if case.solver.differentiable:
             exact, _ = passes.exact(case.solver)
-            figures["audit/pass_relative_error"] = difference(made.parameters, exact.parameters).relative_error
+            errors["audit/pass_relative_error"] = difference(made.parameters, exact.parameters).relative_error
         drift = passes.reconstruction(case, num_times=2)
-        return figures | {"audit/reconstruction": max((distances[0] for distances in drift.values()), default=0.0)}
+        return errors | {"audit/reconstruction": max((distances[0] for distances in drift.values()), default=0.0)}
 
-    def _batch(self) -> Any:
+    def _batch(self) -> Batch:
         return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
 
-    def _passes(self) -> BackwardPass:
-        return BackwardPass(self.model, self.task, self._batch(), self.precision)
+    def _passes(self, progress: float) -> BackwardPass:
+        return BackwardPass(self.model, self.task, self._batch(), self.precision, progress)
 
     def _devices(self) -> list[torch.device]:
-        """Of the batch, those with random states of their own."""
-        device = first_tensor(self._batch()).device
+        """Those with random states of their own."""
+        device = next(self.model.parameters()).device
         return [device] if device.type == "cuda" else []

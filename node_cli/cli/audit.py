@@ -18,7 +18,7 @@ from node_cli.cli.overrides import with_data_of_run
 from node_cli.config import ConfigError, resolved
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.moved_data import PLACES
-from node_cli.trust import untrusted_targets
+from node_cli.trust import untrusted_parts
 
 OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings its own
 
@@ -75,7 +75,7 @@ def _named(group: str, names: Sequence[str], config: dict[str, Any]) -> dict[str
     """The parts of these names, each as its YAML stands."""
     own = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]  # --config-dir
     nodes = {name: resolved(compose("audit", [*own, f"{group}={name}"]))[group] for name in names}
-    problems = untrusted_targets({group: nodes}, config["packages"])
+    problems = untrusted_parts({group: nodes}, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
     return nodes

@@ -37,7 +37,7 @@ from node_cli.config import (
     unknown_key,
 )
 from node_cli.references import problems_of_references
-from node_cli.trust import untrusted_targets
+from node_cli.trust import untrusted_parts
 from node_cli.yaml_file import MAX_DEPTH
 
 SEVERAL = ("logger",)  # groups of which several files may be chosen
@@ -157,7 +157,7 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
     reference = _reference(line)
     cfg = resolved(line.compose(line.overrides))
     packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
-    problems = problems_of(cfg, reference) + untrusted_targets(cfg, line.packages)
+    problems = problems_of(cfg, reference) + untrusted_parts(cfg, line.packages)
     if not set(packages) <= set(line.packages):
         problems.append(f"packages must be named on the command line (packages=[{','.join(packages)}]), not in a file")
     if line.extra_config_dir is not None:

@@ -1,4 +1,4 @@
-"""One evaluation of a trained run: rebuild it from its folder, judge it, print the comparison."""
+"""One evaluation of a trained run: rebuild it from its folder, evaluate it, print the comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from node_cli.runs.trained_run import config_of_run, load_weights
 
 
 def run_evaluation(config: dict[str, Any]) -> None:
-    """Prints accuracy, NFE, agreement and reconstruction error under the run's solver and under `config["solver"]`.
+    """Prints metrics, NFE, agreement and reconstruction error under the run's solver and under `config["solver"]`.
 
     Raises:
         ConfigError: there is no such run, its checkpoint is damaged, or it has nothing to solve.
@@ -42,12 +42,12 @@ def run_evaluation(config: dict[str, Any]) -> None:
         trained["precision"],
     )
     try:
-        comparison.judge(_name(trained["solver"]) + ", its own" if uses_solver(problem.model) else "none")
+        comparison.evaluate(_name(trained["solver"]) + ", its own" if uses_solver(problem.model) else "none")
         if other is not None:
-            comparison.judge(_name(config["solver"]), other)
+            comparison.evaluate(_name(config["solver"]), other)
     except SolveError as error:
         raise RunFailedError(in_keys(error)) from error
-    lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.judgements)]
+    lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.results)]
     if other is not None:
         lines += ["", comparison.verdict()]
     lines += ["", *notes] if notes else []

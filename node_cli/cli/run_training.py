@@ -26,7 +26,7 @@ from node_cli.runs.summary import final_table, summarize
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
 from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
-from node_cli.training.records import last_losses
+from node_cli.training.records import last_losses, log_figures
 from node_cli.training.starting import start_from
 from node_cli.training.state import ContinuationError, TrainingError
 from node_cli.training.stopping import Stopped, Stopping
@@ -100,7 +100,7 @@ def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkp
     moved = data_moved(config, folder) if checkpoints else []
 
     def check(path: Path, payload: Mapping[str, Any]) -> None:
-        parts = (trainer.model, trainer.average, trainer.judged, trainer.optimizer, trainer.rate.state_dict())
+        parts = (trainer.model, trainer.average, trainer.evaluated, trainer.optimizer, trainer.rate.state_dict())
         problem = refusal(payload, *parts)
         if problem:
             raise CheckpointError(f"{path} {problem}")
@@ -189,12 +189,12 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 
 def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
+    logger.log_metric_names(list(dict.fromkeys(["loss", *trainer.task.metric_names])))
     logger.log_hparams(_hyperparameters(config))
     if not is_new or not logger.takes_images:
         return
     samples = next(trainer.dataset.train_batches(trainer.batch_size, trainer.seed, epoch=0))
-    for name, picture in trainer.task.sample_pictures(samples).items():
-        logger.log_image(0, f"train/{name}", picture)
+    log_figures(logger, trainer.task.sample_figures(samples), "train", step=0)
 
 
 def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:

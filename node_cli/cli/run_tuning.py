@@ -18,7 +18,7 @@ from node_cli.runs.report.writing import make_folder, write
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, experiment, table
 from node_cli.tuning.search_space import Params, parse
-from node_cli.tuning.settings import Settings, read_settings
+from node_cli.tuning.settings import Objective, Settings, read_settings
 from node_cli.tuning.study import SharedStudy
 from node_cli.tuning.workers import run_workers, signals_stop
 
@@ -36,7 +36,7 @@ def tune(tune: Mapping[str, Any], line: CommandLine) -> None:
     space = parse(tune["space"])
     search = Search(line, read_settings(tune, space.endless), space)
     _check_space(search)
-    _check_metrics(search)
+    search = _with_objectives(search)
     from node_cli.cli.tune_worker import work
 
     with storage_told(search.settings), signals_stop():
@@ -73,8 +73,8 @@ def _several_devices(config: Mapping[str, Any]) -> list[str]:
     return [] if devices == 1 else [f"{told} at once"]
 
 
-def _check_metrics(search: Search) -> None:
-    """Builds the first config of all; imports torch."""
+def _with_objectives(search: Search) -> Search:
+    """The same with the objective of the task, where none is named. Builds the first config of all; imports torch."""
     from node_cli.build import build_problem, build_trainer, uses_solver
     from node_cli.training.evaluation import metric_names
 
@@ -88,6 +88,11 @@ def _check_metrics(search: Search) -> None:
     for objective in search.settings.objectives:
         if objective.metric not in known:
             raise ConfigError(f"tune.objectives: a run has no {objective.metric}: there are {', '.join(known)}")
+    if search.settings.objectives:
+        return search
+    name, goal = trainer.task.objective
+    own = Objective(f"val/{name}", maximize=goal == "max")
+    return replace(search, settings=replace(search.settings, objectives=[own]))
 
 
 def _sum_up(search: Search, shared: SharedStudy) -> None:

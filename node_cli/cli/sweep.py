@@ -231,9 +231,13 @@ def _table(path: Path) -> str:
 
 
 def _best(finished: Sequence[Run]) -> list[str]:
-    """The run that validation would choose."""
-    metric = next((name for name in ("val/error", "val/loss") if any(name in run.values for run in finished)), None)
-    if metric is None:
+    """The run that validation would choose, where all are compared by the same."""
+    objectives = {run.objective for run in finished}
+    objective = objectives.pop() if len(objectives) == 1 else None
+    if objective is None:
         return []
-    best = min((run for run in finished if metric in run.values), key=lambda run: run.values[metric])
-    return [f"best on validation: {best.folder}, {metric} {best.values[metric]:.4g}"]
+    name, goal = objective
+    tag = f"val/{name}"
+    values = {run.folder: run.summary["metrics"][tag] for run in finished if tag in run.summary["metrics"]}
+    best = (min if goal == "min" else max)(values, key=lambda folder: values[folder], default=None)
+    return [] if best is None else [f"best on validation: {best}, {tag} {values[best]:.4g}"]

@@ -1,19 +1,22 @@
-"""From splits to a dataset: normalisation and augmentation."""
+"""From splits to a dataset: scaling and augmentation."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from node_cli.batch import Batch
 from node_cli.datasets.augmentation import CropAndFlip
-from node_cli.datasets.base import Dataset, Split
 from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
-from node_cli.datasets.normalization import fit_normalizer
+from node_cli.datasets.scaling import Scaling, fit_scaling
 from node_cli.datasets.splitting import stratified_splits
 
 
 def assemble(
-    splits: dict[str, Split],
+    splits: dict[str, Batch],
     class_names: tuple[str, ...],
     crop_padding: int,
     flip: bool,
@@ -29,7 +32,7 @@ def assemble(
         ValueError: augmentation of points, or a `crop_padding` that is negative or larger than the image.
     """
     check_at_least("crop_padding", crop_padding, 0)
-    inputs = splits["train"].inputs
+    inputs = splits["train"]["inputs"]
     augmented = crop_padding > 0 or flip
     if augmented and inputs.dim() != 4:
         raise ValueError(
@@ -41,17 +44,27 @@ def assemble(
         raise ValueError(f"dataset.crop_padding: got {crop_padding}, must be at most {side}, the images' smaller side")
     digest = digest or exact_digest(splits)
     black = torch.zeros_like(inputs[:1, :, :1, :1]) if augmented else None
-    if normalize:
-        normalizer = fit_normalizer(inputs)
-        splits = {name: Split(normalizer(split.inputs), split.targets) for name, split in splits.items()}
-        black = None if black is None else normalizer(black)
+    scaling = fit_scaling(inputs) if normalize else None
+    if scaling is not None:
+        splits = {name: {**split, "inputs": scaling(split["inputs"])} for name, split in splits.items()}
+        black = None if black is None else scaling(black)
     augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
-    return Dataset(splits, class_names, augmentation, digest)
+    return Dataset(splits, offers_of(splits["train"], class_names, scaling), augmentation, digest)
+
+
+def offers_of(train: Batch, class_names: tuple[str, ...], scaling: Scaling | None = None) -> dict[str, Any]:
+    """What every dataset of classes offers; the counts are those of the training split."""
+    return {
+        "input_shape": tuple(train["inputs"].shape[1:]),
+        "class_names": class_names,
+        "class_counts": tuple(train["targets"].bincount(minlength=len(class_names)).tolist()),
+        "scaling": scaling,
+    }
 
 
 def assemble_official(
-    train: Split,
-    test: Split,
+    train: Batch,
+    test: Batch,
     class_names: tuple[str, ...],
     split_seed: int,
     val_fraction: float,
@@ -66,5 +79,5 @@ def assemble_official(
     """
     splits = {**stratified_splits(train, {"val": val_fraction}, split_seed), "test": test}
     digest = exact_digest(splits)
-    splits = {name: Split(split.inputs.float().div_(255), split.targets) for name, split in splits.items()}
+    splits = {name: {**split, "inputs": split["inputs"].float().div_(255)} for name, split in splits.items()}
     return assemble(splits, class_names, crop_padding, flip, normalize, digest)

@@ -7,23 +7,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from node_cli.batch import Batch
+
 
 @dataclass(frozen=True)
 class CropAndFlip:
     """Shift each image by up to `padding` pixels each way, then mirror every second one (left to right) if `flip`.
 
-    Images are `(batch, channels, height, width)`; what a shift uncovers gets `fill`, one value a channel.
+    Images are the `inputs` of a batch, `(batch, channels, height, width)`; what a shift uncovers gets `fill`, one value
+    a channel.
     """
 
     padding: int
     flip: bool
     fill: tuple[float, ...]
 
-    def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed copies of the images, of the same shape."""
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with changed copies of its images, of the same shape."""
+        images = batch["inputs"]
         if self.padding:
-            inputs = random_crop(inputs, self.padding, self.fill, generator)
-        return random_flip(inputs, generator) if self.flip else inputs
+            images = random_crop(images, self.padding, self.fill, generator)
+        if self.flip:
+            images = random_flip(images, generator)
+        return {**batch, "inputs": images}
 
 
 def random_crop(inputs: Tensor, padding: int, fill: tuple[float, ...], generator: torch.Generator) -> Tensor:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from node_cli.batch import Batch, concatenate
 from node_cli.datasets.assembling import assemble_official
-from node_cli.datasets.base import Dataset, Split
 from node_cli.datasets.bounded import Bounded
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.download import RemoteFile, fetch
 
 ARCHIVE = RemoteFile(
@@ -50,7 +51,7 @@ def cifar10(
     return assemble_official(train, test, CLASS_NAMES, split_seed, val_fraction, crop_padding, flip, normalize)
 
 
-def read_archive(path: Path) -> tuple[Split, Split]:
+def read_archive(path: Path) -> tuple[Batch, Batch]:
     """Read the training and the test images, as uint8, out of the archive.
 
     Raises:
@@ -70,8 +71,7 @@ def read_archive(path: Path) -> tuple[Split, Split]:
     if missing:
         raise ValueError(f"{path}: does not hold {', '.join(missing)}")
     train = [_parse(path, name, contents[name]) for name in TRAIN_MEMBERS]
-    images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
-    return Split(images, labels), _parse(path, TEST_MEMBER, contents[TEST_MEMBER])
+    return concatenate(train), _parse(path, TEST_MEMBER, contents[TEST_MEMBER])
 
 
 def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, known: Container[str]) -> bytes:
@@ -92,10 +92,10 @@ def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, know
     return content
 
 
-def _parse(path: Path, name: str, content: bytes) -> Split:
+def _parse(path: Path, name: str, content: bytes) -> Batch:
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
     labels = records[:, 0]
     if labels.max() >= len(CLASS_NAMES):
         raise ValueError(f"{path}: {name} holds the label {labels.max()}, allowed: 0 to {len(CLASS_NAMES) - 1}")
     images = records[:, 1:].reshape(-1, *IMAGE_SHAPE).copy()
-    return Split(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return {"inputs": torch.from_numpy(images), "targets": torch.from_numpy(labels.astype(np.int64))}

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from node_cli.batch import Batch
 
 CHUNK = 1 << 22  # values looked at at once
 
 
-def exact_digest(splits: Mapping[str, Any]) -> str:
-    """SHA-256 of tensors to their last bit: for what was read, before anything was computed from it."""
+def exact_digest(splits: Mapping[str, Batch]) -> str:
+    """SHA-256 of tensors to their last bit: for what was read, before anything was computed from it.
+
+    Of each split the tensors count in the order of their names.
+    """
     digest = hashlib.sha256()
     for name, tensor in _tensors(splits):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        _add_exactly(digest, name, tensor)
     return digest.hexdigest()
 
 
-def rough_digest(splits: Mapping[str, Any]) -> str:
+def rough_digest(splits: Mapping[str, Batch]) -> str:
     """SHA-256 of whole numbers to their last bit, and of five digits of sums over the others.
 
-    For what was computed: another processor, or another number of threads, may give other last bits.
+    For what was computed: another CPU, or another number of threads, may give other last bits.
     """
     digest = hashlib.sha256()
     for name, tensor in _tensors(splits):
@@ -33,13 +35,19 @@ def rough_digest(splits: Mapping[str, Any]) -> str:
             values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {_in_five_digits(values)} ".encode())
         else:
-            digest.update(exact_digest({name: tensor}).encode())
+            exact = hashlib.sha256()
+            _add_exactly(exact, name, tensor)
+            digest.update(exact.hexdigest().encode())
     return digest.hexdigest()
 
 
-def _tensors(splits: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    leaves = [(name, leaf) for name in sorted(splits) for leaf in tree_leaves(splits[name])]
-    return [(name, leaf.detach().cpu()) for name, leaf in leaves if isinstance(leaf, Tensor)]
+def _tensors(splits: Mapping[str, Batch]) -> list[tuple[str, Tensor]]:
+    return [(name, splits[name][key].detach().cpu()) for name in sorted(splits) for key in sorted(splits[name])]
+
+
+def _add_exactly(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _in_five_digits(tensor: Tensor) -> str:

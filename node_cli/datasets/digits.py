@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from node_cli.datasets.assembling import assemble
-from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.splitting import stratified_splits
 
 PIXELS_AND_TARGET = Path(__file__).with_name("files") / "digits.csv.gz"  # 64 whole numbers from 0 to 16, and a digit
@@ -29,6 +29,6 @@ def digits(
     """
     rows = torch.from_numpy(np.loadtxt(PIXELS_AND_TARGET, dtype=np.int64, delimiter=","))
     inputs, targets = rows[:, :-1].float().div_(16).view(-1, 1, 8, 8), rows[:, -1].clone()
-    samples = Split(inputs, targets)
+    samples = {"inputs": inputs, "targets": targets}
     splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
     return assemble(splits, tuple(str(digit) for digit in range(10)), crop_padding, flip, normalize)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from node_cli.datasets.base import Split
+from node_cli.batch import Batch
 from node_cli.datasets.bounded import can_hold
 from node_cli.datasets.download import RemoteFile, fetch_all
 
@@ -60,7 +60,7 @@ def _read_header(path: Path, stream: gzip.GzipFile, num_dims: int) -> tuple[byte
     return content, struct.unpack(f">{num_dims}I", content[4:])
 
 
-def load_idx(files: IdxFiles, num_classes: int, folder: Path, mirrors: Sequence[str]) -> tuple[Split, Split]:
+def load_idx(files: IdxFiles, num_classes: int, folder: Path, mirrors: Sequence[str]) -> tuple[Batch, Batch]:
     """Fetch and read the training and the test split, images `(1, height, width)` as uint8.
 
     Raises:
@@ -71,7 +71,7 @@ def load_idx(files: IdxFiles, num_classes: int, folder: Path, mirrors: Sequence[
     return _read_split(train_images, train_labels, num_classes), _read_split(test_images, test_labels, num_classes)
 
 
-def _read_split(images_path: Path, labels_path: Path, num_classes: int) -> Split:
+def _read_split(images_path: Path, labels_path: Path, num_classes: int) -> Batch:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise ValueError(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels")
@@ -79,4 +79,4 @@ def _read_split(images_path: Path, labels_path: Path, num_classes: int) -> Split
         raise ValueError(
             f"{labels_path}: holds the labels {np.unique(labels).tolist()}, allowed: 0 to {num_classes - 1}"
         )
-    return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long())
+    return {"inputs": torch.from_numpy(images).unsqueeze(1), "targets": torch.from_numpy(labels).long()}

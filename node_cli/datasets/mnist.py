@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from node_cli.datasets.assembling import assemble_official
-from node_cli.datasets.base import Dataset
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.download import RemoteFile
 from node_cli.datasets.idx import IdxFiles, load_idx
 

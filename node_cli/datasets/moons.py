@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from node_cli.datasets.base import Dataset
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.points import add_noise, balanced_targets, point_dataset
 
 

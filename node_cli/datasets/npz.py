@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from node_cli.batch import Batch
 from node_cli.datasets.assembling import assemble
-from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.npz_file import read_arrays
 from node_cli.datasets.splitting import stratified_splits
 
@@ -53,7 +54,7 @@ def _check_names(path: str, names: set[str]) -> None:
         raise ValueError(f"dataset.path: {path} holds no array {name}, only {', '.join(sorted(names)) or 'nothing'}")
 
 
-def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Split:
+def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Batch:
     inputs, targets = arrays[f"{prefix}inputs"], arrays[f"{prefix}targets"]
     where = f"dataset.path: {path}: {prefix}"
     if inputs.dtype.kind != "f" and inputs.dtype != np.uint8:
@@ -72,25 +73,25 @@ def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Split:
         raise ValueError(f"{where}inputs holds values that are NaN or infinite in float32")
     if inputs.dtype == np.uint8:
         values /= 255
-    return Split(torch.from_numpy(values), torch.from_numpy(targets.astype(np.int64)))
+    return {"inputs": torch.from_numpy(values), "targets": torch.from_numpy(targets.astype(np.int64))}
 
 
-def _count_classes(path: str, train: Split) -> int:
-    labels = train.targets.unique().tolist()
+def _count_classes(path: str, train: Batch) -> int:
+    labels = train["targets"].unique().tolist()
     if len(labels) < 2 or labels != list(range(len(labels))):
         shown = ", ".join(str(label) for label in labels[:10]) + (", ..." if len(labels) > 10 else "")
         raise ValueError(f"dataset.path: {path}: targets holds the labels {shown}; must be 0, 1, ... without a gap")
     return len(labels)
 
 
-def _check_like_train(path: str, name: str, splits: dict[str, Split], num_classes: int) -> None:
-    shape, train_shape = splits[name].inputs.shape[1:], splits["train"].inputs.shape[1:]
+def _check_like_train(path: str, name: str, splits: dict[str, Batch], num_classes: int) -> None:
+    shape, train_shape = splits[name]["inputs"].shape[1:], splits["train"]["inputs"].shape[1:]
     if shape != train_shape:
         raise ValueError(
             f"dataset.path: {path}: {name}_inputs has samples {tuple(shape)}, inputs has {tuple(train_shape)}; "
             "must be equal"
         )
-    low, high = splits[name].targets.min(), splits[name].targets.max()
+    low, high = splits[name]["targets"].min(), splits[name]["targets"].max()
     if low < 0 or high >= num_classes:
         raise ValueError(
             f"dataset.path: {path}: {name}_targets holds labels from {low} to {high}, "

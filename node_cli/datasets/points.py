@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.assembling import offers_of
 from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.splitting import stratified_splits
 
 
@@ -37,7 +38,7 @@ def point_dataset(
     Raises:
         ValueError: a fraction is out of range or too small for the number of samples.
     """
-    samples = Split(inputs.float(), targets)
+    samples = {"inputs": inputs.float(), "targets": targets}
     splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
     class_names = tuple(str(label) for label in range(int(targets.max()) + 1))
-    return Dataset(splits, class_names, augmentation=None)
+    return Dataset(splits, offers_of(splits["train"], class_names))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from node_cli.datasets.base import Dataset
 from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.points import balanced_targets, point_dataset
 
 

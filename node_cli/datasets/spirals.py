@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from node_cli.datasets.base import Dataset
 from node_cli.datasets.checks import check_at_least
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.points import add_noise, balanced_targets, point_dataset
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from node_cli.datasets.base import Split
+from node_cli.batch import Batch, take
 
 
-def stratified_splits(samples: Split, fractions: Mapping[str, float], seed: int) -> dict[str, Split]:
+def stratified_splits(samples: Batch, fractions: Mapping[str, float], seed: int) -> dict[str, Batch]:
     """Cut the parts named in `fractions` ("test", "val") out of `samples`; what is left is "train".
 
     Of a class with n samples each part gets n * fraction, rounded to the nearest whole number, halves up. Within a
@@ -21,13 +21,13 @@ def stratified_splits(samples: Split, fractions: Mapping[str, float], seed: int)
     _check_fractions(fractions)
     generator = torch.Generator().manual_seed(seed)
     chosen: dict[str, list[torch.Tensor]] = {name: [] for name in (*fractions, "train")}
-    for label in samples.targets.unique():
-        members = (samples.targets == label).nonzero().squeeze(1)
+    for label in samples["targets"].unique():
+        members = (samples["targets"] == label).nonzero().squeeze(1)
         members = members[torch.randperm(len(members), generator=generator)]
         sizes = _sizes(int(label), len(members), fractions)
         for indices, part in zip(chosen.values(), members.split(sizes), strict=True):
             indices.append(part)
-    return {name: _take(samples, torch.cat(indices).sort().values) for name, indices in chosen.items()}
+    return {name: take(samples, torch.cat(indices).sort().values) for name, indices in chosen.items()}
 
 
 def _sizes(label: int, num_members: int, fractions: Mapping[str, float]) -> list[int]:
@@ -40,10 +40,6 @@ def _sizes(label: int, num_members: int, fractions: Mapping[str, float]) -> list
             "give more samples or other fractions"
         )
     return sizes
-
-
-def _take(samples: Split, indices: torch.Tensor) -> Split:
-    return Split(samples.inputs[indices], samples.targets[indices])
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:

@@ -63,6 +63,10 @@ class Logger(ABC):
         """Record a text, once, at the start; it is shown as it stands."""
 
     @abstractmethod
+    def log_metric_names(self, names: Sequence[str]) -> None:
+        """Record what is measured in training and of every split ("loss", ...), once, at the start."""
+
+    @abstractmethod
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Record the (nested) hyperparameters, once, at the start."""
 
@@ -109,6 +113,10 @@ class Loggers(Logger):
     def log_text(self, tag: str, text: str) -> None:
         for logger in self.loggers:
             logger.log_text(tag, text)
+
+    def log_metric_names(self, names: Sequence[str]) -> None:
+        for logger in self.loggers:
+            logger.log_metric_names(names)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         for logger in self.loggers:

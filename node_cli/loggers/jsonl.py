@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class JsonlLogger(Logger):
         """Passed by."""
 
     def log_text(self, tag: str, text: str) -> None:
+        """Passed by."""
+
+    def log_metric_names(self, names: Sequence[str]) -> None:
         """Passed by."""
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{figures}]"
+FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{numbers}]"
 LEAST_WIDTH = 10  # columns of the bar itself
 
 
 class _Bar(tqdm):
-    """Shows as many figures as leave room for the bar, the most wanted first."""
+    """Shows as many numbers as leave room for the bar, the most wanted first."""
 
     def __init__(self, **settings: Any) -> None:
         self.numbers: dict[str, float] = {}
@@ -24,15 +24,15 @@ class _Bar(tqdm):
     def format_dict(self) -> MutableMapping[str, Any]:
         """What tqdm makes the line from."""
         known = super().format_dict
-        known["figures"] = ""
+        known["numbers"] = ""
         rate = known["rate"] or (self.n - self.initial) / max(known["elapsed"], 1e-9)
-        numbers = {**self.numbers, "images/s": round(self.batch_size * rate)}
+        numbers = {**self.numbers, "samples/s": round(self.batch_size * rate)}
         for name, number in numbers.items() if self.numbers else ():
-            longer = f"{known['figures']}, {name}={self.format_num(number)}"
-            without_bar = {**known, "bar_format": FORMAT.replace("{bar}", ""), "ncols": None, "figures": longer}
+            longer = f"{known['numbers']}, {name}={self.format_num(number)}"
+            without_bar = {**known, "bar_format": FORMAT.replace("{bar}", ""), "ncols": None, "numbers": longer}
             if known["ncols"] is not None and len(self.format_meter(**without_bar)) + LEAST_WIDTH > known["ncols"]:
                 break
-            known["figures"] = longer
+            known["numbers"] = longer
         return known
 
 
@@ -51,8 +51,8 @@ class Progress:
         # disable=None is tqdm's word for "unless it is a terminal".
         self._bar = _Bar(total=total_steps, initial=initial, disable=None if enabled else True)
 
-    def update(self, batch_size: int, **numbers: float) -> None:
-        """Advance by one step over `batch_size` samples, and show `numbers` (loss=, accuracy=, nfe=) and images/s."""
+    def update(self, batch_size: int, numbers: dict[str, float]) -> None:
+        """Advance by one step over `batch_size` samples, and show `numbers` by their names, and samples/s."""
         self._bar.numbers, self._bar.batch_size = numbers, batch_size
         self._bar.update()
 

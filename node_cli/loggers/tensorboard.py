@@ -6,7 +6,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,6 @@ from node_cli.loggers.event_file import PATTERN, EventFile, cut_event_files
 
 # Category -> chart -> tags (regular expressions, matched from the start of a tag).
 LAYOUT = {
-    "Learning": {
-        "loss": ["Multiline", ["train/loss$", "val/loss$"]],
-        "accuracy": ["Multiline", ["train/accuracy$", "val/accuracy$", "test/accuracy$"]],
-        "error": ["Multiline", ["val/error$", "test/error$"]],
-        "learning rate": ["Multiline", ["lr$"]],
-    },
     "ODE solve": {
         "NFE, forward and backward": ["Multiline", ["nfe/forward", "nfe/backward"]],
         "NFE of evaluations": ["Multiline", ["nfe/val$", "nfe/test$"]],
@@ -79,7 +73,6 @@ class TensorBoardLogger(Logger):
         cut_event_files(folder, resume)
         self._events = EventFile(folder, self._first_step, flush_secs)
         self._session_end: Any = None
-        self._add_at_start(summary.custom_scalars(LAYOUT))
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
@@ -98,6 +91,14 @@ class TensorBoardLogger(Logger):
     def log_text(self, tag: str, text: str) -> None:
         # TensorBoard reads Markdown, where an indented block is shown as it stands.
         self._add_at_start(summary.text(tag, textwrap.indent(text, "    ")))
+
+    def log_metric_names(self, names: Sequence[str]) -> None:
+        """A chart for each, with the training and all splits."""
+        charts = {
+            name: ["Multiline", [f"{part}/{re.escape(name)}$" for part in ("train", "val", "test")]] for name in names
+        }
+        learning = {**charts, "learning rate": ["Multiline", ["lr$"]]}
+        self._add_at_start(summary.custom_scalars({"Learning": learning, **LAYOUT}))
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Names are dotted ("model.width"); what is neither number nor text is shown as JSON, null is left out.

@@ -21,7 +21,7 @@ def write_curves(history: History, path: Path, title: str) -> None:
     """Draw loss, each metric that both splits share, and NFE over the epochs; whole or not at all.
 
     Args:
-        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/accuracy", "nfe/forward"). An entry
+        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry
             may lack a tag; a panel that no entry has data for is left out.
         path: the PNG to write.
         title: stands above the panels.

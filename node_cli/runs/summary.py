@@ -15,7 +15,7 @@ import torch
 from node_cli import __version__
 from node_cli.runs.folder import Request
 from node_cli.tables import aligned, four_digits
-from node_cli.tasks.base import Evaluation
+from node_cli.training.evaluation import Evaluation
 from node_cli.training.memory import peak_memory_mb
 from node_cli.training.trainer import Trainer
 
@@ -26,7 +26,7 @@ DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 def summarize(request: Request, trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
     """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes).
 
-    `training` are the seconds of all updates, `epoch` those of one pass over the training split, without judging.
+    `training` are the seconds of all updates, `epoch` those of one pass over the training split, without evaluations.
     """
     history = trainer.state.history
     best, last = history[trainer.state.best_epoch - 1], history[-1]
@@ -34,8 +34,9 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
     return {
         "status": "finished",
         "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
+        "objective": dict(zip(("metric", "goal"), trainer.task.objective, strict=True)),
         "details": test.details,
-        "nfe": {tag: value for tag, value in (last | trainer.test_figures).items() if tag in NFE},
+        "nfe": {tag: value for tag, value in (last | trainer.test_values).items() if tag in NFE},
         "failures": {"skipped": trainer.state.num_skipped, "fallbacks": trainer.state.num_fallbacks},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "epochs": trainer.state.epoch,
@@ -67,7 +68,8 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
     """The lines shown at the end of a run. Metrics are fractions, as in every table, file and curve."""
     metrics, nfe, seconds = summary["metrics"], summary["nfe"], summary["seconds"]
     rows = {}
-    for tag in sorted(metrics, key=lambda tag: (tag != "test/error", not tag.startswith("test/"))):
+    objective = f"test/{summary['objective']['metric']}"
+    for tag in sorted(metrics, key=lambda tag: (tag != objective, not tag.startswith("test/"))):
         if not tag.endswith("/failed"):
             rows[tag.replace("/", " ")] = four_digits(metrics[tag])
         elif metrics[tag]:
@@ -87,7 +89,7 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """The version of node-cli, and those of what the figures depend on."""
+    """The version of node-cli, and those of what the results depend on."""
     return {"node-cli": __version__} | {name: importlib.metadata.version(name) for name in DISTRIBUTIONS}
 
 

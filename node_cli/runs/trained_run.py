@@ -23,7 +23,7 @@ from node_cli.runs.identity import check_identity
 from node_cli.runs.moved_data import PLACES, located
 from node_cli.runs.resume import MAY_CHANGE
 from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
-from node_cli.trust import untrusted_targets
+from node_cli.trust import untrusted_parts
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
 KEYS = ("seed", "precision")
@@ -42,7 +42,7 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     problems = _what_is_missing(trained) or [*top_level_problems(trained).values(), *_out_of_range(trained)]
     if problems:
         raise ConfigError(f"{folder.config} is damaged: {'; '.join(problems)}")
-    problems = untrusted_targets(trained, config["packages"])
+    problems = untrusted_parts(trained, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
     trained["dataset"] |= located(trained, folder, config.get("dataset") if is_moved else None)

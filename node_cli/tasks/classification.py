@@ -1,97 +1,84 @@
-"""Classification: cross entropy, accuracy, figures for each class."""
+"""Classification: cross entropy, accuracy, and the results of each class."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from node_cli.tasks.base import Evaluation
-from node_cli.tasks.pictures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
-from node_cli.tasks.solved_samples import SolvedSamples
+from node_cli.batch import Batch, take
+from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.tasks.task import Loss, Objective, Task, solved
 
 NUM_SAMPLES_SHOWN = 32
 
 
-class LabelledBatch(NamedTuple):
-    """Inputs `(batch, ...)` and class numbers `(batch,)` int64."""
+class Classification(Task):
+    """A model that maps the `inputs` of a batch to logits `(batch, classes)`; `targets` `(batch,)` are class indices.
 
-    inputs: Tensor
-    targets: Tensor
+    Args:
+        class_names: a name for each class.
+        class_counts: how many training samples each class has; what `class_weights="balanced"` needs.
+        label_smoothing: the fraction of a target's probability that is spread evenly over all classes.
+        class_weights: what the loss of a sample is multiplied by, for each class; "balanced": in inverse proportion to
+            the class's training samples, on average 1. In training alone: metrics have no weights.
 
-
-class Classification:
-    """A model whose outputs `(batch, classes)` are logits. Metrics: loss, accuracy and error, both 0 to 1."""
+    Raises:
+        ValueError: a setting out of range.
+    """
 
     metric_names = ("loss", "accuracy", "error")
+    objective: Objective = ("error", "min")
 
-    def __init__(self, class_names: tuple[str, ...], *, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        class_names: tuple[str, ...],
+        class_counts: tuple[int, ...] | None = None,
+        *,
+        label_smoothing: float,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")
         self.class_names = class_names
         self.label_smoothing = label_smoothing
+        self.offers = {"num_outputs": len(class_names)}
+        self.class_weights = _class_weights(class_weights, class_names, class_counts)
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross entropy with label smoothing; metric: accuracy of the batch."""
-        logits = model(batch.inputs)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
-        return loss, {"accuracy": (logits.detach().argmax(1) == batch.targets).float().mean()}
+    def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
+        """Cross entropy with label smoothing, and the accuracy; both over samples."""
+        logits, targets = _logits(model, batch), batch["targets"]
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        total = F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
+        right = (logits.detach().argmax(1) == targets).to(total.dtype).sum()
+        return Loss(total, total.new_tensor(len(targets)), {"accuracy": right})
 
-    def evaluate(self, model: nn.Module, batches: Iterable[LabelledBatch], *, skip_failed: bool) -> Evaluation:
-        """Loss without smoothing. Details: precision, recall and number of samples of each class.
+    def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """The class of each sample, and the probability and the logit of every class."""
+        logits = _logits(model, batch)
+        return {"class": logits.argmax(1), "probability": logits.softmax(1), "logit": logits}
 
-        A sample without a prediction (`NO_PREDICTION` among the outputs) counts as wrong, and is left out of the loss.
+    def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
+        """Accuracy and error, in which a sample without a prediction counts as wrong; the loss of the others.
+
+        The loss is without label smoothing and class weights.
         """
-        samples, targets = SolvedSamples(model, skip_failed=skip_failed), []
-        for batch in batches:
-            samples.add(batch.inputs)
-            targets.append(batch.targets)
-        logits, all_targets = samples.outputs.float(), torch.cat(targets)
-        solved = samples.solved.to(all_targets.device)
-        predictions = torch.full_like(all_targets, NO_PREDICTION)
-        predictions[solved] = logits.argmax(1)
-        accuracy = (predictions == all_targets).double().mean().item()
-        loss = F.cross_entropy(logits, all_targets[solved]).item()
-        metrics = {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy}
-        if skip_failed:
-            metrics["failed"] = (~solved).sum().item()
-        return Evaluation(metrics, predictions.cpu(), {"per_class": self._per_class(predictions, all_targets)})
+        accuracy = (rows["class"] == batch["targets"]).double().mean().item()
+        samples, predictions = solved(batch, rows)
+        loss = F.cross_entropy(predictions["logit"], samples["targets"]).item()
+        return {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy}
 
-    def rank(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Accuracy first; between equals the smaller loss."""
-        return metrics["accuracy"], -metrics["loss"]
-
-    def agreement(self, one: Evaluation, other: Evaluation) -> float:
-        """Share of samples that are given the same class; a sample without a prediction is given none."""
-        same = (one.outputs == other.outputs) & (one.outputs != NO_PREDICTION)
-        return same.double().mean().item()
-
-    def sample_pictures(self, batch: LabelledBatch) -> dict[str, np.ndarray]:
-        """Some inputs with their classes."""
-        inputs, targets = batch.inputs[:NUM_SAMPLES_SHOWN], batch.targets[:NUM_SAMPLES_SHOWN]
-        return {"inputs": sample_inputs(inputs.cpu().numpy(), targets.cpu().numpy(), self.class_names)}
-
-    def result_pictures(self, batches: Iterable[LabelledBatch], evaluation: Evaluation) -> dict[str, np.ndarray]:
-        """The confusion matrix, and inputs that were given a wrong class."""
-        pairs = [(batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()) for batch in batches]
-        inputs, targets = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        predictions = evaluation.outputs.numpy()
-        return {
-            "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
-            "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
-        }
-
-    def _per_class(self, predictions: Tensor, targets: Tensor) -> dict[str, dict[str, Any]]:
-        count = len(self.class_names)
+    def details(self, batch: Batch, rows: Batch) -> dict[str, Any]:
+        """Precision, recall and number of samples of each class."""
+        targets, predictions, count = batch["targets"], rows["class"], len(self.class_names)
         hits = torch.bincount(targets[predictions == targets], minlength=count).tolist()
         given = torch.bincount(predictions[predictions != NO_PREDICTION], minlength=count).tolist()
         true = torch.bincount(targets, minlength=count).tolist()
-        return {
+        per_class = {
             name: {
                 "precision": hits[i] / given[i] if given[i] else None,
                 "recall": hits[i] / true[i] if true[i] else None,
@@ -99,3 +86,42 @@ class Classification:
             }
             for i, name in enumerate(self.class_names)
         }
+        return {"per_class": per_class}
+
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+        """The confusion matrix, and inputs that were given a wrong class."""
+        inputs, targets, predictions = (t.numpy(force=True) for t in (batch["inputs"], batch["targets"], rows["class"]))
+        return {
+            "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
+            "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
+        }
+
+    def sample_figures(self, batch: Batch) -> Mapping[str, Figure]:
+        """Some inputs with their classes."""
+        shown = take(batch, slice(NUM_SAMPLES_SHOWN))
+        inputs, targets = shown["inputs"].numpy(force=True), shown["targets"].numpy(force=True)
+        return {"inputs": sample_inputs(inputs, targets, self.class_names)}
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """In float32 at least: bfloat16 has too few digits for a loss."""
+    logits: Tensor = model(batch["inputs"])
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _class_weights(
+    asked: Literal["balanced"] | list[float] | None, class_names: Sequence[str], counts: Sequence[int] | None
+) -> list[float] | None:
+    if isinstance(asked, list):
+        if len(asked) != len(class_names) or not all(0 < weight < float("inf") for weight in asked):
+            raise ValueError(
+                f"class_weights must be a positive number for each of {len(class_names)} classes, got {asked}"
+            )
+        return asked
+    if asked == "balanced":
+        if counts is None or not all(counts):
+            raise ValueError(
+                "class_weights=balanced needs training samples of every class, counted: give a list instead"
+            )
+        return [sum(counts) / (len(counts) * count) for count in counts]
+    return None

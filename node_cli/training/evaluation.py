@@ -1,17 +1,20 @@
-"""A model judged on one split, outside the loop as inside it."""
+"""A model evaluated on one split, by any command: the one loop over its batches."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from node_cli.tasks.base import Evaluation, Task
+from node_cli.batch import Batch, concatenate, num_samples, take
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.task import FAILED, Task
 from node_cli.training.failures import on_failure
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.state import TrainingError
@@ -19,23 +22,135 @@ from node_cli.training.state import TrainingError
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A model evaluated on one split: the metrics, further results in plain containers, and the rows predicted.
+
+    Where solves may fail, the metric `failed` counts the samples whose solve did, and the rows `failed` mark them.
+    """
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    rows: Batch
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """The context that vector fields and layers are evaluated in; ODE states keep float32 all the same."""
+    """The context that vector fields and layers are evaluated in; under bfloat16, ODE states keep float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def evaluate(
-    model: nn.Module, task: Task, batches: Iterable[Any], precision: str, processes: Processes = ALONE
+    model: nn.Module,
+    task: Task,
+    split: Batch,
+    batches: Iterable[Batch],
+    precision: str,
+    processes: Processes = ALONE,
 ) -> Evaluation:
-    """Judges `model` on the batches of a split, without gradients; several processes share each of them.
+    """Evaluates `model` on a split, which `batches` make up in order; several processes shard each of them.
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
     """
-    device = next(model.parameters()).device
+    rows = concatenate(list(predictions(model, task, batches, precision, processes)))
+    with torch.no_grad():
+        metrics, details = task.metrics(split, rows), task.details(split, rows)
+    if FAILED in rows:
+        metrics[FAILED] = int(rows[FAILED].sum().item())
+    return Evaluation(metrics, details, rows)
+
+
+def predictions(
+    model: nn.Module, task: Task, batches: Iterable[Batch], precision: str, processes: Processes = ALONE
+) -> Iterator[Batch]:
+    """The rows that `task` predicts, in order, a batch at a time: no more is held than that.
+
+    Unless the solver's `on_failure` is `raise`, a batch whose solve fails is split in halves, and those again, until
+    the samples that fail stand alone: their rows are NaN, or -1 for whole numbers, and the rows `failed` mark them.
+    The random numbers of batch k depend on k alone.
+
+    Raises:
+        SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
+    """
     model.eval()
-    with torch.no_grad(), autocast(device, precision):
-        return task.evaluate(processes.spread(model), batches, skip_failed=_skips_failed(model))
+    predictor = _Predictor(model, task, precision, processes)
+    if on_failure(model) == "raise":
+        for number, batch in enumerate(batches):
+            yield predictor(batch, _generator(number, processes.rank))
+        return
+    yield from _marked(predictor, batches, processes.rank)
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    model: nn.Module
+    task: Task
+    precision: str
+    processes: Processes
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Rows of all samples, from all processes."""
+        device = next(self.model.parameters()).device
+        with torch.no_grad(), autocast(device, self.precision), self.processes.failing_together():
+            rows = self.task.predict(self.model, self.processes.shard(batch)[0], generator)
+        return self.processes.gathered_rows(rows, num_samples(batch))
+
+    def in_pieces(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch | SolveError]:
+        """Rows of as many samples at once as can be solved, in order; the error of a sample that cannot."""
+        try:
+            yield self(batch, generator)
+            return
+        except SolveError as error:
+            failure = error.with_traceback(None)  # which would keep the tensors of the failed solve alive
+        count = num_samples(batch)
+        if count == 1:
+            yield failure
+            return
+        middle = (count + 1) // 2
+        for half in (slice(middle), slice(middle, count)):
+            yield from self.in_pieces(take(batch, half), generator)
+
+
+def _marked(predictor: _Predictor, batches: Iterable[Batch], rank: int) -> Iterator[Batch]:
+    like: Batch | None = None
+    waiting: list[Batch | SolveError] = []  # until a first sample is solved, nobody knows what a row looks like
+    for number, batch in enumerate(batches):
+        waiting += predictor.in_pieces(batch, _generator(number, rank))
+        like = next((piece for piece in waiting if not isinstance(piece, SolveError)), like)
+        if like is not None:
+            yield concatenate([_with_mark(piece, like) for piece in waiting])
+            waiting = []
+    if like is None and waiting:
+        error = waiting[-1]
+        assert isinstance(error, SolveError)
+        detail = f"and so for each of the {len(waiting)} samples alone; "
+        raise SolveError(error.status, error.t, error.nfe, detail) from error
+
+
+def _with_mark(piece: Batch | SolveError, like: Batch) -> Batch:
+    has_failed = isinstance(piece, SolveError)
+    rows = {name: _nothing(t) for name, t in like.items()} if isinstance(piece, SolveError) else piece
+    marks = torch.full((num_samples(rows),), has_failed, device=next(iter(rows.values())).device)
+    return {**rows, FAILED: marks}
+
+
+def _nothing(rows: Tensor) -> Tensor:
+    """One row like these that holds no prediction."""
+    if rows.is_floating_point() or rows.is_complex():
+        return torch.full_like(rows[:1], math.nan)
+    return torch.zeros_like(rows[:1]) if rows.dtype == torch.bool else torch.full_like(rows[:1], -1)
+
+
+def _generator(number: int, rank: int) -> torch.Generator:
+    return torch.Generator().manual_seed((rank << 32) + number)
+
+
+def rank_of(task: Task, metrics: Mapping[str, float]) -> list[float]:
+    """What validations are compared by: of two lists the greater is the better; see `Task.objective`."""
+    name, goal = task.objective
+    value = metrics[name]
+    losses = [-metrics["loss"]] if "loss" in metrics and name != "loss" else []
+    return [value if goal == "max" else -value, *losses]
 
 
 def is_finite(rank: Sequence[float], where: str, on_bad_step: str) -> bool:
@@ -55,8 +170,4 @@ def is_finite(rank: Sequence[float], where: str, on_bad_step: str) -> bool:
 
 def metric_names(model: nn.Module, task: Task) -> tuple[str, ...]:
     """The metrics of every evaluation of `model`."""
-    return (*task.metric_names, "failed") if _skips_failed(model) else task.metric_names
-
-
-def _skips_failed(model: nn.Module) -> bool:
-    return on_failure(model) != "raise"
+    return task.metric_names if on_failure(model) == "raise" else (*task.metric_names, FAILED)

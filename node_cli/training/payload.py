@@ -21,20 +21,20 @@ def refusal(
     payload: Mapping[str, Any],
     model: nn.Module,
     average: nn.Module | None,
-    judged: nn.Module,
+    evaluated: nn.Module,
     optimizer: torch.optim.Optimizer,
     learning_rate: Mapping[str, Any],
 ) -> str:
     """Why a run of these parts cannot take up `payload`, in a few words that follow its name; empty: it can.
 
-    `average` is the moving average of the weights, of a run that keeps one; `judged` has the weights of validations.
+    `average` is the moving average of the weights, of a run that keeps one; `evaluated` is the model that is validated.
     """
     absent = [key for key in KEYS if key not in payload]
     if absent:
         return f"has no {absent[0]}"
     weights = {"model": model.state_dict(), "average": {} if average is None else average.state_dict()}
     if payload["best_weights"] != {}:
-        weights["best_weights"] = judged.state_dict()
+        weights["best_weights"] = evaluated.state_dict()
     for key, like in weights.items():
         if problem := unlike(payload[key], like, key):
             return f"{OTHER_MODEL}: {problem}"
@@ -138,8 +138,8 @@ def wrong_state(state: Any) -> str:
             fits = isinstance(value, type(default))
         if not fits or (key in COUNTS and value < 0):
             return f"state.{key} must be like {default!r}"
-    figures = [state.get("sums", {}), *state.get("history", [])]
-    if not all(_is_figures(each) for each in figures):
+    values = [state.get("sums", {}), *state.get("history", [])]
+    if not all(_are_values(each) for each in values):
         return "state.history must hold numbers by their tags"
     sizes = state.get("step_sizes", {})
     if not all(isinstance(steps, list) and _all_numbers(steps) for steps in sizes.values()):
@@ -152,7 +152,7 @@ def wrong_state(state: Any) -> str:
     return ""
 
 
-def _is_figures(value: Any) -> bool:
+def _are_values(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(tag, str) for tag in value) and _all_numbers(value.values())
 
 

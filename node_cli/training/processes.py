@@ -1,4 +1,4 @@
-"""The processes that train one model together: each has its share of every batch, and all have the same weights."""
+"""The processes that train one model together: each has a shard of every batch, and all have the same weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from node_cli.batch import Batch, concatenate, num_samples, take, to_device
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError
 from node_cli.training import launched
@@ -19,7 +20,7 @@ from node_cli.training.launched import ProcessLostError
 from node_cli.training.state import TrainingError
 
 Value = TypeVar("Value")
-SMALLEST = "solver/step_min"  # of the figures of a solve, the one that is no mean
+SMALLEST = "solver/step_min"  # of the costs of a solve, the one that is no mean
 
 
 class Processes:
@@ -34,15 +35,24 @@ class Processes:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def share(self, batch: Any) -> tuple[Any, float]:
-        """The part of a batch (a named tuple of tensors, samples first) for this process, and its share of the samples.
+    def shard(self, batch: Batch) -> tuple[Batch, bool]:
+        """The samples of a batch that are for this process, and whether they count.
 
-        A batch with fewer samples than processes leaves some without any: they get its first one, with share 0.
+        A batch with fewer samples than processes leaves some without any: they get its first one, which does not count.
         """
         if self.count == 1:
-            return batch, 1.0
-        mine = batch._make(self._slice(tensor) for tensor in batch)
-        return mine, len(batch[0].tensor_split(self.count)[self.rank]) / len(batch[0])
+            return batch, True
+        mine = {name: tensor.tensor_split(self.count)[self.rank] for name, tensor in batch.items()}
+        counts = num_samples(mine) > 0
+        return mine if counts else take(batch, slice(1)), counts
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of what the processes give, a 0-dim tensor each."""
+        if self.count == 1:
+            return value
+        total = value.detach().to(self._device, torch.float64)
+        dist.all_reduce(total)
+        return total.to(value.dtype)
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give."""
@@ -83,18 +93,18 @@ class Processes:
                 tensor.copy_(total.view_as(tensor))
 
     def combined(
-        self, share: float, means: Mapping[str, float], costs: Mapping[str, float]
+        self, shares: Mapping[str, float], costs: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Figures of all processes: `means` over samples weighted by the `share` of each, `costs` of a solve."""
+        """Of all processes: the sums of `shares`, and the means (or the smallest) of the `costs` of a solve."""
         if self.count == 1:
-            return dict(means), dict(costs)
-        mine = torch.tensor([*(share * value for value in means.values()), *costs.values()], dtype=torch.float64)
+            return dict(shares), dict(costs)
+        mine = torch.tensor([*shares.values(), *costs.values()], dtype=torch.float64)
         rows = [torch.empty_like(mine, device=self._device) for _ in range(self.count)]
         dist.all_gather(rows, mine.to(self._device))
         table = torch.stack(rows).cpu()
         total, mean, least = (values.tolist() for values in (table.sum(0), table.mean(0), table.min(0).values))
-        picked = [least[i] if tag.startswith(SMALLEST) else mean[i] for i, tag in enumerate(costs, start=len(means))]
-        return dict(zip(means, total, strict=False)), dict(zip(costs, picked, strict=True))
+        picked = [least[i] if tag.startswith(SMALLEST) else mean[i] for i, tag in enumerate(costs, start=len(shares))]
+        return dict(zip(shares, total, strict=False)), dict(zip(costs, picked, strict=True))
 
     def gathered(self, value: Value) -> list[Value]:
         """What each process gives, by rank."""
@@ -112,24 +122,18 @@ class Processes:
         dist.broadcast_object_list(values, src=0, device=self._device)
         return values[0]
 
-    def share_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Gives every process the running means, and the like, of the first one."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """The model, each call of it split over the processes; all of them get all outputs."""
-        return model if self.count == 1 else _Spread(model, self)
-
-    def concatenated(self, outputs: Tensor, count: int) -> Tensor:
-        """The outputs of all shares of `count` samples, in order."""
-        shares = [outputs.to(self._device) for outputs in self.gathered(outputs.cpu())]
-        return torch.cat(shares[:count])  # later ones hold the sample that stands in for none
-
-    def _slice(self, tensor: Tensor) -> Tensor:
-        mine = tensor.tensor_split(self.count)[self.rank]
-        return mine if len(mine) else tensor[:1]
+    def gathered_rows(self, rows: Batch, count: int) -> Batch:
+        """The rows for all shards of a batch of `count` samples, in order."""
+        if self.count == 1:
+            return rows
+        shards = [to_device(shard, self._device) for shard in self.gathered(to_device(rows, "cpu"))]
+        return concatenate(shards[:count])  # later ones hold the sample that stands in for none
 
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -152,18 +156,6 @@ def joined(device: torch.device) -> Iterator[Processes]:
     finally:
         gc.collect()  # what still holds the group, dropped after it, aborts the process at its exit now and then
         dist.destroy_process_group()
-
-
-class _Spread(nn.Module):
-    def __init__(self, model: nn.Module, processes: Processes) -> None:
-        super().__init__()
-        self.model = model
-        self._processes = processes
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        with self._processes.failing_together():
-            outputs: Tensor = self.model(self._processes._slice(inputs))
-        return self._processes.concatenated(outputs, len(inputs))
 
 
 def _kind(tensor: Tensor) -> str:

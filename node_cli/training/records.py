@@ -1,29 +1,42 @@
-"""What a run shows of itself: the line of an epoch, the numbers beside the progress bar, histograms."""
+"""What a run shows of itself: the line of an epoch, the numbers beside the progress bar, histograms, figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
+from node_cli.figures import image_of
 from node_cli.loggers.base import Logger
 from node_cli.training.state import TrainState
+from node_cli.training.update import Update
 
-SHOWN_IN_BAR = {"loss": "train/loss", "accuracy": "train/accuracy", "nfe": "nfe/forward"}
-SHOWN_IN_LINE = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks", "train/skipped")
 
 
-def epoch_line(figures: Mapping[str, float], epochs: int, is_best: bool) -> str:
-    """One line about a finished epoch of `epochs`."""
-    parts = [f"epoch {figures['epoch']:.0f}/{epochs}"]
-    parts += [f"{tag} {figures[tag]:.4f}" for tag in SHOWN_IN_LINE if tag in figures]
-    parts += [f"lr {figures['lr']:.3g}"] if "lr" in figures else []
-    parts += [f"{tag} {figures[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if figures.get(tag)]
-    parts += [f"{tag} {figures[tag]:.0f}" for tag in FAILURES_IN_LINE if figures.get(tag)]
+def shown_in_bar(update: Update) -> dict[str, float]:
+    """The numbers beside the progress bar, the most wanted first."""
+    nfe = {"nfe": update.costs["nfe/forward"]} if "nfe/forward" in update.costs else {}
+    return {tag.removeprefix("train/"): value for tag, value in update.means.items()} | nfe
+
+
+def epoch_line(values: Mapping[str, float], objective: str, epochs: int, is_best: bool) -> str:
+    """One line about a finished epoch of `epochs`.
+
+    It shows what was measured in training, and the same of the validation: its objective, where that is only the loss.
+    """
+    train = [tag for tag in values if tag.startswith("train/") and tag not in FAILURES_IN_LINE]
+    val = [tag for tag in (f"val/{tag.removeprefix('train/')}" for tag in train) if tag in values]
+    if len(val) < 2:
+        val = list(dict.fromkeys([*val, f"val/{objective}"]))
+    parts = [f"epoch {values['epoch']:.0f}/{epochs}"]
+    parts += [f"{tag} {values[tag]:.4f}" for tag in (*train, *val)]
+    parts += [f"lr {values['lr']:.3g}"] if "lr" in values else []
+    parts += [f"{tag} {values[tag]:.1f}" for tag in ("nfe/forward", "nfe/backward") if values.get(tag)]
+    parts += [f"{tag} {values[tag]:.0f}" for tag in FAILURES_IN_LINE if values.get(tag)]
     return "  ".join(parts) + ("  best so far" if is_best else "")
 
 
@@ -44,7 +57,7 @@ def log_histograms(logger: Logger, model: nn.Module, state: TrainState) -> None:
             logger.log_histogram(state.step, tag, torch.tensor(steps))
 
 
-def log_pictures(logger: Logger, pictures: Mapping[str, np.ndarray], split: str, step: int) -> None:
-    """Those of the results on a split."""
-    for name, picture in pictures.items():
-        logger.log_image(step, f"{split}/{name}", picture)
+def log_figures(logger: Logger, figures: Mapping[str, Figure], split: str, step: int) -> None:
+    """Those of a split."""
+    for name, figure in figures.items():
+        logger.log_image(step, f"{split}/{name}", image_of(figure))

@@ -20,9 +20,7 @@ class SolveMonitor:
             block.solves = []
 
     def take(self, num_passes: int = 1) -> SolveCosts:
-        """The solves since the last call, made in so many forward passes (backward figures included, once `backward()`
-        has run).
-        """
+        """The solves since the last call, made in so many forward passes, and those of `backward()` once it has run."""
         solves = {name: block.solves or [] for name, block in self._blocks.items()}
         for block in self._blocks.values():
             block.solves = []
@@ -62,32 +60,32 @@ class SolveCosts:
         }
 
     def scalars(self) -> dict[str, float]:
-        """The figures by their tags; each block apart too, under its name, where there is more than one."""
-        scalars = self._figures(list(chain(*self._solves.values())))
+        """The costs by their tags; each block apart too, under its name, where there is more than one."""
+        scalars = self._of(list(chain(*self._solves.values())))
         if len(self._solves) > 1:
             for name, records in self._solves.items():
-                scalars |= {f"{tag}/{name}": value for tag, value in self._figures(records).items()}
+                scalars |= {f"{tag}/{name}": value for tag, value in self._of(records).items()}
         return scalars
 
-    def _figures(self, records: Sequence[SolveRecord]) -> dict[str, float]:
+    def _of(self, records: Sequence[SolveRecord]) -> dict[str, float]:
         if not records:
             return {}
         forward, backward = zip(*records, strict=True)
-        figures = {
+        values = {
             "nfe/forward": self._count(forward, "nfe"),
             "nfe/backward": self._count(backward, "nfe"),
             "solver/accepted": self._count(forward, "num_accepted"),
             "solver/rejected": self._count(forward, "num_rejected"),
         }
         if any(stats.num_accepted for stats in backward):
-            figures["solver/backward_accepted"] = self._count(backward, "num_accepted")
-            figures["solver/backward_rejected"] = self._count(backward, "num_rejected")
+            values["solver/backward_accepted"] = self._count(backward, "num_accepted")
+            values["solver/backward_rejected"] = self._count(backward, "num_rejected")
         steps = [stats.step_sizes for stats in forward if stats.step_sizes]
         if steps:
-            figures["solver/step_min"] = min(map(min, steps))
-            figures["solver/step_mean"] = _mean(chain(*steps))
-            figures["solver/step_first"] = _mean(sizes[0] for sizes in steps)
-        return figures
+            values["solver/step_min"] = min(map(min, steps))
+            values["solver/step_mean"] = _mean(chain(*steps))
+            values["solver/step_first"] = _mean(sizes[0] for sizes in steps)
+        return values
 
     def _count(self, solves: Sequence[SolveStats], name: str) -> float:
         return sum(float(vars(stats)[name]) for stats in solves) / self._num_passes

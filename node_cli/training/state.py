@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+SAMPLES, WEIGHT = "samples", "weight"  # among the sums of an epoch
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
@@ -31,11 +33,11 @@ class TrainState:
     num_fallbacks: int = 0  # batches whose solve failed, and that were solved once more by the fallback
     num_bad: int = 0  # batches whose loss or gradient was not finite, or a spike, and that were passed by
     usual_loss: float | None = None  # moving average of the loss, which a spike is held against
-    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch: each figure x samples, and samples
+    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch: see `add`
     step_sizes: dict[str, list[float]] = field(default_factory=dict)  # of the current epoch, by ODE block
     best: list[float] = field(default_factory=list)  # rank of the best validation
     best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # figures of each finished epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # values of each finished epoch, by tag
     recorded: int = 0  # the last step that loggers were given
     seconds: float = 0.0  # spent on updates, over all sessions of the run
 
@@ -48,15 +50,19 @@ class TrainState:
         """All of it, for a checkpoint. What is in the history does not change, and becomes long: it is not copied."""
         return deepcopy(vars(self) | {"history": []}) | {"history": list(self.history)}
 
-    def add(self, figures: Mapping[str, float], samples: int) -> None:
-        """Counts the figures of a batch among those of its epoch."""
-        for tag, value in figures.items():
-            self.sums[tag] = self.sums.get(tag, 0.0) + value * samples
-        self.sums["samples"] = self.sums.get("samples", 0.0) + samples
+    def add(self, means: Mapping[str, float], weight: float, costs: Mapping[str, float], samples: int) -> None:
+        """Counts a batch among those of its epoch: `means` over its `weight`, and `costs`, which count by `samples`."""
+        weights = dict.fromkeys(means, weight) | dict.fromkeys(costs, samples)
+        for tag, value in {**means, **costs}.items():
+            self.sums[tag] = self.sums.get(tag, 0.0) + value * weights[tag]
+        # A checkpoint of an earlier version has samples alone: they were the weight.
+        self.sums[WEIGHT] = self.sums.get(WEIGHT, self.sums.get(SAMPLES, 0.0)) + weight
+        self.sums[SAMPLES] = self.sums.get(SAMPLES, 0.0) + samples
 
-    def close_epoch(self, figures: Mapping[str, float]) -> None:
-        """Puts the means over the epoch, and `figures`, into the history, and begins the next one."""
-        samples = self.sums.pop("samples", 0.0)  # none if every batch was skipped: then there are no sums either
-        means = {tag: total / samples for tag, total in self.sums.items()}
+    def close_epoch(self, values: Mapping[str, float]) -> None:
+        """Puts the means over the epoch, and `values`, into the history, and begins the next one."""
+        samples = self.sums.pop(SAMPLES, 0.0)  # none if every batch was skipped: then there are no sums either
+        weight = self.sums.pop(WEIGHT, samples)
+        means = {tag: total / (weight if tag.startswith("train/") else samples) for tag, total in self.sums.items()}
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
-        self.history.append({"epoch": self.epoch, "step": self.step, **means, **figures})
+        self.history.append({"epoch": self.epoch, "step": self.step, **means, **values})

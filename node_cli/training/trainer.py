@@ -14,26 +14,27 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from node_cli.advice import in_keys
-from node_cli.datasets.base import Dataset
+from node_cli.batch import Batch, num_samples
+from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Logger
 from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
-from node_cli.tasks.base import Evaluation, Task
+from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import Checkpoints, load_into
 from node_cli.training.checks import require_in_range, require_no_more_done
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
-from node_cli.training.evaluation import evaluate, is_finite
+from node_cli.training.evaluation import Evaluation, evaluate, is_finite, rank_of
 from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
 from node_cli.training.processes import Processes
-from node_cli.training.records import SHOWN_IN_BAR, epoch_line, log_histograms, log_pictures
+from node_cli.training.records import epoch_line, log_figures, log_histograms, shown_in_bar
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.starting import set_to_train
-from node_cli.training.state import TrainingError, TrainState
+from node_cli.training.state import ContinuationError, TrainingError, TrainState
 from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, Stopped, Stopping, reason
-from node_cli.training.update import Updater
+from node_cli.training.update import Update, Updater
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class _StopAskedError(Exception):
 class Trainer:
     """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
 
-    `audit` is called with the number of every finished epoch; what it returns is recorded. Of `processes` that train
-    together each holds a trainer; only the first one has loggers and checkpoints.
+    `audit` is called with the number of every finished epoch and the progress of the run; what it returns is recorded.
+    Of `processes` that train together each holds a trainer; only the first one has loggers and checkpoints.
 
     Raises:
         ValueError: a setting out of range, or a fallback that the gradient does not go with.
@@ -81,13 +82,13 @@ class Trainer:
     devices: int
     max_restarts: int
     freeze: list[str]
-    audit: Callable[[int], dict[str, float]]
+    audit: Callable[[int, float], dict[str, float]]
 
     def __post_init__(self) -> None:
         require_in_range(vars(self))
         check_fallback(self.model)
         self.device = next(self.model.parameters()).device
-        self.steps_per_epoch = self.dataset.num_train_batches(self.batch_size)
+        self.steps_per_epoch = self.dataset.num_batches("train", self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.rate = LearningRate(self.schedule, self.optimizer, self.total_steps, self.on_resume)
@@ -109,7 +110,7 @@ class Trainer:
         )
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
-        self.test_figures: dict[str, float] = {}
+        self.test_values: dict[str, float] = {}
         self._stopping = Stopping()
 
     @property
@@ -120,16 +121,21 @@ class Trainer:
         return self.state.batch == 0 and (self.state.step >= self.total_steps or patience_over)
 
     @property
-    def judged(self) -> nn.Module:
-        """The model that validations are of: with averaged weights, where they are averaged."""
+    def evaluated(self) -> nn.Module:
+        """The model that is validated: with averaged weights, where they are averaged."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        return self.state.step / self.total_steps
 
     @property
     def _epoch_is_over(self) -> bool:
         return self.state.batch == self.steps_per_epoch or self.state.step >= self.total_steps
 
     def fit(self, logger: Logger, checkpoints: Checkpoints | None, stopping: Stopping | None = None) -> Evaluation:
-        """Trains to the end and judges the best weights on the test split, once.
+        """Trains to the end and evaluates the best weights on the test split, once.
 
         Raises:
             TrainingError: a solve failed, a loss or gradient was not finite, memory or the disk was full.
@@ -178,6 +184,7 @@ class Trainer:
         self.best_weights = dict(payload["best_weights"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.state = TrainState(**payload["state"])
+        self._take_up_best()
         require_no_more_done(self.state, self.epochs, self.max_steps, self.steps_per_epoch)
         self.rate.load_state_dict(payload.get("learning_rate"), self.state.step)
         known, rank = payload["processes"], self.processes.rank
@@ -188,6 +195,18 @@ class Trainer:
         self.model.load_state_dict(like["beside_weights"], strict=False)
         name_changes(payload["environment"], environment(self.device, self.processes.count))
 
+    def _take_up_best(self) -> None:
+        """As the task compares validations now, which an earlier version may have done otherwise."""
+        if self.state.best_epoch:
+            values = self.state.history[self.state.best_epoch - 1]
+            try:
+                of_best = {tag.removeprefix("val/"): value for tag, value in values.items() if tag.startswith("val/")}
+                self.state.best = rank_of(self.task, of_best)
+            except KeyError as error:
+                raise ContinuationError(
+                    f"its validations have no {error.args[0]}, the objective of the task"
+                ) from error
+
     def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
         """From wherever in the epoch the run is to its end, or to the last step of the run."""
         set_to_train(self.model, self.freeze)
@@ -197,8 +216,8 @@ class Trainer:
             self._stop_if_asked()
             self.rate.set(self.state.step)
             started, num_failed = time.perf_counter(), self.state.num_failed
-            figures = self.updater.update(batch, self.state)
-            if figures and self.average is not None:
+            update = self.updater.update(batch, self.state, self.progress)
+            if update is not None and self.average is not None:
                 self.average.update_parameters(self.model)
             seconds = time.perf_counter() - started
             self._stopping.took(seconds)
@@ -206,12 +225,11 @@ class Trainer:
             self.state.batch += 1
             self.state.step += 1
             Stopping.got_on = True
-            if figures:
-                figures["time/step_ms"] = 1000 * seconds
-                self.state.add(figures, len(batch.targets))
-            self._log_step(logger, figures, has_failed=self.state.num_failed > num_failed)
-            shown = {name: figures[tag] for name, tag in SHOWN_IN_BAR.items() if tag in figures}
-            progress.update(len(batch.targets), **shown)
+            if update is not None:
+                update.costs["time/step_ms"] = 1000 * seconds
+                self.state.add(*update, samples=num_samples(batch))
+            self._log_step(logger, update, has_failed=self.state.num_failed > num_failed)
+            progress.update(num_samples(batch), shown_in_bar(update) if update else {})
             save_is_due = self.save_every_steps and self.state.step % self.save_every_steps == 0
             if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)
@@ -221,50 +239,52 @@ class Trainer:
         if asked:
             raise _StopAskedError(asked)
 
-    def _log_step(self, logger: Logger, figures: Mapping[str, float], *, has_failed: bool) -> None:
-        """Records every so many steps, and every batch that something was wrong with; one skipped has no figures."""
+    def _log_step(self, logger: Logger, update: Update | None, *, has_failed: bool) -> None:
+        """Records every so many steps, and every batch that something was wrong with: None if it was skipped."""
         if self.state.step % self.log_every_steps == 0 or self.state.step == 1 or has_failed:
+            values = {} if update is None else update.means | update.costs
             others = {**self.updater.failure_counts(self.state), "memory/peak_mb": peak_memory_mb(self.device)}
-            logger.log_scalars(self.state.step, {**figures, **others})
+            logger.log_scalars(self.state.step, {**values, **others})
             self.state.recorded = self.state.step
 
     def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints | None) -> None:
         """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
-        self.processes.share_buffers(self.model)
-        validation, figures = self._evaluate(self.judged, "val")
-        figures |= self.audit(self.state.epoch + 1)
-        rank = list(self.task.rank(validation.metrics))
+        self.processes.broadcast_buffers(self.model)
+        validation, values = self._evaluate(self.evaluated, "val")
+        values |= self.audit(self.state.epoch + 1, self.progress)
+        rank = rank_of(self.task, validation.metrics)
         is_best = rank > self.state.best and is_finite(rank, f"step {self.state.step}", self.on_bad_step)
-        self.state.close_epoch(self.updater.failure_counts(self.state) | figures)
+        self.state.close_epoch(self.updater.failure_counts(self.state) | values)
         if is_best:
             self.state.best, self.state.best_epoch = rank, self.state.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
-        logger.log_scalars(self.state.step, {**figures, "epoch": self.state.epoch})
+            self.best_weights = {name: tensor.clone() for name, tensor in self.evaluated.state_dict().items()}
+        logger.log_scalars(self.state.step, {**values, "epoch": self.state.epoch})
         self.state.recorded = self.state.step
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             log_histograms(logger, self.model, self.state)
         if self.pictures_every_epochs and self.state.epoch % self.pictures_every_epochs == 0:
-            self._log_pictures(logger, "val", self.state.step, validation)
+            self._log_figures(logger, self.evaluated, "val", self.state.step, validation)
         self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
-        log.info(epoch_line(self.state.history[-1], epochs, is_best))
+        log.info(epoch_line(self.state.history[-1], self.task.objective[0], epochs, is_best))
         self._save(logger, checkpoints, is_best=is_best, is_last=self.is_done)
         Stopping.got_on = True
 
     def _evaluate(self, model: nn.Module, split: str) -> tuple[Evaluation, dict[str, float]]:
-        """The evaluation of one split, and its figures by their tags."""
-        where = f"judging the {split} split after step {self.state.step}"
+        """The evaluation of one split, and its values by their tags."""
+        where = f"evaluating the {split} split after step {self.state.step}"
         monitor = SolveMonitor(model)  # its own: weights that are averaged are those of a copy
         try:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
-                evaluation = evaluate(model, self.task, self._until_asked(split), self.precision, self.processes)
+                batches, whole = self._until_asked(split), self.dataset.splits[split]
+                evaluation = evaluate(model, self.task, whole, batches, self.precision, self.processes)
         except SolveError as error:
             raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
         costs = monitor.take(self.dataset.num_batches(split, self.eval_batch_size))
-        figures = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
-        return evaluation, figures | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
+        values = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
+        return evaluation, values | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
 
-    def _until_asked(self, split: str) -> Iterator[Any]:
+    def _until_asked(self, split: str) -> Iterator[Batch]:
         """The batches of a split, up to where the run is asked to stop: its evaluation is made again another time."""
         for batch in self.dataset.batches(split, self.eval_batch_size):
             started = time.perf_counter()
@@ -276,17 +296,24 @@ class Trainer:
         if not self.best_weights:
             raise TrainingError("no validation of this run was finite: lower optimizer.lr")
         self.model.load_state_dict(self.best_weights)
-        evaluation, self.test_figures = self._evaluate(self.model, "test")
+        evaluation, self.test_values = self._evaluate(self.model, "test")
+        step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
         if self.processes.is_first:
-            step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
-            logger.log_scalars(step, self.test_figures)
-            self._log_pictures(logger, "test", step, evaluation)
+            logger.log_scalars(step, self.test_values)
+        self._log_figures(logger, self.model, "test", step, evaluation)
         return evaluation
 
-    def _log_pictures(self, logger: Logger, split: str, step: int, evaluation: Evaluation) -> None:
-        if logger.takes_images:
-            batches = self.dataset.batches(split, self.eval_batch_size)
-            log_pictures(logger, self.task.result_pictures(batches, evaluation), split, step)
+    def _log_figures(self, logger: Logger, model: nn.Module, split: str, step: int, evaluation: Evaluation) -> None:
+        """What the task draws, by all processes: they may have to solve together. The run goes on as without it."""
+        if not self.processes.from_first(logger.takes_images):
+            return
+        try:
+            with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                figures = self.task.figures(model, self.dataset.splits[split], evaluation.rows)
+                log_figures(logger, figures, split, step)
+        except SolveError as error:
+            log.warning("no figures of the %s split after step %d: %s", split, self.state.step, error)
+        self.monitor.take()
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:
         """Writes a checkpoint. A full disk may have room again at the next one; only the last one must be written."""

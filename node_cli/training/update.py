@@ -6,15 +6,17 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from node_cli.advice import in_keys
+from node_cli.batch import Batch
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError
-from node_cli.tasks.base import Task
+from node_cli.tasks.task import Task
 from node_cli.training.evaluation import autocast
 from node_cli.training.failures import fallback_solvers, on_failure, state_beside_weights
 from node_cli.training.memory import out_of_memory_told
@@ -30,6 +32,14 @@ LESS_MEMORY = (
 )
 GROWN = 30.0  # times their size at the start: weights that only a learning rate that is too high makes
 INERTIA = 0.95  # of the loss that a spike is held against
+
+
+class Update(NamedTuple):
+    """What one update was: the `means` of the loss and its metrics over a `weight`, by their tags; and the `costs`."""
+
+    means: dict[str, float]
+    weight: float
+    costs: dict[str, float]
 
 
 @dataclass(kw_only=True)
@@ -57,8 +67,8 @@ class Updater:
     def __post_init__(self) -> None:
         self._size_at_start = _size(self.model)
 
-    def update(self, batch: Any, state: TrainState) -> dict[str, float]:
-        """The figures of the batch, none where it was skipped. Failures and step sizes are added to `state`.
+    def update(self, batch: Batch, state: TrainState, progress: float) -> Update | None:
+        """The update at `progress` of the run; None where the batch was skipped. `state` counts failures and steps.
 
         Raises:
             TrainingError: what is wrong with the batch is not to be passed by; the weights were not changed.
@@ -67,7 +77,7 @@ class Updater:
         before = state_beside_weights(self.model) if may_go_on else {}
         failure: Exception
         try:
-            return self._attempt_or_fall_back(batch, state, before)
+            return self._attempt_or_fall_back(batch, state, progress, before)
         except SolveError as error:
             if on_failure(self.model) == "raise":
                 raise TrainingError(f"step {state.step + 1}: {self.growth()}{in_keys(error)}") from error
@@ -80,7 +90,7 @@ class Updater:
             failure = error.with_traceback(None)
         self._undo(before)
         self._count_skipped(state, failure)
-        return {}
+        return None
 
     def failure_counts(self, state: TrainState) -> dict[str, float]:
         """Batches of the run so far that something was wrong with, by the tag of what became of them."""
@@ -94,9 +104,11 @@ class Updater:
             counts["train/skipped"] = state.num_bad
         return counts
 
-    def _attempt_or_fall_back(self, batch: Any, state: TrainState, before: Mapping[str, Any]) -> dict[str, float]:
+    def _attempt_or_fall_back(
+        self, batch: Batch, state: TrainState, progress: float, before: Mapping[str, Any]
+    ) -> Update:
         try:
-            return self._attempt(batch, state)
+            return self._attempt(batch, state, progress)
         except SolveError as error:
             if on_failure(self.model) != "fallback":
                 raise
@@ -111,28 +123,35 @@ class Updater:
             )
         try:
             with fallback_solvers(self.model):
-                return self._attempt(batch, state)
+                return self._attempt(batch, state, progress)
         except SolveError as second:
             raise TrainingError(
                 f"step {state.step + 1}: {in_keys(failure)}. Its fallback failed too: {in_keys(second)}"
             ) from second
 
-    def _attempt(self, batch: Any, state: TrainState) -> dict[str, float]:
+    def _attempt(self, batch: Batch, state: TrainState, progress: float) -> Update:
         self.optimizer.zero_grad(set_to_none=True)
-        mine, share = self.processes.share(batch)
-        with self.processes.failing_together(), out_of_memory_told(f"step {state.step + 1}", LESS_MEMORY):
-            with autocast(next(self.model.parameters()).device, self.precision):
-                loss, metrics = self.task.loss(self.model, mine)
-            (share * loss).backward()
+        mine, counts = self.processes.shard(batch)
+        step, device = f"step {state.step + 1}", next(self.model.parameters()).device
+        together, told = self.processes.failing_together, partial(out_of_memory_told, step, LESS_MEMORY)
+        with together(), told(), autocast(device, self.precision):
+            loss = self.task.loss(self.model, mine, progress)
+        weight = self.processes.total(counts * loss.weight.detach())
+        if not weight:
+            raise BadStepError("the loss of the batch is a sum over nothing (its weight is 0)")
+        share = counts * loss.total / weight
+        with together(), told():
+            share.backward()
         costs = self.monitor.take()
         self.processes.sum_gradients(self.model)
-        means = {"train/loss": loss.item(), **{f"train/{name}": value.item() for name, value in metrics.items()}}
-        means, solves = self.processes.combined(share, means, costs.scalars())
+        shares = {"train/loss": share.item()}
+        shares |= {f"train/{name}": (counts * value / weight).item() for name, value in loss.metrics.items()}
+        means, solves = self.processes.combined(shares, costs.scalars())
         self._clip_and_check(means["train/loss"], solves, state)
         self.optimizer.step()
         for name, sizes in costs.step_sizes.items():
             state.step_sizes.setdefault(name, []).extend(sizes)
-        return {**means, "lr": self.optimizer.param_groups[0]["lr"], **solves}
+        return Update(means, weight.item(), {"lr": self.optimizer.param_groups[0]["lr"], **solves})
 
     def _clip_and_check(self, loss: float, solves: Mapping[str, float], state: TrainState) -> None:
         parameters = list(self.model.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ class Reporter(Logger):
         """Passed by."""
 
     def log_text(self, tag: str, text: str) -> None:
+        """Passed by."""
+
+    def log_metric_names(self, names: Sequence[str]) -> None:
         """Passed by."""
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import ConfigError, is_path
+from node_cli.config import ConfigError, is_path, shown
 from node_cli.runs.report.filters import ALIASES
 from node_cli.tuning.search_space import MOST_VALUES
 
@@ -30,7 +30,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of `tune`, under their names."""
+    """The keys of `tune`, under their names; no objectives stand for the task's own, until it is known."""
 
     name: str
     objectives: list[Objective]
@@ -63,13 +63,18 @@ def read_settings(tune: Mapping[str, Any], endless: list[str]) -> Settings:
         ConfigError: a line for each value that cannot be.
     """
     values = {key: value for key, value in tune.items() if key != "space"}
-    settings = Settings(**{**values, "objectives": [_objective(text) for text in tune["objectives"]]})
+    asked = tune["objectives"]
+    if asked is not None and not (isinstance(asked, list) and asked):
+        raise ConfigError(
+            f"tune.objectives must be null (the task's own) or a list of metrics, as [val/loss], got {shown(asked)}"
+        )
+    settings = Settings(**{**values, "objectives": [_objective(text) for text in asked or []]})
     problems = [
         *_not_a_name(settings.name),
         *_no_storage(settings.storage),
         *_out_of_range(tune),
         *_unknown(tune),
-        *_bad_objectives(settings, tune["objectives"]),
+        *_bad_objectives(settings, asked or []),
     ]
     if settings.sampler == "grid" and endless:
         problems.append(
@@ -119,10 +124,10 @@ def _unknown(tune: Mapping[str, Any]) -> list[str]:
 
 def _bad_objectives(settings: Settings, asked: list[Any]) -> list[str]:
     names = [objective.metric for objective in settings.objectives]
-    if not names or len(set(names)) < len(names):
-        return [f"tune.objectives must be different figures, one or more, got {names}"]
+    if len(set(names)) < len(names):
+        return [f"tune.objectives must be different metrics, got {names}"]
     problems = [
-        f"tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got {text!r}"
+        f"tune.objectives: write NAME (the less the better) or max NAME, val/loss say, got {text!r}"
         for text, name in zip(asked, names, strict=True)
         if len(name.split()) != 1
     ]
@@ -131,7 +136,7 @@ def _bad_objectives(settings: Settings, asked: list[Any]) -> list[str]:
         for name in names
         if name.startswith("test/")
     ]
-    if settings.prunes and not problems and (len(names) > 1 or not names[0].startswith("val/")):
+    if settings.prunes and names and not problems and (len(names) > 1 or not names[0].startswith("val/")):
         problems.append(
             f"tune.pruner={settings.pruner} compares one figure of validation (val/...) after each epoch, not "
             f"{', '.join(names)}: name one alone, or set tune.pruner=none"

@@ -8,18 +8,32 @@ from training.small_runs import build_ode_net, image_dataset, point_dataset
 
 from node_cli.audit.backward_pass import BackwardPass
 from node_cli.audit.case import Case
+from node_cli.tasks.task import Loss, Task
 
 TWO_BLOCKS = {"num_blocks": 2, "augment_dim": 1, "learn_times": True}
 
 
-class Squares:
+class Squares(Task):
     """The mean of (output - target)^2; classification computes its loss in float32."""
 
     metric_names = ("loss",)
+    objective = ("loss", "min")
 
-    def loss(self, model, batch):
-        outputs = model(batch[0])
-        return (outputs - batch[1][:, None]).square().mean(), {}
+    def loss(self, model, batch, progress):
+        squares = (model(batch["inputs"]) - batch["targets"][:, None]).square()
+        return Loss(squares.sum(), squares.new_tensor(squares.numel()), {})
+
+    def predict(self, model, batch, generator):
+        return {"output": model(batch["inputs"])}
+
+    def metrics(self, batch, rows):
+        return {"loss": (rows["output"] - batch["targets"][:, None]).square().mean().item()}
+
+
+def mean_loss(task, model, batch):
+    """What is minimised, with its graph."""
+    total, weight, _ = task.loss(model, batch, 1.0)
+    return total / weight
 
 
 def make_case(solver, gradient="direct", **keys):
@@ -34,7 +48,7 @@ def make_batch(kind, dtype=torch.float64, size=6):
     """Inputs of `dtype` and class numbers."""
     dataset = image_dataset() if kind == "odenet" else point_dataset()
     split = dataset.splits["train"]
-    return split.inputs[:size].to(dtype), split.targets[:size]
+    return {"inputs": split["inputs"][:size].to(dtype), "targets": split["targets"][:size]}
 
 
 def make_passes(kind, case, dtype=torch.float64, precision="float32", **changes):

@@ -54,7 +54,7 @@ def test_figures_appear_in_their_turn(every_n_epochs, epochs, tmp_path):
 def test_a_solve_that_fails_is_logged_and_the_run_goes_on(tmp_path, caplog):
     """The batch with one sample is passed by in training; the audit looks at all samples."""
     dataset = point_dataset()
-    dataset.splits["train"].inputs[9] = 9.0
+    dataset.splits["train"]["inputs"][9] = 9.0
     touchy = Case("touchy", "direct", Touchy(on_failure="skip_batch"), fine_case().gradient, rtol=None)
     records, states, _ = run(make_run(touchy, 0, dataset), tmp_path / "plain")
     caplog.clear()

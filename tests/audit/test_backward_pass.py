@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_models import TWO_BLOCKS, Squares, make_batch, make_case, make_net, make_passes
+from small_models import TWO_BLOCKS, Squares, make_batch, make_case, make_net, make_passes, mean_loss
 from training.small_runs import image_dataset
 
 from node_cli.audit.backward_pass import BackwardPass
@@ -54,10 +54,10 @@ def test_exact_is_the_slope_of_the_loss_over_the_same_steps(solver):
         replayer = Replayer(recorder.solves)
         for block in ode_blocks(moved).values():
             block.gradient = replayer
-        return Squares().loss(moved, batch)[0].item()
+        return mean_loss(Squares(), moved, batch).item()
 
     with torch.no_grad():
-        model(batch[0])
+        model(batch["inputs"])
         generator = torch.Generator().manual_seed(0)
         for name, gradient in exact.parameters.items():
             step = 1e-5 * torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_in_bfloat16_the_rounding_is_that_of_autocast():
 
 def test_steps_are_taken_again_under_autocast():
     case = make_case("rk4", num_steps=3)
-    net, (y0, _) = make_net("odenet_mlp", case, torch.float32), make_batch("odenet_mlp", torch.float32)
+    net, y0 = make_net("odenet_mlp", case, torch.float32), make_batch("odenet_mlp", torch.float32)["inputs"]
     field, ts = net.blocks[0].vector_field, torch.tensor([0.0, 1.0], dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):
         made = case.solve(field, y0, ts).ys
@@ -108,14 +108,14 @@ def test_steps_are_taken_again_under_autocast():
 
 
 def test_class_numbers_stay_whole_numbers_and_a_batch_keeps_its_names():
-    """Cross entropy takes floating-point targets for probabilities; the task reads `batch.targets`."""
+    """Cross entropy takes floating-point targets for probabilities; the task reads `batch["targets"]`."""
     case = make_case("euler")
     net = make_net("odenet", case, torch.float32)
     batch = next(image_dataset().train_batches(4, seed=0, epoch=0))
     task = Classification(("a", "b"), label_smoothing=0.0)
     passes = BackwardPass(net, task, batch, "float32")
     made, (exact, _) = passes.of(case), passes.exact(case.solver)
-    assert made.loss == task.loss(net.eval(), batch)[0].item()
+    assert made.loss == mean_loss(task, net.eval(), batch).item()
     assert difference(made.parameters, exact.parameters).relative_error < 1e-4
 
 

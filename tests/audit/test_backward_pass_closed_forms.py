@@ -43,7 +43,8 @@ class GrowthNet(torch.nn.Module):
 
 
 def growth_passes(case, t0=0.5, t1=2.0, dtype=torch.float64):
-    return BackwardPass(GrowthNet(case, t0, t1).to(dtype), Squares(), (Y0[:, None].to(dtype), TARGETS), "float32")
+    batch = {"inputs": Y0[:, None].to(dtype), "targets": TARGETS}
+    return BackwardPass(GrowthNet(case, t0, t1).to(dtype), Squares(), batch, "float32")
 
 
 @pytest.mark.parametrize(("t0", "t1"), [(0.5, 2.0), (2.0, 0.5)])

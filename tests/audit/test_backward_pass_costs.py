@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import TWO_BLOCKS, Squares, make_batch, make_case, make_net, make_passes, state_of
+from small_models import TWO_BLOCKS, Squares, make_batch, make_case, make_net, make_passes, mean_loss, state_of
 
 from node_cli.audit.backward_pass import BackwardPass
 from node_cli.models.ode_block import ode_blocks
@@ -25,7 +25,7 @@ def test_evaluations_are_those_of_a_step_in_training(solver, gradient, learn_tim
     changes = {"num_blocks": 2, "learn_times": learn_times}
     net = make_net("odenet_mlp", case, torch.float32, **changes).train()
     monitor = SolveMonitor(net)
-    Squares().loss(net, make_batch("odenet_mlp", torch.float32))[0].backward()
+    mean_loss(Squares(), net, make_batch("odenet_mlp", torch.float32)).backward()
     counts = monitor.take().scalars()
     passes = make_passes("odenet_mlp", case, torch.float32, **changes)
     for _ in range(2):  # whatever else was measured before
@@ -63,7 +63,7 @@ def test_the_model_stays_as_it_is(gradient):
     net.stem.eval()
     task, batch = Squares(), make_batch("odenet", torch.float32)
     monitor = SolveMonitor(net)
-    task.loss(net, batch)[0].backward()
+    mean_loss(task, net, batch).backward()
     next(iter(ode_blocks(net).values())).first_steps = FirstSteps(0.25, 0.125)
     before, random = state_of(net), torch.get_rng_state()
     stats = [block.stats for block in ode_blocks(net).values()]
@@ -84,5 +84,5 @@ def test_the_model_stays_as_it_is(gradient):
     for block, known in zip(ode_blocks(net).values(), stats, strict=True):
         assert (block.solver, block.gradient) == (case.solver, case.gradient)
         assert block.stats is known
-    task.loss(net, batch)
+    mean_loss(task, net, batch)
     assert monitor.take().nfe_forward == sum(block.stats.nfe for block in ode_blocks(net).values())

@@ -20,7 +20,7 @@ def make_model(case, **changes):
 
 
 def figures_of(case, **settings):
-    return make_audit(make_model(case), **settings)(1)
+    return make_audit(make_model(case), **settings)(1, 0.5)
 
 
 def test_they_are_those_of_the_passes():
@@ -34,7 +34,7 @@ def test_they_are_those_of_the_passes():
     ode = difference(made, passes.of_the_ode(1e-3)[0].parameters)
     drift = passes.reconstruction(case, num_times=2)
     assert drift["blocks.0"][0] != drift["blocks.1"][0]
-    assert audit(7) == {
+    assert audit(7, 1.0) == {
         "audit/cosine": ode.cosine,
         "audit/relative_error": ode.relative_error,
         "audit/pass_relative_error": difference(made, passes.exact(case.solver)[0].parameters).relative_error,
@@ -66,9 +66,9 @@ def test_an_adjoint_that_is_rough_is_not_exact_for_its_pass():
 def test_every_epoch_looks_at_the_same_batch():
     """The first of the run, so that a curve shows the weights and not the samples."""
     audit = make_audit(make_model(make_case("euler")))
-    assert audit(1) == audit(2)
-    assert audit(1) != make_audit(audit.model, seed=1)(1)
-    assert audit(1) != make_audit(audit.model, batch_size=4)(1)
+    assert audit(1, 0.5) == audit(2, 0.5)
+    assert audit(1, 0.5) != make_audit(audit.model, seed=1)(1, 0.5)
+    assert audit(1, 0.5) != make_audit(audit.model, batch_size=4)(1, 0.5)
 
 
 def test_a_solver_without_autograd_has_no_exact_pass():
@@ -106,4 +106,4 @@ def test_a_model_without_an_ode_block_is_refused_where_it_should_be_audited():
     with pytest.raises(ValueError) as refusal:
         make_audit(torch.nn.Linear(2, 2), every_n_epochs=3)
     assert str(refusal.value) == "every_n_epochs must be 0 with a model that has no ODE block, as Linear, got 3"
-    assert make_audit(torch.nn.Linear(2, 2), every_n_epochs=0)(1) == {}
+    assert make_audit(torch.nn.Linear(2, 2), every_n_epochs=0)(1, 0.5) == {}

@@ -55,11 +55,11 @@ def test_a_run_in_which_every_batch_was_skipped_ends_with_sound_figures(command,
     assert row("NFE", text) is None
 
 
-def test_a_solver_that_never_succeeds_trains_by_its_fallback_until_it_is_judged(command):
+def test_a_solver_that_never_succeeds_trains_by_its_fallback_until_it_is_evaluated(command):
     status, text = command("node-train", *TRAIN, "solver=dopri5", "solver.max_nfe=4", "solver.on_failure=fallback")
     assert status == 1
     assert text.count("the fallback solves this batch (later ones are only counted): the ODE solve failed") == 1
-    assert "node-train: judging the val split after step 18: the ODE solve failed" in text
+    assert "node-train: evaluating the val split after step 18: the ODE solve failed" in text
     assert "and so for each of the 20 samples alone; the evaluations of the vector field reached" in text
 
 

@@ -202,10 +202,10 @@ OWN_MISTAKES = {
     "model Net": "model: its YAML must say _partial_: true, for input_shape, num_outputs come later",
     "model plain_net _partial_": "model: its YAML says _partial_, and nothing comes later: leave it out",
     "dataset dataset": (
-        "dataset: ownlab.dataset must give a node_cli.datasets.base.Dataset, and gives a "
+        "dataset: ownlab.dataset must give a node_cli.datasets.dataset.Dataset, and gives a "
         "torch.utils.data.dataset.TensorDataset"
     ),
-    "task Task _partial_": "task: ownlab.Task is given class_names, and has no such parameter",
+    "task Task": "task: ownlab.Task must give a node_cli.tasks.task.Task, and gives a ownlab.Task",
     "optimizer optimizer _partial_ lr": (
         "optimizer: ownlab.optimizer must give a torch.optim.optimizer.Optimizer, and gives a builtins.str"
     ),

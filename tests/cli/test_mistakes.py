@@ -220,7 +220,7 @@ REFUSED_BY_PARTS = {
     "logger": (["logger.tensorboard.flush_secs=0"], "logger.tensorboard.flush_secs: got 0, must be at least 1"),
     "smoothing": (["task.label_smoothing=1"], "task.label_smoothing must be 0 or more and below 1, got 1"),
     "missing file": (["dataset=npz", "dataset.path=no.npz"], "dataset.path"),
-    "missing device": (["device=cuda"], "device=cuda is not there: this machine has cpu"),
+    "missing device": (["device=cuda"], "device=cuda is not available: this machine has cpu"),
     "target that is not there": (
         ["model._target_=mylab.nope.Net", "packages=[mylab]"],
         "model._target_=mylab.nope.Net cannot be imported",

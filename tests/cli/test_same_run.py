@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from node_cli.datasets.base import Split
 from node_cli.datasets.digest import exact_digest, rough_digest
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
@@ -153,8 +152,8 @@ def test_the_digest_stands_in_summary_and_checkpoint(folder):
 
 def splits(inputs, targets=(0, 1, 0)):
     return {
-        "train": Split(torch.as_tensor(inputs), torch.tensor(targets)),
-        "val": Split(torch.zeros(0, 2), torch.zeros(0)),
+        "train": {"inputs": torch.as_tensor(inputs), "targets": torch.tensor(targets)},
+        "val": {"inputs": torch.zeros(0, 2), "targets": torch.zeros(0)},
     }
 
 

@@ -51,18 +51,26 @@ def test_half_of_the_images_are_mirrored_left_to_right():
     assert 900 < int(mirrored.sum()) < 1100
 
 
+def changed(augmentation, images, generator):
+    batch = augmentation({"inputs": images, "targets": torch.arange(len(images))}, generator)
+    assert torch.equal(batch["targets"], torch.arange(len(images)))
+    return batch["inputs"]
+
+
 def test_both_together_and_neither_change_the_originals():
     images = torch.rand(50, 2, 4, 5)
     before = images.clone()
-    both = CropAndFlip(1, True, FILL)(images, generator(3))
+    both = changed(CropAndFlip(1, True, FILL), images, generator(3))
     random = generator(3)
     assert torch.equal(both, random_flip(random_crop(images, 1, FILL, random), random))
     assert torch.equal(images, before)
-    assert torch.equal(CropAndFlip(1, True, FILL)(images, generator(3)), both)
-    assert not torch.equal(CropAndFlip(1, True, FILL)(images, generator(4)), both)
+    assert torch.equal(changed(CropAndFlip(1, True, FILL), images, generator(3)), both)
+    assert not torch.equal(changed(CropAndFlip(1, True, FILL), images, generator(4)), both)
 
 
 def test_only_what_is_asked_for_happens():
     images = torch.rand(50, 2, 4, 5)
-    assert torch.equal(CropAndFlip(1, False, FILL)(images, generator()), random_crop(images, 1, FILL, generator()))
-    assert torch.equal(CropAndFlip(0, True, FILL)(images, generator()), random_flip(images, generator()))
+    assert torch.equal(
+        changed(CropAndFlip(1, False, FILL), images, generator()), random_crop(images, 1, FILL, generator())
+    )
+    assert torch.equal(changed(CropAndFlip(0, True, FILL), images, generator()), random_flip(images, generator()))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from node_cli.batch import num_samples
 from node_cli.datasets import cifar10
 from node_cli.datasets.cifar10 import TEST_MEMBER, TRAIN_MEMBERS, read_archive
 from node_cli.datasets.download import RemoteFile
@@ -48,10 +49,10 @@ def written(folder: Path, content: bytes) -> Path:
 
 def test_records_become_images_and_labels(tmp_path):
     train, test = read_archive(written(tmp_path, packed(members())))
-    assert torch.equal(train.inputs, torch.from_numpy(np.concatenate([images(batch) for batch in range(5)])))
-    assert torch.equal(test.inputs, torch.from_numpy(images(5)))
-    assert train.targets.tolist() == LABELS.tolist() * 5
-    assert test.targets.dtype == torch.int64
+    assert torch.equal(train["inputs"], torch.from_numpy(np.concatenate([images(batch) for batch in range(5)])))
+    assert torch.equal(test["inputs"], torch.from_numpy(images(5)))
+    assert train["targets"].tolist() == LABELS.tolist() * 5
+    assert test["targets"].dtype == torch.int64
 
 
 def test_members_with_odd_paths_are_written_nowhere(tmp_path, monkeypatch):
@@ -65,7 +66,7 @@ def test_members_with_odd_paths_are_written_nowhere(tmp_path, monkeypatch):
         member.size = 7
     path = written(tmp_path, packed(members(), link, *odd))
     train, _ = read_archive(path)
-    assert len(train) == 100
+    assert num_samples(train) == 100
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["archive.tar.gz", "inner"]
 
 
@@ -123,8 +124,8 @@ def test_from_the_mirror_to_the_dataset(server, tmp_path, monkeypatch):
         normalize=True,
     )
     assert (tmp_path / "cifar10" / archive.name).read_bytes() == content
-    assert dataset.input_shape == (3, 32, 32)
-    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 90, "val": 10, "test": 20}
+    assert dataset.offers["input_shape"] == (3, 32, 32)
+    assert {name: num_samples(split) for name, split in dataset.splits.items()} == {"train": 90, "val": 10, "test": 20}
     batch = next(dataset.train_batches(8, 0, 0))
-    assert batch.inputs.shape == (8, 3, 32, 32)
-    assert batch.inputs.dtype == torch.float32
+    assert batch["inputs"].shape == (8, 3, 32, 32)
+    assert batch["inputs"].dtype == torch.float32

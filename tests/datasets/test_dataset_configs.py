@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from node_cli.datasets.base import Dataset
+from node_cli.datasets.dataset import Dataset
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "dataset").glob("*.yaml"))
 NEED_FILES = {"mnist", "fashion_mnist", "cifar10", "npz"}

@@ -77,11 +77,12 @@ def check_npz(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     dataset = refused_or(lambda: npz(path=str(path), **KEYS, normalize=False))
     if dataset is not None:
-        for inputs, targets in dataset.splits.values():
+        for split in dataset.splits.values():
+            inputs, targets = split["inputs"], split["targets"]
             assert inputs.dtype == torch.float32
             assert inputs.isfinite().all()
             assert targets.shape == inputs.shape[:1]
-            assert 0 <= targets.min() <= targets.max() < dataset.num_classes
+            assert 0 <= targets.min() <= targets.max() < len(dataset.offers["class_names"])
 
 
 def check_idx(path: Path, content: bytes) -> None:
@@ -93,16 +94,16 @@ def check_idx(path: Path, content: bytes) -> None:
 def check_cifar10(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     for split in refused_or(lambda: read_archive(path)) or ():
-        assert split.inputs.shape[1:] == (3, 32, 32)
-        assert split.targets.max() <= 9
+        assert split["inputs"].shape[1:] == (3, 32, 32)
+        assert split["targets"].max() <= 9
 
 
 def test_what_is_changed_was_sound(path):
     for check, content in ((check_npz, SOUND), (check_idx, gzip.compress(IDX)), (check_cifar10, gzip.compress(tar()))):
         check(path, content)
-    assert npz(path=str(_written(path, SOUND)), **KEYS, normalize=False).num_classes == 2
+    assert npz(path=str(_written(path, SOUND)), **KEYS, normalize=False).offers["class_names"] == ("0", "1")
     assert read_idx(_written(path, gzip.compress(IDX)), 3).shape == (3, 4, 5)
-    assert len(read_archive(_written(path, gzip.compress(tar())))[0]) == 5
+    assert len(read_archive(_written(path, gzip.compress(tar())))[0]["targets"]) == 5
 
 
 def _written(path: Path, content: bytes) -> Path:

@@ -101,13 +101,13 @@ def test_from_the_mirror_to_the_dataset(module, server, tmp_path, monkeypatch):
     dataset = make(data_dir=str(tmp_path), mirrors=[server.address("a")], **keys)
 
     assert sorted(path.name for path in (tmp_path / name).glob("*.gz")) == sorted(names)
-    assert dataset.input_shape == (1, 28, 28)
-    assert dataset.num_classes == 10
-    assert dataset.splits["val"].targets.bincount().tolist() == [1] * 10
-    assert dataset.splits["train"].targets.bincount().tolist() == [5] * 10
-    inputs, targets = dataset.splits["test"]
+    assert dataset.offers["input_shape"] == (1, 28, 28)
+    assert len(dataset.offers["class_names"]) == 10
+    assert dataset.splits["val"]["targets"].bincount().tolist() == [1] * 10
+    assert dataset.splits["train"]["targets"].bincount().tolist() == [5] * 10
+    inputs, targets = dataset.splits["test"].values()
     assert torch.equal(inputs, torch.from_numpy(source.test_images).unsqueeze(1).float() / 255)
     assert torch.equal(targets, torch.from_numpy(source.test_labels).long())
-    assert next(dataset.train_batches(7, 0, 0)).inputs.shape == (7, 1, 28, 28)
+    assert next(dataset.train_batches(7, 0, 0))["inputs"].shape == (7, 1, 28, 28)
     make(data_dir=str(tmp_path), mirrors=[], **keys)
     assert set(server.requests.values()) == {1}

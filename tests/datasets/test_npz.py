@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from node_cli.batch import num_samples
 from node_cli.datasets.npz import npz
 from node_cli.datasets.npz_file import opened_arrays
 
@@ -23,13 +24,14 @@ def load(tmp_path, arrays, **changes):
 
 def test_points_are_split_by_class(tmp_path):
     dataset = load(tmp_path, GOOD)
-    assert dataset.input_shape == (3,)
-    assert dataset.class_names == ("0", "1", "2")
-    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 42, "val": 6, "test": 12}
+    assert dataset.offers["input_shape"] == (3,)
+    assert dataset.offers["class_names"] == ("0", "1", "2")
+    assert {name: num_samples(split) for name, split in dataset.splits.items()} == {"train": 42, "val": 6, "test": 12}
     target_of = {
         tuple(row): int(target) for row, target in zip(POINTS.astype(np.float32).tolist(), TARGETS, strict=True)
     }
-    for inputs, targets in dataset.splits.values():
+    for split in dataset.splits.values():
+        inputs, targets = split["inputs"], split["targets"]
         assert (inputs.dtype, targets.dtype) == (torch.float32, torch.int64)
         assert [target_of[tuple(row)] for row in inputs.tolist()] == targets.tolist()
 
@@ -37,10 +39,10 @@ def test_points_are_split_by_class(tmp_path):
 def test_images_are_augmented_and_bytes_are_scaled(tmp_path):
     images = RNG.integers(0, 256, (60, 2, 4, 4), np.uint8)
     dataset = load(tmp_path, {"inputs": images, "targets": TARGETS.astype(np.uint8)}, crop_padding=1, flip=True)
-    assert dataset.input_shape == (2, 4, 4)
+    assert dataset.offers["input_shape"] == (2, 4, 4)
     assert dataset.augmentation is not None
     rows = {tuple(row) for row in (torch.from_numpy(images).float() / 255).flatten(1).tolist()}
-    assert {tuple(row) for row in dataset.splits["train"].inputs.flatten(1).tolist()} <= rows
+    assert {tuple(row) for row in dataset.splits["train"]["inputs"].flatten(1).tolist()} <= rows
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
@@ -48,22 +50,22 @@ def test_every_floating_point_type_is_read(dtype, tmp_path):
     inputs = POINTS.astype(dtype)
     given = {"val_inputs": inputs[:6], "val_targets": TARGETS[:6]}
     dataset = load(tmp_path, {"inputs": inputs, "targets": TARGETS.astype(">i2"), **given})
-    assert dataset.splits["val"].inputs.tolist() == inputs[:6].astype("f4").tolist()
-    assert dataset.splits["val"].targets.tolist() == TARGETS[:6].tolist()
+    assert dataset.splits["val"]["inputs"].tolist() == inputs[:6].astype("f4").tolist()
+    assert dataset.splits["val"]["targets"].tolist() == TARGETS[:6].tolist()
 
 
 def test_given_splits_stay_and_the_others_are_cut(tmp_path):
     given = {"test_inputs": POINTS[:7] + 9, "test_targets": TARGETS[:7]}
     splits = load(tmp_path, {**GOOD, **given}).splits
-    assert {name: len(split) for name, split in splits.items()} == {"train": 54, "val": 6, "test": 7}
+    assert {name: num_samples(split) for name, split in splits.items()} == {"train": 54, "val": 6, "test": 7}
     given |= {"val_inputs": POINTS[:5] - 9, "val_targets": TARGETS[:5]}
     splits = load(tmp_path, {**GOOD, **given}).splits
-    assert {name: len(split) for name, split in splits.items()} == {"train": 60, "val": 5, "test": 7}
-    assert torch.equal(splits["val"].inputs, torch.from_numpy(POINTS[:5] - 9).float())
+    assert {name: num_samples(split) for name, split in splits.items()} == {"train": 60, "val": 5, "test": 7}
+    assert torch.equal(splits["val"]["inputs"], torch.from_numpy(POINTS[:5] - 9).float())
 
 
 def test_normalised_a_coordinate(tmp_path):
-    inputs = load(tmp_path, GOOD, normalize=True).splits["train"].inputs
+    inputs = load(tmp_path, GOOD, normalize=True).splits["train"]["inputs"]
     torch.testing.assert_close(inputs.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-6)
     torch.testing.assert_close(inputs.std(dim=0, correction=0), torch.ones(3))
 

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from node_cli.datasets.base import Dataset
+from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.moons import moons
 from node_cli.datasets.spheres import spheres
 from node_cli.datasets.spirals import spirals
@@ -18,13 +18,13 @@ SOURCES = [(spheres, SPHERES), (moons, MOONS), (spirals, SPIRALS)]
 
 def points(dataset: Dataset, label: int) -> torch.Tensor:
     """All points of one class, of all splits, in float64."""
-    return torch.cat([split.inputs[split.targets == label] for split in dataset.splits.values()]).double()
+    return torch.cat([split["inputs"][split["targets"] == label] for split in dataset.splits.values()]).double()
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
 def test_spheres_fill_ball_and_shell_evenly(dim):
     dataset = spheres(**{**SPHERES, "dim": dim}, **SPLITS)
-    assert dataset.input_shape == (dim,)
+    assert dataset.offers["input_shape"] == (dim,)
     for label, (inner, outer) in enumerate([(0.0, 0.5), (1.0, 1.5)]):
         radii = points(dataset, label).norm(dim=1)
         assert len(radii) == 1000
@@ -38,7 +38,7 @@ def test_spheres_fill_ball_and_shell_evenly(dim):
 
 
 def test_spheres_of_high_dimension_stay_finite():
-    inputs = spheres(**{**SPHERES, "dim": 4000, "num_samples": 40}, **SPLITS).splits["train"].inputs
+    inputs = spheres(**{**SPHERES, "dim": 4000, "num_samples": 40}, **SPLITS).splits["train"]["inputs"]
     assert bool(inputs.isfinite().all())
     assert float(inputs.norm(dim=1).max()) == pytest.approx(1.5, abs=1e-2)
 
@@ -56,7 +56,7 @@ def test_moons_lie_on_their_half_circles():
 
 def test_spirals_lie_on_their_arms():
     dataset = spirals(**SPIRALS, **SPLITS)
-    assert dataset.num_classes == 3
+    assert len(dataset.offers["class_names"]) == 3
     for label in range(3):
         arm = points(dataset, label)
         radii = arm.norm(dim=1)
@@ -71,7 +71,7 @@ def test_spirals_lie_on_their_arms():
 def test_noise_has_the_deviation_asked_for(source):
     make, keys = source
     clean, noisy = make(**keys, **SPLITS), make(**{**keys, "noise": 0.2}, **SPLITS)
-    noise = noisy.splits["train"].inputs - clean.splits["train"].inputs
+    noise = noisy.splits["train"]["inputs"] - clean.splits["train"]["inputs"]
     assert float(noise.std()) == pytest.approx(0.2, rel=0.1)
 
 
@@ -82,10 +82,10 @@ def test_seeds_fix_points_and_splits_apart(source):
     def made(**seeds: int) -> Dataset:
         return make(**keys, **{**SPLITS, **seeds})
 
-    first = made().splits["val"].inputs
-    assert torch.equal(made().splits["val"].inputs, first)
-    assert not torch.equal(made(data_seed=1).splits["val"].inputs, first)
-    assert not torch.equal(made(split_seed=1).splits["val"].inputs, first)
+    first = made().splits["val"]["inputs"]
+    assert torch.equal(made().splits["val"]["inputs"], first)
+    assert not torch.equal(made(data_seed=1).splits["val"]["inputs"], first)
+    assert not torch.equal(made(split_seed=1).splits["val"]["inputs"], first)
     all_points = {tuple(p) for label in range(2) for p in points(made(), label).tolist()}
     assert all_points == {tuple(p) for label in range(2) for p in points(made(split_seed=1), label).tolist()}
 
@@ -95,10 +95,11 @@ def test_splits_have_the_fractions_of_every_class_and_the_dtypes(source):
     make, keys = source
     dataset = make(**keys, **SPLITS)
     for name, fraction in [("train", 0.7), ("val", 0.1), ("test", 0.2)]:
-        counts = dataset.splits[name].targets.bincount()
-        assert counts.tolist() == [round(keys["num_samples"] * fraction / dataset.num_classes)] * dataset.num_classes
-        assert dataset.splits[name].inputs.dtype == torch.float32
-        assert dataset.splits[name].targets.dtype == torch.int64
+        counts = dataset.splits[name]["targets"].bincount()
+        num_classes = len(dataset.offers["class_names"])
+        assert counts.tolist() == [round(keys["num_samples"] * fraction / num_classes)] * num_classes
+        assert dataset.splits[name]["inputs"].dtype == torch.float32
+        assert dataset.splits[name]["targets"].dtype == torch.int64
 
 
 @pytest.mark.parametrize(

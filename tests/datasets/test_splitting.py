@@ -3,41 +3,40 @@ import re
 import pytest
 import torch
 
-from node_cli.datasets.base import Split
 from node_cli.datasets.splitting import stratified_splits
 
 FRACTIONS = {"test": 0.2, "val": 0.1}
 
 
-def samples(sizes: list[int]) -> Split:
+def samples(sizes: list[int]) -> dict[str, torch.Tensor]:
     """Class k has sizes[k] samples, mixed; the input is the sample's own number."""
     targets = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
     targets = targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(5))]
-    return Split(torch.arange(float(len(targets)))[:, None], targets)
+    return {"inputs": torch.arange(float(len(targets)))[:, None], "targets": targets}
 
 
 def test_splits_are_disjoint_and_complete_and_keep_targets_and_order():
     whole = samples([50, 31, 20])
     splits = stratified_splits(whole, FRACTIONS, 0)
     assert set(splits) == {"train", "val", "test"}
-    numbers = torch.cat([split.inputs.flatten() for split in splits.values()])
+    numbers = torch.cat([split["inputs"].flatten() for split in splits.values()])
     assert numbers.sort().values.tolist() == list(range(101))
     for split in splits.values():
-        indices = split.inputs.flatten().long()
+        indices = split["inputs"].flatten().long()
         assert indices.tolist() == sorted(indices.tolist())
-        assert torch.equal(split.targets, whole.targets[indices])
+        assert torch.equal(split["targets"], whole["targets"][indices])
 
 
 def test_every_class_has_its_share_rounded_half_up():
     splits = stratified_splits(samples([50, 35, 14, 12]), {"test": 0.2, "val": 0.1}, 0)
-    assert splits["test"].targets.bincount().tolist() == [10, 7, 3, 2]
-    assert splits["val"].targets.bincount().tolist() == [5, 4, 1, 1]
-    assert splits["train"].targets.bincount().tolist() == [35, 24, 10, 9]
+    assert splits["test"]["targets"].bincount().tolist() == [10, 7, 3, 2]
+    assert splits["val"]["targets"].bincount().tolist() == [5, 4, 1, 1]
+    assert splits["train"]["targets"].bincount().tolist() == [35, 24, 10, 9]
 
 
 def test_the_seed_alone_fixes_the_splits():
     def chosen(seed: int) -> list[float]:
-        return stratified_splits(samples([50, 50]), FRACTIONS, seed)["val"].inputs.flatten().tolist()
+        return stratified_splits(samples([50, 50]), FRACTIONS, seed)["val"]["inputs"].flatten().tolist()
 
     first = chosen(0)
     torch.rand(1)
@@ -48,8 +47,8 @@ def test_the_seed_alone_fixes_the_splits():
 def test_the_test_split_does_not_move_with_the_validation_fraction():
     one = stratified_splits(samples([50, 50]), {"test": 0.2, "val": 0.1}, 0)
     other = stratified_splits(samples([50, 50]), {"test": 0.2, "val": 0.3}, 0)
-    assert torch.equal(one["test"].inputs, other["test"].inputs)
-    assert len(one["val"]) < len(other["val"])
+    assert torch.equal(one["test"]["inputs"], other["test"]["inputs"])
+    assert len(one["val"]["inputs"]) < len(other["val"]["inputs"])
 
 
 @pytest.mark.parametrize(

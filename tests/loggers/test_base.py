@@ -24,6 +24,9 @@ class Recorder(Logger):
     def log_text(self, tag, text):
         self.calls.append(("log_text", tag, text))
 
+    def log_metric_names(self, names):
+        self.calls.append(("log_metric_names", names))
+
     def log_hparams(self, hparams):
         self.calls.append(("log_hparams", hparams))
 
@@ -42,6 +45,7 @@ CALLS = [
     ("log_histogram", 2, "weights", torch.ones(3)),
     ("log_image", 3, "picture", np.zeros((2, 2, 3), dtype=np.uint8)),
     ("log_text", "config", "seed: 0"),
+    ("log_metric_names", ["loss", "error"]),
     ("log_hparams", {"seed": 0}),
     ("flush",),
     ("finish",),

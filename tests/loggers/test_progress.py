@@ -100,34 +100,34 @@ def test_epochs_with_their_validation_stand_above_a_bar_that_fits(
         assert len(match[1]) >= LEAST_WIDTH
     figures = bars[-1][4]
     assert re.fullmatch(
-        r", loss=[\d.]+, accuracy=[\d.]+, nfe=4" + (r", images/s=\d+" if columns == 200 else ""), figures
+        r", loss=[\d.]+, accuracy=[\d.]+, nfe=4" + (r", samples/s=\d+" if columns == 200 else ""), figures
     )
 
 
 @pytest.mark.parametrize(("columns", "shown"), [(30, 0), (60, 1), (70, 2), (80, 3), (120, 4)])
-def test_figures_give_way_to_the_bar(columns: int, shown: int, monkeypatch: pytest.MonkeyPatch):
+def test_numbers_give_way_to_the_bar(columns: int, shown: int, monkeypatch: pytest.MonkeyPatch):
     with terminal(columns, monkeypatch) as recorded, Progress(total_steps=2000, initial=5, enabled=True) as progress:
         for _ in range(12):
             time.sleep(0.02)
-            progress.update(batch_size=64, loss=0.25, accuracy=0.875, nfe=32.0)
+            progress.update(64, {"loss": 0.25, "accuracy": 0.875, "nfe": 32.0})
     first, *_, last = drawn(recorded[0])
     assert first[2] == "5"  # a resumed bar starts where the run stopped
     assert (last[2], last[3]) == ("17", "2000")
     names = [figure.partition("=")[0] for figure in last[4].split(", ")[1:]]
-    assert names == ["loss", "accuracy", "nfe", "images/s"][:shown]
+    assert names == ["loss", "accuracy", "nfe", "samples/s"][:shown]
     assert len(last[0]) <= columns
     if shown == 4:
-        assert 0 < int(last[4].rpartition("images/s=")[2]) < 64 / 0.02
+        assert 0 < int(last[4].rpartition("samples/s=")[2]) < 64 / 0.02
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch):
     with terminal(80, monkeypatch) as recorded, Progress(total_steps=2, initial=0, enabled=False) as progress:
-        progress.update(batch_size=8, loss=0.5)
+        progress.update(8, {"loss": 0.5})
     assert recorded == [""]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_elsewhere_it_is_quiet(enabled: bool, capfd: pytest.CaptureFixture[str]):
     with Progress(total_steps=2, initial=0, enabled=enabled) as progress:
-        progress.update(batch_size=8, loss=0.5)
+        progress.update(8, {"loss": 0.5})
     assert capfd.readouterr() == ("", "")

@@ -24,6 +24,7 @@ HPARAMS = {
     "model": {"width": 64, "learn_times": False, "solver": {"rtol": 1e-3, "method": "dopri5"}},
     "trainer": {"milestones": [60, 100], "clip_norm": math.inf},
 }
+METRICS = ["loss", "error"]
 PICTURE = np.zeros((6, 9, 3), dtype=np.uint8)
 PICTURE[:, 3:] = (10, 200, 30)
 
@@ -39,6 +40,7 @@ def start(folder, resume_step=None):
     resume = None if resume_step is None else Resume(resume_step, 0)
     logger = TensorBoardLogger(folder, resume, flush_secs=600, run_name=None)
     logger.log_text("config", f"resume_step: {resume_step}\nmodel:\n  width: 64")
+    logger.log_metric_names(METRICS)
     logger.log_hparams(HPARAMS)
     return logger
 
@@ -290,11 +292,12 @@ def test_the_layout_groups_the_curves(server):
         category["title"]: {chart["title"]: ["Multiline", chart["multiline"]["tag"]] for chart in category["chart"]}
         for category in layout["category"]
     }
-    assert charts == LAYOUT
+    learning = {name: ["Multiline", [f"{part}/{name}$" for part in ("train", "val", "test")]] for name in METRICS}
+    assert charts == {"Learning": learning | {"learning rate": ["Multiline", ["lr$"]]}} | LAYOUT
 
 
 def test_the_layout_finds_the_curves_of_a_run(server):
-    loss = server.ask("plugin/custom_scalars/scalars", run="whole", tag=LAYOUT["Learning"]["loss"][1][0])
+    loss = server.ask("plugin/custom_scalars/scalars", run="whole", tag="train/loss$")
     assert loss["regex_valid"]
     assert list(loss["tag_to_events"]) == ["train/loss"]
 

@@ -29,6 +29,7 @@ def test_all_that_is_recorded_of_the_test_stands_in_the_summary():
 
 
 SUMMARY = {
+    "objective": {"metric": "error", "goal": "min"},
     "metrics": {
         "val/loss": 1.5e-7,
         "val/accuracy": 0.975,

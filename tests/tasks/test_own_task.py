@@ -13,11 +13,10 @@ from torch import nn
 from training.small_runs import build_trainer, point_dataset
 
 from node_cli.audit.model import ModelAudit
-from node_cli.audit.solver_comparison import SolverComparison
+from node_cli.audit.solver_comparison import SolverComparison, agreement
 from node_cli.audit.training import TrainingAudit
-from node_cli.datasets.base import Dataset
 from node_cli.models.ode_block import OdeBlock
-from node_cli.tasks.base import Evaluation
+from node_cli.tasks.task import Loss, Task
 
 TIMES = torch.tensor([0.0, 0.1, 0.45, 0.5, 1.5], dtype=torch.float64)
 AUDIT = {"seed": 0, "precision": "float32", "batch_size": 8, "reference_rtol": 1e-6}
@@ -50,43 +49,22 @@ class Turned(Trajectories):
         return super().forward(y0 @ self.turn)
 
 
-class Regression:
-    """The mean square of all states, of batches that `pack` makes another kind of."""
+class Regression(Task):
+    """The mean square of all states, of which there are several a sample."""
 
-    metric_names = ("loss",)
+    metric_names = ("loss", "rmse")
+    objective = ("rmse", "min")
 
-    def __init__(self, pack=lambda batch: batch):
-        self.pack = pack
+    def loss(self, model, batch, progress):
+        squares = (model(batch["inputs"]) - 3).square()
+        return Loss(squares.sum(), squares.new_tensor(squares.numel()), {"mse": squares.detach().sum()})
 
-    def loss(self, model, batch):
-        loss = (model(batch.inputs) - 3).square().mean()
-        return loss, {"rmse": loss.detach().sqrt()}
+    def predict(self, model, batch, generator):
+        return {"state": model(batch["inputs"])}
 
-    def evaluate(self, model, batches, *, skip_failed):
-        outputs = torch.cat([model(batch.inputs) for batch in batches])
-        loss = (outputs - 3).square().mean().item()
-        return Evaluation({"loss": loss} | ({"failed": 0} if skip_failed else {}), outputs)
-
-    def rank(self, metrics):
-        return (-metrics["loss"],)
-
-    def agreement(self, one, other):
-        return float(nn.functional.cosine_similarity(one.outputs.flatten(), other.outputs.flatten(), 0))
-
-
-class OfDicts(Regression):
-    def loss(self, model, batch):
-        return super().loss(model, SimpleNamespace(**batch))
-
-
-class DictBatches(Dataset):
-    def train_batches(self, *args, **keys):
-        return ({"inputs": batch.inputs, "targets": batch.targets} for batch in super().train_batches(*args, **keys))
-
-
-class OpaqueBatches(Dataset):
-    def train_batches(self, *args, **keys):
-        return (SimpleNamespace(**batch._asdict()) for batch in super().train_batches(*args, **keys))
+    def metrics(self, batch, rows):
+        loss = (rows["state"] - 3).square().mean().item()
+        return {"loss": loss, "rmse": math.sqrt(loss)}
 
 
 def model(solver="rk4", kind=Trajectories, **keys):
@@ -112,15 +90,15 @@ def test_training_and_evaluation_count_its_evaluations():
 
 def test_its_solves_are_compared_and_solved_back():
     comparison = SolverComparison(model("euler", num_steps=1), Regression(), point_dataset(), "val", 3, "float32")
-    own = comparison.judge("own")
-    finer = comparison.judge("finer", make_solver("rk4", num_steps=8))
+    own = comparison.evaluate("own")
+    finer = comparison.evaluate("finer", make_solver("rk4", num_steps=8))
     assert (own.nfe, finer.nfe) == (4, 4 * 4 * 8)
     assert 0 < finer.reconstruction < 1e-4 < own.reconstruction < 1
-    assert comparison.verdict().startswith(
-        "The network is no ODE any more: its result moves with a finer solver, from -"
-    )
-    assert "agreement of the predictions 0.9" in comparison.verdict()
-    again = comparison.judge("coarser", make_solver("euler", num_steps=1))
+    was, now = (result.evaluation.metrics["rmse"] for result in (own, finer))
+    moved = f"rmse from {was:.4g} to {now:.4g}, agreement of the predictions {finer.agreement:.4f}"
+    assert moved in comparison.verdict()
+    assert 0.5 < finer.agreement < own.agreement == 1
+    again = comparison.evaluate("coarser", make_solver("euler", num_steps=1))
     assert again.nfe == own.nfe
     assert "makes no more evaluations than the run's own solver" in comparison.verdict()
 
@@ -131,19 +109,18 @@ def test_a_block_that_solves_nothing_says_so():
             return self.field(y0)
 
     comparison = SolverComparison(model(kind=Idle), Regression(), point_dataset(), "val", 8, "float32")
-    comparison.judge("own")
-    comparison.judge("finer", make_solver("dopri5"))
+    comparison.evaluate("own")
+    comparison.evaluate("finer", make_solver("dopri5"))
     assert (
         comparison.verdict() == "The ODE blocks of this model solved nothing: another solver has no part in its result."
     )
 
 
-@pytest.mark.parametrize(("task", "batches"), [(Regression, Dataset), (OfDicts, DictBatches)])
-def test_it_is_audited_whatever_its_batches_are(task, batches):
-    dataset = batches(**vars(point_dataset()))
+def test_it_is_audited():
+    dataset = point_dataset()
     cases = [make_case("rk4", num_steps=2), make_case("dopri5", "adjoint", rtol=1e-4, atol=1e-4)]
     keys = {"rtols": [], "accepted_error": 0.05, "num_times": 3}
-    report = audit(ModelAudit, model(), task(), dataset, **keys).audit(cases, lambda what: None)
+    report = audit(ModelAudit, model(), Regression(), dataset, **keys).audit(cases, lambda what: None)
     rk4, adjoint = report.details["cases"]
     assert rk4["nfe_forward"] == 4 * 2 * (len(TIMES) - 1)
     assert rk4["against_pass"]["relative_error"] < 1e-5
@@ -151,33 +128,32 @@ def test_it_is_audited_whatever_its_batches_are(task, batches):
     assert [len(row["drift"]["block"]) for row in (rk4, adjoint)] == [2, 3]
     assert rk4["times"] == {}  # its own are not solved at
     assert "a batch of 8 in float32" in report.details["model"]
-    figures = audit(TrainingAudit, model(), task(), dataset, every_n_epochs=1)(1)
+    figures = audit(TrainingAudit, model(), Regression(), dataset, every_n_epochs=1)(1, 0.5)
     assert all(math.isfinite(value) for value in figures.values())
     assert 0 < figures["audit/reconstruction"] < 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "batches", "message"),
-    [
-        (
-            Trajectories,
-            OpaqueBatches,
-            "an audit needs batches that are tuples or dicts of tensors, these are of type Simp",
-        ),
-        (
-            Turned,
-            Dataset,
-            "an audit evaluates Turned in float64, which fails (expected m1 and m2 to have the same dtype",
-        ),
-    ],
-)
-def test_what_cannot_be_audited_is_refused_before_anything_is_trained(kind, batches, message):
-    dataset = batches(**vars(point_dataset()))
+def test_what_cannot_be_audited_is_refused_before_anything_is_trained():
     for audited, keys in (
         (ModelAudit, {"rtols": [], "accepted_error": 0.1, "num_times": 2}),
         (TrainingAudit, {"every_n_epochs": 1}),
     ):
         with pytest.raises(ValueError) as error:
-            audit(audited, model(kind=kind), Regression(), dataset, **keys)
-        assert str(error.value).startswith(message)
+            audit(audited, model(kind=Turned), Regression(), point_dataset(), **keys)
+        assert str(error.value).startswith(
+            "an audit evaluates Turned in float64, which fails (expected m1 and m2 to have the same dtype"
+        )
         assert "\n" not in str(error.value)
+
+
+def test_agreement_of_numbers_and_of_classes():
+    one = {"state": torch.tensor([[3.0, 4.0], [0.0, 0.0]])}
+    other = {"state": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}
+    assert agreement(one, one) == 1.0
+    assert agreement(one, other) == pytest.approx(1 - 1 / 5)
+    assert agreement(one, {"state": one["state"] + 9}) == 0.0
+    failed = {"failed": torch.tensor([False, True])}
+    assert agreement(one, {"state": torch.tensor([[3.0, 4.0], [math.nan, math.nan]])} | failed) == 0.5
+    classes = [{"class": torch.tensor(numbers), "logit": torch.rand(4)} for numbers in ([0, 1, 2, 2], [0, 1, 1, 2])]
+    assert agreement(*classes) == 0.75
+    assert agreement(classes[0], classes[0] | {"failed": torch.tensor([False, False, True, True])}) == 0.5

@@ -13,7 +13,6 @@ from small_runs import Recorder, build_ode_net, build_part, build_trainer, image
 from torch import nn
 from touchy import Touchy
 
-from node_cli.datasets.base import Split
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.classification import Classification
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
@@ -58,8 +57,7 @@ def train(case, processes, folder):
     model, dataset = make_model(), image_dataset()
     if case not in EXACT:
         model.double()
-        for name, split in list(dataset.splits.items()):
-            dataset.splits[name] = Split(split.inputs.double(), split.targets)
+        dataset = dataset.to(torch.device("cpu"), torch.float64)
     trainer = build_trainer(model, dataset, optimizer=SGD, processes=processes, **settings)
     grads = []
     trainer.optimizer.register_step_pre_hook(
@@ -74,7 +72,7 @@ def train(case, processes, folder):
         "scalars": recorder.scalars,
         "weights": {name: weight.detach() for name, weight in model.named_parameters()},
         "metrics": evaluation.metrics,
-        "outputs": evaluation.outputs,
+        "outputs": evaluation.rows["class"],
         "nfe": [value for _, tag, value in recorder.scalars if tag.startswith("nfe/")],
     }
 
@@ -95,8 +93,8 @@ class StopsOne(Recorder):
 def far_dataset(position):
     """A sample of the training split lies beyond the limit of `Touchy`."""
     dataset = point_dataset()
-    dataset.splits["train"].inputs[position] = 9.0
-    dataset.splits["val"].inputs[1] = 9.0
+    dataset.splits["train"]["inputs"][position] = 9.0
+    dataset.splits["val"]["inputs"][1] = 9.0
     return dataset
 
 
@@ -164,15 +162,15 @@ def tiny_batches(processes, folder):
     dataset = point_dataset(num_train=9)
     trainer = build_trainer(dataset=dataset, optimizer=SGD, processes=processes, eval_batch_size=7)
     evaluation = trainer.fit(Recorder(), Checkpoints(folder, keep=2) if processes.is_first else None)
-    return {"weights": weights_of(trainer), "metrics": evaluation.metrics, "outputs": evaluation.outputs}
+    return {"weights": weights_of(trainer), "metrics": evaluation.metrics, "outputs": evaluation.rows["class"]}
 
 
 class Bad(Classification):
     """The loss of one process is not finite."""
 
-    def loss(self, model, batch):
-        loss, metrics = super().loss(model, batch)
-        return loss * (float("nan") if os.environ.get("RANK") == "1" else 1.0), metrics
+    def loss(self, model, batch, progress):
+        loss = super().loss(model, batch, progress)
+        return loss._replace(total=loss.total * (float("nan") if os.environ.get("RANK") == "1" else 1.0))
 
 
 def bad_step(processes, folder):

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from node_cli.datasets.augmentation import CropAndFlip
-from node_cli.datasets.base import Dataset, Split
+from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Loggers
 from node_cli.tasks.classification import Classification
 from node_cli.training.processes import ALONE
@@ -44,8 +44,9 @@ SETTINGS = {
     "devices": 1,
     "max_restarts": 0,
     "freeze": [],
-    "audit": lambda epoch: {},
+    "audit": lambda epoch, progress: {},
 }
+OFFERS = {"class_names": ("a", "b")}
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
@@ -86,9 +87,10 @@ def point_dataset(num_train: int = 20) -> Dataset:
 
     def split(count):
         targets = torch.arange(count) % 2
-        return Split(torch.randn(count, 2, generator=generator) * 0.3 + 2 * targets[:, None] - 1, targets)
+        inputs = torch.randn(count, 2, generator=generator) * 0.3 + 2 * targets[:, None] - 1
+        return {"inputs": inputs, "targets": targets}
 
-    return Dataset({"train": split(num_train), "val": split(8), "test": split(8)}, ("a", "b"), None)
+    return Dataset({"train": split(num_train), "val": split(8), "test": split(8)}, OFFERS)
 
 
 def image_dataset() -> Dataset:
@@ -96,9 +98,9 @@ def image_dataset() -> Dataset:
     generator = torch.Generator().manual_seed(0)
 
     def split(count):
-        return Split(torch.rand(count, 1, 6, 6, generator=generator), torch.arange(count) % 2)
+        return {"inputs": torch.rand(count, 1, 6, 6, generator=generator), "targets": torch.arange(count) % 2}
 
-    return Dataset({"train": split(20), "val": split(8), "test": split(8)}, ("a", "b"), CropAndFlip(1, True, (0.0,)))
+    return Dataset({"train": split(20), "val": split(8), "test": split(8)}, OFFERS, CropAndFlip(1, True, (0.0,)))
 
 
 def build_ode_net(kind: str, solver: Any, gradient: Any, **changes: Any) -> torch.nn.Module:

@@ -11,8 +11,8 @@ import torch
 from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
 from torch import nn
 
-from node_cli.tasks.base import Evaluation
 from node_cli.tasks.classification import Classification
+from node_cli.tasks.task import Loss
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
 from node_cli.training.memory import out_of_memory_told
 from node_cli.training.state import TrainingError
@@ -25,29 +25,27 @@ class SpoiledTask(Classification):
         super().__init__(("a", "b"), label_smoothing=0.0)
         self.factors, self.step = factors, 0
 
-    def loss(self, model, batch):
-        loss, metrics = super().loss(model, batch)
+    def loss(self, model, batch, progress):
+        loss = super().loss(model, batch, progress)
         self.step += 1
         factor = self.factors.get(f"step{self.step}", 1.0)
         if factor == "gradient":
-            return loss + (model.weight - model.weight.detach()).sum().sqrt(), metrics
-        return loss * factor, metrics
+            return loss._replace(total=loss.total + (model.weight - model.weight.detach()).sum().sqrt())
+        return loss._replace(total=loss.total * factor)
 
 
 class SpoiledValidation(Classification):
     """Validations have the losses that are listed."""
 
+    objective = ("loss", "min")
+
     def __init__(self, *losses):
         super().__init__(("a", "b"), label_smoothing=0.0)
         self.losses = list(losses)
 
-    def evaluate(self, model, batches, *, skip_failed):
-        list(batches)
+    def metrics(self, batch, rows):
         loss = self.losses.pop(0) if self.losses else 1.0
-        return Evaluation({"loss": loss, "accuracy": 0.5, "error": 0.5}, torch.zeros(8, dtype=torch.long))
-
-    def rank(self, metrics):
-        return (-metrics["loss"],)
+        return {"loss": loss, "accuracy": 0.5, "error": 0.5}
 
 
 def fit(trainer, folder):
@@ -71,7 +69,7 @@ def test_a_bad_step_is_as_if_it_had_not_been(bad, tmp_path):
     untouched = build_trainer(epochs=None, max_steps=2, average_decay=0.5)
     fit(untouched, tmp_path / "untouched")
     assert all(map(torch.equal, weights(trainer.model), weights(untouched.model)))
-    assert all(map(torch.equal, weights(trainer.judged), weights(untouched.judged)))
+    assert all(map(torch.equal, weights(trainer.evaluated), weights(untouched.evaluated)))
     assert recorder.of("train/skipped") == [0, 0, 1]
     assert len(recorder.of("train/loss")) == 2
     assert trainer.state.num_bad == 1
@@ -103,8 +101,8 @@ def test_negative_losses_have_spikes_too(tmp_path):
     class Density(Classification):
         losses = iter([-2.0, -1.9, 100.0])
 
-        def loss(self, model, batch):
-            return model.weight.sum() * 0 + next(self.losses), {}
+        def loss(self, model, batch, progress):
+            return Loss(model.weight.sum() * 0 + next(self.losses), torch.tensor(1.0), {})
 
     trainer = build_trainer(task=Density(("a", "b"), label_smoothing=0.0), epochs=1, spike_factor=3.0)
     with pytest.raises(TrainingError, match="step 3: the loss is a spike, 100 against -1"):
@@ -126,7 +124,7 @@ def test_a_fallback_that_ends_in_a_bad_step_is_skipped(tmp_path):
     from touchy import Touchy
 
     dataset = point_dataset()
-    dataset.splits["train"].inputs[3] = 1e38  # fails the solve, and overflows in its fallback's loss
+    dataset.splits["train"]["inputs"][3] = 1e38  # fails the solve, and overflows in its fallback's loss
     model = build_ode_net("odenet_mlp", Touchy(on_failure="fallback"), build_part("gradient", "direct"))
     trainer = build_trainer(model, dataset, epochs=1, on_bad_step="skip_batch")
     before = weights(trainer.model)
@@ -190,7 +188,7 @@ def test_out_of_memory_is_told_with_what_to_change(tmp_path):
     training, validation = done.stdout.splitlines()
     assert training.startswith("step 1: out of memory (you tried to allocate 35184372088832 bytes")
     assert "Take gradient=checkpoint, bound" in training
-    assert validation.startswith("judging the val split after step 3: out of memory (you tried")
+    assert validation.startswith("evaluating the val split after step 3: out of memory (you tried")
     assert "Lower trainer.eval_batch_size" in validation
 
 

@@ -110,7 +110,7 @@ def test_stopped_after_any_step(case, tmp_path):
 def test_stopped_before_and_after_batches_whose_solve_failed(policy, only_backward, counted, tmp_path):
     def build_run(**settings):
         dataset = point_dataset()
-        dataset.splits["train"].inputs[3] = 9.0  # fails in each epoch
+        dataset.splits["train"]["inputs"][3] = 9.0  # fails in each epoch
         solver = Touchy(on_failure=policy, only_backward=only_backward)
         net = build_ode_net("odenet_mlp", solver, build_part("gradient", "adjoint" if only_backward else "direct"))
         model = torch.nn.Sequential(net, torch.nn.Dropout(0.5))  # a failed attempt draws random numbers too
@@ -129,12 +129,9 @@ def test_stopped_where_weights_are_averaged_and_the_run_ends_early(tmp_path):
             dataset=dataset, optimizer=OPTIMIZERS["sgd"], average_decay=0.7, patience=1, epochs=4, **settings
         )
 
-    def rank_first(metrics):
-        return (0.0,)
-
     def build_impatient(**settings):
         trainer = build_run(**settings)
-        trainer.task.rank = rank_first
+        trainer.task.metrics = lambda batch, rows: {"loss": 1.0, "accuracy": 0.5, "error": 0.5}
         return trainer
 
     state = assert_continues_exactly(build_impatient, tmp_path)
@@ -144,7 +141,7 @@ def test_stopped_where_weights_are_averaged_and_the_run_ends_early(tmp_path):
 def test_stopped_before_and_after_bad_steps_that_were_skipped(tmp_path):
     def build_run(**settings):
         dataset = point_dataset()
-        dataset.splits["train"].inputs[7] = 1e6  # a spike in each epoch
+        dataset.splits["train"]["inputs"][7] = 1e6  # a spike in each epoch
         bad = {"on_bad_step": "skip_batch", "spike_factor": 50.0}
         return build_trainer(dataset=dataset, optimizer=OPTIMIZERS["adamw"], **bad, **settings)
 

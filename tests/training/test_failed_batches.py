@@ -29,7 +29,7 @@ def point_net(solver, gradient="direct", **changes):
 def dataset_with(split="train", far=(3,), num_train=20):
     """Some samples of one split lie beyond the limit."""
     dataset = point_dataset(num_train)
-    dataset.splits[split].inputs[list(far)] = FAR
+    dataset.splits[split]["inputs"][list(far)] = FAR
     return dataset
 
 
@@ -150,7 +150,7 @@ def test_only_the_failed_batch_falls_back(tmp_path):
 
 def test_a_fallback_that_fails_too_ends_the_run(tmp_path):
     solver, dataset = Touchy(on_failure="fallback"), point_dataset(num_train=8)
-    dataset.splits["train"].inputs[3] = math.inf
+    dataset.splits["train"]["inputs"][3] = math.inf
     trainer = trainer_of(solver, dataset=dataset)
     before = weights(trainer.model)
     with pytest.raises(TrainingError) as failure:
@@ -252,6 +252,6 @@ def test_pictures_of_a_test_in_which_samples_failed(tmp_path):
 )
 def test_a_validation_without_any_prediction_ends_the_run(on_failure, so, tmp_path):
     trainer = trainer_of(Touchy(on_failure=on_failure), dataset=dataset_with("val", far=range(8)), epochs=1)
-    expected = f"judging the val split after step 3: {UNDERFLOW.replace('the step', so + 'the step')}"
+    expected = f"evaluating the val split after step 3: {UNDERFLOW.replace('the step', so + 'the step')}"
     with pytest.raises(TrainingError, match=f"^{re.escape(expected)}"):
         fit(trainer, tmp_path)

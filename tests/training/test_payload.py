@@ -27,7 +27,7 @@ def make_trainer(**settings):
 
 
 def why(trainer, payload):
-    parts = trainer.model, trainer.average, trainer.judged, trainer.optimizer, trainer.rate.state_dict()
+    parts = trainer.model, trainer.average, trainer.evaluated, trainer.optimizer, trainer.rate.state_dict()
     return refusal(payload, *parts)
 
 
@@ -111,6 +111,6 @@ def test_whatever_was_changed(change, saved):
                 other.load_state_dict(odd)
                 other.fit(logger, None)
         with suppress(CheckpointError):
-            load_into(trainer.judged, judged_weights(odd))
+            load_into(trainer.evaluated, judged_weights(odd))
     assert refused > 10
     assert trainer.model.state_dict().keys() == before.keys()

@@ -41,7 +41,7 @@ def what_was_used_before_a_run_is_not_counted(tmp_path: Path):
 def what_a_run_uses_is_counted(tmp_path: Path):
     peaks = []
 
-    def audit(epoch: int) -> dict[str, float]:
+    def audit(epoch: int, progress: float) -> dict[str, float]:
         peaks.append(peak_memory_mb(CPU))
         use_much()
         return {}

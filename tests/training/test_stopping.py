@@ -78,26 +78,24 @@ def test_a_signal_finishes_the_step_and_saves_it(number, status, step, whole, tm
         signal.signal(number, before)
 
 
-class SignalWhileJudging(Classification):
-    """Sends the signal from within one evaluation, before its second batch."""
+class SignalInEvaluation(Classification):
+    """Sends the signal from within one evaluation, before its second batch of two."""
 
-    def __init__(self, call, folder):
+    def __init__(self, call):
         super().__init__(("a", "b"), label_smoothing=0.0)
-        self.call, self.calls = call, 0
+        self.call, self.batches = call, 0
 
-    def evaluate(self, model, batches, *, skip_failed):
-        self.calls += 1
-        read = iter(batches)
-        first = next(read)
-        if self.calls == self.call:
+    def predict(self, model, batch, generator):
+        self.batches += 1
+        if self.batches == 2 * self.call - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().evaluate(model, [first, *read], skip_failed=skip_failed)
+        return super().predict(model, batch, generator)
 
 
 @pytest.mark.parametrize(("call", "step", "saved_batch"), [(1, 3, 3), (2, 6, 3), (3, 6, 0)])
 def test_an_evaluation_is_given_up_and_made_again(call, step, saved_batch, whole, tmp_path):
     """The validation of each of two epochs, and the test, before which all is saved already."""
-    trainer = build_trainer(task=SignalWhileJudging(call, tmp_path), eval_batch_size=4)
+    trainer = build_trainer(task=SignalInEvaluation(call), eval_batch_size=4)
     stop = stopped(trainer, tmp_path / "run", Recorder())
     assert str(stop) == f"stopped by SIGTERM after step {step} of 6, which is saved"
     saved = read_checkpoint(tmp_path / "run" / "last.pt")
@@ -136,10 +134,9 @@ def test_the_time_is_up_before_a_step_that_may_take_too_long(tmp_path, monkeypat
     now = [0.0]
 
     class Slow(Classification):
-        def loss(self, model, batch):
-            if model.training:
-                now[0] += 10
-            return super().loss(model, batch)
+        def loss(self, model, batch, progress):
+            now[0] += 10
+            return super().loss(model, batch, progress)
 
     monkeypatch.setattr(stopping, "PROCESS_STARTED", 0.0)
     for clock in ("monotonic", "perf_counter"):

@@ -6,26 +6,28 @@ import torch
 from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
 from torch import nn
 
-from node_cli.tasks.base import Evaluation
 from node_cli.tasks.classification import Classification
+from node_cli.tasks.task import Loss
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.evaluation import rank_of
 from node_cli.training.trainer import TrainingError
 
 
 class ScriptedTask(Classification):
-    """Validations come out as scripted, and what was judged is kept: weights by split, in order."""
+    """Validations come out as scripted, and what was evaluated is kept: weights by split, in order."""
 
     def __init__(self, *accuracies):
         super().__init__(("a", "b"), label_smoothing=0.0)
         self.accuracies = list(accuracies)
-        self.judged = []
+        self.evaluated = []
 
-    def evaluate(self, model, batches, *, skip_failed):
-        list(batches)
-        self.judged.append(weights(model))
+    def predict(self, model, batch, generator):
+        self.evaluated.append(weights(model))
+        return super().predict(model, batch, generator)
+
+    def metrics(self, batch, rows):
         accuracy = self.accuracies.pop(0) if self.accuracies else 0.0
-        metrics = {"loss": 1.0, "accuracy": accuracy, "error": 1 - accuracy}
-        return Evaluation(metrics, torch.zeros(8, dtype=torch.long))
+        return {"loss": 1.0, "accuracy": accuracy, "error": 1 - accuracy}
 
 
 class WatchedDataset:
@@ -50,8 +52,8 @@ class WatchedDataset:
 class RootTask(Classification):
     """A loss of zero whose gradient is infinite."""
 
-    def loss(self, model, batch):
-        return (model.weight - model.weight.detach()).sum().sqrt(), {}
+    def loss(self, model, batch, progress):
+        return Loss((model.weight - model.weight.detach()).sum().sqrt(), torch.tensor(1.0), {})
 
 
 def weights(model):
@@ -186,10 +188,10 @@ def test_a_failure_in_a_later_step_names_it_and_leaves_the_checkpoint_of_the_las
     class SpoilsFifth(Classification):
         calls = 0
 
-        def loss(self, model, batch):
+        def loss(self, model, batch, progress):
             self.calls += 1
-            loss, metrics = super().loss(model, batch)
-            return (loss * math.nan if self.calls == 5 else loss), metrics
+            loss = super().loss(model, batch, progress)
+            return loss._replace(total=loss.total * math.nan) if self.calls == 5 else loss
 
     trainer = build_trainer(task=SpoilsFifth(("a", "b"), label_smoothing=0.0), epochs=5)
     with pytest.raises(TrainingError, match=r"^step 5: the loss or its gradient is not finite"):
@@ -210,12 +212,12 @@ def test_a_failed_solve_names_the_step_and_says_what_to_do(tmp_path):
 
 def test_a_solve_that_fails_in_a_validation_names_the_split(tmp_path):
     class FailsInEvaluation(Classification):
-        def evaluate(self, model, batches, *, skip_failed):
+        def predict(self, model, batch, generator):
             model.blocks[0].solver = build_part("solver", "dopri5", max_nfe=3)
-            return super().evaluate(model, batches, skip_failed=skip_failed)
+            return super().predict(model, batch, generator)
 
     task = FailsInEvaluation(("a", "b"), label_smoothing=0.0)
-    with pytest.raises(TrainingError, match=r"^judging the val split after step 3: the ODE solve failed"):
+    with pytest.raises(TrainingError, match=r"^evaluating the val split after step 3: the ODE solve failed"):
         fit(build_trainer(point_net(rk4(2)), task=task), tmp_path)
 
 
@@ -233,11 +235,11 @@ def test_without_patience_all_epochs_are_made(tmp_path):
     assert recorder.of("val/accuracy") == [0.5, 0.4, 0.3, 0.2, 0.1]
 
 
-def test_best_is_chosen_by_validation_and_test_judges_its_weights(tmp_path):
+def test_best_is_chosen_by_validation_and_its_weights_are_tested(tmp_path):
     task = ScriptedTask(0.5, 0.9, 0.7, 0.1)
     trainer = build_trainer(task=task, epochs=3)
     recorder, evaluation = fit(trainer, tmp_path)
-    first, best, last, test = task.judged
+    first, best, last, test = task.evaluated
     assert evaluation.metrics["accuracy"] == recorder.of("test/accuracy")[0] == 0.1
     assert equal(test, best)
     assert not equal(best, first)
@@ -249,15 +251,15 @@ def test_best_is_chosen_by_validation_and_test_judges_its_weights(tmp_path):
 
 def test_between_equal_accuracies_the_smaller_loss_is_better():
     task = Classification(("a", "b"), label_smoothing=0.0)
-    assert task.rank({"accuracy": 0.5, "loss": 1.0}) > task.rank({"accuracy": 0.5, "loss": 2.0})
+    assert rank_of(task, {"error": 0.5, "loss": 1.0}) > rank_of(task, {"error": 0.5, "loss": 2.0})
 
 
 def test_the_test_split_is_read_only_after_the_last_epoch(tmp_path):
     dataset = WatchedDataset(point_dataset())
     task = ScriptedTask(0.5, 0.9, 0.7, 0.1)
     fit(build_trainer(dataset=dataset, task=task, epochs=3), tmp_path, takes_images=True)
-    assert dataset.read == ["train", "val"] * 3 + ["test", "test"]  # judged once, read again for its pictures
-    assert len(task.judged) == 3 + 1
+    assert dataset.read == ["train", "val"] * 3 + ["test"]
+    assert len(task.evaluated) == 3 + 1
 
 
 def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
@@ -285,11 +287,11 @@ def test_no_picture_is_drawn_for_nobody(tmp_path):
 
 def test_evaluations_of_a_validation_do_not_count_as_training(tmp_path):
     class EulerInEvaluation(Classification):
-        def evaluate(self, model, batches, *, skip_failed):
+        def predict(self, model, batch, generator):
             solver, model.blocks[0].solver = model.blocks[0].solver, build_part("solver", "euler", num_steps=1)
-            evaluation = super().evaluate(model, batches, skip_failed=skip_failed)
+            rows = super().predict(model, batch, generator)
             model.blocks[0].solver = solver
-            return evaluation
+            return rows
 
     task = EulerInEvaluation(("a", "b"), label_smoothing=0.0)
     trainer = build_trainer(point_net(rk4(3)), task=task, epochs=2)
@@ -367,17 +369,17 @@ def test_precision_holds_for_training_and_evaluation(precision, dtype, tmp_path)
     assert dtypes == [dtype] * 5  # three updates, validation, test
 
 
-def test_the_model_is_told_when_it_is_trained_and_when_judged(tmp_path):
+def test_the_model_is_told_when_it_is_trained_and_when_evaluated(tmp_path):
     modes = []
 
     class Modes(Classification):
-        def loss(self, model, batch):
+        def loss(self, model, batch, progress):
             modes.append(model.training)
-            return super().loss(model, batch)
+            return super().loss(model, batch, progress)
 
-        def evaluate(self, model, batches, *, skip_failed):
+        def predict(self, model, batch, generator):
             modes.append(model.training)
-            return super().evaluate(model, batches, skip_failed=skip_failed)
+            return super().predict(model, batch, generator)
 
     fit(build_trainer(task=Modes(("a", "b"), label_smoothing=0.0), epochs=2), tmp_path)
     assert modes == [True, True, True, False] * 2 + [False]

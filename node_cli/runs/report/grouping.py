@@ -176,9 +176,10 @@ def _counts(key: str) -> bool:
 
 
 def default_columns(runs: Sequence[Run]) -> list[str]:
-    """The error on the test split, else the first metrics; what the network costs."""
+    """The objectives on the test split, else the first metrics; what the network costs."""
     metrics = list(dict.fromkeys(tag for run in runs for tag in run.summary.get("metrics", {})))
-    first = ["test/error"] if "test/error" in metrics else [tag for tag in metrics if tag.startswith("test/")]
+    objectives = dict.fromkeys(f"test/{run.objective[0]}" for run in runs if run.objective) or ["test/error"]
+    first = [tag for tag in objectives if tag in metrics] or [tag for tag in metrics if tag.startswith("test/")]
     return (first or metrics)[:3] + [name for name in COSTS if any(name in run.values for run in runs)]
 
 

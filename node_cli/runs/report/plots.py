@@ -31,13 +31,11 @@ NAMES = {
     MEMORY: "peak memory (MB)",
     SECONDS: "time of all updates (s)",
 }
-FRACTIONS = ("accuracy", "error")
 
 
 def name_of(column: str) -> str:
     """A column as an axis names it, with its unit."""
-    is_fraction = column.rpartition("/")[2] in FRACTIONS
-    return NAMES.get(column, f"{column} (fraction)" if is_fraction else column)
+    return NAMES.get(column, column)
 
 
 def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Figure:

@@ -30,6 +30,12 @@ class Run:
         """As the summary has it; else from YAML, which is slow to read."""
         return self.summary.get("config") or self._read_yaml(CONFIG)
 
+    @property
+    def objective(self) -> tuple[str, str] | None:
+        """The metric that its validations were compared by, and whether "min" or "max"; None: an earlier version's."""
+        known = self.summary.get("objective")
+        return None if known is None else (known["metric"], known["goal"])
+
     @cached_property
     def compared(self) -> dict[str, Any]:
         """The choice of each group and every key of the config, `model` and `model.width`."""
@@ -70,5 +76,5 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _classes(config: Mapping[str, Any]) -> dict[str, str]:
     """Each group by its class, where the names of the choices were not recorded."""
-    targets = {str(group): node.get("_target_") for group, node in config.items() if isinstance(node, dict)}
-    return {group: target.rpartition(".")[2] for group, target in targets.items() if isinstance(target, str)}
+    named = {str(group): node.get("_target_") for group, node in config.items() if isinstance(node, dict)}
+    return {group: name.rpartition(".")[2] for group, name in named.items() if isinstance(name, str)}

@@ -110,8 +110,14 @@ def _what_is_wrong(summary: Any) -> str:
             return f"{key} must be an object, got a {type(summary[key]).__name__}"
     if summary["status"] == FINISHED and "metrics" not in summary:
         return "finished, but without metrics"
+    if "objective" in summary and not _is_objective(summary["objective"]):
+        return f"objective must name a metric, and min or max, got {shown(summary['objective'])}"
     odd = [tag for tag, value in summary.get("metrics", {}).items() if not is_number(value)]
     return f"{odd[0]} must be a number, got {shown(summary['metrics'][odd[0]])}" if odd else ""
+
+
+def _is_objective(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("metric"), str) and value.get("goal") in ("min", "max")
 
 
 def _is_flat(summary: Any) -> bool:

@@ -64,7 +64,7 @@ def test_error_against_nfe_says_who_has_none(groups):
     assert points(picture) == [pytest.approx((40, 0.2))]
     assert picture.get_suptitle() == "lacking nfe/forward or test/error: model.width=4\nbars: std over the runs"
     labels = picture.axes[0].get_xlabel(), picture.axes[0].get_ylabel()
-    assert labels == ("NFE forward (evaluations a pass)", "test/error (fraction)")
+    assert labels == ("NFE forward (evaluations a pass)", "test/error")
 
 
 def test_error_against_seconds(groups):

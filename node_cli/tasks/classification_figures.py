@@ -1,4 +1,4 @@
-"""Pictures of a classification, as (height, width, 3) uint8 arrays: what went in, and what came out wrong."""
+"""Figures of a classification: what went in, and what came out wrong."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from node_cli.figures import image_of
-
 ROWS, COLUMNS = 4, 8  # of images in a grid
 MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
 MAX_TICKS = 25
@@ -21,7 +19,7 @@ NO_PREDICTION = -1  # in the place of a class index
 DPI = 100
 
 
-def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Count how often each class (rows) is taken for each class (columns); colours are fractions of a row.
 
     Args:
@@ -50,10 +48,10 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
         for row, column in np.argwhere(counts):
             colour = "white" if fractions[row, column] > 0.3 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
-    return image_of(figure)
+    return figure
 
 
-def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Show inputs under their class: images as a grid of the first few, points as a scatter.
 
     Args:
@@ -65,12 +63,12 @@ def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence
         captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
         return _grid(inputs, captions, "sample inputs", "black")
     figure, _ = _scatter(inputs, targets, class_names, "sample inputs")
-    return image_of(figure)
+    return figure
 
 
 def wrong_predictions(
     inputs: np.ndarray, targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
-) -> np.ndarray:
+) -> Figure:
     """Show the inputs whose prediction is wrong: images under "target → prediction", points as crosses among all.
 
     Args:
@@ -90,7 +88,7 @@ def wrong_predictions(
     x, y = _plane(inputs[wrong])
     axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR)
     _legend(axes, [*class_names, "wrong"])
-    return image_of(figure)
+    return figure
 
 
 def _missing(predictions: np.ndarray) -> str:
@@ -98,7 +96,7 @@ def _missing(predictions: np.ndarray) -> str:
     return f", {count} without a prediction" if count else ""
 
 
-def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> np.ndarray:
+def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> Figure:
     """Draw as many of `images` (n, channels, height, width) as there are captions, all on one grey scale."""
     num_images, num_channels = len(captions), images.shape[1]
     if num_channels not in (1, 3):
@@ -107,7 +105,7 @@ def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) 
         figure, axes = _figure(5.0, 1.5)
         axes.axis("off")
         axes.text(0.5, 0.5, title, ha="center", va="center", fontsize=12)
-        return image_of(figure)
+        return figure
     if num_images < len(images):
         title = f"{title} (the first {num_images})"
     images = _rescale(images[:num_images]).transpose(0, 2, 3, 1)
@@ -126,7 +124,7 @@ def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) 
         axes.text(left + 0.5, top + 0.05, caption, ha="center", va="bottom", **own)
     axes.set(xlim=(0, width), ylim=(-1.35 * rows + 0.25, 0.3))
     axes.axis("off")
-    return image_of(figure)
+    return figure
 
 
 def _rescale(images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,89 @@
+"""What every dataset is: three splits of tensors in memory, and the batches drawn from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from node_cli.batch import Batch, num_samples, take, to_device
+from node_cli.datasets.digest import rough_digest
+
+
+class Augmentation(Protocol):
+    """A random change of a batch; all randomness comes from `generator` (on the CPU)."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits "train", "val" and "test", all on one device.
+
+    Args:
+        splits: of each split all samples: tensors by name, whose dimension 0 is the sample. The names are those that
+            the tasks for this dataset read, the same in every split.
+        offers: what a model or a task may ask for by the name of a parameter: `input_shape`, `class_names`, `scaling`
+            (how the inputs were scaled, None for not at all), ...
+        augmentation: a random change of every batch that is trained with.
+        digest: tells these data from others: of what was read, where that is known (`exact_digest`).
+
+    Raises:
+        ValueError: tensors of a split have different numbers of samples, or splits different names.
+    """
+
+    splits: Mapping[str, Batch]
+    offers: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        names = {split: sorted(batch) for split, batch in self.splits.items()}
+        for split, batch in self.splits.items():
+            lengths = {name: len(tensor) for name, tensor in batch.items()}
+            if len(set(lengths.values())) != 1:
+                raise ValueError(f"dataset: split {split} must have tensors of equally many samples, got {lengths}")
+            if names[split] != names[next(iter(names))]:
+                raise ValueError(f"dataset: all splits must have the same tensors, got {names}")
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Dataset:
+        """The same dataset with all splits on `device`, and their floating-point tensors in `dtype` if one is given."""
+        return replace(self, splits={name: to_device(split, device, dtype) for name, split in self.splits.items()})
+
+    def identified(self) -> Dataset:
+        """The same with a `digest`: where it has none, that of the splits as they stand."""
+        return self if self.digest is not None else replace(self, digest=rough_digest(self.splits))
+
+    def num_batches(self, split: str, batch_size: int) -> int:
+        """Batches in one split; the last, smaller one counts."""
+        return math.ceil(num_samples(self.splits[split]) / batch_size)
+
+    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches `start`, `start + 1`, ... of one epoch, shuffled and augmented.
+
+        The order depends on `(seed, epoch)` alone and the augmentation of batch k on `(seed, epoch, k)` alone, on every
+        device: an epoch taken up again in its middle goes on exactly as if it had not been interrupted.
+        """
+        split = self.splits["train"]
+        device = next(iter(split.values())).device
+        order = torch.randperm(num_samples(split), generator=_generator(seed, epoch, 0)).to(device)
+        for k in range(start, self.num_batches("train", batch_size)):
+            batch: Batch = take(split, order[k * batch_size : (k + 1) * batch_size])
+            if self.augmentation is not None:
+                batch = self.augmentation(batch, _generator(seed, epoch, 1 + k))
+            yield batch
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield one split in its own order, without augmentation; the last batch may be smaller."""
+        for k in range(self.num_batches(split, batch_size)):
+            yield take(self.splits[split], slice(k * batch_size, (k + 1) * batch_size))
+
+
+def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    """Independent random numbers for each triple; neighbouring triples have nothing in common."""
+    state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
