@@ -99,8 +99,9 @@ def test_composes_builds_and_takes_one_step(group: str, choice: str, files_of_th
     trainer = build_trainer(config, build_problem(config))
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     batch = next(trainer.dataset.train_batches(4, seed=0, epoch=0))
-    figures = trainer.updater.update(batch, trainer.state)
-    assert np.isfinite(figures["train/loss"])
+    update = trainer.updater.update(batch, trainer.state, progress=0.0)
+    assert update is not None
+    assert np.isfinite(update.means["train/loss"])
     moved = [not torch.equal(was, now) for was, now in zip(before, trainer.model.parameters(), strict=True)]
     assert all(moved)
 

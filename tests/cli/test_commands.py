@@ -202,7 +202,7 @@ def test_node_eval_compares_solvers_side_by_side(typed, tmp_path: Path):
     assert other[0] == "dopri5 rtol=1e-06 atol=1e-06"
     assert float(nfe(other)) > 2 * float(nfe(own))
     verdict = result.out.splitlines()[-1]
-    assert verdict.startswith("The result holds under a finer solver, from 0.")
+    assert verdict.startswith("The result holds under a finer solver, error from 0.")
     assert verdict.endswith("so far it does not rest on the steps of dopri5 rtol=0.001 atol=0.001.")
     assert "%" not in result.out
 
@@ -221,7 +221,7 @@ def test_node_eval_says_when_the_network_is_no_ode(typed):
         "logger=none",
     )
     result = typed("node-eval", "run=mine", "solver=rk4", "solver.num_steps=40", "num_threads=1")
-    assert "The network is no ODE any more: its result moves with a finer solver, from" in result.out
+    assert "The network is no ODE any more: its result moves with a finer solver, error from" in result.out
     coarser = typed("node-eval", "run=mine", "solver=euler", "solver.num_steps=1", "num_threads=1")
     assert "makes no more evaluations than" in coarser.out
 

@@ -41,7 +41,7 @@ MISTAKES = {
     "seed below 0": (["seed=-1"], "seed must be a whole number, 0 or more and below 2**64, got -1"),
     "no threads": (["num_threads=0"], "num_threads must be a whole number from 1 to 1024, or null, got 0"),
     "unknown device": (["device=gpu"], "device must be one of auto, cpu, cuda, mps, got 'gpu'"),
-    "unknown precision": (["precision=half"], "precision must be one of float32, bfloat16, got 'half'"),
+    "unknown precision": (["precision=half"], "precision must be one of float32, float64, bfloat16, got 'half'"),
     "reference to nothing": (
         ["model.width=${nope}"],
         "model.width cannot be resolved: Interpolation key 'nope' not found",

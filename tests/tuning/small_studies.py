@@ -14,7 +14,7 @@ from node_cli.config import config_dir
 
 QUICK = ["model=mlp", "model.width=8", "num_threads=1", "device=cpu", "logger=jsonl", "trainer.epochs=2"]
 RATES = {"optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True}, "trainer.batch_size": [128, 256]}
-DEFAULTS = yaml.safe_load((Path(config_dir()) / "tune" / "default.yaml").read_text())
+DEFAULTS = yaml.safe_load((Path(config_dir()) / "tune" / "default.yaml").read_text()) | {"objectives": ["val/error"]}
 
 
 def summary(study, number):

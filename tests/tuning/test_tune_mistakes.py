@@ -168,11 +168,11 @@ SETTINGS = {
     ),
     "max of nothing": (
         {"objectives": ["max"]},
-        "tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got 'max'",
+        "tune.objectives: write NAME (the less the better) or max NAME, val/loss say, got 'max'",
     ),
     "min": (
         {"objectives": ["min val/error"]},
-        "tune.objectives: write NAME (the less the better) or max NAME, val/accuracy say, got 'min val/error'",
+        "tune.objectives: write NAME (the less the better) or max NAME, val/loss say, got 'min val/error'",
     ),
     "unknown sampler": ({"sampler": "tpy"}, "tune.sampler must be one of tpe, random, grid, got 'tpy'"),
     "no trial": ({"trials": 0}, "tune.trials must be a whole number, 1 or more, got 0"),
