@@ -25,7 +25,7 @@ from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.tasks.task import Task
-from node_cli.training import launched
+from node_cli.training.machine import chosen_device, dtype_of, set_num_threads
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
@@ -47,7 +47,6 @@ MEMBERS = {  # of parts that are of no class of ours
     "trainer": ("fit", "state_dict", "load_state_dict"),
 }
 SPLITS = ("train", "val", "test")
-CHOICE_OF_TORCH = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -59,42 +58,19 @@ class Problem:
     task: Task
 
 
-def build_device(name: str) -> torch.device:
-    """The device that a config names; `auto` is the fastest there is. Several processes have a GPU each.
-
-    Raises:
-        ConfigError: this machine has no such device, or too few.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise ConfigError(f"device={name} is not available: this machine has {there}")
-    if name != "cuda" or not launched.is_one_of_several():
-        return torch.device(name)
-    wanted, there_are = launched.local_count(), torch.cuda.device_count()
-    if wanted > there_are:
-        raise ConfigError(f"trainer.devices={wanted} is more than the {there_are} GPUs of this machine")
-    torch.cuda.set_device(launched.local_rank())
-    return torch.device(name, launched.local_rank())
-
-
 def build_problem(config: dict[str, Any]) -> Problem:
     """Dataset, model and task, on the config's device; the weights follow from `seed` alone.
 
     Raises:
         ConfigError: what a part refuses, under the key's full name.
     """
-    device = build_device(config["device"])
-    set_num_threads(config)
+    device = chosen_device(config["device"])
+    set_num_threads(config["num_threads"])
     dataset: Dataset = _build(config, "dataset")
     absent = [name for name in SPLITS if name not in dataset.splits]
     if absent:
         raise ConfigError(f"dataset has no split {', '.join(absent)}: it must have {', '.join(SPLITS)}")
-    dtype = torch.float64 if config["precision"] == "float64" else None
-    if dtype is not None and device.type == "mps":
-        raise ConfigError("precision=float64 is not available on device=mps: take device=cpu, or precision=float32")
+    dtype = dtype_of(config["precision"], device)
     dataset = dataset.identified().to(device, dtype)
     task: Task = _build_with(config, "task", dataset.offers)
     if task.objective[0] not in task.metric_names:
@@ -103,11 +79,6 @@ def build_problem(config: dict[str, Any]) -> Problem:
     solving = {"solver": build_solver(config), "gradient": build_gradient(config)}
     model: nn.Module = _build_with(config, "model", {**dataset.offers, **task.offers, **solving})
     return Problem(dataset, model.to(device, dtype), task)
-
-
-def set_num_threads(config: dict[str, Any]) -> None:
-    """The threads of the processor that a config names; torch's choice, whatever ran in this process before."""
-    torch.set_num_threads(config["num_threads"] or CHOICE_OF_TORCH)
 
 
 def build_solver(config: dict[str, Any]) -> Solver:

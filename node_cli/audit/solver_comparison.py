@@ -19,7 +19,6 @@ from node_cli.ode.solution import SolveError
 from node_cli.tables import four_digits, with_names
 from node_cli.tasks.task import FAILED, Task
 from node_cli.training.evaluation import Evaluation, autocast, evaluate
-from node_cli.training.solve_monitor import SolveMonitor
 
 STILL_THE_SAME = 0.01  # the objective of the task may move by so much: a fraction by that, others in relation
 
@@ -55,7 +54,6 @@ class SolverComparison:
         self._split = split
         self._batch_size = batch_size
         self._precision = precision
-        self._monitor = SolveMonitor(model)
         self.results: list[UnderSolver] = []
 
     def evaluate(self, name: str, solver: Solver | None = None) -> UnderSolver:
@@ -66,14 +64,11 @@ class SolverComparison:
         """
         for block in ode_blocks(self._model).values():
             block.solver = solver or block.solver
-        batches = self._dataset.batches(self._split, self._batch_size)
-        whole = self._dataset.splits[self._split]
-        evaluation = evaluate(self._model, self._task, whole, batches, self._precision)
-        costs = self._monitor.take(self._dataset.num_batches(self._split, self._batch_size))
+        how = (self._split, self._batch_size, self._precision)
+        evaluation = evaluate(self._model, self._task, self._dataset, *how)
         first = self.results[0].evaluation if self.results else evaluation
         alike = agreement(first.rows, evaluation.rows)
-        result = UnderSolver(name, evaluation, costs.nfe_forward, alike, self._reconstruction())
-        self._monitor.take()
+        result = UnderSolver(name, evaluation, evaluation.nfe or 0.0, alike, self._reconstruction())
         self.results.append(result)
         return result
 

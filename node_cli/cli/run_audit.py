@@ -21,7 +21,6 @@ from node_cli.build import (
     build_loggers,
     build_problem,
     build_solver,
-    set_num_threads,
 )
 from node_cli.cli.audited_parts import AuditedParts
 from node_cli.config import ConfigError
@@ -33,6 +32,7 @@ from node_cli.runs.moved_data import PLACES, data_moved
 from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.summary import git_commit, versions
 from node_cli.runs.trained_run import config_of_run, load_weights
+from node_cli.training.machine import set_num_threads
 
 OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
 
@@ -45,7 +45,7 @@ def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) ->
         RunFailedError: a solve failed where none should.
     """
     started = time.time()
-    set_num_threads(config)
+    set_num_threads(config["num_threads"])
     moved: list[str] = []
     if config["run"] is not None:
         config, parts = _of_the_run(config, parts)

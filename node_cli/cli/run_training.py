@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from node_cli.build import build_device, build_loggers, build_problem, build_trainer, uses_solver
+from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
 from node_cli.config import ConfigError
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
@@ -24,6 +24,7 @@ from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
 from node_cli.runs.resume import MAY_CHANGE
 from node_cli.runs.summary import final_table, summarize
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
+from node_cli.training.machine import chosen_device
 from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses, log_figures
@@ -52,7 +53,7 @@ def run_training(
         Stopped: a signal or the clock asked for it; all is saved.
     """
     started = time.time()
-    with Stopping() as stopping, joined(build_device(request.config["device"])) as processes:
+    with Stopping() as stopping, joined(chosen_device(request.config["device"])) as processes:
         with stopping.at_once():
             problem = build_problem(request.config)
             start = "" if checkpoints or not processes.is_first else _start(problem.model, request.config)

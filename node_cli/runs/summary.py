@@ -36,7 +36,7 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
         "objective": dict(zip(("metric", "goal"), trainer.task.objective, strict=True)),
         "details": test.details,
-        "nfe": {tag: value for tag, value in (last | trainer.test_values).items() if tag in NFE},
+        "nfe": {tag: value for tag, value in (last | test.values()).items() if tag in NFE},
         "failures": {"skipped": trainer.state.num_skipped, "fallbacks": trainer.state.num_fallbacks},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "epochs": trainer.state.epoch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.batch import Batch, concatenate, num_samples, take
+from node_cli.datasets.dataset import Dataset
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import FAILED, Task
 from node_cli.training.failures import on_failure
 from node_cli.training.processes import ALONE, Processes
-from node_cli.training.state import TrainingError
+from node_cli.training.solve_monitor import SolveMonitor
+from node_cli.training.state import ContinuationError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +29,19 @@ class Evaluation:
     """A model evaluated on one split: the metrics, further results in plain containers, and the rows predicted.
 
     Where solves may fail, the metric `failed` counts the samples whose solve did, and the rows `failed` mark them.
+    `nfe` are the evaluations of vector fields for a batch; None: nothing was solved.
     """
 
+    split: str
     metrics: dict[str, float]
     details: dict[str, Any]
     rows: Batch
+    nfe: float | None
+
+    def values(self) -> dict[str, float]:
+        """The metrics and the NFE by their tags."""
+        values = {f"{self.split}/{name}": value for name, value in self.metrics.items()}
+        return values if self.nfe is None else values | {f"nfe/{self.split}": self.nfe}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -42,22 +52,27 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 def evaluate(
     model: nn.Module,
     task: Task,
-    split: Batch,
-    batches: Iterable[Batch],
+    dataset: Dataset,
+    split: str,
+    batch_size: int,
     precision: str,
     processes: Processes = ALONE,
+    watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
 ) -> Evaluation:
-    """Evaluates `model` on a split, which `batches` make up in order; several processes shard each of them.
+    """Evaluates `model` on a split; several processes shard each of its batches, which `watch` passes on.
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
     """
+    monitor = SolveMonitor(model)
+    batches = watch(dataset.batches(split, batch_size))
     rows = concatenate(list(predictions(model, task, batches, precision, processes)))
+    costs = monitor.take(dataset.num_batches(split, batch_size))
     with torch.no_grad():
-        metrics, details = task.metrics(split, rows), task.details(split, rows)
+        metrics, details = task.metrics(dataset.splits[split], rows), task.details(dataset.splits[split], rows)
     if FAILED in rows:
         metrics[FAILED] = int(rows[FAILED].sum().item())
-    return Evaluation(metrics, details, rows)
+    return Evaluation(split, metrics, details, rows, costs.nfe_forward if costs else None)
 
 
 def predictions(
@@ -151,6 +166,18 @@ def rank_of(task: Task, metrics: Mapping[str, float]) -> list[float]:
     value = metrics[name]
     losses = [-metrics["loss"]] if "loss" in metrics and name != "loss" else []
     return [value if goal == "max" else -value, *losses]
+
+
+def rank_of_epoch(task: Task, values: Mapping[str, float]) -> list[float]:
+    """The rank of an epoch's validation, from its values by their tags.
+
+    Raises:
+        ContinuationError: there is no such value: the epoch was that of another task.
+    """
+    try:
+        return rank_of(task, {tag.removeprefix("val/"): value for tag, value in values.items() if "val/" in tag})
+    except KeyError as error:
+        raise ContinuationError(f"its validations have no {error.args[0]}, the objective of the task") from error
 
 
 def is_finite(rank: Sequence[float], where: str, on_bad_step: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -9,10 +10,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from node_cli.advice import in_keys
+from node_cli.batch import Batch
 from node_cli.figures import image_of
 from node_cli.loggers.base import Logger
+from node_cli.ode.solution import SolveError
+from node_cli.tasks.task import Task
+from node_cli.training.evaluation import Evaluation
 from node_cli.training.state import TrainState
 from node_cli.training.update import Update
+
+log = logging.getLogger(__name__)
 
 FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks", "train/skipped")
 
@@ -55,6 +63,16 @@ def log_histograms(logger: Logger, model: nn.Module, state: TrainState) -> None:
     for tag, steps in {"solver/step_size": list(chain(*sizes.values())), **tagged}.items():
         if steps:
             logger.log_histogram(state.step, tag, torch.tensor(steps))
+
+
+def log_results(logger: Logger, task: Task, model: nn.Module, batch: Batch, evaluation: Evaluation, step: int) -> None:
+    """What the task draws of an evaluation of the split `batch`; the run goes on as if nothing had been drawn."""
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            log_figures(logger, task.figures(model, batch, evaluation.rows), evaluation.split, step)
+    except SolveError as error:
+        log.warning("no figures of the %s split at step %d: %s", evaluation.split, step, in_keys(error))
 
 
 def log_figures(logger: Logger, figures: Mapping[str, Figure], split: str, step: int) -> None:

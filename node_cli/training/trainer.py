@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -23,16 +23,16 @@ from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import Checkpoints, load_into
 from node_cli.training.checks import require_in_range, require_no_more_done
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
-from node_cli.training.evaluation import Evaluation, evaluate, is_finite, rank_of
+from node_cli.training.evaluation import Evaluation, evaluate, is_finite, rank_of, rank_of_epoch
 from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
 from node_cli.training.processes import Processes
-from node_cli.training.records import epoch_line, log_figures, log_histograms, shown_in_bar
+from node_cli.training.records import epoch_line, log_histograms, log_results, shown_in_bar
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.starting import set_to_train
-from node_cli.training.state import ContinuationError, TrainingError, TrainState
+from node_cli.training.state import TrainingError, TrainState
 from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, Stopped, Stopping, reason
 from node_cli.training.update import Update, Updater
 
@@ -96,21 +96,9 @@ class Trainer:
         self.average: AveragedModel | None = None
         if self.average_decay is not None:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.average_decay))
-        self.updater = Updater(
-            model=self.model,
-            task=self.task,
-            optimizer=self.optimizer,
-            monitor=self.monitor,
-            processes=self.processes,
-            precision=self.precision,
-            clip_norm=self.clip_norm,
-            on_bad_step=self.on_bad_step,
-            spike_factor=self.spike_factor,
-            max_skipped=self.max_skipped,
-        )
+        self.updater = Updater(**{field.name: getattr(self, field.name) for field in fields(Updater)})
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
-        self.test_values: dict[str, float] = {}
         self._stopping = Stopping()
 
     @property
@@ -184,7 +172,8 @@ class Trainer:
         self.best_weights = dict(payload["best_weights"])
         self.optimizer.load_state_dict(payload["optimizer"])
         self.state = TrainState(**payload["state"])
-        self._take_up_best()
+        if self.state.best_epoch:  # as validations are compared now: an earlier version may have done it otherwise
+            self.state.best = rank_of_epoch(self.task, self.state.history[self.state.best_epoch - 1])
         require_no_more_done(self.state, self.epochs, self.max_steps, self.steps_per_epoch)
         self.rate.load_state_dict(payload.get("learning_rate"), self.state.step)
         known, rank = payload["processes"], self.processes.rank
@@ -194,18 +183,6 @@ class Trainer:
         like = known[rank if len(known) == self.processes.count else 0]
         self.model.load_state_dict(like["beside_weights"], strict=False)
         name_changes(payload["environment"], environment(self.device, self.processes.count))
-
-    def _take_up_best(self) -> None:
-        """As the task compares validations now, which an earlier version may have done otherwise."""
-        if self.state.best_epoch:
-            values = self.state.history[self.state.best_epoch - 1]
-            try:
-                of_best = {tag.removeprefix("val/"): value for tag, value in values.items() if tag.startswith("val/")}
-                self.state.best = rank_of(self.task, of_best)
-            except KeyError as error:
-                raise ContinuationError(
-                    f"its validations have no {error.args[0]}, the objective of the task"
-                ) from error
 
     def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
         """From wherever in the epoch the run is to its end, or to the last step of the run."""
@@ -250,8 +227,8 @@ class Trainer:
     def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints | None) -> None:
         """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
         self.processes.broadcast_buffers(self.model)
-        validation, values = self._evaluate(self.evaluated, "val")
-        values |= self.audit(self.state.epoch + 1, self.progress)
+        validation = self._evaluate(self.evaluated, "val")
+        values = validation.values() | self.audit(self.state.epoch + 1, self.progress)
         rank = rank_of(self.task, validation.metrics)
         is_best = rank > self.state.best and is_finite(rank, f"step {self.state.step}", self.on_bad_step)
         self.state.close_epoch(self.updater.failure_counts(self.state) | values)
@@ -263,30 +240,25 @@ class Trainer:
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             log_histograms(logger, self.model, self.state)
         if self.pictures_every_epochs and self.state.epoch % self.pictures_every_epochs == 0:
-            self._log_figures(logger, self.evaluated, "val", self.state.step, validation)
+            self._log_figures(logger, self.evaluated, validation, self.state.step)
         self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         log.info(epoch_line(self.state.history[-1], self.task.objective[0], epochs, is_best))
         self._save(logger, checkpoints, is_best=is_best, is_last=self.is_done)
         Stopping.got_on = True
 
-    def _evaluate(self, model: nn.Module, split: str) -> tuple[Evaluation, dict[str, float]]:
-        """The evaluation of one split, and its values by their tags."""
+    def _evaluate(self, model: nn.Module, split: str) -> Evaluation:
         where = f"evaluating the {split} split after step {self.state.step}"
-        monitor = SolveMonitor(model)  # its own: weights that are averaged are those of a copy
+        how = (self.eval_batch_size, self.precision, self.processes, self._until_asked)
         try:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
-                batches, whole = self._until_asked(split), self.dataset.splits[split]
-                evaluation = evaluate(model, self.task, whole, batches, self.precision, self.processes)
+                return evaluate(model, self.task, self.dataset, split, *how)
         except SolveError as error:
             raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
-        costs = monitor.take(self.dataset.num_batches(split, self.eval_batch_size))
-        values = {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
-        return evaluation, values | ({f"nfe/{split}": costs.nfe_forward} if costs else {})
 
-    def _until_asked(self, split: str) -> Iterator[Batch]:
-        """The batches of a split, up to where the run is asked to stop: its evaluation is made again another time."""
-        for batch in self.dataset.batches(split, self.eval_batch_size):
+    def _until_asked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Those up to where the run is asked to stop: their evaluation is made again another time."""
+        for batch in batches:
             started = time.perf_counter()
             self._stop_if_asked()
             yield batch
@@ -296,24 +268,18 @@ class Trainer:
         if not self.best_weights:
             raise TrainingError("no validation of this run was finite: lower optimizer.lr")
         self.model.load_state_dict(self.best_weights)
-        evaluation, self.test_values = self._evaluate(self.model, "test")
+        evaluation = self._evaluate(self.model, "test")
         step = self.state.step + 1  # after the last checkpoint: a run killed here takes its records back
         if self.processes.is_first:
-            logger.log_scalars(step, self.test_values)
-        self._log_figures(logger, self.model, "test", step, evaluation)
+            logger.log_scalars(step, evaluation.values())
+        self._log_figures(logger, self.model, evaluation, step)
         return evaluation
 
-    def _log_figures(self, logger: Logger, model: nn.Module, split: str, step: int, evaluation: Evaluation) -> None:
-        """What the task draws, by all processes: they may have to solve together. The run goes on as without it."""
-        if not self.processes.from_first(logger.takes_images):
-            return
-        try:
-            with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                figures = self.task.figures(model, self.dataset.splits[split], evaluation.rows)
-                log_figures(logger, figures, split, step)
-        except SolveError as error:
-            log.warning("no figures of the %s split after step %d: %s", split, self.state.step, error)
-        self.monitor.take()
+    def _log_figures(self, logger: Logger, model: nn.Module, evaluation: Evaluation, step: int) -> None:
+        """By all processes: they may have to solve together."""
+        if self.processes.from_first(logger.takes_images):
+            log_results(logger, self.task, model, self.dataset.splits[evaluation.split], evaluation, step)
+            self.monitor.take()
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:
         """Writes a checkpoint. A full disk may have room again at the next one; only the last one must be written."""

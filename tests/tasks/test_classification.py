@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import nn
 
+from node_cli.datasets.dataset import Dataset
 from node_cli.figures import image_of
 from node_cli.tasks.classification import Classification
 from node_cli.training.evaluation import evaluate, rank_of
@@ -31,10 +32,8 @@ def task(label_smoothing=0.0, names=NAMES, **settings):
     return Classification(names, label_smoothing=label_smoothing, **settings)
 
 
-def evaluated(task, batch, *sizes):
-    """As a whole, in batches of these sizes."""
-    parts = zip(*(tensor.split(list(sizes or [len(batch["targets"])])) for tensor in batch.values()), strict=True)
-    return evaluate(Same(), task, batch, [dict(zip(batch, part, strict=True)) for part in parts], "float32")
+def evaluated(task, batch, batch_size=100):
+    return evaluate(Same(), task, Dataset({"val": batch}), "val", batch_size, "float32")
 
 
 def minus_log_p(logits):
@@ -99,9 +98,9 @@ def test_the_loss_of_bfloat16_logits_is_float32():
     assert task().loss(Same(), {**BATCH, "inputs": LOGITS.bfloat16()}, 0.0).total.dtype == torch.float32
 
 
-@pytest.mark.parametrize("sizes", [(5,), (2, 2, 1), (1, 1, 1, 1, 1)])
-def test_an_evaluation_is_of_the_whole_split_however_it_is_batched(sizes):
-    evaluation = evaluated(task(label_smoothing=0.5), BATCH, *sizes)
+@pytest.mark.parametrize("batch_size", [5, 2, 1])
+def test_an_evaluation_is_of_the_whole_split_however_it_is_batched(batch_size):
+    evaluation = evaluated(task(label_smoothing=0.5), BATCH, batch_size)
     plain = task().loss(Same(), BATCH, 0.0)
     mean = (plain.total / plain.weight).item()
     assert evaluation.metrics == pytest.approx({"loss": mean, "accuracy": 0.8, "error": 0.2})

@@ -8,6 +8,7 @@ from parts import make_gradient
 from torch import nn
 from touchy import Touchy
 
+from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Loss, Task, solved
@@ -59,11 +60,9 @@ class Still(nn.Module):
         return self.net(y)
 
 
-def run(x, *sizes, on_failure="skip_batch", task=None):
-    task = task or Numbers()
-    split = {"x": torch.tensor(x)[:, None]}
-    batches = [{"x": part} for part in split["x"].split(list(sizes or [len(x)]))]
-    return task, evaluate(model_of(on_failure), task, split, batches, "float32")
+def run(x, batch_size=100, on_failure="skip_batch"):
+    task, dataset = Numbers(), Dataset({"val": {"x": torch.tensor(x)[:, None]}})
+    return task, evaluate(model_of(on_failure), task, dataset, "val", batch_size, "float32")
 
 
 def test_a_batch_is_split_in_halves_until_the_failing_samples_stand_alone():
@@ -77,15 +76,15 @@ def test_a_batch_is_split_in_halves_until_the_failing_samples_stand_alone():
 
 
 def test_batches_that_fail_before_a_first_sample_is_solved_are_marked_too():
-    _, evaluation = run([FAR, FAR, FAR, 1.0, FAR], 2, 1, 2)
+    _, evaluation = run([FAR, FAR, FAR, 1.0, FAR], 2)
     assert evaluation.rows["failed"].tolist() == [True, True, True, False, True]
     assert evaluation.rows["whole"].flatten().tolist() == [-1, -1, -1, 1, -1]
     assert evaluation.metrics == {"mean": 1.0, "failed": 4}
 
 
 def test_nothing_failed_is_said_too_where_it_could_have():
-    _, could = run([1.0, 2.0, 3.0], 2, 1)
-    _, could_not = run([1.0, 2.0, 3.0], 3, on_failure="raise")
+    _, could = run([1.0, 2.0, 3.0], 2)
+    _, could_not = run([1.0, 2.0, 3.0], on_failure="raise")
     assert could.metrics == could_not.metrics | {"failed": 0}
     assert torch.equal(could.rows["y"], could_not.rows["y"])
     assert "failed" not in could_not.rows
@@ -102,9 +101,9 @@ def test_a_failure_that_cannot_be_skipped_is_raised(x, on_failure, detail):
 
 
 def test_random_numbers_of_a_batch_depend_on_its_number_alone():
-    _, once = run([1.0, 2.0, 3.0, 4.0], 2, 2)
+    _, once = run([1.0, 2.0, 3.0, 4.0], 2)
     torch.rand(3)
-    _, again = run([1.0, 2.0, 3.0, 4.0], 2, 2)
+    _, again = run([1.0, 2.0, 3.0, 4.0], 2)
     assert torch.equal(once.rows["drawn"], again.rows["drawn"])
     assert len(set(once.rows["drawn"].tolist())) == 4
 
