@@ -63,6 +63,7 @@ def evaluate(
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
+        ValueError: the task measures other metrics than it names.
     """
     monitor = SolveMonitor(model)
     batches = watch(dataset.batches(split, batch_size))
@@ -70,6 +71,9 @@ def evaluate(
     costs = monitor.take(dataset.num_batches(split, batch_size))
     with torch.no_grad():
         metrics, details = task.metrics(dataset.splits[split], rows), task.details(dataset.splits[split], rows)
+    if set(metrics) != set(task.metric_names):
+        names = ", ".join(task.metric_names)
+        raise ValueError(f"{type(task).__name__}.metrics must give {names}, got {', '.join(metrics)}")
     if FAILED in rows:
         metrics[FAILED] = int(rows[FAILED].sum().item())
     return Evaluation(split, metrics, details, rows, costs.nfe_forward if costs else None)

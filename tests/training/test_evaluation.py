@@ -108,6 +108,13 @@ def test_random_numbers_of_a_batch_depend_on_its_number_alone():
     assert len(set(once.rows["drawn"].tolist())) == 4
 
 
+def test_metrics_are_those_that_the_task_names():
+    task, dataset = Numbers(), Dataset({"val": {"x": torch.ones(2, 1)}})
+    task.metric_names = ("mean", "median")
+    with pytest.raises(ValueError, match=r"^Numbers\.metrics must give mean, median, got mean$"):
+        evaluate(model_of("raise"), task, dataset, "val", 2, "float32")
+
+
 def test_rows_are_streamed_a_batch_at_a_time():
     read = []
 
