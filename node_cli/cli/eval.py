@@ -1,4 +1,4 @@
-"""`node-eval`: judges a trained run again, with its own solver and with another, side by side."""
+"""`node-eval`: evaluates a trained run again, with its own solver and with another, side by side."""
 
 from __future__ import annotations
 

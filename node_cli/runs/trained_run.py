@@ -22,7 +22,7 @@ from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import check_identity
 from node_cli.runs.moved_data import PLACES, located
 from node_cli.runs.resume import MAY_CHANGE
-from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into, read_checkpoint
+from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into, read_checkpoint
 from node_cli.trust import untrusted_parts
 
 PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, data: str | None, config: dict[str, Any]) -> 
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
     try:
-        load_into(model, judged_weights(payload))
+        load_into(model, evaluated_weights(payload))
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
     return [note] if note else []

@@ -90,7 +90,7 @@ class Checkpoints:
 
 def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
     try:
-        known = judged_weights(read_checkpoint(path))
+        known = evaluated_weights(read_checkpoint(path))
     except CheckpointError:
         return False
     return known.keys() == weights.keys() and all(torch.equal(known[name], weights[name].cpu()) for name in known)
@@ -174,7 +174,7 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def judged_weights(payload: Mapping[str, Any]) -> dict[str, Tensor]:
+def evaluated_weights(payload: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights that a validation at that moment was of: their moving average, in a run that keeps one.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from node_cli.training.checkpoint import CheckpointError, judged_weights, read_checkpoint
+from node_cli.training.checkpoint import CheckpointError, evaluated_weights, read_checkpoint
 
 MAX_NAMED = 3  # tensors that one line names
 
@@ -28,7 +28,7 @@ def start_from(model: nn.Module, run_or_checkpoint: str, skip: Sequence[str]) ->
     path = Path(run_or_checkpoint)
     path = path if path.suffix == ".pt" else path / "checkpoints" / "best.pt"
     try:
-        theirs = _without_step_sizes(judged_weights(read_checkpoint(path)))
+        theirs = _without_step_sizes(evaluated_weights(read_checkpoint(path)))
     except CheckpointError as error:
         text = str(error)
         raise ValueError(f"init_from: {text if str(path) in text else f'{path} {text}'}") from error

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from node_cli.loggers.jsonl import JsonlLogger
 from node_cli.tasks.classification import Classification
-from node_cli.training.checkpoint import Checkpoints, judged_weights, read_checkpoint
+from node_cli.training.checkpoint import Checkpoints, evaluated_weights, read_checkpoint
 
 WORDS = [
     *("dataset=moons", "dataset.num_samples=100", "model=mlp", "model.width=4", "num_threads=1", "device=cpu"),
@@ -109,7 +109,7 @@ def test_a_run_that_goes_back_and_is_killed_goes_on_from_there(run, whole, typed
 def test_the_best_of_an_abandoned_stretch_is_forgotten(run, typed, monkeypatch):
     best_there = read_checkpoint(run / "checkpoints" / "step-00000003.pt")["best_weights"]
     killed_at(4, monkeypatch, typed, "resume=run/checkpoints/step-00000003.pt")
-    kept = judged_weights(read_checkpoint(run / "checkpoints" / "best.pt"))
+    kept = evaluated_weights(read_checkpoint(run / "checkpoints" / "best.pt"))
     assert all(kept[name].equal(tensor) for name, tensor in best_there.items())
     assert typed("node-eval", "run=run").status == 0
 

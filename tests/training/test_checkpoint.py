@@ -12,7 +12,7 @@ from node_cli.training.checkpoint import (
     FORMAT,
     CheckpointError,
     Checkpoints,
-    judged_weights,
+    evaluated_weights,
     read_checkpoint,
     read_first_sound,
     write_checkpoint,
@@ -171,7 +171,7 @@ def test_a_run_that_goes_back_forgets_what_came_after(best_step, tmp_path):
     checkpoints.go_back_to(tmp_path / "step-00000010.pt", 10, weights[5])
     assert names(tmp_path) == ["best.pt", "last.pt", "step-00000005.pt", "step-00000010.pt"]
     assert read_checkpoint(tmp_path / "last.pt")["step"] == 10
-    assert judged_weights(read_checkpoint(tmp_path / "best.pt")) == weights[5]
+    assert evaluated_weights(read_checkpoint(tmp_path / "best.pt")) == weights[5]
     assert ((tmp_path / "best.pt").read_bytes() == before) == (best_step == 5)
     if best_step > 5:
         with pytest.raises(CheckpointError, match=r"best\.pt has the weights of the best validation alone: no run can"):

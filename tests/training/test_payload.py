@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_runs import build_ode_net, build_part, build_trainer
 
-from node_cli.training.checkpoint import CheckpointError, judged_weights, load_into
+from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into
 from node_cli.training.payload import refusal
 from node_cli.training.state import ContinuationError, TrainingError
 
@@ -111,6 +111,6 @@ def test_whatever_was_changed(change, saved):
                 other.load_state_dict(odd)
                 other.fit(logger, None)
         with suppress(CheckpointError):
-            load_into(trainer.evaluated, judged_weights(odd))
+            load_into(trainer.evaluated, evaluated_weights(odd))
     assert refused > 10
     assert trainer.model.state_dict().keys() == before.keys()
