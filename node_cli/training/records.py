@@ -70,7 +70,9 @@ def log_results(logger: Logger, task: Task, model: nn.Module, batch: Batch, eval
     device = next(model.parameters()).device
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            log_figures(logger, task.figures(model, batch, evaluation.rows), evaluation.split, step)
+            figures = task.figures(model, batch, evaluation.rows)
+        if logger.takes_images:  # of several processes, the first one's does
+            log_figures(logger, figures, evaluation.split, step)
     except SolveError as error:
         log.warning("no figures of the %s split at step %d: %s", evaluation.split, step, in_keys(error))
 

@@ -3,9 +3,11 @@ import re
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
 from torch import nn
 
+from node_cli.ode.solution import SolveError, Status
 from node_cli.tasks.classification import Classification
 from node_cli.tasks.task import Loss
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
@@ -276,6 +278,36 @@ def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
     assert [(step, tag) for step, tag in recorder.images if tag.startswith("val/")] == [
         (n * steps, f"val/{name}") for n in (2, 4) for name in ("confusion_matrix", "wrong_predictions")
     ]
+
+
+class DrawsASolve(Classification):
+    """A figure for which the model is solved, and random numbers are drawn."""
+
+    fails = False
+
+    def figures(self, model, batch, rows):
+        torch.rand(3)
+        model(batch["inputs"])
+        if self.fails:
+            raise SolveError(Status.TOO_MANY_STEPS, 0.5, 12)
+        return {"flow": Figure()}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_goes_on_as_if_nothing_had_been_drawn(fails, tmp_path, caplog):
+    def records(task, folder, **settings):
+        model = nn.Sequential(point_net(rk4(2)), nn.Dropout(0.5))
+        torch.manual_seed(0)
+        recorder, _ = fit(build_trainer(model, task=task, **settings), folder, takes_images=True)
+        return recorder, [record for record in recorder.scalars if record[1] not in ("time/step_ms", "memory/peak_mb")]
+
+    task = DrawsASolve(("a", "b"), label_smoothing=0.0)
+    task.fails = fails
+    drawn, own = records(task, tmp_path / "drawn", pictures_every_epochs=1)
+    _, plain = records(Classification(("a", "b"), label_smoothing=0.0), tmp_path / "plain")
+    assert own == plain
+    assert drawn.tags == ([] if fails else ["val/flow", "val/flow", "test/flow"])
+    assert ("no figures of the val split at step 3: the ODE solve failed" in caplog.text) == fails
 
 
 def test_no_picture_is_drawn_for_nobody(tmp_path):
