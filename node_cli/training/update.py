@@ -138,7 +138,10 @@ class Updater:
             loss = self.task.loss(self.model, mine, progress)
         weight = self.processes.total(counts * loss.weight.detach())
         if not weight:
-            raise BadStepError("the loss of the batch is a sum over nothing (its weight is 0)")
+            raise BadStepError(
+                "the loss of this batch is a sum over nothing (its weight is 0): take larger batches "
+                "(trainer.batch_size), or skip such ones (trainer.on_bad_step=skip_batch)"
+            )
         share = counts * loss.total / weight
         with together(), told():
             share.backward()

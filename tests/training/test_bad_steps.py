@@ -109,6 +109,16 @@ def test_negative_losses_have_spikes_too(tmp_path):
         fit(trainer, tmp_path)
 
 
+def test_a_batch_of_which_nothing_counts_is_a_bad_step(tmp_path):
+    class Unobserved(Classification):
+        def loss(self, model, batch, progress):
+            return super().loss(model, batch, progress)._replace(weight=torch.tensor(0))
+
+    trainer = build_trainer(task=Unobserved(("a", "b"), label_smoothing=0.0), epochs=1)
+    with pytest.raises(TrainingError, match=r"^step 1: the loss of this batch is a sum over nothing"):
+        fit(trainer, tmp_path)
+
+
 def test_bad_steps_and_failed_solves_share_one_bound(tmp_path):
     task = SpoiledTask(step2=math.nan, step3=math.nan)
     trainer = build_trainer(task=task, epochs=1, on_bad_step="skip_batch", max_skipped=1)
