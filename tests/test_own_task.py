@@ -50,7 +50,7 @@ def here(typed, place, monkeypatch):
     monkeypatch.chdir(place)
 
     def run(program, *words):
-        own = [] if program == "node-report" else [*OWN, *HERE]
+        own = [] if program == "node-report" else ["packages=[oscillators]", *HERE, "--config-dir", "configs"]
         result = typed(program, *words, *own)
         assert result.status == 0, result.err
         return result.out

@@ -296,6 +296,7 @@ class DrawsASolve(Classification):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_goes_on_as_if_nothing_had_been_drawn(fails, tmp_path, caplog):
     def records(task, folder, **settings):
+        folder.mkdir()
         model = nn.Sequential(point_net(rk4(2)), nn.Dropout(0.5))
         torch.manual_seed(0)
         recorder, _ = fit(build_trainer(model, task=task, **settings), folder, takes_images=True)

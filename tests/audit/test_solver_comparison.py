@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from audit.small_models import make_case
 from parts import make_gradient, make_solver
+from small_models import make_case
 from torch import nn
 from training.small_runs import build_trainer, point_dataset
 
