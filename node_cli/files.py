@@ -162,7 +162,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY}-{secrets.token_hex(8)}")
     try:
         yield temporary
-        temporary.replace(path)
+        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)  # on a full disk it would keep it full
         raise
