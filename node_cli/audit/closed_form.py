@@ -1,124 +1,28 @@
-"""Linear problems whose gradients are known in closed form, and what the cases of an audit make of them."""
+"""What the cases of an audit make of a problem whose gradients are known in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_cli.audit.base import Tick
 from node_cli.audit.case import Case
 from node_cli.audit.comparison import Gradients, errors_alone
 from node_cli.audit.fixed_steps import FixedSteps
+from node_cli.audit.linear_problem import ClosedForm, LinearField, LinearProblem
 from node_cli.ode.base import VectorField
-from node_cli.tables import two_digits
-
-Solve = Callable[[VectorField[Tensor], Tensor, Tensor], Tensor]  # states at times from a state, differentiably
-Pass = tuple[str, float | None]  # the name of a solver, and its tolerance
+from node_cli.tables import Table, two_digits
 
 WRONG_SIGN = "the adjoint's sign is wrong (it solves da/dt = +a df/dz)"
 
-_STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}  # the first derivative, order 4
-_STEP = 1e-3  # of the finite differences, which are then good to about 1e-12
-
-
-class LinearField(nn.Module):
-    """dz/dt = A z for states `(1, d)`."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(matrix.clone())
-
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """The slope of `z`."""
-        return z @ self.matrix.T
-
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """dz/dt = A z from `z0` `(d,)` at `ts[0]`, with loss `weight * sum_i |z(t_i) - targets_i|^2` over `ts[1:]`.
-
-    `matrix` `(d, d)` is A, which is called `parameter`; `targets` `(N, d)` belong to the last N times. All is float64.
-    """
-
-    parameter: str
-    matrix: Tensor
-    z0: Tensor
-    ts: Tensor
-    targets: Tensor
-    weight: float
-
-    def loss(self, zs: Tensor) -> Tensor:
-        """The loss of states `(n, 1, d)` at the last n times."""
-        targets = self.targets[len(self.targets) - len(zs) :]
-        return self.weight * ((zs[:, 0] - targets) ** 2).sum()
-
-    def named(self, matrix: Tensor, z0: Tensor, ts: Tensor) -> Gradients:
-        """Gradients by the names that tables give them."""
-        of_times = {f"dL/dt{i}": t for i, t in enumerate(ts)}
-        return {f"dL/d{self.parameter}": matrix, "dL/dz0": z0.reshape(-1), **of_times}
-
-    def gradients(self, solve: Solve) -> Gradients:
-        """All gradients of the loss by autograd, through `solve`; zero where autograd finds none."""
-        field, z0, ts = LinearField(self.matrix), _leaf(self.z0[None]), _leaf(self.ts)
-        loss = self.loss(solve(field, z0, ts)[1:])
-        inputs = (field.matrix, z0, ts)
-        return self.named(*torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
-
-    def finite_differences(self, solve: Solve) -> Gradients:
-        """The same gradients by central differences of the loss."""
-        parts = (self.matrix, self.z0, self.ts)
-        point, sizes = torch.cat([part.flatten() for part in parts]), [part.numel() for part in parts]
-        # A time moves by a share of the distance to its neighbours, so that none passes another.
-        steps = torch.full_like(point, _STEP)
-        steps[-len(self.ts) :] *= (self.ts[1] - self.ts[0]).abs().clamp(max=1)
-
-        def loss_at(moved: Tensor) -> float:
-            matrix, z0, ts = moved.split(sizes)
-            field = LinearField(matrix.view_as(self.matrix))
-            return float(self.loss(solve(field, z0[None], ts)[1:]))
-
-        with torch.no_grad():
-            moves = torch.diag(steps)
-            slopes = [sum(w * loss_at(point + k * move) for k, w in _STENCIL.items()) for move in moves]
-        matrix, z0, ts = (torch.tensor(slopes, dtype=point.dtype) / steps).split(sizes)
-        return self.named(matrix.view_as(self.matrix), z0, ts)
-
-    def state_at(self, case: Case, t: Tensor) -> Tensor:
-        """z(t), `(1, d)`, by the solver of `case`, through the observations before."""
-        if t == self.ts[0]:
-            return self.z0[None]
-        before = self.ts[(t - self.ts) * self._direction > 0]
-        return case.solve(LinearField(self.matrix), self.z0[None], torch.cat([before, t[None]])).ys[-1].detach()
-
-    def adjoint_at(self, case: Case, z: Tensor, t: Tensor, *, after_jump: bool = False) -> Tensor:
-        """a(t) = dL/dz(t), `(1, d)`, by the gradient of `case`; at an observation with its jump, or without."""
-        z = _leaf(z)
-        ts = torch.cat([t[None], self.ts[(self.ts - t) * self._direction > 0]])
-        zs = case.solve(LinearField(self.matrix), z, ts).ys if len(ts) > 1 else z[None]
-        has_jump = bool((self.ts[1:] == t).any()) and not after_jump
-        loss = self.loss(zs[0 if has_jump else 1 :])
-        return torch.autograd.grad(loss, z, allow_unused=True, materialize_grads=True)[0]
-
-    @property
-    def _direction(self) -> Tensor:
-        return torch.sign(self.ts[-1] - self.ts[0])
-
-
-@dataclass(frozen=True, eq=False)
-class ClosedForm:
-    """The gradients, and z(t) and a(t), each `(d,)`; at an observation `a` has jumped already, seen from the end."""
-
-    gradients: Gradients
-    z: Callable[[float], Tensor]
-    a: Callable[[float], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
+class CaseResult:
     """What a case makes of a problem; `zs` and `adjoints` are over time, `(times, d)`."""
 
     case: Case
@@ -128,26 +32,115 @@ class Measured:
     zs: Tensor
     adjoints: Tensor
 
+    @property
+    def nfe(self) -> int:
+        """Evaluations there and back."""
+        return self.nfe_forward + self.nfe_backward
+
 
 @dataclass(frozen=True, eq=False)
-class Differentiated:
-    """The exact gradients of a pass by autograd, and its finite differences."""
+class StepsResult:
+    """The steps that a solver makes at a tolerance: their exact gradients by autograd, and finite differences."""
 
     exact: Gradients
     finite: Gradients
 
 
-def pass_of(case: Case) -> Pass:
-    """Cases of the same pass differ in their gradient methods alone."""
-    return case.solver_name, case.rtol
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What all cases make of `problem`, with z(t) and a(t) at `times`; `steps` by solver and tolerance.
+
+    `mistakes` are the gradients that known mistakes give, by the clause that names each.
+    """
+
+    problem: LinearProblem
+    times: Tensor
+    mistakes: Mapping[str, Gradients]
+    cases: Sequence[CaseResult]
+    steps: Mapping[tuple[str, float | None], StepsResult]
+
+    @cached_property
+    def true(self) -> ClosedForm:
+        """What all are measured against."""
+        return self.problem.closed_form()
+
+    @property
+    def tightest(self) -> list[CaseResult]:
+        """Each method at its tightest tolerance."""
+        loose_first = sorted(self.cases, key=lambda each: -(each.case.rtol or 0.0))
+        by_method = {each.case.method: each for each in loose_first}
+        return [by_method[method] for method in dict.fromkeys(each.case.method for each in self.cases)]
+
+    def error_table(self, columns: Mapping[str, Sequence[str]], shown: Mapping[str, Gradients]) -> Table:
+        """The relative errors of every case, of finite differences, and of the mistakes `shown` by their rows.
+
+        `columns` are the names of the gradients of which the largest error stands in the column.
+        """
+
+        def row(name: str, gradients: Gradients) -> dict[str, str]:
+            errors = errors_alone(gradients, self.true.gradients)
+            largest = {column: two_digits(max(errors[each] for each in names)) for column, names in columns.items()}
+            return {"": name} | largest | dict.fromkeys(("a(t)", "z(t)", "evaluations"), "")
+
+        zs, adjoints = over_time(self.true.z, self.times), over_time(self.true.a, self.times)
+        rows = [
+            row(each.case.name, each.gradients)
+            | {"a(t)": _largest(each.adjoints, adjoints), "z(t)": _largest(each.zs, zs)}
+            | {"evaluations": f"{each.nfe_forward} + {each.nfe_backward}"}
+            for each in self.cases
+        ]
+        rows += [row(f"{_name(*key)} finite differences", steps.finite) for key, steps in self.steps.items()]
+        return Table("Relative errors", rows + [row(name, gradients) for name, gradients in shown.items()])
+
+    def details(self) -> dict[str, Any]:
+        """All numbers, in plain containers."""
+        return {
+            "closed_form": plain(self.true.gradients),
+            "times": self.times.tolist(),
+            "z": over_time(self.true.z, self.times).tolist(),
+            "a": over_time(self.true.a, self.times).tolist(),
+            "cases": [
+                {
+                    "solver": each.case.solver_name,
+                    "gradient": each.case.gradient_name,
+                    "rtol": each.case.rtol,
+                    "gradients": plain(each.gradients),
+                    "relative_errors": errors_alone(each.gradients, self.true.gradients),
+                    "nfe_forward": each.nfe_forward,
+                    "nfe_backward": each.nfe_backward,
+                    "z": each.zs.tolist(),
+                    "a": each.adjoints.tolist(),
+                }
+                for each in self.cases
+            ],
+            "passes": [
+                {"solver": solver, "rtol": rtol, "exact": plain(steps.exact), "finite_differences": plain(steps.finite)}
+                for (solver, rtol), steps in self.steps.items()
+            ],
+        }
 
 
 def num_measurements(cases: Sequence[Case]) -> int:
-    """How often `measure` and `differentiate_passes` tick together."""
-    return len(cases) + len(_passes(cases))
+    """How often `measure` ticks."""
+    return len(cases) + len(_steps_of(cases))
 
 
-def measure(problem: Problem, case: Case, times: Tensor) -> Measured:
+def measure(
+    problem: LinearProblem, cases: Sequence[Case], times: Tensor, mistakes: Mapping[str, Gradients], tick: Tick
+) -> Results:
+    """Every case, and the steps of every solver that autograd can look through, with a tick before each."""
+    results, steps = [], {}
+    for case in cases:
+        tick(case.name)
+        results.append(solve_case(problem, case, times))
+    for key, case in _steps_of(cases).items():
+        tick(f"{_name(*key)} by finite differences")
+        taken = FixedSteps(case.solver, LinearField(problem.matrix), problem.z0[None], problem.ts)
+        steps[key] = StepsResult(problem.gradients(taken), problem.finite_differences(taken))
+    return Results(problem, times, mistakes, results, steps)
+
+
+def solve_case(problem: LinearProblem, case: Case, times: Tensor) -> CaseResult:
     """The gradients of a case, with z(t) and a(t) at `times`."""
     solutions = []
 
@@ -159,73 +152,7 @@ def measure(problem: Problem, case: Case, times: Tensor) -> Measured:
     zs = [problem.state_at(case, t) for t in times]
     adjoints = [problem.adjoint_at(case, z, t) for z, t in zip(zs, times, strict=True)]
     nfe = solutions[0].stats.nfe, solutions[0].backward_stats.nfe
-    return Measured(case, gradients, *nfe, torch.cat(zs), torch.cat(adjoints))
-
-
-def measure_all(problem: Problem, cases: Sequence[Case], times: Tensor, tick: Tick) -> list[Measured]:
-    """Every case, with a tick before each."""
-    measured = []
-    for case in cases:
-        tick(case.name)
-        measured.append(measure(problem, case, times))
-    return measured
-
-
-def differentiate_passes(problem: Problem, cases: Sequence[Case], tick: Tick) -> dict[Pass, Differentiated]:
-    """Every pass that autograd can look through, with a tick before each."""
-    differentiated = {}
-    for key, case in _passes(cases).items():
-        tick(f"{_pass_name(key)} by finite differences")
-        steps = FixedSteps(case.solver, LinearField(problem.matrix), problem.z0[None], problem.ts)
-        differentiated[key] = Differentiated(problem.gradients(steps), problem.finite_differences(steps))
-    return differentiated
-
-
-def _passes(cases: Sequence[Case]) -> dict[Pass, Case]:
-    return {pass_of(case): case for case in cases if case.solver.differentiable}
-
-
-def _pass_name(key: Pass) -> str:
-    return key[0] if key[1] is None else f"{key[0]} {key[1]:g}"
-
-
-def error_rows(
-    columns: Mapping[str, Sequence[str]],
-    true: ClosedForm,
-    measured: Sequence[Measured],
-    passes: Mapping[Pass, Differentiated],
-    mistakes: Mapping[str, Gradients],
-    times: Tensor,
-) -> list[dict[str, str]]:
-    """The relative errors of every case, of finite differences, and of the mistakes, in this order.
-
-    Args:
-        columns: the names of the gradients, of which the largest error stands in the column.
-        true: what all are measured against.
-        measured: the cases.
-        passes: of which the finite differences are taken.
-        mistakes: gradients by the name of their row.
-        times: those of `measured`.
-    """
-    zs, adjoints = over_time(true.z, times), over_time(true.a, times)
-    rows = []
-    for each in measured:
-        along = {"a(t)": two_digits(_largest(each.adjoints, adjoints)), "z(t)": two_digits(_largest(each.zs, zs))}
-        row = _row(columns, each.case.name, each.gradients, true.gradients)
-        rows.append(row | along | {"evaluations": f"{each.nfe_forward} + {each.nfe_backward}"})
-    others = {f"{_pass_name(key)} finite differences": each.finite for key, each in passes.items()} | dict(mistakes)
-    blank = dict.fromkeys(("a(t)", "z(t)", "evaluations"), "")
-    return rows + [_row(columns, name, gradients, true.gradients) | blank for name, gradients in others.items()]
-
-
-def _row(columns: Mapping[str, Sequence[str]], name: str, computed: Gradients, true: Gradients) -> dict[str, str]:
-    errors = errors_alone(computed, true)
-    return {"": name} | {column: two_digits(max(errors[each] for each in names)) for column, names in columns.items()}
-
-
-def _largest(computed: Tensor, true: Tensor) -> float:
-    """The largest error over time, relative to the largest value."""
-    return float((computed - true).norm(dim=1).max() / true.norm(dim=1).max())
+    return CaseResult(case, gradients, *nfe, torch.cat(zs), torch.cat(adjoints))
 
 
 def over_time(function: Callable[[float], Tensor], times: Tensor) -> Tensor:
@@ -233,46 +160,20 @@ def over_time(function: Callable[[float], Tensor], times: Tensor) -> Tensor:
     return torch.stack([function(t) for t in times.tolist()])
 
 
-def details_of(
-    problem: Problem,
-    true: ClosedForm,
-    measured: Sequence[Measured],
-    passes: Mapping[Pass, Differentiated],
-    times: Tensor,
-) -> dict[str, Any]:
-    """All figures, in plain containers."""
-    return {
-        "closed_form": plain(true.gradients),
-        "times": times.tolist(),
-        "z": over_time(true.z, times).tolist(),
-        "a": over_time(true.a, times).tolist(),
-        "cases": [_case_details(each, true.gradients) for each in measured],
-        "passes": [
-            {"solver": key[0], "rtol": key[1], "exact": plain(each.exact), "finite_differences": plain(each.finite)}
-            for key, each in passes.items()
-        ],
-    }
-
-
-def _case_details(measured: Measured, true: Gradients) -> dict[str, Any]:
-    case = measured.case
-    return {
-        "solver": case.solver_name,
-        "gradient": case.gradient_name,
-        "rtol": case.rtol,
-        "gradients": plain(measured.gradients),
-        "relative_errors": errors_alone(measured.gradients, true),
-        "nfe_forward": measured.nfe_forward,
-        "nfe_backward": measured.nfe_backward,
-        "z": measured.zs.tolist(),
-        "a": measured.adjoints.tolist(),
-    }
-
-
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """With lists in place of tensors."""
     return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
-def _leaf(value: Tensor) -> Tensor:
-    return value.detach().clone().requires_grad_()
+def _steps_of(cases: Sequence[Case]) -> dict[tuple[str, float | None], Case]:
+    """By solver and tolerance: cases of the same steps differ in their gradient methods alone."""
+    return {(case.solver_name, case.rtol): case for case in cases if case.solver.differentiable}
+
+
+def _name(solver: str, rtol: float | None) -> str:
+    return solver if rtol is None else f"{solver} {rtol:g}"
+
+
+def _largest(computed: Tensor, true: Tensor) -> str:
+    """The largest error over time, relative to the largest value."""
+    return two_digits(float((computed - true).norm(dim=1).max() / true.norm(dim=1).max()))

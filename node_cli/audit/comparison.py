@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the processor
+Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the CPU
 
 SMALL = 1e-3  # a gradient below this share of the whole is measured against the share: zero has no relative error
 SURELY = 0.2  # a known mistake is named where it explains all but this share of the error
@@ -70,6 +71,12 @@ def what_is_wrong(computed: Gradients, true: Gradients, mistakes: Mapping[str, G
         return f"{' and '.join(missing)} {'gets' if len(missing) == 1 else 'get'} no gradient"
     negated = {name: -gradient for name, gradient in true.items()}
     return "its sign is wrong throughout" if _explains(negated, computed, true) else ""
+
+
+def order(steps: Sequence[float], errors: Sequence[float]) -> float:
+    """How fast errors fall with growing numbers of steps, by regression over the finer half of them."""
+    half = len(steps) // 2
+    return -float(np.polyfit(np.log(steps[half:]), np.log(errors[half:]), 1)[0])
 
 
 def _explains(wrong: Gradients, computed: Gradients, true: Gradients) -> bool:

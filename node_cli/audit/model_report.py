@@ -111,11 +111,11 @@ def _picture(name: str, rows: Sequence[ModelRow]) -> Figure:
 
 
 def _curves(methods: Mapping[str, Sequence[ModelRow]], over: str, against: str) -> dict[str, Curve]:
-    curves: dict[str, Curve] = {}
-    for method, rows in methods.items():
-        points = [(_place(row, over), getattr(row, against).relative_error) for row in rows]
-        curves[method] = ([x for x, _ in points if x], [error for x, error in points if x])
-    return curves
+    points = {
+        method: [(_place(row, over), getattr(row, against).relative_error) for row in rows]
+        for method, rows in methods.items()
+    }
+    return {method: [(x, error) for x, error in curve if x] for method, curve in points.items()}
 
 
 def _place(row: ModelRow, over: str) -> float | None:

@@ -5,28 +5,44 @@ Source: Chen et al. 2018, equations 1 and 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
-from node_cli.audit.comparison import difference, what_is_wrong
+from node_cli.audit.comparison import difference, order, what_is_wrong
+from node_cli.audit.drawing import draw_errors
 from node_cli.audit.fixed_steps import FixedSteps
-from node_cli.audit.resnet_euler_findings import EXACT, Findings, Measured, Pass, change
+from node_cli.audit.resnet_euler_rows import Computed, Distance, Row
+from node_cli.figures import panels
 from node_cli.models.checks import require_at_least
 from node_cli.models.odenet import ConvField
 from node_cli.ode.functional import solve
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import Solution
 from node_cli.ode.solvers import Fixed
-from node_cli.tables import percent
+from node_cli.tables import Table, percent, two_digits
 
+EXACT = ("direct", "checkpoint")  # discretise, then optimise: under Euler the gradient of the ResNet
 REFERENCE_RTOL = 1e-9  # of the solve that stands for the ODE: a few seconds
 UNEXPLAINED = 3.0  # a gradient is wrong if it is so many times as far from the ODE's as the exact one of its steps,
 NOTICEABLE = 0.1  # and by more than this, relative
+NOTES = (
+    (
+        "direct and checkpoint differentiate the steps that were made, and Euler's steps are the residual blocks. "
+        "adjoint solves the adjoint ODE by Euler instead: another gradient until the steps are fine."
+    ),
+    (
+        "ReLU has corners, where the derivative of the field jumps: with any solver the gradient is less exact than "
+        "the output, and gains less from a tighter tolerance."
+    ),
+)
 
 
 class ResnetEulerAudit:
@@ -46,7 +62,9 @@ class ResnetEulerAudit:
             raise ValueError(f"euler_steps must be three or more growing numbers from 1 up, got {list(euler_steps)}")
         self._num_blocks = num_blocks
         self._euler_steps = euler_steps
-        self._field = _field(channels, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
+            self._field = ConvField(channels).double()
         generator = torch.Generator().manual_seed(seed)
         shape = (2, batch_size, channels, 6, 6)
         self._y0, self._targets = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -60,23 +78,49 @@ class ResnetEulerAudit:
     def audit(self, cases: Sequence[Case], tick: Tick) -> AuditReport:
         """See `AuditProblem`."""
         tick("the ResNet")
-        resnet = self._pass(self._resnet)
+        resnet = self._compute(self._resnet)
         under_euler = {
-            name: self._euler(self._num_blocks, gradient, name, tick)
+            name: self._euler(tick, self._num_blocks, gradient, name)
             for name, gradient in _euler_gradients(cases).items()
         }
-        looser, ode = (self._ode(rtol, tick) for rtol in (10 * REFERENCE_RTOL, REFERENCE_RTOL))
-        euler = {n: self._euler(n, "direct", "direct", tick) for n in self._euler_steps}
-        return Findings(
-            num_blocks=self._num_blocks,
-            under_euler={name: change(made, resnet) for name, made in under_euler.items()},
-            mistakes={name: what_is_wrong(made.gradients, resnet.gradients, {}) for name, made in under_euler.items()},
-            euler={n: Measured(made, change(made, resnet), change(made, ode)) for n, made in euler.items()},
-            cases=[(case, self._measure(case, resnet, ode, tick)) for case in cases],
-            ode=Measured(ode, change(ode, resnet), change(ode, ode)),
-            reference_rtol=REFERENCE_RTOL,
-            blur=change(looser, ode),
-        ).report()
+        looser, ode = (self._ode(tick, rtol) for rtol in (10 * REFERENCE_RTOL, REFERENCE_RTOL))
+        finer = {n: self._euler(tick, n, "direct", "direct") for n in self._euler_steps}
+        euler = {n: Row(made, made.distance(resnet), made.distance(ode)) for n, made in finer.items()}
+        rows = [(case, self._row(case, resnet, ode, tick)) for case in cases]
+        of_ode, blur = Row(ode, ode.distance(resnet), ode.distance(ode)), looser.distance(ode)
+        same = {name: made.distance(resnet) for name, made in under_euler.items()}
+        mistakes = {name: what_is_wrong(made.gradients, resnet.gradients, {}) for name, made in under_euler.items()}
+        orders = _orders(euler)
+        reference = (
+            f"The ODE itself is dopri5 at {REFERENCE_RTOL:g}, which differs from dopri5 at {10 * REFERENCE_RTOL:g} by "
+            f"{percent(blur.output)} (output) and {percent(blur.gradient.relative_error)} (gradient): "
+            "errors below that say nothing."
+        )
+        nothing = dict.fromkeys(("output from ODE", "gradient from ODE", "worst from ODE"), "-")
+        solvers = [{"solver": case.name} | row.cells() | row.more_cells() for case, row in rows]
+        tables = [
+            Table(
+                f"The ODE-Net under Euler with {self._num_blocks} steps, compared with the ResNet",
+                [_row_under_euler(name, each, mistakes[name]) for name, each in same.items()],
+            ),
+            Table("Euler with more steps, direct", [{"steps": str(n)} | row.cells() for n, row in euler.items()]),
+            Table(
+                "The ODE itself, and the chosen solvers and gradients",
+                [{"solver": "the ODE"} | of_ode.cells() | of_ode.more_cells() | nothing, *solvers],
+            ),
+        ]
+        details = {
+            "num_blocks": self._num_blocks,
+            "under_euler": {name: asdict(each) for name, each in same.items()},
+            "euler": [{"steps": n} | row.plain() for n, row in euler.items()],
+            "order": orders,
+            "reference": {"rtol": REFERENCE_RTOL, "from_ten_times_rtol": asdict(blur)},
+            "ode": of_ode.plain(),
+            "cases": {case.name: row.plain() for case, row in rows},
+        }
+        verdict = _verdict(self._num_blocks, same, mistakes, of_ode, orders, rows)
+        figures = {"resnet_euler": _figure(self._num_blocks, euler, orders, rows)}
+        return AuditReport(tables, [*NOTES, reference], verdict, figures, details)
 
     def _resnet(self) -> Tensor:
         y: Tensor = self._y0
@@ -85,57 +129,120 @@ class ResnetEulerAudit:
             y = y + h * self._field(torch.tensor(k * h, dtype=y.dtype), y)
         return y
 
-    def _euler(self, num_steps: int, gradient: str | Gradient, name: str, tick: Tick) -> Pass:
+    def _euler(self, tick: Tick, num_steps: int, gradient: str | Gradient, name: str) -> Computed:
         tick(f"Euler, {num_steps} steps, {name}")
-        return self._pass(lambda: self._solve(method="euler", num_steps=num_steps, gradient=gradient))
+        how: dict[str, Any] = {"method": "euler", "num_steps": num_steps, "gradient": gradient}
+        return self._compute(lambda: solve(self._field, self._y0, self._ts, **how))
 
-    def _ode(self, rtol: float, tick: Tick) -> Pass:
+    def _ode(self, tick: Tick, rtol: float) -> Computed:
         tick(f"the ODE at {rtol:g}")
-        return self._pass(lambda: self._solve(rtol=rtol, atol=rtol, gradient="checkpoint"))
+        return self._compute(lambda: solve(self._field, self._y0, self._ts, rtol, rtol, gradient="checkpoint"))
 
-    def _solve(self, **how: Any) -> Solution[Tensor]:
-        return solve(self._field, self._y0, self._ts, **how)
-
-    def _measure(self, case: Case, resnet: Pass, ode: Pass, tick: Tick) -> Measured:
+    def _row(self, case: Case, resnet: Computed, ode: Computed, tick: Tick) -> Row:
         tick(case.name)
-        made = self._pass(lambda: case.solve(self._field, self._y0, self._ts))
-        from_resnet, from_ode = change(made, resnet), change(made, ode)
+        made = self._compute(lambda: case.solve(self._field, self._y0, self._ts))
+        from_resnet, from_ode = made.distance(resnet), made.distance(ode)
         if not case.solver.differentiable:
-            return Measured(made, from_resnet, from_ode, mistake=what_is_wrong(made.gradients, ode.gradients, {}))
+            return Row(made, from_resnet, from_ode, mistake=what_is_wrong(made.gradients, ode.gradients, {}))
         steps = FixedSteps(case.solver, self._field, self._y0, self._ts)
-        exact = self._pass(lambda: steps(self._field, self._y0, self._ts)[-1])
+        exact = self._compute(lambda: steps(self._field, self._y0, self._ts)[-1])
         mistake = what_is_wrong(made.gradients, exact.gradients, {})
-        error, of_steps = from_ode.gradient.relative_error, change(exact, ode).gradient.relative_error
+        error, of_steps = from_ode.gradient.relative_error, exact.distance(ode).gradient.relative_error
         if not mistake and error > max(NOTICEABLE, UNEXPLAINED * of_steps):
             mistake = f"it is {percent(error)} off, the exact one of its steps {percent(of_steps)}"
-        return Measured(made, from_resnet, from_ode, difference(made.gradients, exact.gradients), mistake)
+        return Row(made, from_resnet, from_ode, difference(made.gradients, exact.gradients), mistake)
 
-    def _pass(self, forward: Callable[[], Tensor | Solution[Tensor]]) -> Pass:
+    def _compute(self, forward: Callable[[], Tensor | Solution[Tensor]]) -> Computed:
         found = forward()
         output = found.ys[-1] if isinstance(found, Solution) else found
         loss = (output - self._targets).pow(2).mean()
         inputs = dict(self._field.named_parameters()) | {"y0": self._y0}
         grads = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True, materialize_grads=True)
         nfe = (found.stats.nfe, found.backward_stats.nfe) if isinstance(found, Solution) else (self._num_blocks, 0)
-        return Pass(output.detach(), loss.item(), dict(zip(inputs, grads, strict=True)), *nfe)
-
-
-def _field(channels: int, seed: int) -> ConvField:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
-        return ConvField(channels).double()
+        return Computed(output.detach(), loss.item(), dict(zip(inputs, grads, strict=True)), *nfe)
 
 
 def _euler_gradients(cases: Sequence[Case]) -> dict[str, str | Gradient]:
     """Ours, and those of the cases that go with Euler's method; a case's own takes the place of ours."""
-    own = {case.gradient_name: case.gradient for case in cases if _goes_with_euler(case.gradient)}
-    return {name: name for name in (*EXACT, "adjoint")} | own
-
-
-def _goes_with_euler(gradient: Gradient) -> bool:
     settings: dict[str, Any] = {"step_size": None, "max_nfe": None, "compile": "none"}
-    try:
-        gradient.check(Fixed(method="euler", num_steps=1, on_failure="raise", fallback_steps=1, **settings))
-    except ValueError:
-        return False
-    return True
+    euler = Fixed(method="euler", num_steps=1, on_failure="raise", fallback_steps=1, **settings)
+    gradients: dict[str, str | Gradient] = {name: name for name in (*EXACT, "adjoint")}
+    for case in cases:
+        with suppress(ValueError):
+            case.gradient.check(euler)
+            gradients[case.gradient_name] = case.gradient
+    return gradients
+
+
+def _orders(euler: Mapping[int, Row]) -> dict[str, float]:
+    errors = [row.from_ode for row in euler.values()]
+    outputs, gradients = [each.output for each in errors], [each.gradient.relative_error for each in errors]
+    return {"output": order(list(euler), outputs), "gradient": order(list(euler), gradients)}
+
+
+def _row_under_euler(name: str, each: Distance, mistake: str) -> dict[str, str]:
+    return {
+        "gradient method": name,
+        "output off": two_digits(each.output),
+        "loss off": two_digits(each.loss),
+        "gradient off": two_digits(each.gradient.relative_error),
+        "cosine": f"{each.gradient.cosine:.6f}",
+        "worst": f"{each.gradient.worst} {two_digits(each.gradient.worst_error)}",
+        "equal to the ResNet": "yes, to rounding" if each.is_rounding else f"no: {mistake}" if mistake else "no",
+    }
+
+
+def _verdict(
+    num_blocks: int,
+    same: Mapping[str, Distance],
+    mistakes: Mapping[str, str],
+    ode: Row,
+    orders: Mapping[str, float],
+    rows: Sequence[tuple[Case, Row]],
+) -> str:
+    unequal = [
+        f"{name} differs by output {percent(same[name].output)}, "
+        f"gradient {percent(same[name].gradient.relative_error)}" + (f" ({mistakes[name]})" if mistakes[name] else "")
+        for name in EXACT
+        if not same[name].is_rounding
+    ]
+    largest = two_digits(max(same[name].largest for name in EXACT))
+    equality = (
+        f"The ResNet is the ODE-Net under Euler with {num_blocks} steps: output, loss and gradients of direct "
+        f"and checkpoint are equal to rounding ({largest})"
+    )
+    if unequal:
+        equality = f"The ODE-Net under Euler is not the ResNet, as it should be: {', '.join(unequal)}"
+    outcome = (
+        f"The output of the ODE is {percent(ode.from_resnet.output)} and its gradient "
+        f"{percent(ode.from_resnet.gradient.relative_error)} away from the ResNet's, "
+        f"and Euler nears them with order {orders['output']:.2f} and {orders['gradient']:.2f}"
+    )
+    wrong = {case.method: f"{case.method} ({row.mistake})" for case, row in rows if row.mistake}
+    return ". ".join([equality, outcome, *([f"Wrong: {', '.join(wrong.values())}"] if wrong else [])]) + "."
+
+
+def _figure(
+    num_blocks: int, euler: Mapping[int, Row], orders: Mapping[str, float], rows: Sequence[tuple[Case, Row]]
+) -> Figure:
+    def output(row: Row) -> tuple[float, float]:
+        return row.made.nfe_forward, row.from_ode.output
+
+    def gradient(row: Row) -> tuple[float, float]:
+        return row.made.nfe_forward + row.made.nfe_backward, row.from_ode.gradient.relative_error
+
+    figure, axes = panels(3, title=f"A ResNet of {num_blocks} blocks with shared weights is Euler's method")
+    of_euler = {
+        f"{name}, order {orders[name]:.2f}": [(n, point(row)[1]) for n, row in euler.items()]
+        for name, point in (("output", output), ("gradient", gradient))
+    }
+    draw_errors(axes[0], "Euler: distance from the ODE", "steps", of_euler)
+    axes[0].axvline(num_blocks, color="0.5", linestyle=":", label="the ResNet")
+    axes[0].legend(frameon=False, fontsize=8)
+    outputs, gradients = ({"Euler, more steps": [point(row) for row in euler.values()]} for point in (output, gradient))
+    for case, row in rows:
+        outputs.setdefault(case.solver_name, []).append(output(row))
+        gradients.setdefault(case.method, []).append(gradient(row))
+    draw_errors(axes[1], "Output: distance from the ODE", "evaluations, forward", outputs)
+    draw_errors(axes[2], "Gradient: distance from the ODE", "evaluations, forward and backward", gradients)
+    return figure

@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 from parts import load
 from scipy.linalg import expm_frechet
 
-from node_cli.audit.closed_form import WRONG_SIGN, measure
+from node_cli.audit.closed_form import WRONG_SIGN, solve_case
 from node_cli.audit.comparison import difference, errors_alone, what_is_wrong
-from node_cli.audit.linear import product_integral
 from node_cli.audit.linear_euler import euler_gradients
+from node_cli.audit.linear_problem import product_integral
 from node_cli.ode.functional import odeint
 
 
@@ -26,32 +26,31 @@ def exact_states(field, z0, ts):
 
 @pytest.mark.parametrize("keys", [{}, {"t0": 1.0, "t1": -1.0}, {"num_observations": 1}])
 def test_the_closed_forms_are_derivatives_of_the_loss(keys):
-    audit = linear(**keys)
-    true, problem = audit.closed_form(), audit.problem()
+    problem = linear(**keys).problem()
+    true = problem.closed_form()
     assert difference(true.gradients, problem.gradients(exact_states)).relative_error < 1e-13
     assert difference(problem.finite_differences(exact_states), true.gradients).relative_error < 1e-10
 
 
 def test_the_integral_is_the_frechet_derivative():
-    rng = np.random.default_rng(0)
-    matrix, direction = rng.normal(size=(2, 2, 2))
-    frechet = expm_frechet(matrix * 1.5, direction * 1.5, compute_expm=False)
+    matrix, direction = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    frechet = expm_frechet(matrix.numpy() * 1.5, direction.numpy() * 1.5, compute_expm=False)
     np.testing.assert_allclose(product_integral(matrix, direction, matrix, 1.5), frechet, rtol=1e-13)
 
 
 def test_the_slip_is_the_integral_of_the_wrong_adjoint():
-    audit = linear(num_observations=1)
-    slip, z = audit.slip(), audit.closed_form().z
-    ts = torch.linspace(audit.t0, audit.t1, 2001, dtype=torch.float64)
-    products = torch.stack([torch.outer(slip.a(t), z(t)) for t in ts.tolist()])
+    problem = linear(num_observations=1).problem()
+    slip = problem.closed_form(sign=-1)
+    ts = torch.linspace(*problem.ts.tolist(), 2001, dtype=torch.float64)
+    products = torch.stack([torch.outer(slip.a(t), problem.z(t)) for t in ts.tolist()])
     torch.testing.assert_close(slip.gradients["dL/dA"], torch.trapezoid(products, ts, dim=0), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("keys", [{}, {"num_observations": 7, "t1": 0.9}])
 def test_the_adjoint_jumps_by_the_partial_derivative(keys):
-    audit = linear(**keys)
-    a = audit.closed_form().a
-    for t, jump in zip(audit.problem().ts[1:].tolist(), audit.handed_over(), strict=True):
+    problem = linear(**keys).problem()
+    a = problem.closed_form().a
+    for t, jump in zip(problem.ts[1:].tolist(), problem.jumps(), strict=True):
         np.testing.assert_allclose(a(t) - a(t + 1e-9), jump, atol=1e-7)
 
 
@@ -59,13 +58,13 @@ def test_the_adjoint_jumps_by_the_partial_derivative(keys):
     "words", [("dopri5", "direct checkpoint adjoint", 1e-10), ("torchdiffeq", "direct adjoint", 1e-10)]
 )
 def test_every_exact_method_is_within_1e_8(cases, words):
-    audit = linear(num_observations=2)
-    true, problem = audit.closed_form(), audit.problem()
+    problem = linear(num_observations=2).problem()
+    true = problem.closed_form()
     a = true.a(float(problem.ts[1]))
     for case in cases(*words):
-        measured = measure(problem, case, problem.ts[1:2])
-        assert max(errors_alone(measured.gradients, true.gradients).values()) < 1e-8
-        assert (measured.adjoints[0] - a).abs().max() < 1e-8
+        result = solve_case(problem, case, problem.ts[1:2])
+        assert max(errors_alone(result.gradients, true.gradients).values()) < 1e-8
+        assert (result.adjoints[0] - a).abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -136,7 +135,7 @@ def test_the_verdict_names_what_was_planted(audited, solver):
 
 def test_a_jump_that_is_missing_from_the_adjoint_alone_has_a_name_too():
     audit = linear()
-    true, mistakes = audit.closed_form().gradients, audit.mistakes()
+    true, mistakes = audit.problem().closed_form().gradients, audit.mistakes()
     clause = "the jump at t = 2 is missing"
     forgotten = {**mistakes[clause], "dL/dt2": true["dL/dt2"]}
     assert what_is_wrong(forgotten, true, mistakes) == f"{clause}, though not from dL/dt"
