@@ -145,7 +145,6 @@ def heavy_imports(module):
         "node_cli.runs.folder",
         "node_cli.runs.report.runs",
         "node_cli.runs.report.formats",
-        "node_cli.runs.report.notes",
     ],
 )
 def test_what_runs_before_torch_is_needed_does_not_import_it(module):

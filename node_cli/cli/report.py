@@ -12,9 +12,8 @@ from node_cli.cli.report_options import PROGRAM, parse
 from node_cli.config import ConfigError, printable
 from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
-from node_cli.runs.report.formats import FORMATS, RunTable
+from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
-from node_cli.runs.report.notes import notes
 from node_cli.runs.report.record import Run
 from node_cli.runs.report.runs import read_runs, written_at
 from node_cli.runs.report.writing import make_folder, write
@@ -32,7 +31,7 @@ def _report(args: Namespace) -> list[Run]:
     runs = read_runs(args.folders)
     selected = select(runs, [parse_condition(typed) for typed in args.where])
     table = _table(args, [run for run in selected if run.status == FINISHED])
-    below = notes(table, selected, len(runs))
+    below = notes_on(table, selected, len(runs))
     content = FORMATS[args.format](table, below)
     if args.out is not None:
         write(args.out, content.encode())

@@ -24,9 +24,8 @@ from node_cli.config import ConfigError, is_path, shown
 from node_cli.files import kind_of, read_text
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.outcome import FINISHED, RunFailedError
-from node_cli.runs.report.formats import RunTable, terminal
+from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs
-from node_cli.runs.report.notes import notes
 from node_cli.runs.report.record import Run
 from node_cli.runs.report.runs import find_runs, read_runs
 from node_cli.runs.report.writing import make_folder, write
@@ -227,7 +226,7 @@ def _table(path: Path) -> str:
     columns = default_columns(finished)
     keys = [key for key in differing_keys(finished) if key not in columns]
     table = RunTable(keys, columns, group_runs(finished, keys))
-    return terminal(table, [*_best(finished), *notes(table, runs, len(runs)), str(path)])
+    return terminal(table, [*_best(finished), *notes_on(table, runs, len(runs)), str(path)])
 
 
 def _best(finished: Sequence[Run]) -> list[str]:

@@ -18,13 +18,13 @@ STYLES = {"train": "C0", "val": "C1", "forward": "C2", "backward": "C3"}
 
 
 def write_curves(history: History, path: Path, title: str) -> None:
-    """Draw loss, each metric that both splits share, and NFE over the epochs; whole or not at all.
+    """Draws the loss, each metric of both splits, and NFE over the epochs; the file is written whole or not at all.
 
     Args:
-        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry
-            may lack a tag; a panel that no entry has data for is left out.
+        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry may
+            lack a tag; a panel without any data is left out.
         path: the PNG to write.
-        title: stands above the panels.
+        title: shown above the panels.
     """
     drawn = _panels(history)
     assert drawn, f"nothing to draw in {history}"
@@ -32,7 +32,7 @@ def write_curves(history: History, path: Path, title: str) -> None:
     for axes, (name, tags) in zip(all_axes, drawn.items(), strict=True):
         for label, tag in tags.items():
             _plot(axes, history, label, tag)
-        label_panel(axes, name, "epoch", "evaluations a pass" if name == "NFE" else "")
+        label_panel(axes, name, "epoch", "evaluations per pass" if name == "NFE" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     write_whole(path, file_of(figure))
 

@@ -9,9 +9,8 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from node_cli.runs.outcome import FINISHED
-from node_cli.runs.report.formats import RunTable, terminal
+from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
-from node_cli.runs.report.notes import notes
 from node_cli.runs.report.record import leaves
 from node_cli.tuning.study import SharedStudy
 
@@ -36,7 +35,7 @@ def table(shared: SharedStudy) -> str:
     groups = sort_groups(group_runs(finished, keys), first.column, descending=first.maximize)
     shown = RunTable(keys, columns, groups[:SHOWN])
     more = [f"and {len(groups) - SHOWN} more"] if len(groups) > SHOWN else []
-    return terminal(shown, more + notes(shown, runs, len(runs)))
+    return terminal(shown, more + notes_on(shown, runs, len(runs)))
 
 
 def experiment(config: Mapping[str, Any], choices: Mapping[str, Any], unchanged: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ class Condition:
     wanted: str
 
     def holds(self, run: Run) -> bool:
-        """Whether a run meets it. One that has no such value meets only `!=`; one not finished may still get it."""
+        """Whether a run meets it. A run without such a value meets only `!=`, unless it has not finished."""
         if self.key not in run.values:
             return self.sign == "!=" or run.status != FINISHED
         value = run.values[self.key]
@@ -36,7 +36,7 @@ class Condition:
         return self.equals(value) == (self.sign == "=")
 
     def equals(self, value: Any) -> bool:
-        """Numbers are equal as numbers (1e-3 is 0.001), all else as it is shown."""
+        """Numbers are compared as numbers (1e-3 is 0.001), everything else as it is shown."""
         wanted = number(self.wanted)
         return value == wanted if is_number(value) and wanted is not None else text(value) == self.wanted
 
@@ -45,7 +45,7 @@ def parse_condition(typed: str) -> Condition:
     """`solver.rtol<=1e-3` as a condition.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a condition.
     """
     parts = re.fullmatch(r"([^=!<>]+)(==|=|!=|<=|>=|<|>)(.*)", typed)
     if parts is None:
@@ -94,7 +94,7 @@ def _check_value(condition: Condition, runs: Sequence[Run]) -> None:
 
 
 def text(value: Any) -> str:
-    """A value as YAML shows it: true, null, 0.001; 1.0 and 1 alike."""
+    """A value as YAML shows it: true, null, 0.001; 1 for 1.0."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -105,7 +105,7 @@ def text(value: Any) -> str:
 
 
 def number(typed: str) -> float | None:
-    """What the text says as a number, None where it says none."""
+    """The text as a number, None if it is not one."""
     try:
         return float(typed)
     except ValueError:

@@ -1,6 +1,6 @@
-"""One table in four formats, and the lines under it.
+"""A table of runs, the notes below it, and four formats of both.
 
-Its words come from run folders, which anybody may have made: each format escapes what is more than text in it.
+Its text comes from run folders, which anybody may have made: each format escapes what is special in it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from node_cli.config import printable
+from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.filters import number, text
 from node_cli.runs.report.grouping import Group, Statistic
+from node_cli.runs.report.progress import progress
+from node_cli.runs.report.record import Run
 from node_cli.tables import VERY_LARGE, VERY_SMALL, aligned, four_digits, power_of_ten
 
 NOTHING = "-"
-ROUNDING = 1e-12  # a std below this share of the mean is none
-MAX_CELL = 200  # characters of one cell
-FORMULA = re.compile(r"[=+@＝＋－＠-]")  # what a spreadsheet takes for one, by how it begins
+ROUNDING = 1e-12  # a std below this share of the mean is shown as 0
+MAX_CELL = 200  # characters
+MAX_LISTED = 10  # runs of one status
+WITHOUT_A_ROW = (UNFINISHED, PRUNED, FAILED, DAMAGED)
+FORMULA = re.compile(r"[=+@＝＋－＠-]")  # how a formula begins in a spreadsheet
 MARKDOWN = re.compile(r"[\\`*\[\]<>&|~$!]|(?<![^\W_])_|_(?![^\W_])")  # `_` within a word is text
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -36,7 +43,7 @@ LATEX = {
 
 @dataclass(frozen=True)
 class RunTable:
-    """A row for each group: its keys, the number of its runs, and of seeds where some have fewer, its figures."""
+    """A row for each group: its keys, the number of its runs (and of seeds, where runs share some), its values."""
 
     keys: Sequence[str]
     columns: Sequence[str]
@@ -49,17 +56,17 @@ class RunTable:
 
     @property
     def counts(self) -> dict[str, Callable[[Group], int]]:
-        """What is counted of each group, by the name of the column."""
+        """The columns of counts, by their names."""
         counts: dict[str, Callable[[Group], int]] = {"runs": lambda group: len(group.runs)}
         if any(group.repeats_seeds for group in self.groups):
             counts["seeds"] = lambda group: group.num_seeds
         return counts
 
-    def rows(self, number: Callable[[Statistic], str], word: Callable[[str], str]) -> list[list[str]]:
-        """Every cell as text, figures by `number` and all else by `word`."""
+    def rows(self, number: Callable[[Statistic], str], escape: Callable[[str], str]) -> list[list[str]]:
+        """Every cell as text: statistics by `number`, all else by `escape`."""
 
         def shown(cell: Statistic | str | None) -> str:
-            return number(cell) if isinstance(cell, Statistic) else word(NOTHING if cell is None else cell)
+            return number(cell) if isinstance(cell, Statistic) else escape(NOTHING if cell is None else cell)
 
         return [
             [
@@ -71,8 +78,36 @@ class RunTable:
         ]
 
 
+def notes_on(table: RunTable, selected: Sequence[Run], num_all: int) -> list[str]:
+    """Rows with few seeds or missing values; how many runs of each status there are; why some have no row."""
+    lines = [
+        f"{group.label()}: {len(group.runs)} runs, {group.num_seeds} seed{'s' if group.num_seeds > 1 else ''}: "
+        "runs of one seed say nothing about the std over seeds"
+        for group in table.groups
+        if group.repeats_seeds
+    ]
+    lines += [
+        f"{group.label()}: only {group.num_with(column)} of {len(group.runs)} runs have {column}"
+        for group in table.groups
+        for column in table.columns
+        if 0 < group.num_with(column) < len(group.runs)
+    ]
+    count, left_out = Counter(run.status for run in selected), num_all - len(selected)
+    parts = [f"{count[status]} {status}" for status in (FINISHED, *WITHOUT_A_ROW) if count[status]]
+    parts += [f"{left_out} left out by --where"] if left_out else []
+    lines.append(f"{num_all} run{'s' if num_all > 1 else ''}: {', '.join(parts)}")
+    for status in WITHOUT_A_ROW:
+        same, first = [run for run in selected if run.status == status], dict[str, Path]()
+        for run in same[:MAX_LISTED]:
+            reason = " ".join((progress(run) if status == UNFINISHED else run.reason).split())
+            lines.append(f"{status}: {run.folder}: " + (f"the same as {first[reason]}" if reason in first else reason))
+            first.setdefault(reason, run.folder)
+        lines += [f"{status}: and {len(same) - MAX_LISTED} more"] if len(same) > MAX_LISTED else []
+    return lines
+
+
 def terminal(table: RunTable, notes: Sequence[str]) -> str:
-    """Columns in line, keys to the left and figures to the right."""
+    """Aligned columns, keys to the left and numbers to the right."""
     rows = [list(map(_bounded, table.header)), *table.rows(plain, _bounded)]
     lines = aligned(rows, "<" * len(table.keys) + ">" * (len(table.header) - len(table.keys)))
     above = [*lines, *([""] if notes else [])] if table.groups else []
@@ -80,13 +115,13 @@ def terminal(table: RunTable, notes: Sequence[str]) -> str:
 
 
 def _bounded(cell: str) -> str:
-    """A cell of one line, of a length that a table has room for."""
+    """A cell in one line, cut where it is too long for a table."""
     line = printable(cell)
     return line if len(line) <= MAX_CELL else f"{line[:MAX_CELL]}... ({len(line)} characters)"
 
 
 def markdown(table: RunTable, notes: Sequence[str]) -> str:
-    """A table as GitHub shows it, the notes as a list."""
+    """A table in GitHub's Markdown, the notes as a list."""
     rule = ["---"] * len(table.keys) + ["---:"] * (len(table.header) - len(table.keys))
     rows = [list(map(_as_markdown, table.header)), rule, *table.rows(plain, _as_markdown)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -98,32 +133,32 @@ def _as_markdown(cell: str) -> str:
 
 
 def comma_separated(table: RunTable, notes: Sequence[str]) -> str:
-    """All digits, mean and std apart, nothing where there is nothing; the notes have no place in it."""
-    figures = {name for name in table.columns if any(isinstance(group.cell(name), Statistic) for group in table.groups)}
+    """All digits, mean and std in columns of their own, empty cells for missing values; without the notes."""
+    numeric = {name for name in table.columns if any(isinstance(group.cell(name), Statistic) for group in table.groups)}
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    names = [[f"{name} mean", f"{name} std"] if name in figures else [name] for name in table.columns]
+    names = [[f"{name} mean", f"{name} std"] if name in numeric else [name] for name in table.columns]
     writer.writerow(map(_as_text, [*table.keys, *table.counts, *chain(*names)]))
     for group in table.groups:
         keys = [_as_text(group.full_text(key) or "") for key in table.keys]
-        cells = [_apart(group.cell(name), name in figures) for name in table.columns]
+        cells = [_apart(group.cell(name), name in numeric) for name in table.columns]
         writer.writerow([*keys, *(count(group) for count in table.counts.values()), *chain(*cells)])
     return content.getvalue()
 
 
-def _apart(cell: Statistic | str | None, is_figure: bool) -> list[str]:
+def _apart(cell: Statistic | str | None, is_numeric: bool) -> list[str]:
     if not isinstance(cell, Statistic):
-        return [_as_text(cell or ""), ""] if is_figure else [_as_text(cell or "")]
+        return [_as_text(cell or ""), ""] if is_numeric else [_as_text(cell or "")]
     return [text(cell.mean), "" if cell.std is None else text(cell.std)]
 
 
 def _as_text(cell: str) -> str:
-    """What begins as a formula does, and is no number, with the apostrophe that makes it text in a spreadsheet."""
+    """Puts an apostrophe before what a spreadsheet would take for a formula; numbers may begin with a sign."""
     return f"'{printable(cell)}" if FORMULA.match(cell) and number(cell) is None else printable(cell)
 
 
 def latex(table: RunTable, notes: Sequence[str]) -> str:
-    """A tabular that needs no package; the notes as comments."""
+    """A tabular that needs no LaTeX package; the notes as comments."""
     shape = "l" * len(table.keys) + "r" * (len(table.header) - len(table.keys))
     header = " & ".join(map(_escaped, table.header))
     rows = map(" & ".join, table.rows(_in_math, _escaped))
@@ -136,8 +171,8 @@ def _escaped(cell: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in printable(cell))
 
 
-def _in_math(figure: Statistic) -> str:
-    digits = plain(figure).replace("±", r"\pm")
+def _in_math(value: Statistic) -> str:
+    digits = plain(value).replace("±", r"\pm")
     digits = re.sub(r"e([+-]\d+)", _as_power, digits)
     return f"${digits}$"
 
@@ -146,19 +181,19 @@ def _as_power(exponent: re.Match[str]) -> str:
     return rf" \times 10^{{{int(exponent[1])}}}"
 
 
-def plain(figure: Statistic) -> str:
-    """`0.0412 ± 0.0023`: two digits of the std, the mean to the same place; four digits of a single run."""
-    if figure.exact or not math.isfinite(figure.mean):
-        return f"{figure.mean:.0f}"
-    if figure.std is None:
-        return four_digits(figure.mean)
-    if not math.isfinite(figure.std):
-        return f"{four_digits(figure.mean)} ± {figure.std:.0f}"
-    if figure.std <= ROUNDING * abs(figure.mean):
-        return f"{four_digits(figure.mean)} ± 0"
-    power = power_of_ten(max(abs(figure.mean), figure.std))
+def plain(value: Statistic) -> str:
+    """`0.0412 ± 0.0023`: two digits of the std, the mean to the same place; four digits for a single run."""
+    if value.exact or not math.isfinite(value.mean):
+        return f"{value.mean:.0f}"
+    if value.std is None:
+        return four_digits(value.mean)
+    if not math.isfinite(value.std):
+        return f"{four_digits(value.mean)} ± {value.std:.0f}"
+    if value.std <= ROUNDING * abs(value.mean):
+        return f"{four_digits(value.mean)} ± 0"
+    power = power_of_ten(max(abs(value.mean), value.std))
     shift = power if power in VERY_SMALL or power in VERY_LARGE else 0
-    mean, std = figure.mean / 10.0**shift, figure.std / 10.0**shift
+    mean, std = value.mean / 10.0**shift, value.std / 10.0**shift
     places = max(0, 1 - power_of_ten(std))
     both = f"{mean:.{places}f} ± {std:.{places}f}"
     return f"({both})e{shift:+03d}" if shift else both

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone as one row: mean and std of every figure."""
+"""Groups of runs that differ only by their seed: mean and std of every number."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node_cli.config import ConfigError, follows
+from node_cli.config import follows
 from node_cli.runs.report.filters import text
 from node_cli.runs.report.record import Run, is_number
 
-# They name a run or where its figures go, or change them no more than another seed does.
+# They name a run or say where its results go, or change them no more than another seed does.
 NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
 COSTS = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample std over `count` runs; one run has no std. `exact`: all are one whole number.
+    """Mean and sample std over `count` runs; one run has no std. `exact`: all have the same whole number.
 
-    `low` and `high` are one std off the mean, and no further than the runs are: no error below zero.
+    `low` and `high` are one std from the mean, but within the range of the runs: no error bar below zero.
     """
 
     mean: float
@@ -37,52 +37,52 @@ class Group:
 
     keys: Mapping[str, Any]
     runs: Sequence[Run]
-    short: Mapping[str, str] = field(default_factory=dict)  # of keys whose values have more digits than tell them apart
+    short: Mapping[str, str] = field(default_factory=dict)  # of keys whose values need fewer digits than they have
 
     def key_text(self, key: str) -> str | None:
         """The value of a key as it is shown; None where the runs have no such key."""
         return self.short.get(key, self.full_text(key))
 
     def full_text(self, key: str) -> str | None:
-        """The same with all digits."""
+        """The value with all digits."""
         return _known(self.runs[0].values, key)
 
     def label(self) -> str:
-        """The group in a few words."""
+        """The group as `key=value, ...`."""
         return ", ".join(f"{key}={self.key_text(key) or '-'}" for key in self.keys) or "all runs"
 
     def cell(self, column: str) -> Statistic | str | None:
-        """What a table shows: a figure, or the text that all runs share; None where no run has it."""
+        """What a table shows: a statistic, or the text that all runs share; None if no run has the value."""
         values = [run.values[column] for run in self.runs if run.values.get(column) is not None]
         numbers = [value for value in values if is_number(value)]
         if numbers or not values:
-            return self._figure(numbers) if numbers else None
+            return self._statistic(numbers) if numbers else None
         different = sorted(set(map(text, values)))
         return different[0] if len(different) == 1 else f"{len(different)} different"
 
     def num_with(self, column: str) -> int:
-        """How many of the runs have it."""
+        """How many of the runs have the value."""
         return sum(run.values.get(column) is not None for run in self.runs)
 
     @property
     def num_seeds(self) -> int:
-        """Of how many seeds the runs are; a run without one counts as another."""
+        """The number of different seeds; each run without one counts as another."""
         seeds = [run.values.get("seed") for run in self.runs]
         return len({str(seed) for seed in seeds if seed is not None}) + seeds.count(None)
 
     @property
     def repeats_seeds(self) -> bool:
-        """Whether some runs share a seed, and nobody asked for that."""
+        """Whether runs share a seed though the groups are not by seed."""
         return "seed" not in self.keys and self.num_seeds < len(self.runs)
 
-    def _figure(self, numbers: Sequence[float]) -> Statistic:
-        """Runs of one seed that repeat each other to the last digit show no std: none was measured."""
+    def _statistic(self, numbers: Sequence[float]) -> Statistic:
+        """Runs of one seed that agree to the last digit have no std: none was measured."""
         found = statistic(numbers)
         return replace(found, std=None) if found.std == 0 and self.num_seeds == 1 else found
 
 
 def statistic(values: Sequence[float]) -> Statistic:
-    """Of one or more numbers; what is not finite makes the mean so, and leaves no std."""
+    """Of one or more numbers; a number that is not finite makes the mean so, and there is no std."""
     count = len(values)
     exact = all(isinstance(value, int) for value in values) and len(set(values)) == 1
     mean = sum(map(float, values)) / count
@@ -94,7 +94,7 @@ def statistic(values: Sequence[float]) -> Statistic:
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
-    """One group for each combination of values there is, sorted by them; a lacking value is None and comes last."""
+    """One group for each combination of values that occurs, sorted by them; a missing value is None and comes last."""
     groups: dict[tuple[str | None, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(_known(run.values, key) for key in keys), []).append(run)
@@ -107,7 +107,7 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
 
 
 def _short_texts(values: Sequence[Any]) -> dict[str, str]:
-    """Of each number that is not whole: as many digits, four at least, as tell all values apart."""
+    """Each number that is not whole with as many digits, at least four, as tell all values apart."""
     full = {text(value): value for value in values}
     numbers = {name: value for name, value in full.items() if isinstance(value, float) and math.isfinite(value)}
     for digits in range(4, 17):
@@ -124,7 +124,7 @@ def _rank(value: Any) -> tuple[int, float, str]:
 
 
 def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> list[Group]:
-    """By a key, a figure's mean or `runs`; groups that lack it come last either way."""
+    """By a key, the mean of a column, or `runs`; groups without it come last either way."""
 
     def value(group: Group) -> Any:
         if column == "runs":
@@ -134,16 +134,16 @@ def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> li
             return None if math.isnan(cell.mean) else cell.mean
         return cell
 
-    lacking = [group for group in groups if value(group) is None]
+    without = [group for group in groups if value(group) is None]
     having = [group for group in groups if value(group) is not None]
-    return sorted(having, key=lambda group: _rank(value(group)), reverse=descending) + lacking
+    return sorted(having, key=lambda group: _rank(value(group)), reverse=descending) + without
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """The choices that differ, and the config keys that differ among runs of one choice; no seeds and folders.
+    """The choices that differ, and the config keys that differ among runs of one choice; no seeds or folders.
 
-    A key that only some choices have, or that each has a default of its own for, is no difference beside the choice;
-    nor is a tolerance that follows another in all runs.
+    A key that only some choices have, or for which each has its own default, adds nothing to the choice; nor does a
+    tolerance that follows another in all runs.
     """
     names = dict.fromkeys(name for run in runs for name in run.compared)
     groups = {name.partition(".")[0] for name in names if "." in name}
@@ -154,7 +154,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
 
 def _all_equal(runs: Sequence[Run], name: str) -> bool:
-    """Without a look at how values are shown: that would take most of the time of a report."""
+    """Compares the values as they are: turning them into text would take most of the time of a report."""
     first = runs[0].compared
     return all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
 
@@ -181,9 +181,3 @@ def default_columns(runs: Sequence[Run]) -> list[str]:
     objectives = dict.fromkeys(f"test/{run.objective[0]}" for run in runs if run.objective) or ["test/error"]
     first = [tag for tag in objectives if tag in metrics] or [tag for tag in metrics if tag.startswith("test/")]
     return (first or metrics)[:3] + [name for name in COSTS if any(name in run.values for run in runs)]
-
-
-def check_number(option: str, column: str, groups: Sequence[Group]) -> None:
-    """Refuses a column of text where a figure is asked for."""
-    if not any(isinstance(group.cell(column), Statistic) for group in groups):
-        raise ConfigError(f"{option} {column}: no run has such a number")

@@ -1,4 +1,4 @@
-"""Figures over many runs: curves with bands over seeds, error against cost, memory against steps."""
+"""Figures over many runs: curves with bands over seeds, a metric against its cost, memory against steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from node_cli.config import ConfigError
-from node_cli.figures import panels
+from node_cli.figures import label_panel, panels
 from node_cli.runs.report.grouping import Group, Statistic, statistic
 from node_cli.runs.report.progress import curves
 from node_cli.runs.report.record import Run
@@ -26,41 +26,41 @@ FEW_POINTS = 30  # drawn as dots too
 FEW_BANDS = 6  # more of them hide each other
 CURVES = ("train/loss", "val/loss")
 NAMES = {
-    NFE: "NFE forward (evaluations a pass)",
-    STEPS: "accepted steps of a pass",
+    NFE: "NFE forward (evaluations per pass)",
+    STEPS: "accepted steps per pass",
     MEMORY: "peak memory (MB)",
     SECONDS: "time of all updates (s)",
 }
 
 
-def name_of(column: str) -> str:
-    """A column as an axis names it, with its unit."""
-    return NAMES.get(column, column)
-
-
 def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Figure:
-    """One of the figures; errors are the first of the columns that are metrics.
+    """One of the figures `curves`, `nfe`, `seconds` and `memory`; the first two show the first metric of `columns`.
 
     Raises:
-        ConfigError: there is nothing to draw in it.
+        ConfigError: there is nothing to draw.
     """
     metrics = {tag for group in groups for run in group.runs for tag in run.summary["metrics"]}
     metric = next((column for column in columns if column in metrics), None)
     if metric is None:
         raise ConfigError(f"--plot {plot}: no run has metrics")
     if plot == "curves":
-        return draw_curves(groups, metric)
-    if plot == "memory":
-        return draw_memory(groups)
-    return draw_against(groups, metric, NFE if plot == "nfe" else SECONDS, plot)
+        return _draw_curves(groups, metric)
+    x, y = {"nfe": (NFE, metric), "seconds": (SECONDS, metric), "memory": (STEPS, MEMORY)}[plot]
+    xs: list[Cell] = [group.cell(x) for group in groups]
+    if plot == "memory":  # steps stand in no summary
+        steps = [[count for count in map(_last_steps, group.runs) if count is not None] for group in groups]
+        xs = [statistic(counts) if counts else None for counts in steps]
+        if not any(steps):
+            x, xs = NFE, [group.cell(NFE) for group in groups]
+    return _draw_points(groups, xs, x, y, plot)
 
 
-def draw_curves(groups: Sequence[Group], metric: str) -> Figure:
-    """Losses, the metric on the validation split and NFE; a line is the mean of a group, its band the std."""
+def _draw_curves(groups: Sequence[Group], metric: str) -> Figure:
+    """Losses, the metric on the validation split and NFE: a line is the mean of a group, its band the std."""
     lines = {run.folder: curves(run) for group in groups for run in group.runs}
     wanted = [*CURVES, f"val/{metric.rpartition('/')[2]}", NFE]
-    there = {tag for run in lines.values() for line in run for tag in line}
-    tags = [tag for tag in dict.fromkeys(wanted) if tag in there]
+    known = {tag for run in lines.values() for line in run for tag in line}
+    tags = [tag for tag in dict.fromkeys(wanted) if tag in known]
     if not tags:
         raise ConfigError(f"--plot curves: no run has {', '.join(wanted)} in its metrics.jsonl")
     figure, all_axes = panels(len(tags), columns=2, size=PANEL)
@@ -71,21 +71,14 @@ def draw_curves(groups: Sequence[Group], metric: str) -> Figure:
         for means, style in drawn:
             _draw_line(axes, means, style, with_band=len(drawn) <= FEW_BANDS)
         _scale(axes.set_yscale, [mean.mean for means, _ in drawn for mean in means.values()])
-        axes.set_title(tag, fontsize=11, parse_math=False)
-        axes.set_ylabel(name_of(tag), parse_math=False)
-        axes.set_xlabel("epoch" if tag.startswith("val/") else "step")
+        label_panel(axes, tag, "epoch" if tag.startswith("val/") else "step", NAMES.get(tag, tag))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _finish(figure, all_axes, styles, _about_curves(groups, lines), lines=True)
-    return figure
-
-
-def _about_curves(groups: Sequence[Group], lines: Mapping[Any, Sequence[Any]]) -> list[str]:
-    """What the lines and bands are, where a reader cannot see it; the runs that are not among them."""
     num_empty = sum(not run for run in lines.values())
-    said = [f"{num_empty} of {len(lines)} runs have no metrics.jsonl"] if num_empty else []
+    notes = [f"{num_empty} of {len(lines)} runs have no metrics.jsonl"] if num_empty else []
     if any(len(group.runs) > 1 for group in groups):
-        said.append("line: mean of the runs" + ("; band: std" if len(groups) <= FEW_BANDS else ""))
-    return said
+        notes.append("line: mean of the runs" + ("; band: std" if len(groups) <= FEW_BANDS else ""))
+    _finish(figure, all_axes, styles, notes, lines=True)
+    return figure
 
 
 def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float]:
@@ -110,30 +103,16 @@ def _draw_line(axes: Axes, means: Mapping[float, Statistic], style: Style, *, wi
         axes.fill_between(xs, low, high, color=style.color, alpha=0.15, linewidth=0)
 
 
-def draw_against(groups: Sequence[Group], y: str, x: str, option: str) -> Figure:
-    """A point for each group that has both values; bars are stds."""
-    return _scatter(groups, [(group.cell(x), group.cell(y)) for group in groups], x, y, option)
-
-
-def draw_memory(groups: Sequence[Group]) -> Figure:
-    """Peak memory against the steps of the last solves; against NFE where none were counted."""
-    steps = [[count for count in map(_last_steps, group.runs) if count is not None] for group in groups]
-    if not any(steps):
-        return draw_against(groups, MEMORY, NFE, "memory")
-    points = [
-        (statistic(counts) if counts else None, group.cell(MEMORY)) for group, counts in zip(groups, steps, strict=True)
-    ]
-    return _scatter(groups, points, STEPS, MEMORY, "memory")
-
-
 def _last_steps(run: Run) -> float | None:
     return next((line[STEPS] for line in reversed(curves(run)) if STEPS in line), None)
 
 
-def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: str, y: str, option: str) -> Figure:
+def _draw_points(groups: Sequence[Group], xs: Sequence[Cell], x: str, y: str, plot: str) -> Figure:
+    """A point for each group that has both values; bars show the std."""
+    points = [(a, group.cell(y)) for a, group in zip(xs, groups, strict=True)]
     both = {n: (a, b) for n, (a, b) in enumerate(points) if isinstance(a, Statistic) and isinstance(b, Statistic)}
     if not both:
-        raise ConfigError(f"--plot {option}: no group of runs has both {x} and {y}")
+        raise ConfigError(f"--plot {plot}: no group of runs has both {x} and {y}")
     figure, (axes,) = panels(1, size=PANEL)
     styles = styles_of(groups).of(both)
     for index, (a, b) in both.items():
@@ -141,19 +120,18 @@ def _scatter(groups: Sequence[Group], points: Sequence[tuple[Cell, Cell]], x: st
         axes.errorbar(a.mean, b.mean, _bar(b), _bar(a), capsize=3, elinewidth=1, **own)
     _scale(axes.set_xscale, [a.mean for a, _ in both.values()])
     _scale(axes.set_yscale, [b.mean for _, b in both.values()])
-    axes.set_xlabel(name_of(x))
-    axes.set_ylabel(name_of(y), parse_math=False)
-    lacking = [group.label() for index, group in enumerate(groups) if index not in both]
-    named = ", ".join(lacking) if len(", ".join(lacking)) < 40 else f"{len(lacking)} of {len(groups)} groups"
-    said = [f"lacking {x} or {y}: {named}"] if lacking else []
+    label_panel(axes, "", NAMES.get(x, x), NAMES.get(y, y))
+    without = [group.label() for index, group in enumerate(groups) if index not in both]
+    named = ", ".join(without) if len(", ".join(without)) < 40 else f"{len(without)} of {len(groups)} groups"
+    notes = [f"without {x} or {y}: {named}"] if without else []
     if any(a.std or b.std for a, b in both.values()):
-        said.append("bars: std over the runs")
-    _finish(figure, [axes], styles, said, lines=False)
+        notes.append("bars: std over the runs")
+    _finish(figure, [axes], styles, notes, lines=False)
     return figure
 
 
 def _bar(value: Statistic) -> list[list[float]] | None:
-    """How far the error bar goes down and up; None: there is none."""
+    """How far the error bar goes down and up, if there is one."""
     return [[value.mean - value.low], [value.high - value.mean]] if value.std else None
 
 
@@ -162,10 +140,10 @@ def _scale(set_scale: Callable[[str], None], numbers: Sequence[float]) -> None:
         set_scale("log")
 
 
-def _finish(figure: Figure, all_axes: Sequence[Axes], styles: Styles, said: Sequence[str], *, lines: bool) -> None:
-    """What stands above the panels and beside them."""
-    hidden = [f"not told apart: {', '.join(styles.left_out)} (what comes first in --by is)"] if styles.left_out else []
+def _finish(figure: Figure, all_axes: Sequence[Axes], styles: Styles, notes: Sequence[str], *, lines: bool) -> None:
+    """Adds the notes above the panels, and what explains the styles beside them."""
+    hidden = [f"not told apart: {', '.join(styles.left_out)} (the first keys of --by are)"] if styles.left_out else []
     width = int(figure.get_size_inches()[0] * 15)  # characters of this size
-    if said or hidden:
-        figure.suptitle("\n".join(fill(line, width) for line in [*said, *hidden]), fontsize=8, parse_math=False)
+    if notes or hidden:
+        figure.suptitle("\n".join(fill(line, width) for line in [*notes, *hidden]), fontsize=8, parse_math=False)
     styles.explain(figure, all_axes, lines=lines)

@@ -1,4 +1,4 @@
-"""What `metrics.jsonl` holds, and how far a run is by it."""
+"""What `metrics.jsonl` holds, and how far it says that a run has come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = 1 << 16  # bytes read to see how far a run is
 
 
 def progress(run: Run) -> str:
-    """How far the last whole lines say that it is, and how long ago the last one was written."""
+    """How far the run has come by its last whole lines, and how long ago the last one was written."""
     lines = _last_lines(run.folder)
     epoch, step = (next((line[key] for line in reversed(lines) if key in line), None) for key in ("epoch", "step"))
     if step is None:
@@ -28,10 +28,10 @@ def progress(run: Run) -> str:
 
 
 def curves(run: Run) -> list[dict[str, float]]:
-    """The lines of a run, but for a last one cut short. Empty where there is no file.
+    """The lines of a run, without a last one that was cut short; none if there is no file.
 
     Raises:
-        ConfigError: a line is none of ours.
+        ConfigError: a line is damaged.
     """
     path = run.folder / METRICS
     try:
@@ -54,7 +54,7 @@ def _last_lines(folder: Path) -> list[dict[str, float]]:
 
 
 def _record(line: bytes) -> dict[str, float] | None:
-    """A line's figures, those written as text ("nan", "inf") too; None if it is none of ours."""
+    """The numbers of a line, also those written as text ("nan", "inf"); None if it is damaged."""
     try:
         record = {str(tag): float(value) for tag, value in json.loads(line).items()}
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):

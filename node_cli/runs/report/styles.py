@@ -1,4 +1,4 @@
-"""How the groups of a figure are told apart: each by a style of its own, or, of many, by the values of one key."""
+"""How the groups of a figure are told apart: by a style each, or, where they are many, by the values of a key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from node_cli.runs.report.grouping import Group
 from node_cli.runs.report.record import is_number
 
-MOST_ENTRIES = 20  # of a legend: more are no longer told apart, nor do they fit beside a panel
+MOST_ENTRIES = 20  # of a legend: more can no longer be told apart, and do not fit beside a panel
 LONGEST = 40  # characters of a line beside the panels
-LINES = ("-", "--", "-.", ":")  # what lies on top of each other shows
+LINES = ("-", "--", "-.", ":")  # lines on top of each other can be seen
 NUM_COLORS = 10
 MARKERS = ("o", "s", "^", "D")
 OTHERS = "#b0b0b0"
@@ -40,7 +40,7 @@ class Style:
 
 @dataclass
 class Styles:
-    """A style for each group, and what explains them beside the panels: entries of a legend, or a scale of colours."""
+    """A style for each group, and the legend or the colour scale that explains them beside the panels."""
 
     of_groups: list[Style]
     title: str = ""
@@ -56,7 +56,7 @@ class Styles:
         return replace(self, entries=kept)
 
     def explain(self, figure: Figure, panels: Sequence[Any], *, lines: bool) -> None:
-        """Puts it to the right of the panels; the figure grows by what that takes."""
+        """Puts the legend or scale to the right of the panels; the figure grows by its width."""
         width, height = figure.get_size_inches()
         if self.scale is not None:
             figure.colorbar(self.scale, ax=list(panels), label=self.title, fraction=0.6 / width, pad=0.02)
@@ -87,23 +87,22 @@ def _handle(style: Style, *, lines: bool) -> Line2D:
 
 
 def _wrapped(label: str) -> str:
-    """Over several lines, cut in the middle where it is longer than three."""
+    """Over at most three lines: a longer label is cut in the middle."""
     lines = wrap(label, LONGEST) or [label]
     return "\n".join(lines if len(lines) <= 3 else [lines[0], "...", lines[-1]])
 
 
 def styles_of(groups: Sequence[Group]) -> Styles:
-    """A style for each group while they can be told apart; else by the first keys that differ."""
+    """A style for each group while they can be told apart; else styles by the first keys that differ."""
     keys = [key for key in groups[0].keys if len({group.key_text(key) for group in groups}) > 1]
-    if len(keys) == 1 and len(groups) > NUM_COLORS and _is_numeric(groups, keys[0]):
-        return _by_scale(groups, keys[0], [])
+    num_values = len({group.key_text(key) for group in groups for key in keys[:1]})
+    are_many = len(keys) == 1 or len(groups) > MOST_ENTRIES
+    if num_values > NUM_COLORS and are_many and _is_numeric(groups, keys[0]):
+        return _by_scale(groups, keys[0], keys[1:])
     if len(groups) <= MOST_ENTRIES:
         styles = [_numbered(index) for index in range(len(groups))]
         labels = [", ".join(group.key_text(key) or "-" for key in keys) or group.label() for group in groups]
         return Styles(styles, ", ".join(keys), dict(zip(_distinct(labels), styles, strict=True)))
-    values = {group.key_text(keys[0]): None for group in groups}
-    if len(values) > NUM_COLORS and _is_numeric(groups, keys[0]):
-        return _by_scale(groups, keys[0], keys[1:])
     return _by_value(groups, keys)
 
 
@@ -151,5 +150,5 @@ def _named(group: Group, key: str) -> str:
 
 
 def is_wide(numbers: Sequence[float]) -> bool:
-    """Whether they need a logarithmic scale, and have one."""
+    """Whether they are best shown on a logarithmic scale."""
     return len(numbers) > 0 and min(numbers) > 0 and max(numbers) >= DECADES * min(numbers)

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from mutations import same_every_time
 
 from node_cli.runs.outcome import FINISHED
-from node_cli.runs.report.formats import FORMATS, RunTable
+from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
-from node_cli.runs.report.notes import notes
 from node_cli.runs.report.runs import read_runs
 
 HOSTILE = {
@@ -195,4 +194,4 @@ def test_any_summaries_make_a_table_of_each_format(tmp_path, summaries):
             groups = sort_groups(groups, column, descending=True)
         table = RunTable(keys, columns, groups)
     for layout in FORMATS.values():
-        layout(table, notes(table, runs, len(runs))).encode()
+        layout(table, notes_on(table, runs, len(runs))).encode()

@@ -112,7 +112,7 @@ def test_many_numbers_are_a_scale(groups):
 def test_many_groups_are_told_apart_by_the_first_keys_and_that_is_said(groups):
     title, labels, picture = legend_of(groups)
     assert (title, labels) == ("", ["solver=dopri5", "solver=tsit5", "model=odenet", "model=resnet"])
-    assert picture.get_suptitle() == "not told apart: solver.rtol (what comes first in --by is)"
+    assert picture.get_suptitle() == "not told apart: solver.rtol (the first keys of --by are)"
     assert len({(style.color, style.marker) for style in styles_of(groups).of_groups}) == 4
 
 

@@ -40,7 +40,7 @@ def test_curves_are_means_with_bands_of_the_deviation(groups):
     assert [line.get_xydata().tolist() for line in train.lines] == [[[10, 5]], [[10, 2]]]
     assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 5]], [[1, 2]]]
     band = train.collections[1].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((1, 3))  # the std is 2**0.5, further than any run
+    assert (band.min(), band.max()) == pytest.approx((1, 3))  # one std is 2**0.5, further than any run
     assert picture.get_suptitle() == "line: mean of the runs; band: std"
 
 
@@ -62,9 +62,9 @@ def test_damaged_curves_are_refused_by_their_line(line, groups):
 def test_error_against_nfe_says_who_has_none(groups):
     picture = draw("nfe", groups, ["parameters", "test/error"])
     assert points(picture) == [pytest.approx((40, 0.2))]
-    assert picture.get_suptitle() == "lacking nfe/forward or test/error: model.width=4\nbars: std over the runs"
+    assert picture.get_suptitle() == "without nfe/forward or test/error: model.width=4\nbars: std over the runs"
     labels = picture.axes[0].get_xlabel(), picture.axes[0].get_ylabel()
-    assert labels == ("NFE forward (evaluations a pass)", "test/error")
+    assert labels == ("NFE forward (evaluations per pass)", "test/error")
 
 
 def test_error_against_seconds(groups):
@@ -74,12 +74,12 @@ def test_error_against_seconds(groups):
 def test_memory_against_steps_or_nfe(groups, tmp_path):
     picture = draw("memory", groups, ["test/error"])
     assert points(picture) == [pytest.approx((4, 200))]
-    assert picture.axes[0].get_xlabel() == "accepted steps of a pass"
+    assert picture.axes[0].get_xlabel() == "accepted steps per pass"
     for run in groups[1].runs:
         (run.folder / "metrics.jsonl").unlink()
     picture = draw("memory", groups, ["test/error"])
     assert points(picture) == [pytest.approx((40, 200))]
-    assert picture.axes[0].get_xlabel() == "NFE forward (evaluations a pass)"
+    assert picture.axes[0].get_xlabel() == "NFE forward (evaluations per pass)"
 
 
 def test_many_groups_have_many_colors(make, tmp_path):

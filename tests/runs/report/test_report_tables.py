@@ -137,7 +137,7 @@ def test_a_number_that_some_runs_of_a_row_lack_is_noted(make, typed):
     make("2", {"val/error": 0.1}, {"seed": 1})
     lines = typed("--by", "model.width", "--show", "test/error").out.splitlines()
     assert lines[1].split() == ["4", "2", "0.1000"]
-    assert lines[-2] == "model.width=4: test/error of 1 of 2 runs, the others have none"
+    assert lines[-2] == "model.width=4: only 1 of 2 runs have test/error"
 
 
 def test_without_a_test_error_the_first_metrics_are_shown(make, typed):
