@@ -1,20 +1,27 @@
-"""What the cases of an audit make of a problem whose gradients are known in closed form."""
+"""What the cases of an audit make of a problem whose gradients are known in closed form: tables and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_cli.audit.base import Tick
 from node_cli.audit.case import Case
-from node_cli.audit.comparison import Gradients, errors_alone
+from node_cli.audit.comparison import Gradients, difference, errors_alone
+from node_cli.audit.drawing import draw_errors, hollow, number_counts
 from node_cli.audit.fixed_steps import FixedSteps
 from node_cli.audit.linear_problem import ClosedForm, LinearField, LinearProblem
+from node_cli.figures import label_panel, panels
 from node_cli.ode.base import VectorField
 from node_cli.tables import Table, two_digits
 
@@ -163,6 +170,55 @@ def over_time(function: Callable[[float], Tensor], times: Tensor) -> Tensor:
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """With lists in place of tensors."""
     return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+def draw_curves(title: str, results: Results, slip: str, *, shows_targets: bool = False) -> Figure:
+    """z(t) and a(t) in two panels: in closed form, with the wrong sign (which is called `slip`), and as computed."""
+    figure, (states, adjoints) = panels(2, title=title)
+    label_panel(states, "state z(t)", "t", "z")
+    label_panel(adjoints, "adjoint a(t) = dL/dz(t)", "t", "a")
+    _draw_over_time(states, results.true.z, results.times, "closed form")
+    _draw_over_time(adjoints, results.true.a, results.times, "closed form")
+    times = results.times.tolist()
+    for index, each in enumerate(results.tightest):
+        for axes, values in ((states, each.zs), (adjoints, each.adjoints)):
+            for i, component in enumerate(values.T.tolist()):
+                own = hollow(index) | {"color": f"C{i}", "label": None if i else each.case.method}
+                axes.plot(times, component, linestyle="", **own)
+    if shows_targets:
+        for i, component in enumerate(results.problem.targets.T.tolist()):
+            states.plot(times[1:], component, "x", color=f"C{i}", label=None if i else "observation")
+    _draw_over_time(adjoints, results.problem.closed_form(sign=-1).a, results.times, slip, "--")
+    labelled: dict[str, Artist] = {}
+    for axes in (states, adjoints):
+        handles, labels = axes.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(labelled.values()), list(labelled), loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_over_time(
+    axes: Axes, function: Callable[[float], Tensor], ts: Tensor, name: str, linestyle: str = "-"
+) -> None:
+    """A line for each component, upright where it jumps at one of `ts`."""
+    pieces = [np.linspace(start + 1e-9 * (end - start), end, 40) for start, end in pairwise(ts.tolist())]
+    times = torch.tensor(np.concatenate(pieces))
+    for i, component in enumerate(over_time(function, times).T.tolist()):
+        color = f"C{i}" if linestyle == "-" else "0.5"
+        axes.plot(times.tolist(), component, linestyle, color=color, label=None if i else name)
+
+
+def draw_gradient_errors(results: Results, by_rtol: Axes, by_nfe: Axes) -> None:
+    """The error of all gradients together, over the tolerance and over the evaluations: a line for each method."""
+    places = ((by_rtol, "rtol", lambda each: each.case.rtol), (by_nfe, "evaluations, both ways", lambda each: each.nfe))
+    for axes, xlabel, place in places:
+        curves: dict[str, list[tuple[float, float]]] = {each.case.method: [] for each in results.cases}
+        for each in results.cases:
+            if place(each) is not None:
+                error = difference(each.gradients, results.true.gradients).relative_error
+                curves[each.case.method].append((place(each), error))
+        draw_errors(axes, "error of the gradients", xlabel, curves)
+    number_counts(by_nfe)
 
 
 def _steps_of(cases: Sequence[Case]) -> dict[tuple[str, float | None], Case]:

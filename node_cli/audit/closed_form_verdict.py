@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from matplotlib.figure import Figure
+
+from node_cli.audit.base import AuditReport
 from node_cli.audit.closed_form import CaseResult, Results
 from node_cli.audit.comparison import difference, what_is_wrong
-from node_cli.tables import percent
+from node_cli.tables import Table, percent
 
 SLACK = 100  # an error of so many tolerances, or errors of the steps, is none of the method
 ROUNDING = 1e-12
@@ -32,9 +36,17 @@ class Finding:
     reason: str = ""
 
 
-def findings(results: Results) -> list[Finding]:
-    """One for each method, as far as tolerance and steps allow, and known mistakes explain."""
-    return [_finding(results, each) for each in results.tightest]
+def closed_form_report(
+    results: Results,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+    figures: Mapping[str, Figure],
+    details: Mapping[str, Any],
+) -> AuditReport:
+    """The report, with a verdict on each method as far as tolerance and steps allow, and known mistakes explain."""
+    found = [_finding(results, each) for each in results.tightest]
+    all_details = {**results.details(), **details, "verdict": [asdict(each) for each in found]}
+    return AuditReport(tables, notes, _verdict(found), figures, all_details)
 
 
 def _finding(results: Results, result: CaseResult) -> Finding:
@@ -59,7 +71,7 @@ def _finding(results: Results, result: CaseResult) -> Finding:
     return Finding(case.method, case.rtol, error, steps_error, kind, reason)
 
 
-def verdict(found: Sequence[Finding]) -> str:
+def _verdict(found: Sequence[Finding]) -> str:
     """One sentence about all methods."""
     rtols = dict.fromkeys(each.rtol for each in found)
     right = [[each for each in found if each.kind == "right" and each.rtol == rtol] for rtol in rtols]

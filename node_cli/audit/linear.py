@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
-from node_cli.audit.closed_form import WRONG_SIGN, CaseResult, Results, measure, num_measurements, plain
-from node_cli.audit.closed_form_figures import add_legend, draw_curves, draw_gradient_errors, draw_over_time
-from node_cli.audit.closed_form_verdict import findings, verdict
-from node_cli.audit.comparison import Gradients
-from node_cli.audit.linear_euler import EULER_NOTE, draw_euler, euler_errors, euler_table, orders
+from node_cli.audit.closed_form import (
+    WRONG_SIGN,
+    CaseResult,
+    Results,
+    draw_curves,
+    draw_gradient_errors,
+    measure,
+    num_measurements,
+    plain,
+)
+from node_cli.audit.closed_form_verdict import closed_form_report
+from node_cli.audit.comparison import Gradients, difference, order
+from node_cli.audit.drawing import draw_errors, number_counts
 from node_cli.audit.linear_problem import LinearProblem
 from node_cli.figures import panels
 from node_cli.ode.checks import require
-from node_cli.tables import Table
+from node_cli.ode.functional import odeint
+from node_cli.tables import Table, two_digits
 
 MAX_EXPONENT = 50
 FORGOTTEN = "the jumps are missing (only the last observation hands anything over)"
@@ -34,7 +46,11 @@ NOTES = (
         "between two observations, and jumps by 2/N (z(t_i) - z_i) at each: the jump is the partial derivative of "
         "the loss, with the later states held still, and a(t_i) the total one, with all that follows from z(t_i)."
     ),
-    EULER_NOTE,
+    (
+        "Under Euler's method z_k = (I + h A)^k z0. direct differentiates this product (discretise, then optimise), "
+        "adjoint solves da/dt = -A^T a by Euler too (optimise, then discretise): a third gradient, beside that of the "
+        "product and that of the ODE; all three meet as the steps shrink."
+    ),
 )
 JUMP_COLUMNS = {
     "partial": "partial (the jump)",
@@ -43,6 +59,14 @@ JUMP_COLUMNS = {
     "computed_before": "computed, before",
     "computed_after": "computed, after",
 }
+
+EULER_COLUMNS = {
+    "direct_discrete": "direct - exact discrete",
+    "direct_continuous": "direct - ODE",
+    "adjoint_continuous": "adjoint - ODE",
+    "adjoint_discrete": "adjoint - exact discrete",
+}
+EulerErrors = dict[str, float]  # `steps` between two observations, and the relative error of each of EULER_COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +132,7 @@ class LinearAudit:
         """See `AuditProblem`."""
         problem, mistakes = self.problem(), self.mistakes()
         results = measure(problem, cases, problem.ts, mistakes, tick)
-        found, true = findings(results), results.true
+        true = results.true
         tick("the jumps of the adjoint")
         jumps = _jumps(results, results.tightest[0])
         euler = euler_errors(problem, true.gradients, sorted(set(self.euler_steps)), tick)
@@ -122,22 +146,17 @@ class LinearAudit:
             _jumps_table(jumps, results.tightest[0].case),
             euler_table(euler),
         ]
-        curves, (states, adjoints) = draw_curves("dz/dt = A z, observed at many times", results)
-        for i, observed in enumerate(problem.targets.T.tolist()):
-            states.plot(problem.ts[1:].tolist(), observed, "x", color=f"C{i}", label=None if i else "observation")
-        draw_over_time(adjoints, problem.closed_form(sign=-1).a, problem.ts, "wrong sign", "--")
-        add_legend(curves)
+        curves = draw_curves("dz/dt = A z, observed at many times", results, "wrong sign", shows_targets=True)
         errors, axes = panels(3, title="Errors of the gradients: all solvers, and Euler's method")
         draw_gradient_errors(results, *axes[:2])
         draw_euler(axes[2], euler)
-        details = results.details() | {
+        details = {
             "mistakes": {clause: plain(gradients) for clause, gradients in mistakes.items()},
             "jumps": [plain(jump) for jump in jumps],
             "euler": euler,
             "euler_orders": orders(euler),
-            "verdict": [asdict(each) for each in found],
         }
-        return AuditReport(tables, NOTES, verdict(found), {"linear": curves, "linear_errors": errors}, details)
+        return closed_form_report(results, tables, NOTES, {"linear": curves, "linear_errors": errors}, details)
 
     def _title(self) -> str:
         matrix = ", ".join(str(list(row)) for row in self.matrix)
@@ -150,10 +169,10 @@ class LinearAudit:
 def _jumps(results: Results, best: CaseResult) -> list[dict[str, Any]]:
     """At each observation: its partial derivative, and a just before and just after it, closed and computed."""
     jumps = []
-    for i, partial in enumerate(results.problem.jumps(), start=1):
+    for i, jump in enumerate(results.problem.jumps(), start=1):
         t, before = results.times[i], results.true.a(results.times[i].item())
         after = results.problem.adjoint_at(best.case, best.zs[i][None], t, after_jump=True)[0]
-        closed = {"t": t.item(), "partial": partial, "before": before, "after": before - partial}
+        closed = {"t": t.item(), "partial": jump, "before": before, "after": before - jump}
         jumps.append(closed | {"computed_before": best.adjoints[i], "computed_after": after})
     return jumps
 
@@ -168,3 +187,69 @@ def _jumps_table(jumps: Sequence[dict[str, Any]], case: Case) -> Table:
 def _text(value: Tensor) -> str:
     numbers = ", ".join(f"{each:+.6f}" for each in value.reshape(-1).tolist())
     return f"({numbers})" if value.numel() > 1 else numbers
+
+
+def euler_gradients(problem: LinearProblem, steps: int) -> Gradients:
+    """The exact gradients of the discrete problem z_{k+1} = (I + h A) z_k, with `steps` between two observations.
+
+    In powers of B = I + h A: a_k = sum over the observations from k on of (B^T)^{n_i - k} g_i. The observations are at
+    equal distances.
+    """
+    matrix, count = problem.matrix, steps * len(problem.targets)
+    h = float(problem.ts[-1] - problem.ts[0]) / count
+    identity = torch.eye(len(matrix), dtype=matrix.dtype)
+    powers = torch.stack(list(accumulate(repeat(identity + h * matrix, count), torch.matmul, initial=identity)))
+    zs = powers @ problem.z0
+    g = 2 * problem.weight * (zs[steps::steps] - problem.targets)
+    adjoints = torch.zeros_like(zs)
+    for n, g_i in zip(range(steps, count + 1, steps), g, strict=True):
+        adjoints[: n + 1] += g_i @ powers[: n + 1].flip(0)
+    of_matrix = h * adjoints[1:].T @ zs[:-1]
+    # Each of the steps between t_{i-1} and t_i is longer by 1/steps of what t_i - t_{i-1} is.
+    of_lengths = torch.einsum("ka,ab,kb->k", adjoints[1:], matrix, zs[:-1]).reshape(-1, steps).mean(1)
+    zero = of_lengths.new_zeros(1)
+    return problem.named(of_matrix, adjoints[0], torch.cat([zero, of_lengths]) - torch.cat([of_lengths, zero]))
+
+
+def euler_errors(problem: LinearProblem, true: Gradients, counts: Sequence[int], tick: Tick) -> list[EulerErrors]:
+    """Under Euler with each of these numbers of steps, with a tick before; `true` are the gradients of the ODE."""
+    errors = []
+    for steps in counts:
+        tick(f"Euler with {steps} steps")
+        euler, discrete = partial(odeint, method="euler", num_steps=steps), euler_gradients(problem, steps)
+        direct, adjoint = (problem.gradients(partial(euler, gradient=name)) for name in ("direct", "adjoint"))
+        pairs = ((direct, discrete), (direct, true), (adjoint, true), (adjoint, discrete))
+        found = [difference(*pair).relative_error for pair in pairs]
+        errors.append({"steps": steps} | dict(zip(EULER_COLUMNS, found, strict=True)))
+    return errors
+
+
+def orders(euler: Sequence[EulerErrors]) -> dict[str, float]:
+    """How fast the gradients under Euler near the continuous one."""
+    steps = [each["steps"] for each in euler]
+    return {name: order(steps, [each[f"{name}_continuous"] for each in euler]) for name in ("direct", "adjoint")}
+
+
+def euler_table(euler: Sequence[EulerErrors]) -> Table:
+    """A row for each number of steps, and the orders."""
+    title = (
+        "Euler's method, steps between two observations: relative differences of gradients "
+        "(order against the ODE: direct {direct:.2f}, adjoint {adjoint:.2f})"
+    )
+    rows = [
+        {"steps": str(each["steps"])} | {column: two_digits(each[key]) for key, column in EULER_COLUMNS.items()}
+        for each in euler
+    ]
+    return Table(title.format(**orders(euler)), rows)
+
+
+def draw_euler(axes: Axes, euler: Sequence[EulerErrors]) -> None:
+    """How the gradients meet as the steps shrink."""
+    names = {
+        f"direct, order {orders(euler)['direct']:.2f}": "direct_continuous",
+        f"adjoint, order {orders(euler)['adjoint']:.2f}": "adjoint_continuous",
+        "adjoint against direct": "adjoint_discrete",
+    }
+    curves = {name: [(each["steps"], each[key]) for each in euler] for name, key in names.items()}
+    draw_errors(axes, "Euler's gradients", "steps between two observations", curves)
+    number_counts(axes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
-from node_cli.audit.comparison import difference, order, what_is_wrong
+from node_cli.audit.comparison import Gradients, difference, order, what_is_wrong
 from node_cli.audit.drawing import draw_errors
 from node_cli.audit.fixed_steps import FixedSteps
-from node_cli.audit.resnet_euler_rows import Computed, Distance, Row
 from node_cli.figures import panels
 from node_cli.models.checks import require_at_least
 from node_cli.models.odenet import ConvField
@@ -29,6 +28,7 @@ from node_cli.ode.solution import Solution
 from node_cli.ode.solvers import Fixed
 from node_cli.tables import Table, percent, two_digits
 
+ROUNDING = 1e-12  # relative; what float64 leaves of the same sums in another order
 EXACT = ("direct", "checkpoint")  # discretise, then optimise: under Euler the gradient of the ResNet
 REFERENCE_RTOL = 1e-9  # of the solve that stands for the ODE: a few seconds
 UNEXPLAINED = 3.0  # a gradient is wrong if it is so many times as far from the ODE's as the exact one of its steps,
@@ -43,6 +43,37 @@ NOTES = (
         "the output, and gains less from a tighter tolerance."
     ),
 )
+
+Row = dict[str, Any]  # a computation beside the ResNet and the ODE: `Computed.beside`
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Output, loss and gradients (parameters by name, y0) of one way to compute, and its evaluations."""
+
+    output: Tensor
+    loss: float
+    gradients: Gradients
+    nfe_forward: int
+    nfe_backward: int
+
+    def off(self, true: Computed) -> dict[str, Any]:
+        """How far it lies from `true`: relative errors of output and loss, and the `Difference` of the gradients."""
+        output = difference({"output": self.output}, {"output": true.output}).relative_error
+        gradient = asdict(difference(self.gradients, true.gradients))
+        return {"output": output, "loss": abs(self.loss - true.loss) / true.loss, "gradient": gradient}
+
+    def beside(self, resnet: Computed, ode: Computed, exact: Computed | None = None, mistake: str = "") -> Row:
+        """Its numbers; `exact` has the exact gradient of its own steps, if that is known."""
+        return {
+            "loss": self.loss,
+            "nfe_forward": self.nfe_forward,
+            "nfe_backward": self.nfe_backward,
+            "from_resnet": self.off(resnet),
+            "from_ode": self.off(ode),
+            "from_own_steps": exact and asdict(difference(self.gradients, exact.gradients)),
+            "mistake": mistake,
+        }
 
 
 class ResnetEulerAudit:
@@ -84,43 +115,42 @@ class ResnetEulerAudit:
             for name, gradient in _euler_gradients(cases).items()
         }
         looser, ode = (self._ode(tick, rtol) for rtol in (10 * REFERENCE_RTOL, REFERENCE_RTOL))
-        finer = {n: self._euler(tick, n, "direct", "direct") for n in self._euler_steps}
-        euler = {n: Row(made, made.distance(resnet), made.distance(ode)) for n, made in finer.items()}
+        euler = {n: self._euler(tick, n, "direct", "direct").beside(resnet, ode) for n in self._euler_steps}
         rows = [(case, self._row(case, resnet, ode, tick)) for case in cases]
-        of_ode, blur = Row(ode, ode.distance(resnet), ode.distance(ode)), looser.distance(ode)
-        same = {name: made.distance(resnet) for name, made in under_euler.items()}
+        of_ode, blur = ode.beside(resnet, ode), looser.off(ode)
+        same = {name: made.off(resnet) for name, made in under_euler.items()}
         mistakes = {name: what_is_wrong(made.gradients, resnet.gradients, {}) for name, made in under_euler.items()}
-        orders = _orders(euler)
+        orders = {
+            "output": order(self._euler_steps, [row["from_ode"]["output"] for row in euler.values()]),
+            "gradient": order(self._euler_steps, [_gradient_error(row) for row in euler.values()]),
+        }
+        title = f"The ODE-Net under Euler with {self._num_blocks} steps, compared with the ResNet"
+        nothing = dict.fromkeys(("output from ODE", "gradient from ODE", "worst from ODE"), "-")
+        solvers = [_solver_cells("the ODE", of_ode) | nothing, *(_solver_cells(case.name, row) for case, row in rows)]
+        tables = [
+            Table(title, [_cells_under_euler(name, off, mistakes[name]) for name, off in same.items()]),
+            Table("Euler with more steps, direct", [{"steps": str(n)} | _cells(row) for n, row in euler.items()]),
+            Table("The ODE itself, and the chosen solvers and gradients", solvers),
+        ]
         reference = (
             f"The ODE itself is dopri5 at {REFERENCE_RTOL:g}, which differs from dopri5 at {10 * REFERENCE_RTOL:g} by "
-            f"{percent(blur.output)} (output) and {percent(blur.gradient.relative_error)} (gradient): "
+            f"{percent(blur['output'])} (output) and {percent(blur['gradient']['relative_error'])} (gradient): "
             "errors below that say nothing."
         )
-        nothing = dict.fromkeys(("output from ODE", "gradient from ODE", "worst from ODE"), "-")
-        solvers = [{"solver": case.name} | row.cells() | row.more_cells() for case, row in rows]
-        tables = [
-            Table(
-                f"The ODE-Net under Euler with {self._num_blocks} steps, compared with the ResNet",
-                [_row_under_euler(name, each, mistakes[name]) for name, each in same.items()],
-            ),
-            Table("Euler with more steps, direct", [{"steps": str(n)} | row.cells() for n, row in euler.items()]),
-            Table(
-                "The ODE itself, and the chosen solvers and gradients",
-                [{"solver": "the ODE"} | of_ode.cells() | of_ode.more_cells() | nothing, *solvers],
-            ),
-        ]
+        wrong = {case.method: f"{case.method} ({row['mistake']})" for case, row in rows if row["mistake"]}
+        sentences = [_equality(self._num_blocks, same, mistakes), _outcome(of_ode["from_resnet"], orders)]
+        sentences += [f"Wrong: {', '.join(wrong.values())}"] if wrong else []
         details = {
             "num_blocks": self._num_blocks,
-            "under_euler": {name: asdict(each) for name, each in same.items()},
-            "euler": [{"steps": n} | row.plain() for n, row in euler.items()],
+            "under_euler": same,
+            "euler": [{"steps": n} | row for n, row in euler.items()],
             "order": orders,
-            "reference": {"rtol": REFERENCE_RTOL, "from_ten_times_rtol": asdict(blur)},
-            "ode": of_ode.plain(),
-            "cases": {case.name: row.plain() for case, row in rows},
+            "reference": {"rtol": REFERENCE_RTOL, "from_ten_times_rtol": blur},
+            "ode": of_ode,
+            "cases": {case.name: row for case, row in rows},
         }
-        verdict = _verdict(self._num_blocks, same, mistakes, of_ode, orders, rows)
         figures = {"resnet_euler": _figure(self._num_blocks, euler, orders, rows)}
-        return AuditReport(tables, [*NOTES, reference], verdict, figures, details)
+        return AuditReport(tables, [*NOTES, reference], ". ".join(sentences) + ".", figures, details)
 
     def _resnet(self) -> Tensor:
         y: Tensor = self._y0
@@ -141,16 +171,15 @@ class ResnetEulerAudit:
     def _row(self, case: Case, resnet: Computed, ode: Computed, tick: Tick) -> Row:
         tick(case.name)
         made = self._compute(lambda: case.solve(self._field, self._y0, self._ts))
-        from_resnet, from_ode = made.distance(resnet), made.distance(ode)
         if not case.solver.differentiable:
-            return Row(made, from_resnet, from_ode, mistake=what_is_wrong(made.gradients, ode.gradients, {}))
+            return made.beside(resnet, ode, mistake=what_is_wrong(made.gradients, ode.gradients, {}))
         steps = FixedSteps(case.solver, self._field, self._y0, self._ts)
         exact = self._compute(lambda: steps(self._field, self._y0, self._ts)[-1])
         mistake = what_is_wrong(made.gradients, exact.gradients, {})
-        error, of_steps = from_ode.gradient.relative_error, exact.distance(ode).gradient.relative_error
+        error, of_steps = (difference(each.gradients, ode.gradients).relative_error for each in (made, exact))
         if not mistake and error > max(NOTICEABLE, UNEXPLAINED * of_steps):
             mistake = f"it is {percent(error)} off, the exact one of its steps {percent(of_steps)}"
-        return Row(made, from_resnet, from_ode, difference(made.gradients, exact.gradients), mistake)
+        return made.beside(resnet, ode, exact, mistake)
 
     def _compute(self, forward: Callable[[], Tensor | Solution[Tensor]]) -> Computed:
         found = forward()
@@ -174,75 +203,95 @@ def _euler_gradients(cases: Sequence[Case]) -> dict[str, str | Gradient]:
     return gradients
 
 
-def _orders(euler: Mapping[int, Row]) -> dict[str, float]:
-    errors = [row.from_ode for row in euler.values()]
-    outputs, gradients = [each.output for each in errors], [each.gradient.relative_error for each in errors]
-    return {"output": order(list(euler), outputs), "gradient": order(list(euler), gradients)}
+def _gradient_error(row: Row) -> float:
+    return float(row["from_ode"]["gradient"]["relative_error"])
 
 
-def _row_under_euler(name: str, each: Distance, mistake: str) -> dict[str, str]:
+def _largest(off: Mapping[str, Any]) -> float:
+    return float(max(off["output"], off["loss"], off["gradient"]["relative_error"]))
+
+
+def _cells(row: Row) -> dict[str, str]:
+    resnet, ode = row["from_resnet"], row["from_ode"]
     return {
-        "gradient method": name,
-        "output off": two_digits(each.output),
-        "loss off": two_digits(each.loss),
-        "gradient off": two_digits(each.gradient.relative_error),
-        "cosine": f"{each.gradient.cosine:.6f}",
-        "worst": f"{each.gradient.worst} {two_digits(each.gradient.worst_error)}",
-        "equal to the ResNet": "yes, to rounding" if each.is_rounding else f"no: {mistake}" if mistake else "no",
+        "evaluations": f"{row['nfe_forward']} + {row['nfe_backward']}",
+        "output from ResNet": percent(resnet["output"]),
+        "output from ODE": percent(ode["output"]),
+        "gradient from ResNet": percent(resnet["gradient"]["relative_error"]),
+        "gradient from ODE": percent(_gradient_error(row)),
     }
 
 
-def _verdict(
-    num_blocks: int,
-    same: Mapping[str, Distance],
-    mistakes: Mapping[str, str],
-    ode: Row,
-    orders: Mapping[str, float],
-    rows: Sequence[tuple[Case, Row]],
-) -> str:
-    unequal = [
-        f"{name} differs by output {percent(same[name].output)}, "
-        f"gradient {percent(same[name].gradient.relative_error)}" + (f" ({mistakes[name]})" if mistakes[name] else "")
-        for name in EXACT
-        if not same[name].is_rounding
-    ]
-    largest = two_digits(max(same[name].largest for name in EXACT))
-    equality = (
-        f"The ResNet is the ODE-Net under Euler with {num_blocks} steps: output, loss and gradients of direct "
-        f"and checkpoint are equal to rounding ({largest})"
+def _solver_cells(name: str, row: Row) -> dict[str, str]:
+    own_steps, ode = row["from_own_steps"], row["from_ode"]["gradient"]
+    return (
+        {"solver": name}
+        | _cells(row)
+        | {
+            "from its own steps": "-" if own_steps is None else percent(own_steps["relative_error"]),
+            "worst from ODE": f"{ode['worst']} {percent(ode['worst_error'])}",
+        }
     )
+
+
+def _cells_under_euler(name: str, off: Mapping[str, Any], mistake: str) -> dict[str, str]:
+    gradient, unlike = off["gradient"], f"no: {mistake}" if mistake else "no"
+    return {
+        "gradient method": name,
+        "output off": two_digits(off["output"]),
+        "loss off": two_digits(off["loss"]),
+        "gradient off": two_digits(gradient["relative_error"]),
+        "cosine": f"{gradient['cosine']:.6f}",
+        "worst": f"{gradient['worst']} {two_digits(gradient['worst_error'])}",
+        "equal to the ResNet": "yes, to rounding" if _largest(off) <= ROUNDING else unlike,
+    }
+
+
+def _equality(num_blocks: int, same: Mapping[str, Mapping[str, Any]], mistakes: Mapping[str, str]) -> str:
+    unequal = [
+        f"{name} differs by output {percent(same[name]['output'])}, "
+        f"gradient {percent(same[name]['gradient']['relative_error'])}"
+        + (f" ({mistakes[name]})" if mistakes[name] else "")
+        for name in EXACT
+        if _largest(same[name]) > ROUNDING
+    ]
     if unequal:
-        equality = f"The ODE-Net under Euler is not the ResNet, as it should be: {', '.join(unequal)}"
-    outcome = (
-        f"The output of the ODE is {percent(ode.from_resnet.output)} and its gradient "
-        f"{percent(ode.from_resnet.gradient.relative_error)} away from the ResNet's, "
+        return f"The ODE-Net under Euler is not the ResNet, as it should be: {', '.join(unequal)}"
+    return (
+        f"The ResNet is the ODE-Net under Euler with {num_blocks} steps: output, loss and gradients of direct "
+        f"and checkpoint are equal to rounding ({two_digits(max(_largest(same[name]) for name in EXACT))})"
+    )
+
+
+def _outcome(away: Mapping[str, Any], orders: Mapping[str, float]) -> str:
+    return (
+        f"The output of the ODE is {percent(away['output'])} and its gradient "
+        f"{percent(away['gradient']['relative_error'])} away from the ResNet's, "
         f"and Euler nears them with order {orders['output']:.2f} and {orders['gradient']:.2f}"
     )
-    wrong = {case.method: f"{case.method} ({row.mistake})" for case, row in rows if row.mistake}
-    return ". ".join([equality, outcome, *([f"Wrong: {', '.join(wrong.values())}"] if wrong else [])]) + "."
 
 
 def _figure(
     num_blocks: int, euler: Mapping[int, Row], orders: Mapping[str, float], rows: Sequence[tuple[Case, Row]]
 ) -> Figure:
     def output(row: Row) -> tuple[float, float]:
-        return row.made.nfe_forward, row.from_ode.output
+        return row["nfe_forward"], row["from_ode"]["output"]
 
     def gradient(row: Row) -> tuple[float, float]:
-        return row.made.nfe_forward + row.made.nfe_backward, row.from_ode.gradient.relative_error
+        return row["nfe_forward"] + row["nfe_backward"], _gradient_error(row)
 
     figure, axes = panels(3, title=f"A ResNet of {num_blocks} blocks with shared weights is Euler's method")
-    of_euler = {
+    over_steps = {
         f"{name}, order {orders[name]:.2f}": [(n, point(row)[1]) for n, row in euler.items()]
         for name, point in (("output", output), ("gradient", gradient))
     }
-    draw_errors(axes[0], "Euler: distance from the ODE", "steps", of_euler)
-    axes[0].axvline(num_blocks, color="0.5", linestyle=":", label="the ResNet")
-    axes[0].legend(frameon=False, fontsize=8)
     outputs, gradients = ({"Euler, more steps": [point(row) for row in euler.values()]} for point in (output, gradient))
     for case, row in rows:
         outputs.setdefault(case.solver_name, []).append(output(row))
         gradients.setdefault(case.method, []).append(gradient(row))
+    draw_errors(axes[0], "Euler: distance from the ODE", "steps", over_steps)
+    axes[0].axvline(num_blocks, color="0.5", linestyle=":", label="the ResNet")
+    axes[0].legend(frameon=False, fontsize=8)
     draw_errors(axes[1], "Output: distance from the ODE", "evaluations, forward", outputs)
     draw_errors(axes[2], "Gradient: distance from the ODE", "evaluations, forward and backward", gradients)
     return figure

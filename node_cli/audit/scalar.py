@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
 from node_cli.audit.base import AuditReport, Tick
 from node_cli.audit.case import Case
-from node_cli.audit.closed_form import WRONG_SIGN, measure, num_measurements, plain
-from node_cli.audit.closed_form_figures import add_legend, draw_curves, draw_gradient_errors, draw_over_time
-from node_cli.audit.closed_form_verdict import findings, verdict
+from node_cli.audit.closed_form import WRONG_SIGN, draw_curves, draw_gradient_errors, measure, num_measurements, plain
+from node_cli.audit.closed_form_verdict import closed_form_report
 from node_cli.audit.linear_problem import LinearProblem
 from node_cli.figures import panels
 from node_cli.ode.checks import require
@@ -59,7 +58,6 @@ class ScalarAudit:
         true, slip = problem.closed_form(), problem.closed_form(sign=-1)
         times = torch.linspace(self.t0, self.t1, NUM_TIMES, dtype=torch.float64)
         results = measure(problem, cases, times, {WRONG_SIGN: slip.gradients}, tick)
-        found = findings(results)
         values = {"closed form": true, f"{SLIP} (a(t) of the wrong sign in its ODE)": slip}
         rows = [
             {"": name} | {column: f"{form.gradients[column].item():+.8f}" for column in NAMES}
@@ -68,9 +66,7 @@ class ScalarAudit:
         ode = f"dz/dt = {self.alpha:g} z"
         title = f"{ode}, z({self.t0:g}) = {self.z0:g}, loss (z({self.t1:g}) - 1)^2 / 2"
         tables = [Table(title, rows), results.error_table({name: [name] for name in NAMES}, {SLIP: slip.gradients})]
-        curves, (_, adjoints) = draw_curves(ode, results)
-        draw_over_time(adjoints, slip.a, times, SLIP, "--")
-        add_legend(curves)
+        curves = draw_curves(ode, results, SLIP)
         errors, axes = panels(2, title=ode)
         draw_gradient_errors(results, *axes)
         note = (
@@ -80,10 +76,5 @@ class ScalarAudit:
             f"(z(t1) - 1)(t1 - t0) z(t1) = {true.gradients['dL/dalpha'].item():.6g}; "
             "dL/dt1 needs a at t1 alone, and is not harmed."
         )
-        return AuditReport(
-            tables,
-            [note],
-            verdict(found),
-            {"scalar": curves, "scalar_errors": errors},
-            results.details() | {"slip": plain(slip.gradients), "verdict": [asdict(each) for each in found]},
-        )
+        figures, details = {"scalar": curves, "scalar_errors": errors}, {"slip": plain(slip.gradients)}
+        return closed_form_report(results, tables, [note], figures, details)

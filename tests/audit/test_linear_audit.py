@@ -10,7 +10,7 @@ from scipy.linalg import expm_frechet
 
 from node_cli.audit.closed_form import WRONG_SIGN, solve_case
 from node_cli.audit.comparison import difference, errors_alone, what_is_wrong
-from node_cli.audit.linear_euler import euler_gradients
+from node_cli.audit.linear import euler_gradients
 from node_cli.audit.linear_problem import product_integral
 from node_cli.ode.functional import odeint
 

@@ -30,9 +30,9 @@ MISTAKES = {
     "--sort": "argument --sort: expected one argument",
     "--out empty": "empty cannot be written: Is a directory",
     "--out nowhere/table": "nowhere/table cannot be written: No such file or directory",
-    "--out table.pdf": "--out table.pdf: a table ends in .txt, .md, .csv, .tex: pictures are --plot nfe.pdf",
+    "--out table.pdf": "--out table.pdf: a table ends in .txt, .md, .csv, .tex: figures are --plot nfe.pdf",
     "--out table.xlsx": "--out table.xlsx: a table ends in .txt, .md, .csv, .tex",
-    "--out t.md --format csv": "--out t.md: this ending is that of --format markdown, not of csv",
+    "--out t.md --format csv": "--out t.md: this ending means --format markdown, not csv",
     "--plot nfe.bmp": "argument --plot: got 'nfe.bmp', must be one of curves, nfe, seconds, memory; "
     "with .pdf or .svg for another file",
     "--plot lines": "argument --plot: got 'lines', must be one of curves, nfe, seconds, memory; "
@@ -63,7 +63,7 @@ def test_an_unknown_format_is_refused_with_those_there_are(typed):
     assert all(name in result.err for name in FORMATS)
 
 
-def test_a_picture_that_cannot_be_written(trained, typed, tmp_path):
+def test_a_figure_that_cannot_be_written(trained, typed, tmp_path):
     (tmp_path / "file").write_text("")
     result = typed("--plot", "seconds", "--out-dir", "file")
     assert (result.status, result.err) == (2, "node-report: file cannot be made: File exists\n")
@@ -90,7 +90,7 @@ def test_help_and_version(typed):
     assert typed("--version").out.startswith("node-report 0.")
 
 
-def test_pictures_are_png_or_what_their_ending_says(trained, typed):
+def test_figures_are_png_or_what_their_ending_says(trained, typed):
     plots = ["curves", "nfe", "seconds.svg", "memory.pdf", "nfe.pdf"]
     result = typed("--by", "model", "--plot", *plots)
     paths = [trained / f"report_{name}" for name in ("curves.png", "nfe.png", *plots[2:])]
@@ -171,10 +171,10 @@ def test_watch_waits_for_what_only_a_finished_run_has(make, typed, tmp_path):
     (folder / ".hydra" / "config.yaml").write_text("seed: 1")
     writer = threading.Timer(0.5, lambda: (folder / "summary.json").write_bytes(summary))
     writer.start()
-    result = typed("--watch", "0.1", "--where", "test/error<1", "--plot", "seconds", "--out-dir", "pictures")
+    result = typed("--watch", "0.1", "--where", "test/error<1", "--plot", "seconds", "--out-dir", "figures")
     assert result.status == 0
     assert "1 run: 1 unfinished\nunfinished: outputs/1: nothing written yet\n" in result.out
-    assert os.listdir(tmp_path / "pictures") == ["report_seconds.png"]
+    assert os.listdir(tmp_path / "figures") == ["report_seconds.png"]
 
 
 def test_watch_ends_at_once_where_all_is_done(make, typed):

@@ -1,4 +1,4 @@
-"""What the pictures show, by numbers worked out by hand."""
+"""What the figures show, by numbers worked out by hand."""
 
 import json
 
@@ -23,31 +23,31 @@ def groups(make, tmp_path):
     return group_runs(read_runs([tmp_path / "outputs"]), ["model.width"])
 
 
-def points(picture):
+def points(figure):
     """Where the middles of the error bars are."""
     return [
         tuple(float(line.get_data()[i][0]) for i in (0, 1))
-        for line in picture.axes[0].lines[::1]
+        for line in figure.axes[0].lines[::1]
         if line.get_marker() == "o"
     ]
 
 
 def test_curves_are_means_with_bands_of_the_deviation(groups):
-    picture = draw("curves", groups, ["test/error"])
-    assert [axes.get_title() for axes in picture.axes] == ["train/loss", "val/loss", "val/error", ""]
-    assert [axes.get_xlabel() for axes in picture.axes[:2]] == ["step", "epoch"]
-    train, validation = picture.axes[:2]
+    figure = draw("curves", groups, ["test/error"])
+    assert [axes.get_title() for axes in figure.axes] == ["train/loss", "val/loss", "val/error", ""]
+    assert [axes.get_xlabel() for axes in figure.axes[:2]] == ["step", "epoch"]
+    train, validation = figure.axes[:2]
     assert [line.get_xydata().tolist() for line in train.lines] == [[[10, 5]], [[10, 2]]]
     assert [line.get_xydata().tolist() for line in validation.lines] == [[[1, 5]], [[1, 2]]]
     band = train.collections[1].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((1, 3))  # one std is 2**0.5, further than any run
-    assert picture.get_suptitle() == "line: mean of the runs; band: std"
+    assert figure.get_suptitle() == "line: mean of the runs; band: std"
 
 
 def test_curves_say_which_runs_are_not_in_them(groups):
     (groups[0].runs[0].folder / "metrics.jsonl").unlink()
-    picture = draw("curves", groups, ["test/error"])
-    assert picture.get_suptitle().splitlines()[0] == "1 of 3 runs have no metrics.jsonl"
+    figure = draw("curves", groups, ["test/error"])
+    assert figure.get_suptitle().splitlines()[0] == "1 of 3 runs have no metrics.jsonl"
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "7", '{"val/loss": 1}', '{"step": 1, "val/loss": "low"}', "null"])
@@ -60,10 +60,10 @@ def test_damaged_curves_are_refused_by_their_line(line, groups):
 
 
 def test_error_against_nfe_says_who_has_none(groups):
-    picture = draw("nfe", groups, ["parameters", "test/error"])
-    assert points(picture) == [pytest.approx((40, 0.2))]
-    assert picture.get_suptitle() == "without nfe/forward or test/error: model.width=4\nbars: std over the runs"
-    labels = picture.axes[0].get_xlabel(), picture.axes[0].get_ylabel()
+    figure = draw("nfe", groups, ["parameters", "test/error"])
+    assert points(figure) == [pytest.approx((40, 0.2))]
+    assert figure.get_suptitle() == "without nfe/forward or test/error: model.width=4\nbars: std over the runs"
+    labels = figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
     assert labels == ("NFE forward (evaluations per pass)", "test/error")
 
 
@@ -72,19 +72,19 @@ def test_error_against_seconds(groups):
 
 
 def test_memory_against_steps_or_nfe(groups, tmp_path):
-    picture = draw("memory", groups, ["test/error"])
-    assert points(picture) == [pytest.approx((4, 200))]
-    assert picture.axes[0].get_xlabel() == "accepted steps per pass"
+    figure = draw("memory", groups, ["test/error"])
+    assert points(figure) == [pytest.approx((4, 200))]
+    assert figure.axes[0].get_xlabel() == "accepted steps per pass"
     for run in groups[1].runs:
         (run.folder / "metrics.jsonl").unlink()
-    picture = draw("memory", groups, ["test/error"])
-    assert points(picture) == [pytest.approx((40, 200))]
-    assert picture.axes[0].get_xlabel() == "NFE forward (evaluations per pass)"
+    figure = draw("memory", groups, ["test/error"])
+    assert points(figure) == [pytest.approx((40, 200))]
+    assert figure.axes[0].get_xlabel() == "NFE forward (evaluations per pass)"
 
 
 def test_many_groups_have_many_colors(make, tmp_path):
     for index in range(12):
         make(str(index), {"test/error": 0.1}, {"model.width": index}, seconds={"training": index})
     groups = group_runs(read_runs([tmp_path / "outputs"]), ["model.width"])
-    picture = draw("seconds", groups, ["test/error"])
-    assert len({tuple(line.get_color()) for line in picture.axes[0].lines if line.get_marker() == "o"}) == 12
+    figure = draw("seconds", groups, ["test/error"])
+    assert len({tuple(line.get_color()) for line in figure.axes[0].lines if line.get_marker() == "o"}) == 12

@@ -52,24 +52,24 @@ def groups(request, make, tmp_path):
 
 @pytest.mark.parametrize("plot", ["curves", "nfe"])
 def test_all_can_be_read(plot, groups):
-    picture = draw(plot, groups, ["test/error"])
-    renderer = FigureCanvasAgg(picture).get_renderer()
-    picture.draw(renderer)
-    parts = [axes.get_tightbbox(renderer) for axes in picture.axes if axes.axison]
-    parts += [legend.get_window_extent(renderer) for legend in picture.legends]
-    parts += [picture._suptitle.get_window_extent(renderer)] if picture.get_suptitle() else []
+    figure = draw(plot, groups, ["test/error"])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    parts = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.axison]
+    parts += [legend.get_window_extent(renderer) for legend in figure.legends]
+    parts += [figure._suptitle.get_window_extent(renderer)] if figure.get_suptitle() else []
     for part in parts:
-        assert 0 <= part.x0 < part.x1 <= picture.bbox.x1
-        assert 0 <= part.y0 < part.y1 <= picture.bbox.y1
+        assert 0 <= part.x0 < part.x1 <= figure.bbox.x1
+        assert 0 <= part.y0 < part.y1 <= figure.bbox.y1
     assert not any(overlap(one, other) for one, other in combinations(parts, 2))
-    for axes in picture.axes:
+    for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
             labels = [label for label in axis.get_ticklabels() if label.get_visible() and label.get_text()]
             boxes = [label.get_window_extent(renderer) for label in labels]
             assert not any(overlap(one, other) for one, other in combinations(boxes, 2))
         is_panel = axes.axison and axes.get_label() != "<colorbar>"
         assert axes.get_window_extent().width > 300 or not is_panel  # of about 600: words leave the panels their room
-    assert all(len(legend.get_texts()) <= MOST_ENTRIES for legend in picture.legends)
+    assert all(len(legend.get_texts()) <= MOST_ENTRIES for legend in figure.legends)
 
 
 def overlap(one, other) -> bool:
@@ -79,9 +79,9 @@ def overlap(one, other) -> bool:
 
 
 def legend_of(groups):
-    picture = draw("nfe", groups, ["test/error"])
-    (legend,) = picture.legends
-    return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()], picture
+    figure = draw("nfe", groups, ["test/error"])
+    (legend,) = figure.legends
+    return legend.get_title().get_text(), [text.get_text() for text in legend.get_texts()], figure
 
 
 @pytest.mark.parametrize("groups", ["12 of three choices"], indirect=True)
@@ -94,25 +94,25 @@ def test_a_few_groups_have_a_style_each_and_are_named_by_their_values(groups):
 
 @pytest.mark.parametrize("groups", ["12 of six tolerances and two seeds"], indirect=True)
 def test_of_one_key_the_values_are_enough(groups):
-    title, labels, picture = legend_of(groups)
+    title, labels, figure = legend_of(groups)
     assert (title, labels) == ("solver.rtol", ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1"])
-    assert picture.get_suptitle() == "bars: std over the runs"
+    assert figure.get_suptitle() == "bars: std over the runs"
 
 
 @pytest.mark.parametrize("groups", ["40 of one range"], indirect=True)
 def test_many_numbers_are_a_scale(groups):
-    picture = draw("nfe", groups, ["test/error"])
-    assert not picture.legends
-    assert picture.axes[1].get_ylabel() == "solver.rtol"
-    assert picture.axes[1].get_yscale() == "log"
+    figure = draw("nfe", groups, ["test/error"])
+    assert not figure.legends
+    assert figure.axes[1].get_ylabel() == "solver.rtol"
+    assert figure.axes[1].get_yscale() == "log"
     assert len({style.color for style in styles_of(groups).of_groups}) == 40
 
 
 @pytest.mark.parametrize("groups", ["40 of three choices"], indirect=True)
 def test_many_groups_are_told_apart_by_the_first_keys_and_that_is_said(groups):
-    title, labels, picture = legend_of(groups)
+    title, labels, figure = legend_of(groups)
     assert (title, labels) == ("", ["solver=dopri5", "solver=tsit5", "model=odenet", "model=resnet"])
-    assert picture.get_suptitle() == "not told apart: solver.rtol (the first keys of --by are)"
+    assert figure.get_suptitle() == "not told apart: solver.rtol (the first keys of --by are)"
     assert len({(style.color, style.marker) for style in styles_of(groups).of_groups}) == 4
 
 
@@ -146,6 +146,6 @@ def test_a_band_goes_no_further_than_the_runs(losses, low, make, tmp_path):
     for number, loss in enumerate(losses):
         folder = make(str(number), {"test/error": 0.1}, {"seed": number})
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "val/loss": loss}) + "\n")
-    picture = draw("curves", group_runs(read_runs([tmp_path / "outputs"]), []), ["test/error"])
-    band = picture.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    figure = draw("curves", group_runs(read_runs([tmp_path / "outputs"]), []), ["test/error"])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(low, abs=0.01)
