@@ -6,7 +6,7 @@ from runpy import run_path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "figure3.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "figure3.py"
 SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "--rtols=1e-1,1e-3", "--out=picture.png"]
 SMALL += ["dataset.test_fraction=0.05", "dataset.val_fraction=0.05"]
 
