@@ -132,6 +132,8 @@ class BackwardPass:
         is the solve back from the end; the largest of its solves. The first is how far the way back misses the start.
 
         A solver that steps onto its output times shows both ends only: more of them would be another solve.
+        `backward_stats.drift` is something else: how far the adjoint's own backward solve strays, which starts again
+        from the forward states at every output time. This one exists for every gradient method.
         """
         self._take_up(case)
         distances: dict[str, list[float]] = {}

@@ -27,7 +27,7 @@ from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 
-Figures = TypeVar("Figures")
+Found = TypeVar("Found")
 
 WRONG_SIGN = "it solves da/dt = +a df/dy, the adjoint's ODE with the wrong sign"
 FAR_OFF = 0.3  # a relative error that asks for an explanation
@@ -93,7 +93,7 @@ class ModelAudit:
         for case in cases:
             tick(case.name)
             rows.append(measure.row(case))
-        reference_figures = {
+        of_reference = {
             "rtol": self.reference_rtol,
             "nfe": nfe,
             "uncertainty": uncertainty,
@@ -101,7 +101,7 @@ class ModelAudit:
             "norm": norm(reference.parameters),
         }
         name = f"{type(self.model).__name__}, a batch of {num_samples(self._batch())} in {self.precision}"
-        return model_report(name, rows, reference_figures, Verdict(rows, self.accepted_error))
+        return model_report(name, rows, of_reference, Verdict(rows, self.accepted_error))
 
     def _batch(self) -> Batch:
         return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))
@@ -120,10 +120,12 @@ class _Measuring:
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     def row(self, case: Case) -> ModelRow:
+        """What is measured of `case`, or the reason why it cannot be solved."""
         try:
             made = self.passes.of(case)
             cost: Cost = self.passes.cost_of(case)
-            row = ModelRow(case, self.passes.block_names, self.reference, made, cost=cost, drift=self._drift(case))
+            names, back = self.passes.block_names, self._reconstruction(case)
+            row = ModelRow(case, names, self.reference, made, cost=cost, reconstruction=back)
             if not case.solver.differentiable:
                 return row
             exact, rounding = self._once("exact", case.solver, self.passes.exact)
@@ -146,18 +148,18 @@ class _Measuring:
         except SolveError:
             return {}
 
-    def _drift(self, case: Case) -> dict[str, list[float]]:
+    def _reconstruction(self, case: Case) -> dict[str, list[float]]:
         def solve_back(_: Solver) -> dict[str, list[float]]:
             try:
                 return self.passes.reconstruction(case, self.num_times)
             except SolveError:
                 return {}
 
-        return self._once("drift", case.solver, solve_back)
+        return self._once("reconstruction", case.solver, solve_back)
 
-    def _once(self, what: str, solver: Solver, measure: Callable[[Solver], Figures]) -> Figures:
+    def _once(self, what: str, solver: Solver, measure: Callable[[Solver], Found]) -> Found:
         key = (what, repr(solver))
         if key not in self._shared:
             self._shared[key] = measure(solver)
-        figures: Figures = self._shared[key]
-        return figures
+        found: Found = self._shared[key]
+        return found

@@ -1,4 +1,4 @@
-"""Tables and pictures of the audit of a model."""
+"""Tables and figures of the audit of a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTES = (
 
 
 def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, Any], verdict: Verdict) -> AuditReport:
-    """The report on a model; `reference` holds the figures of the solve that stands for the ODE."""
+    """The report on a model; `reference` holds the numbers of the solve that stands for the ODE."""
     solved = [row for row in rows if row.made is not None]
     tables = [Table(f"Gradients of {name}", [_main_row(row) for row in rows])]
     if solved:
@@ -39,8 +39,8 @@ def model_report(name: str, rows: Sequence[ModelRow], reference: Mapping[str, An
     moves, rough = percent(reference["uncertainty"]), 10 * reference["rtol"]
     notes = [*failures, *(note.format(**reference, moves=moves, rough=rough) for note in NOTES)]
     details = {"model": name, "reference": dict(reference), "cases": [row.plain() for row in rows]}
-    pictures = {"model": _picture(name, solved)} if solved else {}
-    return AuditReport(tables, notes, verdict.sentences(), pictures, details)
+    figures = {"model": _figure(name, solved)} if solved else {}
+    return AuditReport(tables, notes, verdict.sentences(), figures, details)
 
 
 def _main_row(row: ModelRow) -> dict[str, str]:
@@ -55,7 +55,7 @@ def _main_row(row: ModelRow) -> dict[str, str]:
         "evaluations": f"{row.cost.nfe_forward} + {row.cost.nfe_backward}",
         "s": f"{row.cost.seconds:.3g}",
         "MB": "-" if memory is None else f"{memory / 2**20:.1f}",
-        "back": " ".join(two_digits(drift[0]) for drift in row.drift.values()) or "failed",
+        "back": " ".join(two_digits(misses[0]) for misses in row.reconstruction.values()) or "failed",
     }
 
 
@@ -75,11 +75,11 @@ def _worst_row(row: ModelRow) -> dict[str, str]:
 
 
 def _time_rows(row: ModelRow) -> list[dict[str, str]]:
-    words = {"made": "as made", "pass": "of the pass", "ode": "of the ODE"}
+    columns = {"made": "as made", "pass": "of the pass", "ode": "of the ODE"}
     return [
         _case(row)
         | {"dL/d": name}
-        | {words[key]: "-" if value is None else f"{value:.4g}" for key, value in values.items()}
+        | {columns[key]: "-" if value is None else f"{value:.4g}" for key, value in values.items()}
         for name, values in row.times().items()
     ]
 
@@ -89,15 +89,15 @@ def _case(row: ModelRow) -> dict[str, str]:
     return {"solver": row.case.solver_name, "gradient": row.case.gradient_name, "rtol": rtol}
 
 
-def _error(figures: Difference | None) -> str:
-    return "-" if figures is None else percent(figures.relative_error)
+def _error(found: Difference | None) -> str:
+    return "-" if found is None else percent(found.relative_error)
 
 
-def _cosine(figures: Difference | None) -> str:
-    return "-" if figures is None else f"{figures.cosine:.5f}"
+def _cosine(found: Difference | None) -> str:
+    return "-" if found is None else f"{found.cosine:.5f}"
 
 
-def _picture(name: str, rows: Sequence[ModelRow]) -> Figure:
+def _figure(name: str, rows: Sequence[ModelRow]) -> Figure:
     figure, axes = panels(4, columns=2, title=name)
     methods = {method: list(group) for method, group in groupby(rows, key=lambda row: row.case.method)}
     with_pass = {method: group for method, group in methods.items() if group[0].exact is not None}
@@ -106,7 +106,7 @@ def _picture(name: str, rows: Sequence[ModelRow]) -> Figure:
     evaluations = _curves(methods, "evaluations", "against_ode")
     draw_errors(axes[2], "off the gradient of the ODE", "evaluations, forward and backward", evaluations)
     number_counts(axes[2])
-    _draw_drift(axes[3], rows)
+    _draw_reconstruction(axes[3], rows)
     return figure
 
 
@@ -123,13 +123,13 @@ def _place(row: ModelRow, over: str) -> float | None:
     return row.case.rtol if over == "rtol" else row.cost.nfe_forward + row.cost.nfe_backward
 
 
-def _draw_drift(axes: Axes, rows: Sequence[ModelRow]) -> None:
+def _draw_reconstruction(axes: Axes, rows: Sequence[ModelRow]) -> None:
     drawn = set()
     for row in rows:
-        for block, drift in row.drift.items():
+        for block, misses in row.reconstruction.items():
             label = " ".join(word for word in (row.case.solver_name, _case(row)["rtol"], block) if word != "-")
             if label not in drawn:
                 drawn.add(label)
-                shares = [n / (len(drift) - 1) for n in range(len(drift))]
-                axes.semilogy(shares[:-1], drift[:-1], label=label, marker="o", markersize=3)
+                places = [n / (len(misses) - 1) for n in range(len(misses))]
+                axes.semilogy(places[:-1], misses[:-1], label=label, marker="o", markersize=3)
     label_panel(axes, "the solve back, off the solve there", "t, from t0 (0) to t1 (1)", "relative distance")

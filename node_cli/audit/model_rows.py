@@ -16,11 +16,11 @@ THE_REST = "the rest"
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One case: the pass that it made, the exact gradient of that pass (None: cannot be had), and that of the ODE.
+    """One case: the pass that it made, the exact gradient of that pass (None: not available), and that of the ODE.
 
     `rounding` is how far plain autograd over the same steps is from `exact`, in the precision of the model. `mistakes`
-    are the gradients of known mistakes, by the clause that names each. `drift` is empty where the way back could not be
-    solved. Of a case that failed, only `failure` is there.
+    are the gradients of known mistakes, by the clause that names each. `reconstruction` is how far the solve back is
+    from the solve there, over time for each block; empty if it failed. A case that failed has nothing but `failure`.
     """
 
     case: Case
@@ -31,7 +31,7 @@ class ModelRow:
     rounding: float = 0.0
     mistakes: Mapping[str, Gradients] = field(default_factory=dict)
     cost: Cost | None = None
-    drift: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    reconstruction: Mapping[str, Sequence[float]] = field(default_factory=dict)
     failure: str = ""
 
     @cached_property
@@ -66,7 +66,7 @@ class ModelRow:
         return what_is_wrong(self.made.times, self.exact.times, {})
 
     def plain(self) -> dict[str, Any]:
-        """All figures, for JSON."""
+        """All numbers, for JSON."""
         own = {"solver": self.case.solver_name, "gradient": self.case.gradient_name, "rtol": self.case.rtol}
         if self.made is None or self.cost is None:
             return own | {"failure": self.failure}
@@ -82,11 +82,11 @@ class ModelRow:
             "times": self.times(),
             "mistake": self.mistake,
             **asdict(self.cost),
-            "drift": dict(self.drift),
+            "reconstruction": dict(self.reconstruction),
         }
 
     def times(self) -> dict[str, dict[str, float | None]]:
-        """dL/dt0 and dL/dt1 of every block whose own times are solved at: as made, of the pass, of the ODE."""
+        """dL/dt0 and dL/dt1 of every block that solves at its own times: as made, of the pass, of the ODE."""
         assert self.made is not None
         found = {
             name: {
@@ -120,5 +120,5 @@ def _only(gradients: Gradients, names: Sequence[str]) -> Gradients:
     return {name: gradients[name] for name in names}
 
 
-def _plain(figures: Difference | None) -> dict[str, Any] | None:
-    return None if figures is None else asdict(figures)
+def _plain(found: Difference | None) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)

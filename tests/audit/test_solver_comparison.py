@@ -125,7 +125,7 @@ def test_it_is_audited():
     assert rk4["nfe_forward"] == 4 * 2 * (len(TIMES) - 1)
     assert rk4["against_pass"]["relative_error"] < 1e-5
     assert adjoint["against_ode"]["relative_error"] < 1e-2
-    assert [len(row["drift"]["block"]) for row in (rk4, adjoint)] == [2, 3]
+    assert [len(row["reconstruction"]["block"]) for row in (rk4, adjoint)] == [2, 3]
     assert rk4["times"] == {}  # its own are not solved at
     assert "a batch of 8 in float32" in report.details["model"]
     figures = audit(TrainingAudit, model(), Regression(), dataset, every_n_epochs=1)(1, 0.5)

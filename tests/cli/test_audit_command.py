@@ -57,7 +57,7 @@ def test_a_model_leaves_tables_json_a_picture_and_events(typed, tmp_path: Path):
         assert (case["nfe_backward"] > 0) == (case["gradient"] != "direct")
         assert case["seconds"] > 0
         assert case["peak_bytes"] > 0
-        assert len(case["drift"]["blocks.0"]) == 9
+        assert len(case["reconstruction"]["blocks.0"]) == 9
         exact = case["gradient"] != "adjoint"
         assert (case["against_pass"]["relative_error"] < 1e-3) == exact
         assert case["against_ode"]["relative_error"] > 0.01
