@@ -1,10 +1,10 @@
-"""What figure 3 of Chen et al. (2018) shows, for our engine, as one picture: a error against tolerance, b evaluations
-forward against backward, c evaluations over training, d memory against evaluations (in place of time). And its numbers.
+"""What figure 3 of Chen et al. (2018) shows, for our engine, in one figure: a error against tolerance, b evaluations
+forward against backward, c evaluations over training, d memory against evaluations (instead of time). And the numbers.
 
-    python benchmarks/figure3.py [--rtols 1e-1,1e-3,...] [--out FILE] [words for node-train ...]
+    python benchmarks/figure3.py [--rtols 1e-1,1e-3,...] [--out FILE] [overrides for node-train ...]
 
-Trains an ODE-Net on digits with the paper's gradients in outputs/figure3, if it is not there, and solves it at several
-tolerances. Memory is that of all tensors of a forward and a backward pass on 64 images, counted to the byte.
+Trains an ODE-Net on digits with the paper's gradients in outputs/figure3, unless that run exists, and solves it at
+several tolerances. Memory is that of all tensors of a forward and a backward pass on 64 images, counted to the byte.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_cli.audit.backward_pass import BackwardPass
 from node_cli.audit.case import make_cases
 from node_cli.build import Problem, build_problem, build_solver
+from node_cli.figures import file_of, label_panel, panels
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ from node_cli.runs.trained_run import load_weights
 RUN = Path("outputs", "figure3")
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "figure3.png"
 BATCH_SIZE = 64  # of the passes that are counted
-JUDGED = 1000  # samples of the test split at most, solved at once
+EVALUATED = 1000  # samples of the test split at most, solved at once
 REFERENCE_RTOL = 1e-7  # of the float64 solve that stands for the ODE
 GRADIENTS = {
     "direct": Direct(),
@@ -52,30 +52,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtols", default="1e-1,1e-2,1e-3,1e-4,1e-5,1e-6")
     parser.add_argument("--out", type=Path, default=IMAGE)
-    arguments, words = parser.parse_known_args()
+    arguments, overrides = parser.parse_known_args()
     rtols = [float(rtol) for rtol in arguments.rtols.split(",")]
-    train(words)
+    train(overrides)
     config = RunFolder(RUN).read_config()
     problem = build_problem(config)
     load_weights(problem.model, problem.dataset.digest, {"run": str(RUN), "checkpoint": "best"})
-    errors, passes, training = judged(problem, config, rtols), counted(problem, config, rtols), evaluations()
+    errors, passes, training = solve_errors(problem, config, rtols), counted(problem, config, rtols), evaluations()
     for title, rows in (("a", errors), ("b and d", passes), ("c, every fifth record", training[::5])):
         print(f"\n{title}\n" + "\n".join(markdown(rows)))
     draw(errors, passes, training, arguments.out)
     print(f"\n{arguments.out}")
 
 
-def train(words: Sequence[str]) -> None:
-    """The run that is looked at; finished before, it stays as it is."""
-    words = ["experiment=table1_odenet_adjoint", "logger=jsonl", f"run_dir={RUN}", "resume=auto", *words]
-    if subprocess.run([sys.executable, "-m", "node_cli.cli.train", *words], check=False).returncode:
+def train(overrides: Sequence[str]) -> None:
+    """Makes the run, unless it has finished already."""
+    command = ["experiment=table1_odenet_adjoint", "logger=jsonl", f"run_dir={RUN}", "resume=auto", *overrides]
+    if subprocess.run([sys.executable, "-m", "node_cli.cli.train", *command], check=False).returncode:
         sys.exit(1)
 
 
-def judged(problem: Problem, config: dict[str, Any], rtols: Sequence[float]) -> Rows:
-    """At each tolerance, how far the solve puts the network's outputs off, and the error of its predictions."""
+def solve_errors(problem: Problem, config: dict[str, Any], rtols: Sequence[float]) -> Rows:
+    """At each tolerance, how far the solve moves the outputs of the network, and the error of its predictions."""
     model, solver = problem.model, build_solver(config)
-    inputs, targets = (problem.dataset.splits["test"][name][:JUDGED] for name in ("inputs", "targets"))
+    inputs, targets = (problem.dataset.splits["test"][name][:EVALUATED] for name in ("inputs", "targets"))
     reference = outputs(copy.deepcopy(model).double(), inputs.double(), solver, REFERENCE_RTOL)
     rows = []
     for rtol in rtols:
@@ -132,24 +132,21 @@ def markdown(rows: Rows) -> list[str]:
 
 def draw(errors: Rows, passes: Rows, training: Rows, path: Path) -> None:
     """Four panels."""
-    figure = Figure(figsize=(11.0, 7.6), dpi=110, layout="constrained")
-    panels = figure.subplots(2, 2)
-    draw_errors(panels[0, 0], errors)
-    draw_passes(panels[0, 1], [row for row in passes if row["gradient"] != "direct"], "backward")
-    panels[0, 1].set(title="b  evaluations of a pass", xlabel="forward", ylabel="backward")
-    panels[0, 1].axline((0, 0), slope=1, color="grey", linewidth=0.8, linestyle=":", label="as many")
+    figure, (a, b, c, d) = panels(4, columns=2, size=(5.5, 3.8))
+    draw_errors(a, errors)
+    draw_passes(b, [row for row in passes if row["gradient"] != "direct"], "backward")
+    b.axline((0, 0), slope=1, color="grey", linewidth=0.8, linestyle=":", label="as many")
+    label_panel(b, "b  evaluations of a pass", "forward", "backward")
     for name, marker in (("forward", "o"), ("backward", "s")):
         xs, ys = ([row[key] for row in training] for key in ("step", name))
-        panels[1, 0].plot(xs, ys, marker=marker, markersize=3, label=name)
-    panels[1, 0].set(title="c  evaluations over training (adjoint)", xlabel="step", ylabel="NFE", ylim=(0, None))
-    draw_passes(panels[1, 1], passes, "MiB")
-    panels[1, 1].set(title="d  memory of a pass", xlabel="forward evaluations", ylabel="MiB", ylim=(0, None))
-    for axes in panels.flat:
-        axes.grid(alpha=0.3)
-    for axes in panels.flat[1:]:
-        axes.legend(frameon=False, fontsize=9)
+        c.plot(xs, ys, marker=marker, markersize=3, label=name)
+    draw_passes(d, passes, "MiB")
+    label_panel(c, "c  evaluations over training (adjoint)", "step", "NFE")
+    label_panel(d, "d  memory of a pass", "forward evaluations", "MiB")
+    for axes in (c, d):
+        axes.set_ylim(0, None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    path.write_bytes(file_of(figure))
 
 
 def draw_errors(axes: Axes, errors: Rows) -> None:
@@ -168,10 +165,10 @@ def draw_errors(axes: Axes, errors: Rows) -> None:
     right.set_ylim(0, 2 * max(row["test error, %"] for row in errors) + 1)
 
 
-def draw_passes(axes: Axes, passes: Rows, figure: str) -> None:
-    """One figure of a pass against its forward evaluations, a line for each gradient."""
+def draw_passes(axes: Axes, passes: Rows, column: str) -> None:
+    """One column of a pass against its forward evaluations, a line for each gradient."""
     for index, name in enumerate(GRADIENTS):
-        same = sorted((row["forward"], row[figure]) for row in passes if row["gradient"] == name)
+        same = sorted((row["forward"], row[column]) for row in passes if row["gradient"] == name)
         if same:
             xs, ys = zip(*same, strict=True)
             axes.plot(xs, ys, "o-", label=name, color=f"C{index + 2}", markersize=4)
