@@ -1,1 +1,1 @@
-"""`node-audit`: are these gradients right, and why not? One file a problem, and what the problems share."""
+"""`node-audit`: are these gradients right, and why not? One file per problem, and what they share."""

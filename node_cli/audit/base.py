@@ -15,12 +15,12 @@ from node_cli.audit.case import Case
 from node_cli.files import write_whole
 from node_cli.tables import Table
 
-Tick = Callable[[str], None]  # called before each measurement, with what it is
+Tick = Callable[[str], None]  # called before each measurement, with its name
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """`details` are plain containers; `figures` have the names of their files. `notes` explain the tables."""
+    """What an audit has found. `details` are plain containers; `figures` are named after their files."""
 
     tables: Sequence[Table]
     notes: Sequence[str]
@@ -30,7 +30,7 @@ class AuditReport:
 
 
 class AuditProblem(Protocol):
-    """What `problem` names: something whose gradients can be known."""
+    """What `problem` chooses: something whose gradients can be known."""
 
     def num_measurements(self, cases: Sequence[Case]) -> int:
         """How often `audit` calls its `tick`."""

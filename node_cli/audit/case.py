@@ -31,11 +31,11 @@ class Case:
 
     @property
     def name(self) -> str:
-        """All that tells one case from another."""
+        """What tells one case from another."""
         return self.method if self.rtol is None else f"{self.method} {self.rtol:g}"
 
     def solve(self, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> Solution[Tensor]:
-        """A solve that is differentiated in this way; its first step is chosen, not carried over from another."""
+        """A solve that is differentiated in this way; its first step is chosen, not carried over from another solve."""
         return self.gradient.solve(self.solver, vector_field, y0, ts, FirstSteps())
 
 
@@ -44,7 +44,7 @@ def make_cases(
 ) -> tuple[list[Case], list[str]]:
     """Every solver with every gradient at every tolerance, and a line for each pair that does not go together.
 
-    `atol` follows `rtol` in the proportion that the solver has. A solver without tolerances stands once.
+    `atol` keeps its proportion to `rtol`. A solver without tolerances appears once.
 
     Raises:
         ValueError: a gradient goes with none of the solvers, or a solver with none of the gradients.
@@ -70,6 +70,6 @@ def make_cases(
 
 def _at_tolerance(solver: Solver, rtol: float) -> Solver:
     own_rtol, own_atol = vars(solver)["rtol"], vars(solver)["atol"]
-    share = rtol / own_rtol
-    atol: Any = [share * each for each in own_atol] if isinstance(own_atol, list) else share * own_atol
+    factor = rtol / own_rtol
+    atol: Any = [factor * each for each in own_atol] if isinstance(own_atol, list) else factor * own_atol
     return solver.with_tolerances(rtol, atol)

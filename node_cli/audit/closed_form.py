@@ -41,7 +41,7 @@ class CaseResult:
 
     @property
     def nfe(self) -> int:
-        """Evaluations there and back."""
+        """Evaluations, forward and backward."""
         return self.nfe_forward + self.nfe_backward
 
 
@@ -79,7 +79,7 @@ class Results:
         return [by_method[method] for method in dict.fromkeys(each.case.method for each in self.cases)]
 
     def error_table(self, columns: Mapping[str, Sequence[str]], shown: Mapping[str, Gradients]) -> Table:
-        """The relative errors of every case, of finite differences, and of the mistakes `shown` by their rows.
+        """The relative errors of every case, of finite differences, and of the mistakes `shown` under their names.
 
         `columns` are the names of the gradients of which the largest error stands in the column.
         """

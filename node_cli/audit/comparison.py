@@ -11,8 +11,8 @@ from torch import Tensor
 
 Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the CPU
 
-SMALL = 1e-3  # a gradient below this share of the whole is measured against the share: zero has no relative error
-SURELY = 0.2  # a known mistake is named where it explains all but this share of the error
+SMALL = 1e-3  # errors of gradients below this fraction of the whole are relative to it: zero has no relative error
+SURELY = 0.2  # a known mistake is named if it explains all but this fraction of the error
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def norm(gradients: Gradients) -> float:
 
 
 def what_is_wrong(computed: Gradients, true: Gradients, mistakes: Mapping[str, Gradients]) -> str:
-    """The mistake that explains the error of `computed`, as a clause; empty where none does.
+    """The mistake that explains the error of `computed`, as a clause; empty if none does.
 
-    `mistakes` are the gradients that known mistakes would give, by the clause that names each. Beside them, gradients
-    that are missing or of the wrong sign are recognised.
+    `mistakes` are the gradients that known mistakes would give, by the clause that names each. Missing gradients and
+    those of the wrong sign are always recognised.
     """
     explained = {clause for clause, wrong in mistakes.items() if _explains(wrong, computed, true)}
     if explained:

@@ -1,7 +1,7 @@
-"""A pass that was made, as a differentiable function: the exact gradient that a method is held to.
+"""The steps of a solve as a differentiable function: it has the exact gradient that a method is compared with.
 
-The steps of a solve are recorded, and taken once more in plain operations of autograd. No backward code is shared with
-the gradient methods, so that an error in one of them shows.
+The steps are recorded, and taken once more in plain operations of autograd. The gradient methods share no backward code
+with it, so their errors show.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from node_cli.ode.stepping import Step
 class FixedSteps:
     """The steps that `solver` takes from `y0` at `ts`, to be taken again from other states and times.
 
-    As shares of their interval the steps stay where they are when `ts` move. The steps of a solver that does not hand
-    them over (torchdiffeq) are chosen anew in every call.
+    When `ts` move, the steps keep their places as fractions of their interval. A solver that does not report its steps
+    (torchdiffeq) chooses them anew in every call.
     """
 
     def __init__(self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a piece of code needs for its tensors, counted exactly."""
+"""How much memory code needs for its tensors, counted exactly."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_iter
 
 
 class TensorMemory(TorchDispatchMode):
-    """While open, counts the bytes of the tensors that operations make and that are not yet gone; `peak` is the most.
+    """While open, counts the bytes of all living tensors that operations have made; `peak` is the maximum.
 
-    Graphs and backward passes are counted too; what was there before, and an operation's own scratch space, are not.
+    Graphs and backward passes count too; earlier tensors, and the scratch space within an operation, do not.
     """
 
     def __init__(self) -> None:

@@ -64,7 +64,7 @@ class Computed:
         return {"output": output, "loss": abs(self.loss - true.loss) / true.loss, "gradient": gradient}
 
     def beside(self, resnet: Computed, ode: Computed, exact: Computed | None = None, mistake: str = "") -> Row:
-        """Its numbers; `exact` has the exact gradient of its own steps, if that is known."""
+        """Its numbers; `exact` has the exact gradient of its own steps, if that is available."""
         return {
             "loss": self.loss,
             "nfe_forward": self.nfe_forward,

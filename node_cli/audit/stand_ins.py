@@ -1,4 +1,4 @@
-"""What takes the place of a block's gradient method while its true gradient is found."""
+"""Gradient methods that replace a block's own while its true gradient is computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
 class Recorder:
-    """Solves without a graph and keeps the steps of every solve in `solves`."""
+    """Solves without a graph and records the steps of every solve in `solves`."""
 
     def __init__(self) -> None:
         self.solves: list[FixedSteps] = []
@@ -34,7 +34,7 @@ class Recorder:
 
 
 class Replayer:
-    """Takes the steps of recorded solves again, in their order, with plain graphs."""
+    """Takes the steps of recorded solves again, in order, with plain graphs."""
 
     def __init__(self, solves: Sequence[FixedSteps]) -> None:
         self._solves = iter(solves)
@@ -58,7 +58,7 @@ class WrongSign:
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
-        """A right solve with a wrong gradient."""
+        """A correct solve with a wrong gradient."""
         adjoint = Adjoint(rtol=None, atol=None, norm="full")
         return adjoint.solve(solver, lambda t, y: vector_field(t, _Flipped.apply(y)), y0, ts, first_steps)
 
@@ -74,7 +74,7 @@ class _Flipped(torch.autograd.Function):
 
 
 class SolvedBack:
-    """Solves as `gradient` does, and each time back again from the end; `compare` is handed the states there and back.
+    """Solves as `gradient` does, then back again from the end; `compare` gets the states there and back.
 
     Both are at the same times, shape `(times, batch, ...)`: at `num_times` of them from start to end by a solver that
     interpolates, at both ends by one that steps onto its output times (more of them would be another solve).
@@ -86,13 +86,13 @@ class SolvedBack:
         self._compare = compare
 
     def check(self, solver: Solver) -> None:
-        """Goes with what its gradient goes with."""
+        """Goes with the solvers that its gradient goes with."""
         self._gradient.check(solver)
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
-        """The solve there."""
+        """The forward solve."""
         solution = self._gradient.solve(solver, vector_field, y0, ts, first_steps)
         there, times = solution.ys, ts
         if interpolates := vars(solver).get("outputs") == "interpolate":
@@ -106,19 +106,19 @@ class SolvedBack:
 
 
 class Tight:
-    """Solves by dopri5 at rtol = atol = `rtol`, whatever solver is asked for; `nfe` counts the forward evaluations."""
+    """Solves by dopri5 at rtol = atol = `rtol`, whatever the solver; `nfe` counts the forward evaluations."""
 
     def __init__(self, rtol: float) -> None:
         self._rtol = rtol
         self.nfe = 0
 
     def check(self, solver: Solver) -> None:
-        """Goes with any solver: it is not used."""
+        """Goes with any solver: it uses none."""
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
-        """The nearest to the ODE itself."""
+        """The closest to a solution of the ODE itself."""
         solution = solve(vector_field, y0, ts, rtol=self._rtol, atol=self._rtol, gradient="checkpoint")
         self.nfe += solution.stats.nfe
         return solution

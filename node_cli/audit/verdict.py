@@ -1,6 +1,6 @@
-"""A few sentences on the cases of a model: which to use, and what was wrong with the others.
+"""A few sentences on the cases of a model: which to use, and what is wrong with the others.
 
-They rest on errors and counts alone: seconds depend on what else the machine does, and stand in the table.
+They rest on errors and counts alone: seconds, which depend on what else the machine does, are in the table.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EXACT = 0.01
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of the gradients that are exact for their pass and within `accepted_error` of the ODE's, the best is the one of
-    the fewest evaluations, there and back.
+    """Of the gradients that are exact for their pass and within `accepted_error` of the ODE's, the best is the one with
+    the fewest evaluations, forward and backward.
 
-    Where none is, the one that comes nearest to the ODE's, exact ones first.
+    If there is none, it is the one nearest to the ODE's, exact ones first.
     """
 
     rows: Sequence[ModelRow]

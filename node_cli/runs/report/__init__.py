@@ -1,1 +1,1 @@
-"""Tables and pictures over many runs, read from their folders. Needs no torch."""
+"""Tables and figures over many runs, read from their folders. Needs no torch."""
