@@ -30,8 +30,7 @@ from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.report.progress import curves
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import curves, read_runs
 from node_cli.runs.trained_run import load_weights
 
 RUN = Path("outputs", "figure3")

@@ -143,7 +143,7 @@ def heavy_imports(module):
     [
         "node_cli.config",
         "node_cli.runs.folder",
-        "node_cli.runs.report.runs",
+        "node_cli.runs.report.reading",
         "node_cli.runs.report.formats",
     ],
 )

@@ -14,8 +14,7 @@ from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
 from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
-from node_cli.runs.report.record import Run
-from node_cli.runs.report.runs import read_runs, written_at
+from node_cli.runs.report.reading import RunRecord, read_runs, written_at
 from node_cli.runs.report.writing import make_folder, write
 
 
@@ -26,7 +25,7 @@ def main() -> None:
         _watch(args) if args.watch is not None else _report(args)
 
 
-def _report(args: Namespace) -> list[Run]:
+def _report(args: Namespace) -> list[RunRecord]:
     """Prints or writes the table and draws the figures; the runs that were asked for."""
     runs = read_runs(args.folders)
     selected = select(runs, [parse_condition(typed) for typed in args.where])
@@ -53,7 +52,7 @@ def _print(content: str) -> None:
     sys.stdout.write(content)
 
 
-def _table(args: Namespace, runs: Sequence[Run]) -> RunTable:
+def _table(args: Namespace, runs: Sequence[RunRecord]) -> RunTable:
     if not runs:
         return RunTable([], [], [])
     columns = list(dict.fromkeys(ALIASES.get(name, name) for name in args.show)) or default_columns(runs)

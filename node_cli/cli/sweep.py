@@ -26,8 +26,7 @@ from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.outcome import FINISHED, RunFailedError
 from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs
-from node_cli.runs.report.record import Run
-from node_cli.runs.report.runs import find_runs, read_runs
+from node_cli.runs.report.reading import RunRecord, find_runs, read_runs
 from node_cli.runs.report.writing import make_folder, write
 from node_cli.training import launched
 from node_cli.training.stopping import STATUS, Stopped, Stopping
@@ -229,7 +228,7 @@ def _table(path: Path) -> str:
     return terminal(table, [*_best(finished), *notes_on(table, runs, len(runs)), str(path)])
 
 
-def _best(finished: Sequence[Run]) -> list[str]:
+def _best(finished: Sequence[RunRecord]) -> list[str]:
     """The run that validation would choose, where all are compared by the same."""
     objectives = {run.objective for run in finished}
     objective = objectives.pop() if len(objectives) == 1 else None

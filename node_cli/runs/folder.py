@@ -19,6 +19,8 @@ from node_cli.config import ConfigError
 from node_cli.files import TEMPORARY, append, kind_of, read_text, remove_unfinished, write_whole
 from node_cli.yaml_file import read_yaml
 
+SUMMARY, METRICS = "summary.json", "metrics.jsonl"
+CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
 MAX_SUMMARY = 1 << 24  # bytes of a summary
 EVENT_FILES = "events.out.tfevents."
 RENAMED = {"node_cli.analysis.audit": "node_cli.audit"}  # modules of parts that recorded configs may name
@@ -40,10 +42,10 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.log = path / "run.log"
-        self.summary = path / "summary.json"
+        self.summary = path / SUMMARY
         self.curves = path / "curves.png"
-        self.config = path / ".hydra" / "config.yaml"
-        self.choices = path / ".hydra" / "choices.yaml"
+        self.config = path / CONFIG
+        self.choices = path / CHOICES
         self.overrides = path / ".hydra" / "overrides.yaml"
         self.origin = path / ".hydra" / "origin.yaml"
         self._lock = FileLock(path / ".lock", timeout=0)
@@ -85,7 +87,7 @@ class RunFolder:
 
     def wrong_kinds(self) -> list[str]:
         """A line for each file and folder of a run that is something else here: a run would write through a link."""
-        files = [self.log, self.path / "metrics.jsonl", self.summary, self.curves]
+        files = [self.log, self.path / METRICS, self.summary, self.curves]
         files += [self.config, self.choices, self.overrides, self.origin]
         files += [path for name in ("last.pt", "best.pt") if (path := self.checkpoints / name).is_dir()]
         meant = {self.config.parent: "a folder", self.checkpoints: "a folder"} | dict.fromkeys(files, "a file")
@@ -98,7 +100,7 @@ class RunFolder:
 
     def foreign_files(self) -> list[str]:
         """What lies in the folder and was not written by a run."""
-        ours = {".hydra", ".lock", "run.log", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+        ours = {".hydra", ".lock", "run.log", METRICS, SUMMARY, "curves.png", "checkpoints"}
         paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
         foreign = [path for path in paths if path.name not in ours and not path.name.startswith(TEMPORARY)]
         return [path.name for path in foreign if not _holds_events(path)]

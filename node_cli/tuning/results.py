@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from node_cli.runs.outcome import FINISHED
 from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
-from node_cli.runs.report.record import leaves
+from node_cli.runs.report.reading import leaves
 from node_cli.tuning.study import SharedStudy
 
 SHOWN = 15  # rows of the table

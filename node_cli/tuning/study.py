@@ -16,8 +16,7 @@ from node_cli.config import ConfigError
 from node_cli.files import check_inside
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.outcome import FAILED, FINISHED, PRUNED, UNFINISHED
-from node_cli.runs.report.record import Run
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import RunRecord, read_runs
 from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
 from node_cli.tuning.samplers import make_pruner, make_sampler
 from node_cli.tuning.search_space import Params, SearchSpace, identity, shown
@@ -68,7 +67,7 @@ class SharedStudy:
             raise ConfigError(f"{path} is not used: {error.strerror}") from error
         return path
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunRecord]:
         """Every trial as a record for a table, wherever it ran."""
         return [self._as_run(trial) for trial in self.trials()]
 
@@ -101,7 +100,7 @@ class SharedStudy:
         self._tell(trial, TrialState.COMPLETE, list(values.values()))
         return ", ".join(f"{metric} {value:.4g}" for metric, value in values.items())
 
-    def _lacking(self, run: Run) -> str:
+    def _lacking(self, run: RunRecord) -> str:
         for objective in self.settings.objectives:
             value = run.values.get(objective.column)
             if value is None:
@@ -201,7 +200,7 @@ class SharedStudy:
         """What another machine has ended in this moment stays as it is."""
         self.study.tell(trial.number, values, state, skip_if_finished=True)
 
-    def _as_run(self, trial: FrozenTrial) -> Run:
+    def _as_run(self, trial: FrozenTrial) -> RunRecord:
         values = trial.values if trial.state == TrialState.COMPLETE else []
         metrics = {o.column: value for o, value in zip(self.settings.objectives, values or [], strict=False)}
         lost = NO_SIGN.format(self.settings.lost_after) if trial.state == TrialState.FAIL else ""
@@ -210,7 +209,7 @@ class SharedStudy:
         folder = self.folder(trial.number)
         if place != self._place:
             folder = Path(f"{place}/trials/{trial.number}")
-        return Run(folder, STATUS.get(trial.state, UNFINISHED), reason, summary)
+        return RunRecord(folder, STATUS.get(trial.state, UNFINISHED), reason, summary)
 
 
 def _locked(folder: RunFolder) -> bool:

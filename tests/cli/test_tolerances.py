@@ -13,7 +13,7 @@ from node_cli.cli.eval import with_solver_of_run
 from node_cli.config import ConfigError
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.report.grouping import differing_keys
-from node_cli.runs.report.record import Run
+from node_cli.runs.report.reading import RunRecord
 
 WITH_TOLERANCES = ["dopri5", "tsit5", "bosh3", "dopri8", "adaptive_heun", "torchdiffeq", "scipy"]
 COMMANDS = {"train": [], "eval": ["run=x", "solver=dopri5"]}
@@ -64,9 +64,9 @@ def test_a_tolerance_for_each_channel_stays():
 
 
 def test_a_sweep_over_rtol_differs_in_rtol_alone():
-    def runs(*words: list[str]) -> list[Run]:
+    def runs(*words: list[str]) -> list[RunRecord]:
         summaries = [{"config": composed("train", *each), "choices": {"solver": "dopri5"}} for each in words]
-        return [Run(Path(str(number)), "finished", "", summary) for number, summary in enumerate(summaries)]
+        return [RunRecord(Path(str(number)), "finished", "", summary) for number, summary in enumerate(summaries)]
 
     assert differing_keys(runs(["solver.rtol=1e-2"], ["solver.rtol=1e-4"])) == ["solver.rtol"]
     both = runs(["solver.rtol=1e-2"], ["solver.rtol=1e-4", "solver.atol=1e-6"])

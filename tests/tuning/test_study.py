@@ -16,7 +16,7 @@ from node_cli.cli.tune_worker import work
 from node_cli.config import ConfigError
 from node_cli.runs.outcome import UnwrittenRunError
 from node_cli.runs.report.formats import RunTable, notes_on
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import read_runs
 from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, table
 from node_cli.tuning.search_space import identity

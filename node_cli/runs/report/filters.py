@@ -12,7 +12,7 @@ from typing import Any
 
 from node_cli.config import ConfigError, shown
 from node_cli.runs.outcome import FINISHED, UNFINISHED
-from node_cli.runs.report.record import Run, is_number
+from node_cli.runs.report.reading import RunRecord, is_number
 
 ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 ALIASES = {"seconds": "seconds.training", "memory": "memory.peak_mb"}
@@ -26,7 +26,7 @@ class Condition:
     sign: str
     wanted: str
 
-    def holds(self, run: Run) -> bool:
+    def holds(self, run: RunRecord) -> bool:
         """Whether a run meets it. A run without such a value meets only `!=`, unless it has not finished."""
         if self.key not in run.values:
             return self.sign == "!=" or run.status != FINISHED
@@ -56,7 +56,7 @@ def parse_condition(typed: str) -> Condition:
     return Condition(ALIASES.get(key, key), "=" if sign == "==" else sign, wanted)
 
 
-def select(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[Run]:
+def select(runs: Sequence[RunRecord], conditions: Sequence[Condition]) -> list[RunRecord]:
     """The runs that meet every condition.
 
     Raises:
@@ -71,7 +71,7 @@ def select(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[Run]:
     return [run for run in runs if all(condition.holds(run) for condition in conditions)]
 
 
-def check_key(option: str, key: str, runs: Iterable[Run]) -> None:
+def check_key(option: str, key: str, runs: Iterable[RunRecord]) -> None:
     """Refuses a key that no run has."""
     if any(key in run.values for run in runs):
         return
@@ -84,7 +84,7 @@ def check_key(option: str, key: str, runs: Iterable[Run]) -> None:
     raise ConfigError(f"{option} {key}: no run has it; {meant}")
 
 
-def _check_value(condition: Condition, runs: Sequence[Run]) -> None:
+def _check_value(condition: Condition, runs: Sequence[RunRecord]) -> None:
     values = [run.values[condition.key] for run in runs if condition.key in run.values]
     if not any(map(condition.equals, values)):
         there = sorted(set(map(text, values)))

@@ -19,8 +19,7 @@ from node_cli.config import printable
 from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.filters import number, text
 from node_cli.runs.report.grouping import Group, Statistic
-from node_cli.runs.report.progress import progress
-from node_cli.runs.report.record import Run
+from node_cli.runs.report.reading import RunRecord, progress
 from node_cli.tables import VERY_LARGE, VERY_SMALL, aligned, four_digits, power_of_ten
 
 NOTHING = "-"
@@ -78,7 +77,7 @@ class RunTable:
         ]
 
 
-def notes_on(table: RunTable, selected: Sequence[Run], num_all: int) -> list[str]:
+def notes_on(table: RunTable, selected: Sequence[RunRecord], num_all: int) -> list[str]:
     """Rows with few seeds or missing values; how many runs of each status there are; why some have no row."""
     lines = [
         f"{group.label()}: {len(group.runs)} runs, {group.num_seeds} seed{'s' if group.num_seeds > 1 else ''}: "

@@ -9,7 +9,7 @@ from typing import Any
 
 from node_cli.config import follows
 from node_cli.runs.report.filters import text
-from node_cli.runs.report.record import Run, is_number
+from node_cli.runs.report.reading import RunRecord, is_number
 
 # They name a run or say where its results go, or change them no more than another seed does.
 NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
@@ -36,7 +36,7 @@ class Group:
     """Runs with the same values of the keys that they are grouped by."""
 
     keys: Mapping[str, Any]
-    runs: Sequence[Run]
+    runs: Sequence[RunRecord]
     short: Mapping[str, str] = field(default_factory=dict)  # of keys whose values need fewer digits than they have
 
     def key_text(self, key: str) -> str | None:
@@ -93,9 +93,9 @@ def statistic(values: Sequence[float]) -> Statistic:
     return Statistic(mean, std, count, exact, min(low, mean), max(high, mean))  # `mean` is rounded
 
 
-def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Group]:
+def group_runs(runs: Sequence[RunRecord], keys: Sequence[str]) -> list[Group]:
     """One group for each combination of values that occurs, sorted by them; a missing value is None and comes last."""
-    groups: dict[tuple[str | None, ...], list[Run]] = {}
+    groups: dict[tuple[str | None, ...], list[RunRecord]] = {}
     for run in runs:
         groups.setdefault(tuple(_known(run.values, key) for key in keys), []).append(run)
     short = {key: _short_texts([same[0].values.get(key) for same in groups.values()]) for key in keys}
@@ -139,7 +139,7 @@ def sort_groups(groups: Sequence[Group], column: str, *, descending: bool) -> li
     return sorted(having, key=lambda group: _rank(value(group)), reverse=descending) + without
 
 
-def differing_keys(runs: Sequence[Run]) -> list[str]:
+def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
     """The choices that differ, and the config keys that differ among runs of one choice; no seeds or folders.
 
     A key that only some choices have, or for which each has its own default, adds nothing to the choice; nor does a
@@ -153,13 +153,13 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
 
 
-def _all_equal(runs: Sequence[Run], name: str) -> bool:
+def _all_equal(runs: Sequence[RunRecord], name: str) -> bool:
     """Compares the values as they are: turning them into text would take most of the time of a report."""
     first = runs[0].compared
     return all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
 
 
-def _differs_within_a_choice(runs: Sequence[Run], name: str) -> bool:
+def _differs_within_a_choice(runs: Sequence[RunRecord], name: str) -> bool:
     group = name.partition(".")[0]
     of_choice: dict[str | None, set[str | None]] = {}
     for run in runs:
@@ -175,7 +175,7 @@ def _counts(key: str) -> bool:
     return key.partition(".")[0] not in NOT_COMPARED and not key.rpartition(".")[2].startswith("_")
 
 
-def default_columns(runs: Sequence[Run]) -> list[str]:
+def default_columns(runs: Sequence[RunRecord]) -> list[str]:
     """The objectives on the test split, else the first metrics; what the network costs."""
     metrics = list(dict.fromkeys(tag for run in runs for tag in run.summary.get("metrics", {})))
     objectives = dict.fromkeys(f"test/{run.objective[0]}" for run in runs if run.objective) or ["test/error"]

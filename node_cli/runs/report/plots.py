@@ -15,8 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from node_cli.config import ConfigError
 from node_cli.figures import label_panel, panels
 from node_cli.runs.report.grouping import Group, Statistic, statistic
-from node_cli.runs.report.progress import curves
-from node_cli.runs.report.record import Run
+from node_cli.runs.report.reading import RunRecord, curves
 from node_cli.runs.report.styles import Style, Styles, is_wide, styles_of
 
 STEPS, NFE, MEMORY, SECONDS = "solver/accepted", "nfe/forward", "memory.peak_mb", "seconds.training"
@@ -103,7 +102,7 @@ def _draw_line(axes: Axes, means: Mapping[float, Statistic], style: Style, *, wi
         axes.fill_between(xs, low, high, color=style.color, alpha=0.15, linewidth=0)
 
 
-def _last_steps(run: Run) -> float | None:
+def _last_steps(run: RunRecord) -> float | None:
     return next((line[STEPS] for line in reversed(curves(run)) if STEPS in line), None)
 
 

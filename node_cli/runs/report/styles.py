@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from node_cli.runs.report.grouping import Group
-from node_cli.runs.report.record import is_number
+from node_cli.runs.report.reading import is_number
 
 MOST_ENTRIES = 20  # of a legend: more can no longer be told apart, and do not fit beside a panel
 LONGEST = 40  # characters of a line beside the panels

@@ -16,7 +16,7 @@ from mutations import same_every_time
 from node_cli.runs.outcome import FINISHED
 from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import read_runs
 
 HOSTILE = {
     "terminal": "\x1b]0;owned\x07\x1b[2Jgone",

@@ -7,7 +7,7 @@ import pytest
 from node_cli.config import ConfigError
 from node_cli.runs.report.grouping import group_runs
 from node_cli.runs.report.plots import draw
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import read_runs
 
 
 @pytest.fixture

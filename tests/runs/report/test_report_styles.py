@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from node_cli.runs.report.grouping import differing_keys, group_runs
 from node_cli.runs.report.plots import draw
-from node_cli.runs.report.runs import read_runs
+from node_cli.runs.report.reading import read_runs
 from node_cli.runs.report.styles import MOST_ENTRIES, Style, styles_of
 
 MODELS = ("odenet", "resnet", "mlp")
