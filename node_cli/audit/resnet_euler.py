@@ -20,8 +20,8 @@ from node_cli.audit.comparison import Gradients, difference, order, what_is_wron
 from node_cli.audit.drawing import draw_errors
 from node_cli.audit.fixed_steps import FixedSteps
 from node_cli.figures import panels
-from node_cli.models.checks import require_at_least
 from node_cli.models.odenet import ConvField
+from node_cli.ode.checks import require_at_least
 from node_cli.ode.functional import solve
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import Solution

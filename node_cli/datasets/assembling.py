@@ -8,11 +8,11 @@ import torch
 
 from node_cli.batch import Batch
 from node_cli.datasets.augmentation import CropAndFlip
-from node_cli.datasets.checks import check_at_least
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
 from node_cli.datasets.scaling import Scaling, fit_scaling
 from node_cli.datasets.splitting import stratified_splits
+from node_cli.ode.checks import require_at_least
 
 
 def assemble(
@@ -31,7 +31,7 @@ def assemble(
     Raises:
         ValueError: augmentation of points, or a `crop_padding` that is negative or larger than the image.
     """
-    check_at_least("crop_padding", crop_padding, 0)
+    require_at_least("crop_padding", crop_padding, 0)
     inputs = splits["train"]["inputs"]
     augmented = crop_padding > 0 or flip
     if augmented and inputs.dim() != 4:

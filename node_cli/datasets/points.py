@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from node_cli.datasets.assembling import offers_of
-from node_cli.datasets.checks import check_at_least
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.splitting import stratified_splits
+from node_cli.ode.checks import require_at_least
 
 
 def balanced_targets(num_samples: int, num_classes: int) -> torch.Tensor:
@@ -16,7 +16,7 @@ def balanced_targets(num_samples: int, num_classes: int) -> torch.Tensor:
     Raises:
         ValueError: there are fewer samples than classes.
     """
-    check_at_least("num_samples", num_samples, num_classes)
+    require_at_least("num_samples", num_samples, num_classes)
     return torch.arange(num_samples) % num_classes
 
 
@@ -26,7 +26,7 @@ def add_noise(inputs: torch.Tensor, noise: float, generator: torch.Generator) ->
     Raises:
         ValueError: `noise` is negative.
     """
-    check_at_least("noise", noise, 0)
+    require_at_least("noise", noise, 0)
     return inputs + noise * torch.randn(inputs.shape, generator=generator)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from node_cli.datasets.checks import check_at_least
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.points import balanced_targets, point_dataset
+from node_cli.ode.checks import require_at_least
 
 
 def spheres(
@@ -27,7 +27,7 @@ def spheres(
     Raises:
         ValueError: a key is out of range.
     """
-    check_at_least("dim", dim, 1)
+    require_at_least("dim", dim, 1)
     if not 0 < r1 < r2 < r3:
         raise ValueError(f"dataset.r1, dataset.r2, dataset.r3: got {r1}, {r2}, {r3}, must be positive and growing")
     generator = torch.Generator().manual_seed(data_seed)

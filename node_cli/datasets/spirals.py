@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from node_cli.datasets.checks import check_at_least
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.points import add_noise, balanced_targets, point_dataset
+from node_cli.ode.checks import require_at_least
 
 
 def spirals(
@@ -28,7 +28,7 @@ def spirals(
     Raises:
         ValueError: a key is out of range.
     """
-    check_at_least("num_classes", num_classes, 2)
+    require_at_least("num_classes", num_classes, 2)
     generator = torch.Generator().manual_seed(data_seed)
     targets = balanced_targets(num_samples, num_classes)
     radii = torch.rand(num_samples, generator=generator).sqrt()  # about evenly dense along an arm

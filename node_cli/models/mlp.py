@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from node_cli.models.checks import require_at_least
+from node_cli.ode.checks import require_at_least
 
 
 class Mlp(nn.Module):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from node_cli.models.checks import require_at_least
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode.base import Solver
+from node_cli.ode.checks import require_at_least
 from node_cli.ode.gradients import Gradient
 
 

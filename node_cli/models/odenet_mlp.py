@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from node_cli.models.checks import require_at_least, require_choice, require_points
 from node_cli.models.ode_stack import ZeroChannels, ode_stack
+from node_cli.models.requirements import choose, require_points
 from node_cli.models.time_layers import TimeLinear
 from node_cli.ode.base import Solver
+from node_cli.ode.checks import require_at_least
 from node_cli.ode.gradients import Gradient
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
@@ -63,7 +64,7 @@ class OdeNetMlp(nn.Module):
         features = require_points(input_shape) + augment_dim
         require_at_least("width", width, 1)
         require_at_least("num_hidden_layers", num_hidden_layers, 1)
-        activate = require_choice("activation", activation, ACTIVATIONS)()
+        activate = choose("activation", activation, ACTIVATIONS)()
         self.augment = ZeroChannels(augment_dim)
         self.blocks = ode_stack(
             lambda: MlpField(features, width, num_hidden_layers, activate),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from node_cli.models.checks import require_at_least
 from node_cli.models.stem import ResidualBlock, build_stem, pooled_head
+from node_cli.ode.checks import require_at_least
 
 
 class ResNet(nn.Module):

@@ -7,7 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from node_cli.models.checks import require_at_least, require_choice, require_images
+from node_cli.models.requirements import choose, require_images
+from node_cli.ode.checks import require_at_least
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -47,7 +48,7 @@ def build_stem(stem: str, input_shape: tuple[int, ...], *, width: int, num_downs
     """
     channels, height, row_width = require_images(input_shape)
     require_at_least("width", width, 1)
-    downsampling = require_choice("stem", stem, {"conv": _conv_downsampling, "residual": _residual_downsampling})
+    downsampling = choose("stem", stem, {"conv": _conv_downsampling, "residual": _residual_downsampling})
     repeats = _num_downsamplings(num_downsamplings, height, row_width)
     return nn.Sequential(nn.Conv2d(channels, width, 3), *(downsampling(width) for _ in range(repeats)))
 

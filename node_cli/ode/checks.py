@@ -1,4 +1,4 @@
-"""Range checks of the solvers' keys: each raises ValueError with the key, the rule and the value."""
+"""Checks of settings: each raises ValueError with the key, the rule and the value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ def require(holds: bool, rule: str, got: object) -> None:
     """Raises ValueError unless the rule holds."""
     if not holds:
         raise ValueError(f"{rule}, got {got}")
+
+
+def require_at_least(key: str, value: float, minimum: float) -> None:
+    """`value` must be `minimum` or more, and a number."""
+    require(value >= minimum, f"{key} must be at least {minimum}", value)
 
 
 def require_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -21,13 +21,13 @@ from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import Checkpoints, load_into
-from node_cli.training.checks import require_in_range, require_no_more_done
 from node_cli.training.environment import environment, name_changes, random_state, set_random_state
 from node_cli.training.evaluation import Evaluation, evaluate, is_finite, rank_of, rank_of_epoch
 from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
 from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
 from node_cli.training.processes import Processes
+from node_cli.training.ranges import require_in_range, require_no_more_done
 from node_cli.training.records import epoch_line, log_histograms, log_results, shown_in_bar
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor

@@ -66,7 +66,7 @@ def test_points_cannot_be_augmented(padding, flip):
 
 
 def test_negative_padding_is_refused():
-    with pytest.raises(ValueError, match=re.escape("dataset.crop_padding: got -1, must be at least 0")):
+    with pytest.raises(ValueError, match=re.escape("crop_padding must be at least 0, got -1")):
         assemble({"train": random_split(8, 1, 2, 2)}, ("a", "b"), -1, False, False)
 
 

@@ -105,18 +105,18 @@ def test_splits_have_the_fractions_of_every_class_and_the_dtypes(source):
 @pytest.mark.parametrize(
     ("source", "change", "message"),
     [
-        ((spheres, SPHERES), {"dim": 0}, "dataset.dim: got 0, must be at least 1"),
+        ((spheres, SPHERES), {"dim": 0}, "dim must be at least 1, got 0"),
         (
             (spheres, SPHERES),
             {"r2": 0.5},
             "dataset.r1, dataset.r2, dataset.r3: got 0.5, 0.5, 1.5, must be positive and",
         ),
-        ((spheres, SPHERES), {"num_samples": -3}, "dataset.num_samples: got -3, must be at least 2"),
+        ((spheres, SPHERES), {"num_samples": -3}, "num_samples must be at least 2, got -3"),
         ((spheres, SPHERES), {"num_samples": 6}, "class 0 has 3 sample(s), too few"),
-        ((moons, MOONS), {"noise": -0.1}, "dataset.noise: got -0.1, must be at least 0"),
-        ((moons, MOONS), {"noise": float("nan")}, "dataset.noise: got nan, must be at least 0"),
-        ((spirals, SPIRALS), {"num_classes": 1}, "dataset.num_classes: got 1, must be at least 2"),
-        ((spirals, SPIRALS), {"num_samples": 2}, "dataset.num_samples: got 2, must be at least 3"),
+        ((moons, MOONS), {"noise": -0.1}, "noise must be at least 0, got -0.1"),
+        ((moons, MOONS), {"noise": float("nan")}, "noise must be at least 0, got nan"),
+        ((spirals, SPIRALS), {"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ((spirals, SPIRALS), {"num_samples": 2}, "num_samples must be at least 3, got 2"),
     ],
 )
 def test_refusals(source, change, message):

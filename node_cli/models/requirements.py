@@ -1,4 +1,4 @@
-"""Checks of config keys that several models share: each mistake is one line that starts with the key."""
+"""What models require of their settings and of the data: what is wrong is said in one line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from typing import TypeVar
 Choice = TypeVar("Choice")
 
 
-def require_at_least(key: str, value: int, minimum: int) -> None:
-    """Raises ValueError when `value` is below `minimum`."""
-    if value < minimum:
-        raise ValueError(f"{key} must be at least {minimum}, got {value}")
-
-
-def require_choice(key: str, name: str, choices: Mapping[str, Choice]) -> Choice:
-    """What `choices` holds under `name`; raises ValueError with all names when it holds nothing."""
+def choose(key: str, name: str, choices: Mapping[str, Choice]) -> Choice:
+    """The choice called `name`; raises ValueError with all names if there is none."""
     if name not in choices:
         raise ValueError(f"{key} must be one of {', '.join(choices)}, got {name!r}")
     return choices[name]
