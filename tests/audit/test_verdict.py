@@ -12,7 +12,6 @@ from node_cli.audit.backward_pass import Cost, Pass
 from node_cli.audit.case import Case
 from node_cli.audit.model_rows import ModelRow
 from node_cli.audit.verdict import Verdict
-from node_cli.tables import percent
 
 TRUE = torch.tensor([3.0, 4.0], dtype=torch.float64)  # of norm 5
 
@@ -108,11 +107,3 @@ def test_solves_that_fail():
     text = sentence(row("direct", 1e-3), row("direct", 1e-5, **gone), row("adjoint", 1e-3, **gone))
     assert "a pass; at 1e-05 its solve fails. " in text
     assert text.endswith("dopri5 adjoint cannot be solved (the ODE solve failed at t = 0).")
-
-
-UNITS = {0.0: "0 %", 3.2e-9: "3.2e-07 %", 2e-5: "0.002 %", 0.0296: "3 %", 0.5: "50 %", 1.0: "100 %", 45.0: "4500 %"}
-
-
-@pytest.mark.parametrize("value", [*UNITS, float("inf")])
-def test_errors_of_a_column_have_one_unit(value):
-    assert percent(value) == UNITS.get(value, "inf %")
