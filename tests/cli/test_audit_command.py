@@ -216,7 +216,7 @@ MISTAKES = {
     "empty batch": (["problem.batch_size=0"], "problem.batch_size must be at least 1, got 0"),
     "one time": (["problem.num_times=1"], "problem.num_times must be at least 2, got 1"),
     "accepts all": (["problem.accepted_error=1"], "problem.accepted_error must be between 0 and 1, got 1"),
-    "precision": (["precision=half"], "precision must be one of float32, bfloat16, got 'half'"),
+    "precision": (["precision=half"], "precision must be one of float32, float64, bfloat16, got 'half'"),
     "run_dir": (["run_dir=''"], "run_dir must be a folder, of printable names up to 255 bytes, got ''"),
 }
 
