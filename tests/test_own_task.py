@@ -192,6 +192,23 @@ def test_parts_that_do_not_go_together_are_refused(words, line, place, typed, mo
     assert (result.status, result.err.count("\n"), (place / "refused").exists()) == (2, 1, False)
 
 
+def test_a_choice_that_is_typed_or_an_experiments_comes_before_that_of_the_task(here, place):
+    experiment = place / "configs" / "experiment" / "other.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text("# @package _global_\ndefaults:\n  - override /dataset: moons\n")
+    chosen = {
+        words: yaml.safe_load(here("node-train", "--cfg", "job", "task=forecast", *words))
+        for words in ((), ("dataset=spirals",), ("experiment=other",), ("model=mlp",))
+    }
+    places = {words: (config["dataset"]["_target_"], config["model"]["_target_"]) for words, config in chosen.items()}
+    assert places == {
+        (): ("oscillators.data.oscillators", "oscillators.model.Trajectories"),
+        ("dataset=spirals",): ("node_cli.datasets.spirals.spirals", "oscillators.model.Trajectories"),
+        ("experiment=other",): ("node_cli.datasets.moons.moons", "oscillators.model.Trajectories"),
+        ("model=mlp",): ("oscillators.data.oscillators", "node_cli.models.mlp.Mlp"),
+    }
+
+
 def test_in_float64_it_is_far_more_exact(here, place):
     here("node-train", *SMALL, "precision=float64", "trainer.max_steps=2", "logger=jsonl", "run_dir=float64")
     assert {tensor.dtype for tensor in weights(place / "float64").values() if tensor.dim()} == {torch.float64}

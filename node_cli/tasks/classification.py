@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from node_cli.batch import Batch, take
 from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
-from node_cli.tasks.task import Loss, Objective, Task, solved
+from node_cli.tasks.task import Loss, Task, solved
 
 NUM_SAMPLES_SHOWN = 32
 
@@ -32,7 +32,7 @@ class Classification(Task):
     """
 
     metric_names = ("loss", "accuracy", "error")
-    objective: Objective = ("error", "min")
+    objective = ("error", "min")
 
     def __init__(
         self,
