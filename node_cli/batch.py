@@ -1,4 +1,4 @@
-"""What everything passes around: tensors by name, samples first."""
+"""What all parts exchange: tensors by name, whose first dimension is the sample."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-# Dimension 0 of every tensor is the sample, and nothing in it is shared by samples: a batch, a whole split, or rows of
-# predictions. Which names there are is between a dataset and the tasks that go with it.
+# A batch, a whole split, or rows of predictions. Dimension 0 of every tensor is the sample, and samples share nothing.
+# The dataset chooses the names; the tasks for it use them.
 Batch = Mapping[str, Tensor]
 
 
 def num_samples(batch: Batch) -> int:
-    """How many samples a batch has."""
+    """The number of samples of a batch."""
     return len(next(iter(batch.values())))
 
 
 def take(batch: Batch, samples: Tensor | slice) -> dict[str, Tensor]:
-    """Some samples of a batch: by their indices, by a mask, or a slice of them."""
+    """Some samples of a batch: by indices, by a mask, or by a slice."""
     return {name: tensor[samples] for name, tensor in batch.items()}
 
 
 def concatenate(batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """All samples of several batches of the same names, in order."""
+    """All samples of several batches with the same names, in order."""
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def to_device(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The same on `device`; floating-point tensors in `dtype`, where one is given."""
+    """The batch on `device`, and its floating-point tensors in `dtype`, if one is given."""
     return {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in batch.items()}

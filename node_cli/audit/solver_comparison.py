@@ -1,4 +1,4 @@
-"""A trained network evaluated under several solvers: does it still stand for an ODE, or only for its solver's steps?"""
+"""A trained network evaluated with several solvers: is it still an ODE, or only right with its solver's steps?"""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STILL_THE_SAME = 0.01  # the objective of the task may move by so much: a fracti
 
 @dataclass(frozen=True)
 class UnderSolver:
-    """A network under one solver, with the `agreement` of its predictions with those under its own.
+    """A network evaluated with one solver. `agreement`: of the predictions with those of the run's own solver.
 
-    `reconstruction` is None where the way back could not be solved.
+    `reconstruction` is None if the way back could not be solved.
     """
 
     name: str
@@ -38,7 +38,7 @@ class UnderSolver:
 
     @property
     def num_failed(self) -> int:
-        """Samples that this solver could not solve."""
+        """The number of samples that this solver could not solve."""
         return int(self.evaluation.metrics.get(FAILED, 0))
 
 
@@ -57,7 +57,7 @@ class SolverComparison:
         self.results: list[UnderSolver] = []
 
     def evaluate(self, name: str, solver: Solver | None = None) -> UnderSolver:
-        """Evaluates under `solver` (None: the model's own).
+        """Evaluates with `solver` (None: the model's own).
 
         Raises:
             SolveError: the forward solve failed; unless `on_failure` is `raise`, that of every sample alone.
@@ -73,7 +73,7 @@ class SolverComparison:
         return result
 
     def verdict(self) -> str:
-        """One sentence on the last solver beside the first."""
+        """One sentence that compares the last solver with the first."""
         own, other = self.results[0], self.results[-1]
         objective = self._task.objective[0]
         was, now = (result.evaluation.metrics[objective] for result in (own, other))
@@ -157,7 +157,7 @@ def agreement(one: Batch, other: Batch) -> float:
 
 
 def comparison_table(results: Sequence[UnderSolver]) -> list[str]:
-    """The solvers side by side, one line each under a line of names; failed samples where there are any."""
+    """The solvers side by side, one line each under a line of names; failed samples only if there are any."""
     names = [name for name in results[0].evaluation.metrics if name != FAILED]
     any_failed = any(result.num_failed for result in results)
     rows: list[dict[str, Any]] = [

@@ -25,15 +25,15 @@ class Dataset:
     """The splits "train", "val" and "test", all on one device.
 
     Args:
-        splits: of each split all samples: tensors by name, whose dimension 0 is the sample. The names are those that
-            the tasks for this dataset read, the same in every split.
+        splits: all samples of each split: tensors by name, whose dimension 0 is the sample. The names are those that
+            the tasks for this dataset read; they are the same in every split.
         offers: what a model or a task may ask for by the name of a parameter: `input_shape`, `class_names`, `scaling`
-            (how the inputs were scaled, None for not at all), ...
-        augmentation: a random change of every batch that is trained with.
-        digest: tells these data from others: of what was read, where that is known (`exact_digest`).
+            (how the inputs were scaled; None: not at all), ...
+        augmentation: a random change of every training batch.
+        digest: identifies the data, if possible from what was read (`exact_digest`).
 
     Raises:
-        ValueError: tensors of a split have different numbers of samples, or splits different names.
+        ValueError: the tensors of a split have different numbers of samples, or the splits have different names.
     """
 
     splits: Mapping[str, Batch]
@@ -51,15 +51,15 @@ class Dataset:
                 raise ValueError(f"dataset: all splits must have the same tensors, got {names}")
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Dataset:
-        """The same dataset with all splits on `device`, and their floating-point tensors in `dtype` if one is given."""
+        """The dataset with all splits on `device`, and their floating-point tensors in `dtype`, if one is given."""
         return replace(self, splits={name: to_device(split, device, dtype) for name, split in self.splits.items()})
 
     def identified(self) -> Dataset:
-        """The same with a `digest`: where it has none, that of the splits as they stand."""
+        """The dataset with a `digest`: its own, or that of its splits."""
         return self if self.digest is not None else replace(self, digest=rough_digest(self.splits))
 
     def num_batches(self, split: str, batch_size: int) -> int:
-        """Batches in one split; the last, smaller one counts."""
+        """The number of batches in a split; the last, smaller one counts."""
         return math.ceil(num_samples(self.splits[split]) / batch_size)
 
     def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:

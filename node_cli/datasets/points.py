@@ -21,7 +21,7 @@ def balanced_targets(num_samples: int, num_classes: int) -> torch.Tensor:
 
 
 def add_noise(inputs: torch.Tensor, noise: float, generator: torch.Generator) -> torch.Tensor:
-    """Add Gaussian noise of deviation `noise` to each coordinate.
+    """Add Gaussian noise of std `noise` to each coordinate.
 
     Raises:
         ValueError: `noise` is negative.

@@ -141,7 +141,7 @@ def read_first_sound(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The payload of a verified file, its tensors on the processor.
+    """The payload of a verified file, its tensors on the CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of a format that this version does not know.

@@ -1,4 +1,4 @@
-"""What the last digits of a result depend on beside the config: versions, machine, random state."""
+"""What the last digits of a result depend on besides the config: versions, machine, random state."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def environment(device: torch.device, num_processes: int) -> dict[str, str]:
 
 
 def name_changes(was: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Says in one line of the log what is no longer as it was."""
+    """Logs in one line what has changed."""
     changed = [f"{key} was {was[key]} and is {now[key]}" for key in was.keys() & now.keys() if was[key] != now[key]]
     if changed:
-        log.warning("%s: figures may differ in the last digits from here on", ", ".join(sorted(changed)))
+        log.warning("%s: results may differ in the last digits from here on", ", ".join(sorted(changed)))
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """That of the generators a model draws from."""
+    """The state of the generators that a model draws from."""
     cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Takes up `random_state`; that of a GPU only on one."""
+    """Restores `random_state`; the state of a GPU only on a GPU."""
     torch.set_rng_state(state["cpu"].cpu())
     if state["cuda"] and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"][0].cpu(), device)

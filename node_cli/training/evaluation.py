@@ -1,4 +1,4 @@
-"""A model evaluated on one split, by any command: the one loop over its batches."""
+"""A model evaluated on one split, for every command: the only loop over its batches."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 class Evaluation:
     """A model evaluated on one split: the metrics, further results in plain containers, and the rows predicted.
 
-    Where solves may fail, the metric `failed` counts the samples whose solve did, and the rows `failed` mark them.
-    `nfe` are the evaluations of vector fields for a batch; None: nothing was solved.
+    If failed solves are skipped, the metric `failed` counts the samples concerned, and the rows `failed` mark them.
+    `nfe` is the number of evaluations of vector fields for one batch; None: nothing was solved.
     """
 
     split: str
@@ -59,11 +59,11 @@ def evaluate(
     processes: Processes = ALONE,
     watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
 ) -> Evaluation:
-    """Evaluates `model` on a split; several processes shard each of its batches, which `watch` passes on.
+    """Evaluates `model` on a split; several processes shard each of its batches, which pass through `watch`.
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
-        ValueError: the task measures other metrics than it names.
+        ValueError: the metrics are not those that the task names.
     """
     monitor = SolveMonitor(model)
     batches = watch(dataset.batches(split, batch_size))
@@ -82,11 +82,11 @@ def evaluate(
 def predictions(
     model: nn.Module, task: Task, batches: Iterable[Batch], precision: str, processes: Processes = ALONE
 ) -> Iterator[Batch]:
-    """The rows that `task` predicts, in order, a batch at a time: no more is held than that.
+    """The rows that `task` predicts, in order, one batch at a time: no more is held in memory.
 
-    Unless the solver's `on_failure` is `raise`, a batch whose solve fails is split in halves, and those again, until
-    the samples that fail stand alone: their rows are NaN, or -1 for whole numbers, and the rows `failed` mark them.
-    The random numbers of batch k depend on k alone.
+    Unless the solver's `on_failure` is `raise`, a batch whose solve fails is split into halves, and those again, until
+    the samples that fail are alone. Their rows are NaN, or -1 for whole numbers, and the rows `failed` mark them. The
+    random numbers of batch k depend only on k.
 
     Raises:
         SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
@@ -108,14 +108,14 @@ class _Predictor:
     processes: Processes
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Rows of all samples, from all processes."""
+        """The rows of all samples, from all processes."""
         device = next(self.model.parameters()).device
         with torch.no_grad(), autocast(device, self.precision), self.processes.failing_together():
             rows = self.task.predict(self.model, self.processes.shard(batch)[0], generator)
         return self.processes.gathered_rows(rows, num_samples(batch))
 
     def in_pieces(self, batch: Batch, generator: torch.Generator) -> Iterator[Batch | SolveError]:
-        """Rows of as many samples at once as can be solved, in order; the error of a sample that cannot."""
+        """In order: the rows of as many samples at once as can be solved, or the error of a sample that cannot."""
         try:
             yield self(batch, generator)
             return
@@ -132,7 +132,7 @@ class _Predictor:
 
 def _marked(predictor: _Predictor, batches: Iterable[Batch], rank: int) -> Iterator[Batch]:
     like: Batch | None = None
-    waiting: list[Batch | SolveError] = []  # until a first sample is solved, nobody knows what a row looks like
+    waiting: list[Batch | SolveError] = []  # what a row looks like is known once a first sample is solved
     for number, batch in enumerate(batches):
         waiting += predictor.in_pieces(batch, _generator(number, rank))
         like = next((piece for piece in waiting if not isinstance(piece, SolveError)), like)
@@ -154,7 +154,7 @@ def _with_mark(piece: Batch | SolveError, like: Batch) -> Batch:
 
 
 def _nothing(rows: Tensor) -> Tensor:
-    """One row like these that holds no prediction."""
+    """One row like these, without a prediction."""
     if rows.is_floating_point() or rows.is_complex():
         return torch.full_like(rows[:1], math.nan)
     return torch.zeros_like(rows[:1]) if rows.dtype == torch.bool else torch.full_like(rows[:1], -1)
@@ -165,7 +165,7 @@ def _generator(number: int, rank: int) -> torch.Generator:
 
 
 def rank_of(task: Task, metrics: Mapping[str, float]) -> list[float]:
-    """What validations are compared by: of two lists the greater is the better; see `Task.objective`."""
+    """What validations are compared by: the greater list is the better one; see `Task.objective`."""
     name, goal = task.objective
     value = metrics[name]
     losses = [-metrics["loss"]] if "loss" in metrics and name != "loss" else []
@@ -176,7 +176,7 @@ def rank_of_epoch(task: Task, values: Mapping[str, float]) -> list[float]:
     """The rank of an epoch's validation, from its values by their tags.
 
     Raises:
-        ContinuationError: there is no such value: the epoch was that of another task.
+        ContinuationError: the epoch has no such value; it was trained for another task.
     """
     try:
         return rank_of(task, {tag.removeprefix("val/"): value for tag, value in values.items() if "val/" in tag})
@@ -185,7 +185,7 @@ def rank_of_epoch(task: Task, values: Mapping[str, float]) -> list[float]:
 
 
 def is_finite(rank: Sequence[float], where: str, on_bad_step: str) -> bool:
-    """Whether a validation is finite, as the best one must be; otherwise the log says so.
+    """Whether a validation is finite, as the best one must be; if not, the log says so.
 
     Raises:
         TrainingError: it is not, and `on_bad_step` is `raise`.

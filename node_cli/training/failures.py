@@ -1,4 +1,4 @@
-"""What the solver of a model says about solves that fail, and the fallback that it names."""
+"""What the solver of a model does about failed solves, and its fallback."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from node_cli.ode.solvers import fallback_of
 
 
 def on_failure(model: nn.Module) -> str:
-    """`on_failure` of the solver, which all ODE blocks share; `raise` without any."""
+    """`on_failure` of the solver, which all ODE blocks share; `raise` for a model without ODE blocks."""
     return next((block.solver.on_failure for block in ode_blocks(model).values()), "raise")
 
 
 @contextmanager
 def fallback_solvers(model: nn.Module) -> Iterator[None]:
-    """Within it, every ODE block steps as its solver's fallback does."""
+    """Within this context, every ODE block uses its solver's fallback."""
     own = {block: block.solver for block in ode_blocks(model).values()}
     try:
         for block, solver in own.items():
@@ -32,7 +32,7 @@ def fallback_solvers(model: nn.Module) -> Iterator[None]:
 
 
 def check_fallback(model: nn.Module) -> None:
-    """Raises ValueError where a model may have to fall back on a solver that its gradient does not go with."""
+    """Raises ValueError if the gradient does not work with the solver that the model may have to fall back on."""
     for block in ode_blocks(model).values():
         if block.solver.on_failure == "fallback":
             try:

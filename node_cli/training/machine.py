@@ -32,10 +32,10 @@ def chosen_device(name: str) -> torch.device:
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
-    """What data and weights are kept in; None: as they are. (With bfloat16 they stay in float32.)
+    """The dtype of data and weights; None: they stay as they are, with bfloat16 too.
 
     Raises:
-        ConfigError: the device has no such numbers.
+        ConfigError: the device has no float64.
     """
     if precision != "float64":
         return None
@@ -45,5 +45,5 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def set_num_threads(number: int | None) -> None:
-    """The threads of the CPU that a config names; torch's choice, whatever ran in this process before."""
+    """Sets the number of CPU threads; None: torch's choice, whatever ran in this process before."""
     torch.set_num_threads(number or CHOICE_OF_TORCH)

@@ -1,4 +1,4 @@
-"""How much memory a run takes, and what to say when there is none left."""
+"""How much memory a run uses, and what to say when there is none left."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from node_cli.training.state import TrainingError
 
 # Linux: "5" written to the one sets the highest resident size, VmHWM in the other, back to the present one (proc(5)).
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-NO_MEMORY = "can't allocate memory"  # torch's allocator on a processor has no exception of its own
+NO_MEMORY = "can't allocate memory"  # torch's allocator for CPUs has no exception of its own
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Lets `peak_memory_mb` speak of what comes after, where the system can: CUDA and Linux."""
+    """Restarts the measurement of `peak_memory_mb`, where the system can: CUDA and Linux."""
     gc.collect()  # what an earlier run of this process left in cycles
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -28,7 +28,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that was in use at once: of the device, or of the whole process on a processor."""
+    """The most memory in use at once: of the device, or, on a CPU, of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     with suppress(OSError, StopIteration):
@@ -40,7 +40,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 @contextmanager
 def out_of_memory_told(where: str, advice: str) -> Iterator[None]:
-    """Turns an allocation that failed into a TrainingError: where, what was asked for, and what to do."""
+    """Turns a failed allocation into a TrainingError: where, how much was asked for, and what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError

@@ -24,7 +24,10 @@ SMALLEST = "solver/step_min"  # of the costs of a solve, the one that is no mean
 
 
 class Processes:
-    """Process `rank` of `count`. What takes all of them is called by all, in the same order; alone it costs nothing."""
+    """Process `rank` of `count`.
+
+    Methods that involve all processes must be called by all of them, in the same order. A single process costs nothing.
+    """
 
     def __init__(self, rank: int, count: int, device: torch.device) -> None:
         self.rank, self.count = rank, count
@@ -32,13 +35,13 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes."""
+        """Whether this process is the one that writes logs and checkpoints."""
         return self.rank == 0
 
     def shard(self, batch: Batch) -> tuple[Batch, bool]:
-        """The samples of a batch that are for this process, and whether they count.
+        """The samples of a batch for this process, and whether they count.
 
-        A batch with fewer samples than processes leaves some without any: they get its first one, which does not count.
+        If there are more processes than samples, those without any get the first sample, which does not count.
         """
         if self.count == 1:
             return batch, True
@@ -47,7 +50,7 @@ class Processes:
         return mine if counts else take(batch, slice(1)), counts
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of what the processes give, a 0-dim tensor each."""
+        """The sum of a 0-dim tensor over the processes."""
         if self.count == 1:
             return value
         total = value.detach().to(self._device, torch.float64)
@@ -55,7 +58,7 @@ class Processes:
         return total.to(value.dtype)
 
     def largest(self, number: int) -> int:
-        """The largest of the numbers that the processes give."""
+        """The largest number over the processes."""
         if self.count == 1:
             return number
         numbers = torch.tensor([number], device=self._device)
@@ -64,7 +67,7 @@ class Processes:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """A failure within it, in any process, is raised in all of them.
+        """A failure within this context, in any process, is raised in all of them.
 
         Raises:
             SolveError, ArgumentError, TrainingError: that of the first process that failed.
@@ -81,7 +84,7 @@ class Processes:
             raise next(error for error in self.gathered(failure) if error is not None)
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Gives every parameter the sum of its gradients over the processes."""
+        """Replaces every gradient by its sum over the processes."""
         if self.count == 1:
             return
         grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -95,7 +98,7 @@ class Processes:
     def combined(
         self, shares: Mapping[str, float], costs: Mapping[str, float]
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Of all processes: the sums of `shares`, and the means (or the smallest) of the `costs` of a solve."""
+        """Over all processes: the sums of `shares`, and the means of `costs` (the minimum of the smallest step)."""
         if self.count == 1:
             return dict(shares), dict(costs)
         mine = torch.tensor([*shares.values(), *costs.values()], dtype=torch.float64)
@@ -107,7 +110,7 @@ class Processes:
         return dict(zip(shares, total, strict=False)), dict(zip(costs, picked, strict=True))
 
     def gathered(self, value: Value) -> list[Value]:
-        """What each process gives, by rank."""
+        """The values of all processes, by rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -115,7 +118,7 @@ class Processes:
         return values
 
     def from_first(self, value: Value) -> Value:
-        """What the first process gives."""
+        """The value of the first process."""
         if self.count == 1:
             return value
         values = [value]
@@ -123,7 +126,7 @@ class Processes:
         return values[0]
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Gives every process the running means, and the like, of the first one."""
+        """Gives every process the buffers of the first one: running means and the like."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
@@ -141,7 +144,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that were started together, talking to each other through NCCL on GPUs and gloo elsewhere."""
+    """The processes that were started together, connected by NCCL on GPUs and by gloo elsewhere."""
     if launched.count() == 1:
         yield ALONE
         return
@@ -151,7 +154,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         dist.barrier()  # nobody leaves while another one still listens
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ProcessLostError(f"process {launched.rank()} has lost another one") from error
+            raise ProcessLostError(f"process {launched.rank()} has lost the connection to another one") from error
         raise
     finally:
         gc.collect()  # what still holds the group, dropped after it, aborts the process at its exit now and then

@@ -1,4 +1,4 @@
-"""Gathers what the ODE solves of a model cost, block by block."""
+"""Collects what the ODE solves of a model cost, block by block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from node_cli.ode.solution import SolveStats
 
 
 class SolveMonitor:
-    """Has every ODE block of `model` record its solves from now on; `take` returns those since the last `take`."""
+    """Makes every ODE block of `model` record its solves from now on; `take` returns those since the last `take`."""
 
     def __init__(self, model: nn.Module) -> None:
         self._blocks = ode_blocks(model)

@@ -40,18 +40,18 @@ log = logging.getLogger(__name__)
 
 
 class _StopAskedError(Exception):
-    """At a boundary between steps, by the signal of this number."""
+    """Raised between two steps to stop the run; its argument is the number of the signal."""
 
 
 @dataclass(kw_only=True)
 class Trainer:
     """Trains `model` for `epochs` or `max_steps`, whichever ends first, and keeps the best validation's weights.
 
-    `audit` is called with the number of every finished epoch and the progress of the run; what it returns is recorded.
-    Of `processes` that train together each holds a trainer; only the first one has loggers and checkpoints.
+    `audit` is called after every epoch with its number and the progress of the run; what it returns is recorded. If
+    several `processes` train together, each has a trainer, and only the first one has loggers and checkpoints.
 
     Raises:
-        ValueError: a setting out of range, or a fallback that the gradient does not go with.
+        ValueError: a setting is out of range, or the gradient does not work with the solver's fallback.
     """
 
     model: nn.Module
@@ -103,14 +103,14 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last epoch is closed, or the validation has not improved for `patience` epochs."""
+        """Whether the last epoch has ended, or the validation has not improved for `patience` epochs."""
         waited = self.state.epoch - self.state.best_epoch
         patience_over = self.patience is not None and waited >= self.patience
         return self.state.batch == 0 and (self.state.step >= self.total_steps or patience_over)
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model that is validated: with averaged weights, where they are averaged."""
+        """The model that is validated: the one with averaged weights, if they are averaged."""
         return self.model if self.average is None else self.average.module
 
     @property
@@ -147,7 +147,7 @@ class Trainer:
         raise Stopped(f"stopped by {reason(number)} {where}", STATUS[number])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact continuation needs, in plain containers; all processes take part."""
+        """Everything that an exact continuation needs, in plain containers; all processes must call it."""
         own = {"random": random_state(self.device), "beside_weights": state_beside_weights(self.model)}
         return {
             "model": self.model.state_dict(),
@@ -161,10 +161,11 @@ class Trainer:
         }
 
     def load_state_dict(self, payload: Mapping[str, Any]) -> None:
-        """Takes up a run where `state_dict` was called; what differs around it is named in the log.
+        """Continues from what `state_dict` returned; the log names what has changed in the environment.
 
         Raises:
-            CheckpointError, ContinuationError: another model; or a length or learning rate that it cannot go on with.
+            CheckpointError: the weights are those of another model.
+            ContinuationError: the run cannot continue with this length, learning rate or task.
         """
         load_into(self.model, payload["model"])
         if self.average is not None:
@@ -185,7 +186,7 @@ class Trainer:
         name_changes(payload["environment"], environment(self.device, self.processes.count))
 
     def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
-        """From wherever in the epoch the run is to its end, or to the last step of the run."""
+        """From the current batch to the end of the epoch, or to the last step of the run."""
         set_to_train(self.model, self.freeze)
         for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
             if self._epoch_is_over:
@@ -217,7 +218,7 @@ class Trainer:
             raise _StopAskedError(asked)
 
     def _log_step(self, logger: Logger, update: Update | None, *, has_failed: bool) -> None:
-        """Records every so many steps, and every batch that something was wrong with: None if it was skipped."""
+        """Records every `log_every_steps` steps, and every batch that failed; `update` is None if it was skipped."""
         if self.state.step % self.log_every_steps == 0 or self.state.step == 1 or has_failed:
             values = {} if update is None else update.means | update.costs
             others = {**self.updater.failure_counts(self.state), "memory/peak_mb": peak_memory_mb(self.device)}
@@ -225,7 +226,7 @@ class Trainer:
             self.state.recorded = self.state.step
 
     def _finish_epoch(self, logger: Logger, checkpoints: Checkpoints | None) -> None:
-        """Validates, records, and saves; the checkpoint stands for the start of the next epoch."""
+        """Validates, records and saves; the checkpoint stands at the start of the next epoch."""
         self.processes.broadcast_buffers(self.model)
         validation = self._evaluate(self.evaluated, "val")
         values = validation.values() | self.audit(self.state.epoch + 1, self.progress)
@@ -257,7 +258,7 @@ class Trainer:
             raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
 
     def _until_asked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Those up to where the run is asked to stop: their evaluation is made again another time."""
+        """The batches, until the run is asked to stop; the evaluation is then repeated when the run is continued."""
         for batch in batches:
             started = time.perf_counter()
             self._stop_if_asked()
@@ -276,13 +277,13 @@ class Trainer:
         return evaluation
 
     def _log_figures(self, logger: Logger, model: nn.Module, evaluation: Evaluation, step: int) -> None:
-        """By all processes: they may have to solve together."""
+        """All processes call it: they may have to solve together."""
         if self.processes.from_first(logger.takes_images):
             log_results(logger, self.task, model, self.dataset.splits[evaluation.split], evaluation, step)
             self.monitor.take()
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:
-        """Writes a checkpoint. A full disk may have room again at the next one; only the last one must be written."""
+        """Writes a checkpoint. If the disk is full, the next one may succeed; only the last one must be written."""
         started, payload = time.perf_counter(), self.state_dict()
         if checkpoints is not None:
             try:

@@ -1,4 +1,4 @@
-"""One update of the weights from one batch, and what becomes of a batch that must not reach them."""
+"""One update of the weights from one batch, and what happens to a batch that must not change them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INERTIA = 0.95  # of the loss that a spike is held against
 
 
 class Update(NamedTuple):
-    """What one update was: the `means` of the loss and its metrics over a `weight`, by their tags; and the `costs`."""
+    """The result of one update: the `means` of the loss and the metrics over `weight`, and the `costs`, all by tag."""
 
     means: dict[str, float]
     weight: float
@@ -46,11 +46,10 @@ class Update(NamedTuple):
 class Updater:
     """Updates `model` from one batch at a time; `monitor` watches it.
 
-    Where a solve fails, `on_failure` of the solver decides: `raise` ends the run; `skip_batch` passes the batch by;
-    `fallback` solves the batch once more by the solver's fallback. Where a loss or its gradient is not finite, or the
-    loss is over `spike_factor` times its usual value, `on_bad_step` decides: `raise` or `skip_batch`. At most
-    `max_skipped` batches of a run are passed by. None of them leaves a trace: weights, running means and step sizes
-    carried over are as before it.
+    If a solve fails, `on_failure` of the solver decides: `raise` ends the run, `skip_batch` skips the batch, and
+    `fallback` solves the batch again with the solver's fallback. If the loss or its gradient is not finite, or the loss
+    exceeds `spike_factor` times its usual value, `on_bad_step` decides: `raise` or `skip_batch`. At most `max_skipped`
+    batches of a run are skipped. They leave no trace: weights, running means and step sizes are as before.
     """
 
     model: nn.Module
@@ -68,10 +67,10 @@ class Updater:
         self._size_at_start = _size(self.model)
 
     def update(self, batch: Batch, state: TrainState, progress: float) -> Update | None:
-        """The update at `progress` of the run; None where the batch was skipped. `state` counts failures and steps.
+        """Updates the weights, at `progress` of the run; None if the batch was skipped. `state` counts failures.
 
         Raises:
-            TrainingError: what is wrong with the batch is not to be passed by; the weights were not changed.
+            TrainingError: the batch failed and may not be skipped; the weights were not changed.
         """
         may_go_on = self.on_bad_step != "raise" or on_failure(self.model) != "raise"
         before = state_beside_weights(self.model) if may_go_on else {}
@@ -93,7 +92,7 @@ class Updater:
         return None
 
     def failure_counts(self, state: TrainState) -> dict[str, float]:
-        """Batches of the run so far that something was wrong with, by the tag of what became of them."""
+        """How many batches of the run have failed so far, by the tag of what happened to them."""
         policy = on_failure(self.model)
         counts: dict[str, float] = {}
         if policy == "skip_batch":
@@ -177,7 +176,7 @@ class Updater:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
 
     def growth(self) -> str:
-        """A few words on weights that have grown out of hand, which is no fault of the solver's."""
+        """A hint if the weights have grown out of proportion, which is not the solver's fault; empty otherwise."""
         growth = _size(self.model) / self._size_at_start
         if growth < GROWN:
             return ""
@@ -206,5 +205,5 @@ class Updater:
 
 
 def _size(model: nn.Module) -> float:
-    """The norm of all weights, never 0."""
+    """The norm of all weights; never 0."""
     return max(nn.utils.get_total_norm([parameter.detach() for parameter in model.parameters()]).item(), 1e-12)

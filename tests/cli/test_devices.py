@@ -215,7 +215,7 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     shutil.copytree(run, tmp_path / "alone")
     result = typed("node-train", f"resume={tmp_path}/alone", "trainer.devices=1")
     assert (result.status, result.err) == (0, "")
-    assert "processes was 2 and is 1: figures may differ in the last digits from here on" in result.out
+    assert "processes was 2 and is 1: results may differ in the last digits from here on" in result.out
     for one, other in zip(records(tmp_path / "alone"), records(whole), strict=True):
         assert one == pytest.approx(other, rel=1e-2, abs=1e-3)
 

@@ -193,7 +193,7 @@ def test_another_environment_is_named(tmp_path, caplog):
     run(build(*CASES[0], epochs=1), tmp_path)
     torch.set_num_threads(2)
     continued(build(*CASES[0], epochs=1), tmp_path / "last.pt", tmp_path)
-    assert "num_threads was 1 and is 2: figures may differ in the last digits from here on" in caplog.messages
+    assert "num_threads was 1 and is 2: results may differ in the last digits from here on" in caplog.messages
 
 
 def test_the_state_is_plain(tmp_path):
