@@ -36,6 +36,8 @@ class Stream:
         self._try(self.stream.flush)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked of a copy that has no stream yet, which would be asked for it without end
+            raise AttributeError(name)
         return getattr(self.stream, name)
 
     def _try(self, call: Callable[..., Any], *words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import subprocess
@@ -9,10 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Command
 
 from node_cli.cli.errors import one_line_errors
-from node_cli.cli.streams import output_may_be_lost
+from node_cli.cli.streams import Stream, output_may_be_lost
 from node_cli.runs.outcome import RunFailedError
+
+pytestmark = pytest.mark.slow
 
 QUICK = [
     *("dataset=moons", "dataset.num_samples=100", "model=mlp", "model.width=4", "num_threads=1", "device=cpu"),
@@ -56,9 +60,18 @@ def test_a_run_without_any_stream_is_a_run_like_others(tmp_path):
     assert (run / "summary.json").exists()
 
 
-@pytest.mark.parametrize("where", ["2>/dev/full >/dev/full", "| head -1", "2>&1 | true"])
+@pytest.mark.parametrize("where", ["a full disk", "a reader of one line", "no reader"])
 def test_a_grid_goes_on_though_nobody_reads(where, tmp_path):
-    shell(tmp_path, f"train -m {' '.join(QUICK)} seed=0,1 sweep.name=grid {where}")
+    pipe, words = tmp_path / "pipe", ["-m", *QUICK, "seed=0,1", "sweep.name=grid"]
+    if where == "a full disk":
+        command = Command(tmp_path, "node-train", *words, out="/dev/full", err="/dev/full")
+    else:
+        os.mkfifo(pipe)
+        command = Command(tmp_path, "node-train", *words, out=str(pipe), err="" if "line" in where else str(pipe))
+        with pipe.open() as reader:
+            if "line" in where:
+                reader.readline()
+    command.wait()
     assert len([*tmp_path.glob("outputs/sweeps/grid/*/summary.json")]) == 2
 
 
@@ -104,3 +117,10 @@ def test_a_mistake_is_told_though_the_output_is_full(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end, one_line_errors("node-train"):
         raise RunFailedError("the loss is not finite")
     assert (end.value.code, capsys.readouterr().err) == (1, "node-train: the loss is not finite\n")
+
+
+def test_a_stream_can_be_copied():
+    stream = Stream(io.StringIO(), is_needed=True)
+    copied = copy.copy(stream)
+    assert (copied.stream, copied.is_needed) == (stream.stream, True)
+    assert copied.getvalue() == ""
