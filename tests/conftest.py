@@ -13,38 +13,18 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from forked import Command, module_of
 
 from node_cli.training.stopping import HANDLED, Stopping
 
-sys.path.insert(0, str(Path(__file__).parent))  # for problems.py and parts.py, from every folder of tests
-
-
-TESTS = Path(__file__).parent
 OURS = {"HYDRA_FULL_ERROR", "PYTHONSAFEPATH"} - set(os.environ)  # what a command sets, and nobody before the tests
-SLOW = (  # files that start processes, compile, train a lot or try all there is, the longest ones first
-    *("cli/test_devices.py", "ode/test_compilation.py", "cli/test_signals.py", "cli/test_sweep.py", "test_torture.py"),
-    *(f"cli/test_{name}.py" for name in ("audit_command", "bad_files", "commands", "launchers", "small_disk")),
-    *("training/test_continuation.py", "training/test_processes.py", "ode/gradients/test_exactness.py"),
-    *(f"tuning/test_{name}.py" for name in ("tune_command", "tune_mistakes", "lost_machine", "study")),
-    *("test_resume.py", "cli/test_damaged_checkpoints.py", "cli/test_table1.py", "ode/test_sync_steps.py"),
-    *("test_figure3.py", "cli/test_failed_solves.py", "runs/report/test_report_command.py"),
-    *(f"audit/test_{name}.py" for name in ("audit_in_training", "backward_pass_costs", "linear_audit")),
-    *(f"audit/test_{name}.py" for name in ("resnet_euler_audit", "scalar_audit")),
-    *("test_packaging.py", "loggers/test_hparams_of_sweeps.py", "loggers/test_long_run.py", "cli/test_fuzzed_words.py"),
-    *("ode/gradients/test_adjoint.py", "ode/test_torchdiffeq_solver.py", "ode/test_agreement.py"),
-    *("datasets/test_bombs.py", "datasets/test_fuzzed_files.py", "training/test_stopping.py"),
-    "cli/test_streams.py",
-)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m "not slow"` leaves them out; in all tests they begin first, so that no process has one of them left alone."""
-    places = {TESTS / name: place for place, name in enumerate(SLOW)}
-    for item in items:
-        if item.path in places:
-            item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
+    """Files with slow tests begin first, so that no process has one of them left alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +44,8 @@ class Result:
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
     """A run that was stopped leaves signals ignored, as its process is about to end."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in before.items():
@@ -98,7 +80,7 @@ def typed_in() -> Callable[..., None]:
             patch.chdir(folder)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "argv", [program, *words])
-            import_module(f"node_cli.cli.{program.removeprefix('node-')}").main()
+            import_module(module_of(program)).main()
 
     return run
 
@@ -113,13 +95,27 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         monkeypatch.setattr(sys, "argv", [program, *words])
         status = 0
         try:
-            import_module(f"node_cli.cli.{program.removeprefix('node-')}").main()
+            import_module(module_of(program)).main()
         except SystemExit as end:
             status = int(end.code or 0)
         captured = capsys.readouterr()
         return Result(status, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def begin() -> Iterator[Callable[..., Command]]:
+    """`begin(folder, "node-train", "model.width=3")` begins a process of its own; at the end none is left."""
+    begun: list[Command] = []
+
+    def begin(folder: Path, program: str, *words: str) -> Command:
+        begun.append(Command(folder, program, *words))
+        return begun[-1]
+
+    yield begin
+    for command in begun:
+        command.kill_all()
 
 
 TOUCHY = """

@@ -6,12 +6,13 @@ from runpy import run_path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "figure3.py"
 SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "--rtols=1e-1,1e-3", "--out=picture.png"]
 SMALL += ["dataset.test_fraction=0.05", "dataset.val_fraction=0.05"]
 
 
-@pytest.mark.slow
 def test_its_numbers_behave_as_tolerances_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *SMALL])

@@ -4,8 +4,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -14,13 +12,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from forked import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from node_cli.build import build_problem
 from node_cli.cli import run_training
 from node_cli.training.checkpoint import read_checkpoint
 
-TRAIN = [sys.executable, "-m", "node_cli.cli.train"]
+pytestmark = pytest.mark.slow
+
 OVERRIDES = [
     *("model.width=8", "solver=rk4", "solver.num_steps=1", "scheduler=constant", "num_threads=1"),
     *(
@@ -83,17 +83,18 @@ def whole(tmp_path_factory, typed_in):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, typed_in):
     folder = tmp_path_factory.mktemp("runs") / "killed"
-    command = [*TRAIN, *OVERRIDES, f"run_dir={folder}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        metrics = folder / "metrics.jsonl"
-        while not metrics.exists() or metrics.read_text().count("\n") < 5:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGSTOP)
+    process = Command(folder.parent, "node-train", *OVERRIDES, f"run_dir={folder}")
+    metrics = folder / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 5:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    try:
         with redirect_stderr(StringIO()) as second, pytest.raises(SystemExit, match="2"):
             typed_in(folder.parent, "node-train", *OVERRIDES, f"run_dir={folder}", "resume=auto")
+    finally:
         process.kill()
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     saved = read_checkpoint(folder / "checkpoints" / "last.pt")["state"]
     assert 0 < saved["batch"] < STEPS_PER_EPOCH
     return Killed(folder, second.getvalue())
@@ -182,15 +183,16 @@ def test_of_two_that_start_at_once_in_one_folder_one_is_refused(typed, tmp_path,
     words, second = ["model=mlp", "model.width=4", "trainer.epochs=1", "logger=jsonl", "run_dir=run"], []
 
     def slow(config):
-        command = [*TRAIN, *words, "seed=2"]
-        second.append(subprocess.run(command, capture_output=True, text=True, check=False))
+        command = Command(tmp_path, "node-train", *words, "seed=2")
+        second.append((*command.communicate(), command.returncode))
         return build_problem(config)
 
     monkeypatch.setattr(run_training, "build_problem", slow)
     first = typed("node-train", *words, "seed=1")
     assert (first.status, first.err) == (0, "")
-    assert second[0].returncode == 2
-    assert said_by(second[0].stderr) == ["another process is running in run: wait for it, or set another run_dir"]
+    ((_, err, status),) = second
+    assert status == 2
+    assert said_by(err) == ["another process is running in run: wait for it, or set another run_dir"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["config"]["seed"] == 1
 
 

@@ -2,29 +2,43 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import Command
+
+pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def compare():
+def torture():
+    """The module of the script, whose commands begin as forks here."""
     sys.path.insert(0, str(FOLDER))
-    from torture_runs import differences, finish
+    import torture
+    import torture_runs
 
-    yield differences, finish
+    def begin(words: list[str], folder: Path) -> Command:
+        out = folder.with_suffix(".out")
+        words = [*torture_runs.EVERY, *words, f"run_dir={folder}"]
+        return Command(folder.parent, "node-train", *words, out=str(out), err=str(out))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torture, torture_runs):
+            patch.setattr(module, "begin", begin)
+        yield torture
     sys.path.remove(str(FOLDER))
 
 
-def test_a_short_torture_loses_nothing():
-    command = [sys.executable, str(FOLDER / "torture.py"), "--kills", "2", "--damages", "1", "--starts", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    counts = {name: int(count) for count, name in (line.split(None, 1) for line in done.stdout.splitlines()[:-1])}
+def test_a_short_torture_loses_nothing(torture, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["torture.py", "--kills", "2", "--damages", "1", "--starts", "2"])
+    with pytest.raises(SystemExit) as end:
+        torture.main()
+    out = capsys.readouterr().out
+    assert end.value.code == 0, out
+    counts = {name: int(count) for count, name in (line.split(None, 1) for line in out.splitlines()[:-1])}
     assert counts["kills"] == 2
     assert counts["damaged checkpoints"] == 1
     assert counts["starts of two commands at once"] == 1
@@ -32,8 +46,8 @@ def test_a_short_torture_loses_nothing():
     assert (counts["loaded silently"], counts["lost"]) == (0, 0)
 
 
-def test_what_differs_is_noticed(compare, tmp_path):
-    differences, finish = compare
+def test_what_differs_is_noticed(torture, tmp_path):
+    differences, finish = torture.differences, torture.finish
     whole, run = tmp_path / "whole", tmp_path / "run"
     status, said = finish(["model=mlp", "model.width=4", "trainer.epochs=1"], whole)
     assert status == 0, said

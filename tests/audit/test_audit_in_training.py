@@ -11,6 +11,8 @@ from training.small_runs import point_dataset
 from node_cli.audit.case import Case
 from node_cli.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
 def test_nothing_else_changes(gradient, tmp_path):

@@ -9,6 +9,8 @@ from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.solution import FirstSteps
 from node_cli.training.solve_monitor import SolveMonitor
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     ("rk4", "direct"),
     ("dopri5", "direct"),

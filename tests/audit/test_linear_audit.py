@@ -14,6 +14,8 @@ from node_cli.audit.linear import euler_gradients
 from node_cli.audit.linear_problem import product_integral
 from node_cli.ode.functional import odeint
 
+pytestmark = pytest.mark.slow
+
 
 def linear(**keys):
     small = {"num_observations": 3, "euler_steps": [1, 2, 4]}

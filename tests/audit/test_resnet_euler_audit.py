@@ -12,6 +12,8 @@ from node_cli.audit.case import Case, make_cases
 from node_cli.audit.resnet_euler import ResnetEulerAudit
 from node_cli.ode.solution import Solution
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"channels": 1, "num_blocks": 3, "batch_size": 1, "seed": 5, "euler_steps": [3, 8, 16, 32, 64]}
 
 

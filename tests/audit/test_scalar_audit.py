@@ -9,6 +9,8 @@ from parts import load
 from node_cli.audit.closed_form import WRONG_SIGN, solve_case
 from node_cli.audit.comparison import errors_alone
 
+pytestmark = pytest.mark.slow
+
 
 def scalar(**keys):
     return instantiate({**load("problem", "scalar").problem, **keys}, _convert_="all")

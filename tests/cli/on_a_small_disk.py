@@ -1,9 +1,13 @@
 """A run whose disk is filled, freed and filled again, and that goes on once there is room: tests look at the copy.
 
-python on_a_small_disk.py <a small disk> <folder for the copy> <words of node-train>...
+A module for `forked.Command`, with these words: a folder that becomes a small disk for its process alone, a folder for
+the copy, and those of node-train.
 """
 
+import ctypes
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -11,47 +15,58 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-disk, copy = Path(sys.argv[1]), Path(sys.argv[2])
-run, ballast = disk / "run", disk / "ballast"
-command = [sys.executable, "-m", "node_cli.cli.train", *sys.argv[3:], f"run_dir={run}", "resume=auto"]
+from forked import Command
+
+NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000  # of unshare(2)
 
 
-def fill():
+def mount_for_this_process(disk):
+    identities = {"uid_map": f"0 {os.getuid()} 1", "setgroups": "deny", "gid_map": f"0 {os.getgid()} 1"}
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(NEW_USER | NEW_MOUNTS):
+        raise OSError(ctypes.get_errno(), "no namespaces of its own")
+    for name, content in identities.items():
+        Path("/proc/self", name).write_text(content)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
+
+
+def fill(ballast):
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
 
 
-def saved():
-    return sorted(path.name for path in (run / "checkpoints").glob("*.pt"))
+def main():
+    disk, copy = Path(sys.argv[1]), Path(sys.argv[2])
+    run, ballast = disk / "run", disk / "ballast"
+    words = ["node-train", *sys.argv[3:], f"run_dir={run}", "resume=auto"]
+    mount_for_this_process(disk)
 
+    def begun():
+        return Command(copy.parent, *words, context=multiprocessing.get_context("fork"))
 
-def begun():
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def saved():
+        return sorted(path.name for path in (run / "checkpoints").glob("*.pt"))
 
+    def wait_until(is_so):
+        while not is_so():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.005)
 
-process, out = begun(), []
-while "step-00000006.pt" not in saved():
-    assert process.poll() is None, process.communicate()[1]
-    time.sleep(0.005)
-fill()
-while True:  # until it has said so
-    out.append(process.stdout.readline())
-    assert out[-1], process.communicate()[1]
-    if "could not be written" in out[-1]:
-        break
-while_full = saved()
-ballast.unlink()
-known = set(saved())
-while set(saved()) == known:
-    assert process.poll() is None, process.communicate()[1]
-    time.sleep(0.005)
-fill()
-rest, err = process.communicate(timeout=600)
-failed = {"status": process.returncode, "out": "".join(out) + rest, "err": err, "saved": saved()}
-ballast.unlink()
-process = begun()
-out, err = process.communicate(timeout=600)
-found = {"while_full": while_full, "failed": failed, "again": {"status": process.returncode, "out": out, "err": err}}
-shutil.copytree(run, copy)
-(copy / "found.json").write_text(json.dumps(found))
+    process = begun()
+    wait_until(lambda: "step-00000006.pt" in saved())
+    fill(ballast)
+    wait_until(lambda: "could not be written" in process.said()[0])
+    while_full = saved()
+    ballast.unlink()
+    known = set(saved())
+    wait_until(lambda: set(saved()) != known)
+    fill(ballast)
+    out, err = process.communicate()
+    failed = {"status": process.returncode, "out": out, "err": err, "saved": saved()}
+    ballast.unlink()
+    process = begun()
+    out, err = process.communicate()
+    again = {"status": process.returncode, "out": out, "err": err}
+    shutil.copytree(run, copy)
+    (copy / "found.json").write_text(json.dumps({"while_full": while_full, "failed": failed, "again": again}))

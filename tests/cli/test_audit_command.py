@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["num_threads=1", "device=cpu", "problem.batch_size=8", "problem.reference_rtol=1e-4", "rtols=[1e-1,1e-2]"]
 IMAGES = ["model.width=4"]
 POINTS = ["dataset=moons", "model=odenet_mlp", "model.width=8"]

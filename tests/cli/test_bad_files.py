@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRAP = "executed"  # what a payload would make in the working folder
 POINTS, TARGETS = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
 SMALL = ["model=mlp", "model.width=4", "trainer.max_steps=1", "logger=jsonl"]

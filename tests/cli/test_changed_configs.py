@@ -17,6 +17,8 @@ from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.resume import checkpoints_to_resume
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     *("dataset=moons", "dataset.num_samples=40", "model=odenet_mlp", "model.width=4", "num_threads=1", "device=cpu"),
     *("trainer.epochs=1", "run_dir=run"),

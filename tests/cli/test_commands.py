@@ -14,54 +14,71 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from node_cli import __version__
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu"]
-LIST_MODULES = """
-import sys
-from node_cli.cli.{command} import main
-try:
-    main()
-except SystemExit as end:
-    status = end.code
-else:
-    status = 0
-sys.stdout.flush()
-sys.stderr.write(f"status={{status}} modules={{','.join(sorted(sys.modules))}}")
+HEAVY = {"torch", "torchdiffeq", "numpy", "sklearn", "matplotlib", "tensorboard"}
+ANSWERS = """
+import contextlib, io, json, os, sys
+from importlib import import_module
+COMPLETED = json.loads(sys.argv.pop(1))
+for line in sys.argv[1:]:
+    os.environ["COMP_LINE"] = line
+    program, *sys.argv[1:] = ["node-train", "--shell-completion", "query=bash"] if line in COMPLETED else line.split()
+    main = import_module(f"node_cli.cli.{program.removeprefix('node-')}").main
+    if os.fork() == 0:
+        status, out = 0, io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code or 0
+        print(json.dumps([status, out.getvalue(), sorted(sys.modules)]), flush=True)
+        os._exit(0)
+    os.wait()
 """
+LIGHT = {
+    "node-train --help": 0,
+    "node-train --version": 0,
+    "node-train --cfg job --resolve": 0,
+    "node-train model.widht=3": 2,
+    "node-train trainer.epochs=ten": 2,
+    "node-train solver=rk5": 2,
+    "node-train resume=nowhere": 2,
+    "node-eval --help": 0,
+    "node-eval run=nowhere split=none": 2,
+    "node-audit --help": 0,
+    "node-audit problem=scala": 2,
+    "node-audit gradients=[nope]": 2,
+    "node-audit run=nowhere": 2,
+}
+COMPLETED = {"node-train model=res": "model=resnet", "node-train solver.rt": "solver.rtol="}
 
 
-@pytest.mark.parametrize(
-    ("command", "words", "status"),
-    [
-        ("train", ["--help"], 0),
-        ("train", ["--version"], 0),
-        ("train", ["--cfg", "job", "--resolve"], 0),
-        ("train", ["model.widht=3"], 2),
-        ("train", ["trainer.epochs=ten"], 2),
-        ("train", ["solver=rk5"], 2),
-        ("train", ["resume=nowhere"], 2),
-        ("train", ["--shell-completion", "query=bash"], 0),
-        ("eval", ["--help"], 0),
-        ("eval", ["run=nowhere", "split=none"], 2),
-        ("audit", ["--help"], 0),
-        ("audit", ["problem=scala"], 2),
-        ("audit", ["gradients=[nope]"], 2),
-        ("audit", ["run=nowhere"], 2),
-    ],
-)
-def test_answers_without_torch(tmp_path: Path, command: str, words: list[str], status: int):
-    answer = subprocess.run(
-        [sys.executable, "-c", LIST_MODULES.format(command=command), *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin", "COMP_LINE": "node-train mod"},
-    )
-    report = answer.stderr[answer.stderr.index("status=") :]
-    assert report.startswith(f"status={status} ")
-    modules = set(report.partition("modules=")[2].split(","))
-    assert modules.isdisjoint({"torch", "torchdiffeq", "numpy", "sklearn", "matplotlib", "tensorboard"})
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> dict[str, tuple[int, str, set[str]]]:
+    """Status, output and modules of commands, forked from a process that has imported their entry points alone."""
+    folder, lines = tmp_path_factory.mktemp("answers"), [*LIGHT, *COMPLETED]
+    command, environment = [sys.executable, "-c", ANSWERS, json.dumps([*COMPLETED]), *lines], {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment)
+    assert list(folder.iterdir()) == []
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line: (status, out, set(modules)) for line, (status, out, modules) in zip(lines, found, strict=True)}
+
+
+@pytest.mark.parametrize("line", LIGHT)
+def test_answers_without_torch(answers, line: str):
+    status, _, modules = answers[line]
+    assert status == LIGHT[line]
+    assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("line", COMPLETED)
+def test_tab_completion_offers_choices_and_keys_without_torch(answers, line: str):
+    status, out, modules = answers[line]
+    assert status == 0
+    assert COMPLETED[line] in out.split()
+    assert modules.isdisjoint(HEAVY)
 
 
 def test_help_explains_groups_and_shows_the_commands(typed):
@@ -91,22 +108,6 @@ def test_cfg_job_resolve_prints_the_config_and_runs_nothing(typed, tmp_path: Pat
     assert config["model"]["num_blocks"] == 6
     assert "${" not in config["run_dir"]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tab_completion_offers_choices_and_keys(tmp_path: Path):
-    def complete(line: str) -> list[str]:
-        answer = subprocess.run(
-            [sys.executable, "-m", "node_cli.cli.train", "--shell-completion", "query=bash"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PATH": "/usr/bin:/bin", "COMP_LINE": line},
-        )
-        return answer.stdout.split()
-
-    assert "model=resnet" in complete("node-train model=res")
-    assert "solver.rtol=" in complete("node-train solver.rt")
 
 
 def test_a_run_leaves_all_that_the_readme_names(typed, tmp_path: Path):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["model=mlp", "model.width=4", "trainer.epochs=2", "num_threads=1", "device=cpu", "logger=none"]
 
 

@@ -11,6 +11,8 @@ import torch
 
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     *("model=mlp", "model.width=8", "num_threads=1", "device=cpu", "scheduler=constant", "logger=jsonl"),
     *("trainer.save_every_steps=5", "trainer.keep=3", "trainer.log_every_steps=1"),

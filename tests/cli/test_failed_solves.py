@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TRAIN = (
     *("run_dir=run", "dataset=moons", "dataset.num_samples=200", "model=odenet_mlp", "model.width=4", "solver=touchy"),
     *("gradient=direct", "trainer.epochs=2", "trainer.batch_size=8", "trainer.max_skipped=99"),

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model=mlp", "model.width=4", "trainer.max_steps=1", "num_threads=1", "device=cpu", "logger=jsonl"]
 JOBLIB = "_target_: hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher\n"
 JSONL = "a:\n  _target_: node_cli.loggers.jsonl.JsonlLogger\n  _partial_: true\n  folder: /\n"

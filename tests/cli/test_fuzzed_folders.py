@@ -23,6 +23,8 @@ import yaml
 
 from node_cli.config import config_dir
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model=mlp", "model.width=4", "trainer.max_steps=1", "num_threads=1", "device=cpu", "logger=jsonl"]
 PLACES = ["run/.hydra/config.yaml", "run/.hydra/overrides.yaml", "run/.hydra/choices.yaml", "run/summary.json"]
 PLACES += ["run/metrics.jsonl", "run/checkpoints/last.pt", "run/checkpoints/best.pt", "run/checkpoints", "run/.hydra"]

@@ -12,6 +12,8 @@ from node_cli.cli.errors import one_line_errors
 from node_cli.cli.sweep import with_overrides_of_sweep
 from node_cli.cli.train import with_overrides_of_run
 
+pytestmark = pytest.mark.slow
+
 SOUND = [
     *("model=odenet", "model.width=8", "solver=rk4", "solver.rtol=1e-4", "gradient=adjoint", "trainer.epochs=3"),
     *("optimizer.betas=[0.9,0.99]", "run_dir=outputs/${now:%H}", "logger=[tensorboard,jsonl]", "seed=1,2"),

@@ -15,6 +15,8 @@ from node_cli.loggers.jsonl import JsonlLogger
 from node_cli.tasks.classification import Classification
 from node_cli.training.checkpoint import Checkpoints, evaluated_weights, read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     *("dataset=moons", "dataset.num_samples=100", "model=mlp", "model.width=4", "num_threads=1", "device=cpu"),
     *("trainer.batch_size=32", "trainer.log_every_steps=1", "trainer.histograms_every_epochs=1", "trainer.keep=9"),

@@ -13,6 +13,8 @@ import torch
 from node_cli.datasets.digest import exact_digest, rough_digest
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     *("dataset=npz", "dataset.path=x.npz", "model=odenet_mlp", "model.width=4", "solver=rk4", "num_threads=1"),
     *("device=cpu", "logger=jsonl", "trainer.epochs=2", "run_dir=run"),

@@ -1,21 +1,20 @@
 """A real run on a disk that is really full: a small one, mounted for one process alone."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Command
 
 from node_cli.training.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
 
 WORDS = [
     *("model=odenet", "model.width=8", "solver=rk4", "solver.num_steps=1", "scheduler=constant", "num_threads=1"),
     *("device=cpu", "logger=jsonl", "trainer.epochs=6", "trainer.save_every_steps=3", "trainer.log_every_steps=1"),
 ]
-SCRIPT = Path(__file__).with_name("on_a_small_disk.py")
-MOUNTED = 'mount -t tmpfs -o size=3m tmpfs "$1" && shift && exec "$@"'
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +22,9 @@ def run(tmp_path_factory):
     """What such a run has left, copied from the disk."""
     folder = tmp_path_factory.mktemp("small_disk")
     (folder / "disk").mkdir()
-    script = [folder / "disk", sys.executable, SCRIPT, folder / "disk", folder / "copy", *WORDS]
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh", *map(str, script)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
+    process = Command(folder, "on_a_small_disk", str(folder / "disk"), str(folder / "copy"), *WORDS)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
     return folder / "copy"
 
 

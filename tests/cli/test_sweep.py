@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Command
 
 from node_cli.cli.run_names import name_of, with_run_name
 from node_cli.cli.sweep import _swept
 from node_cli.runs.folder import RunFolder
+
+pytestmark = pytest.mark.slow
 
 QUICK = ["model=mlp", "model.width=8", "trainer.epochs=1", "num_threads=1", "device=cpu", "logger=jsonl"]
 ODE = ["dataset=moons", "model=odenet_mlp", "model.width=4", "num_threads=1", "device=cpu", "logger=none"]
@@ -28,14 +27,13 @@ def summary(cell: Path) -> dict[str, object]:
     return json.loads((cell / "summary.json").read_text())
 
 
-def kill_when(command: list[str], folder: Path, there: Path) -> None:
+def kill_when(there: Path, folder: Path, *words: str) -> None:
     """Runs the command and kills it as soon as the file is there."""
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
-    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+    process = Command(folder, "node-train", *words)
+    while not there.exists() and process.poll() is None:
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=600)
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +96,7 @@ def test_a_cell_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Pa
 
 def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
     """Killed in the middle, the sweep goes on, and no finished cell runs again."""
-    command = [sys.executable, "-m", "node_cli.cli.train", *eight, "sweep.name=grid"]
-    kill_when(command, tmp_path, tmp_path / GRID / "3" / "summary.json")
+    kill_when(tmp_path / GRID / "3" / "summary.json", tmp_path, *eight, "sweep.name=grid")
     before = {path: path.read_bytes() for path in GRID.glob("*/summary.json") if b'"finished"' in path.read_bytes()}
     assert 3 <= len(before) < 6
     result = typed("node-train", *eight, "sweep.resume=outputs/sweeps/grid")
@@ -154,8 +151,7 @@ def test_a_table_over_seeds_ends_a_sweep_even_if_nothing_was_left_to_do(typed, f
 def test_a_sweep_killed_midway_goes_on_bit_for_bit(typed, tmp_path: Path):
     """The process is killed while its second cell trains; the third was never begun."""
     words = ["-m", *QUICK[:2], "trainer.epochs=6", *QUICK[3:], "seed=0,1,2"]
-    command = [sys.executable, "-m", "node_cli.cli.train", *words, "sweep.name=grid"]
-    kill_when(command, tmp_path, tmp_path / GRID / "1" / "checkpoints" / "last.pt")
+    kill_when(tmp_path / GRID / "1" / "checkpoints" / "last.pt", tmp_path, *words, "sweep.name=grid")
     first = (GRID / "0" / "summary.json").read_bytes()
     assert not (GRID / "2").exists()
     assert typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid").status == 0
@@ -215,12 +211,8 @@ def test_a_cell_is_called_by_what_was_swept(name, tmp_path: Path):
 
 
 def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
-    command = [sys.executable, "-m", "node_cli.cli.train", "-m", *QUICK, "trainer.max_steps=1", "seed=0,1"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(command, cwd=tmp_path, **quiet) for _ in range(2)]
-    assert [process.wait(timeout=600) for process in processes] == [0, 0]
-    for process in processes:
-        process.stderr.close()
+    commands = [Command(tmp_path, "node-train", "-m", *QUICK, "trainer.max_steps=1", "seed=0,1") for _ in range(2)]
+    assert [command.wait() for command in commands] == [0, 0]
     sweeps = list((tmp_path / "outputs" / "sweeps").glob("*/*"))
     assert sorted(len(list(sweep.glob("*/summary.json"))) for sweep in sweeps) == [2, 2]
 

@@ -9,6 +9,8 @@ import pytest
 
 from node_cli.cli.compose import CommandLine, hydra_ready
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "table1.py"
 SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "logger=none", "seed=0"]
 MODELS = ["mlp", "odenet_adjoint", "odenet_checkpoint", "resnet", "resnet1", "rknet", "stem_only"]
@@ -21,7 +23,6 @@ def test_the_grid_has_a_cell_for_each_model_and_seed():
     assert words == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]
 
 
-@pytest.mark.slow
 def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path):
     def run() -> list[str]:
         command = [sys.executable, str(SCRIPT), *SMALL, "experiment=table1_mlp,table1_odenet_adjoint"]

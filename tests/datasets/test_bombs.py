@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 READ_BOMBS = """
 import gzip, io, resource, struct, sys, tarfile, zipfile, zlib
 from pathlib import Path

@@ -18,6 +18,8 @@ from node_cli.datasets.cifar10 import RECORD_BYTES, TEST_MEMBER, TRAIN_MEMBERS, 
 from node_cli.datasets.idx import read_idx
 from node_cli.datasets.npz import npz
 
+pytestmark = pytest.mark.slow
+
 IDX = b"\0\0\10\3\0\0\0\3\0\0\0\4\0\0\0\5" + bytes(range(60))
 POINTS, TARGETS = np.random.default_rng(0).normal(size=(30, 2)).astype("f4"), np.arange(30) % 2
 KEYS = {"split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "crop_padding": 0, "flip": False}

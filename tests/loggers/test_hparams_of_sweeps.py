@@ -5,6 +5,8 @@ import json
 import pytest
 from test_tensorboard import Server, eventually
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model.width=4", "trainer.max_steps=2", "trainer.batch_size=8", "num_threads=1", "device=cpu"]
 SMALL += ["trainer.histograms_every_epochs=0", "trainer.clip_norm=null,1"]
 SWEPT = [f"model={model},trainer.clip_norm={norm}" for model in ("mlp", "odenet") for norm in ("null", "1")]

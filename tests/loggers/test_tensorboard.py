@@ -121,7 +121,7 @@ class Server:
 
     def get(self, route, **query):
         with urllib.request.urlopen(
-            f"{self.address}/data/{route}?{urllib.parse.urlencode(query)}", timeout=20
+            f"{self.address}/data/{route}?{urllib.parse.urlencode(query)}", timeout=600
         ) as answer:
             return answer.read()
 
@@ -131,7 +131,7 @@ class Server:
     def post(self, route, body):
         request = urllib.request.Request(f"{self.address}/data/{route}", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return json.loads(answer.read())
 
     def scalars(self, run, tag):
@@ -139,7 +139,7 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=600)
         self.process.stderr.close()
 
 
@@ -173,7 +173,7 @@ def server(request, servers):
 
 
 def eventually(is_so):
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 600
     while not is_so():
         assert time.monotonic() < give_up, "it never came"
         time.sleep(0.1)

@@ -9,6 +9,8 @@ from parts import ADAPTIVE, make_solver
 from problems import HARD_PROBLEMS, times
 from scipy.integrate import solve_ivp
 
+pytestmark = pytest.mark.slow
+
 TOLERANCES = {
     "adaptive_heun": (1e-3, 1e-4, 1e-5),
     "bosh3": (1e-3, 1e-5, 1e-7),

@@ -17,6 +17,8 @@ from node_cli import ode
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode import SolveError, Status, arguments, odeint, odeint_adjoint, odeint_event, solve
 
+pytestmark = pytest.mark.slow
+
 DOUBLE = torch.float64
 Y0 = torch.tensor([[0.4, -0.2, 0.8], [1.0, 0.3, -0.5]], dtype=DOUBLE)
 TS = times(0, 0.3, 1)

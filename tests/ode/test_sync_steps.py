@@ -8,6 +8,8 @@ import torch
 from problems import Wave
 from shared_solves import ALONE, CASES, DOUBLE, FAILING, SHARES, SINGLE, WHOLE, run, run_tuple
 
+pytestmark = pytest.mark.slow
+
 COUNTS = ("nfe", "num_accepted", "num_rejected")
 TIMEOUT = 600
 

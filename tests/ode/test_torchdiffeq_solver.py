@@ -13,6 +13,8 @@ from problems import LOGISTIC, PROBLEMS, RUNGE, Wave, times
 from node_cli.ode.solution import FirstSteps, SolveError, Status
 from node_cli.ode.torchdiffeq_solver import ADAPTIVE_METHODS, GRID_METHODS, Torchdiffeq
 
+pytestmark = pytest.mark.slow
+
 FORWARD, BACKWARD = times(0.2, 0.7, 1.2), times(1.2, 0.7, 0.2)
 NEEDED = {
     **{method: {} for method in ADAPTIVE_METHODS},

@@ -235,6 +235,6 @@ def alone(case: str, folder: Path) -> dict:
     return train(case, ALONE, folder)
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+def main() -> None:
+    """For `forked.Command`."""
     work(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -182,7 +182,8 @@ class Hungry(torch.nn.Linear):
             torch.empty(1 << 45, dtype=torch.uint8)  # 32 TiB, more than a process can address here
         return super().forward(inputs)
 
-resource.setrlimit(resource.RLIMIT_AS, (1 << 42, 1 << 42))
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+resource.setrlimit(resource.RLIMIT_AS, (1 << 42 if hard == resource.RLIM_INFINITY else min(1 << 42, hard), hard))
 for is_training in (True, False):
     try:
         build_trainer(Hungry(2, 2)).fit(Recorder(), Checkpoints(Path(sys.argv[2], str(is_training)), 2))

@@ -12,6 +12,8 @@ from node_cli.training.checkpoint import Checkpoints, read_checkpoint
 from node_cli.training.schedules import Constant, Cosine, OneCycle, Step
 from node_cli.training.trainer import TrainState
 
+pytestmark = pytest.mark.slow
+
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "adamw": partial(torch.optim.AdamW, lr=0.01),

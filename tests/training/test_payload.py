@@ -13,6 +13,8 @@ from node_cli.training.checkpoint import CheckpointError, evaluated_weights, loa
 from node_cli.training.payload import refusal
 from node_cli.training.state import ContinuationError, TrainingError
 
+pytestmark = pytest.mark.slow
+
 GONE = object()
 
 

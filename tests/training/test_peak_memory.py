@@ -1,13 +1,13 @@
 """The peak memory of a run, and not of what the process did before."""
 
-import os
 import resource
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Command
 from small_runs import Recorder, build_trainer
 
 from node_cli.training import memory
@@ -23,12 +23,16 @@ def use_much() -> None:
 
 
 @pytest.mark.skipif(not memory.CLEAR_REFS.exists(), reason="this system cannot reset the peak of a process")
-def test_a_run_is_told_its_own_memory(tmp_path: Path):
+@pytest.mark.parametrize("check", ["what_was_used_before_a_run_is_not_counted", "what_a_run_uses_is_counted"])
+def test_a_run_is_told_its_own_memory(check: str, begin: Callable[..., Command], tmp_path: Path):
     # In a process of its own: what a long one has freed and kept hides what is asked for next.
-    here = Path(__file__).parent
-    modules = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    for check in (what_was_used_before_a_run_is_not_counted, what_a_run_uses_is_counted):
-        subprocess.run([sys.executable, __file__, check.__name__, str(tmp_path)], env=modules, check=True)
+    process = begin(tmp_path, "test_peak_memory", check)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+
+
+def main() -> None:
+    globals()[sys.argv[1]](Path.cwd())
 
 
 def what_was_used_before_a_run_is_not_counted(tmp_path: Path):
@@ -56,7 +60,3 @@ def test_elsewhere_it_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(memory.sys, "platform", "linux")
     build_trainer(epochs=1).fit(Recorder(), Checkpoints(tmp_path, keep=1))
     assert peak_memory_mb(CPU) == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-if __name__ == "__main__":
-    globals()[sys.argv[1]](Path(sys.argv[2]))

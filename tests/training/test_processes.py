@@ -1,10 +1,6 @@
 """Two processes that train together, through gloo, against one that trains alone."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import shared_training
@@ -13,7 +9,7 @@ from shared_training import APART, CASES, EXACT, IN_STEP, alone
 
 from node_cli.training.checkpoint import read_checkpoint
 
-TIMEOUT = 600
+pytestmark = pytest.mark.slow
 
 
 def free_port():
@@ -23,27 +19,12 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(begin, tmp_path_factory):
     """What two processes have left of all cases."""
     folder, port = tmp_path_factory.mktemp("together"), free_port()
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    command = [sys.executable, shared_training.__file__]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder), port],
-            env=os.environ | {"PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    finally:
-        for process in processes:
-            process.kill()
+    processes = [begin(folder, "shared_training", str(rank), str(folder), port) for rank in (0, 1)]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     return folder
 
 

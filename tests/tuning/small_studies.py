@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import yaml
+from forked import Command
 
 from node_cli.config import config_dir
 
@@ -24,10 +23,7 @@ def summary(study, number):
 
 def start(folder, *words):
     """`node-tune` in a process of its own, whose workers end with it."""
-    command = [sys.executable, "-m", "node_cli.cli.tune", *words]
-    return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    return Command(folder, "node-tune", *words)
 
 
 def wait_for(path):

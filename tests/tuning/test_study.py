@@ -21,6 +21,8 @@ from node_cli.tuning.plots import pictures
 from node_cli.tuning.results import best_trials, table
 from node_cli.tuning.search_space import identity
 
+pytestmark = pytest.mark.slow
+
 CELLS = {"optimizer.lr": [1e-3, 1e-2], "trainer.batch_size": [128, 256]}
 STUDY = Path("outputs/studies/small")
 

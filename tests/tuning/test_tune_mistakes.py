@@ -14,6 +14,8 @@ from node_cli.training import launched
 from node_cli.tuning.search_space import parse
 from node_cli.tuning.settings import read_settings
 
+pytestmark = pytest.mark.slow
+
 KNOWN = "val/loss, val/accuracy, val/error, seconds, memory, parameters"
 SOUND = "space: {optimizer.lr: {low: 0.1, high: 1}}"
 # A search space of the user's own, further words, and what is said.

@@ -12,6 +12,8 @@ from torchdiffeq import odeint_adjoint
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.tableaus import ADAPTIVE_METHODS
 
+pytestmark = pytest.mark.slow
+
 NORMS = pytest.mark.parametrize("norm", ["full", "semi"])
 
 

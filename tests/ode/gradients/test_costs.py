@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_iter
 from node_cli.ode.solution import FirstSteps
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
 
+pytestmark = pytest.mark.slow
+
 
 def costs(gradient, solver, ts=FORWARD, first_steps=None):
     """Statistics of a solve and its backward pass, whose evaluations the vector field has counted too."""

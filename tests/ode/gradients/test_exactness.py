@@ -28,6 +28,8 @@ from problems import Growth, Wave, times
 from node_cli.ode.gradients.replay import replay
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
 
+pytestmark = pytest.mark.slow
+
 REPEATED = (0.0, 0.0, 0.3, 0.3, 1.5, 1.5)
 DIRECTIONS = pytest.mark.parametrize("ts", [FORWARD, BACKWARD], ids=["forward", "backward"])
 GRIDS = {"num_steps": {"num_steps": 2}, "step_size": {"step_size": 0.25}}

@@ -8,6 +8,8 @@ from torch.autograd.functional import hessian, jacobian
 
 from node_cli.ode import odeint
 
+pytestmark = pytest.mark.slow
+
 GRADIENTS = pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
 TOLERANCES = {"rtol": 1e-8, "atol": 1e-8}
 

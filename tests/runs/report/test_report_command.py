@@ -13,6 +13,8 @@ import pytest
 from node_cli.cli.report_options import EXAMPLES
 from node_cli.runs.report.formats import FORMATS
 
+pytestmark = pytest.mark.slow
+
 NODE_REPORT = [sys.executable, "-m", "node_cli.cli.report"]
 MISTAKES = {
     "nowhere elsewhere": "no such folder: nowhere, elsewhere",
@@ -124,7 +126,7 @@ def watching(trained, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    limit = threading.Timer(60, process.kill)
+    limit = threading.Timer(600, process.kill)
     limit.start()
     yield process, trained / "ode", summary
     limit.cancel()
@@ -150,7 +152,7 @@ def test_watch_follows_a_run_to_its_end(watching):
     assert any("3 runs: 2 finished, 1 unfinished" in line for line in lines)
     (folder / "summary.json.part").write_bytes(summary)
     os.replace(folder / "summary.json.part", folder / "summary.json")
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=600)
     assert (process.returncode, errors) == (0, "")
     assert rest.endswith("\n3 runs: 3 finished\n")
 
@@ -159,18 +161,17 @@ def test_watch_ends_quietly_at_ctrl_c(watching):
     process, _, _ = watching
     read_until(process, "unfinished: outputs/ode")
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=600)
     assert (process.returncode, rest, errors) == (130, "", "")
 
 
-def test_watch_waits_for_what_only_a_finished_run_has(make, typed, tmp_path):
+def test_watch_waits_for_what_only_a_finished_run_has(make, typed, tmp_path, monkeypatch):
     folder = make("1", {"test/error": 0.1}, seconds={"training": 1.0})
     summary = (folder / "summary.json").read_bytes()
     (folder / "summary.json").unlink()
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").write_text("seed: 1")
-    writer = threading.Timer(0.5, lambda: (folder / "summary.json").write_bytes(summary))
-    writer.start()
+    monkeypatch.setattr(time, "sleep", lambda seconds: (folder / "summary.json").write_bytes(summary))
     result = typed("--watch", "0.1", "--where", "test/error<1", "--plot", "seconds", "--out-dir", "figures")
     assert result.status == 0
     assert "1 run: 1 unfinished\nunfinished: outputs/1: nothing written yet\n" in result.out
