@@ -15,7 +15,7 @@ from node_cli.cli.search import Search, storage_told
 from node_cli.config import ConfigError
 from node_cli.runs.outcome import UNFINISHED, RunFailedError
 from node_cli.runs.report.writing import make_folder, write
-from node_cli.tuning.plots import pictures
+from node_cli.tuning.plots import figures
 from node_cli.tuning.results import best_trials, experiment, table
 from node_cli.tuning.search_space import Params, parse
 from node_cli.tuning.settings import Objective, Settings, read_settings
@@ -105,11 +105,11 @@ def _sum_up(search: Search, shared: SharedStudy) -> None:
             make_folder(path / "experiment")
             write(path / "experiment" / f"{names[-1]}.yaml", _as_experiment(search, trial.params).encode())
         not_drawn = []
-        for name, picture in pictures(shared):
-            if isinstance(picture, bytes):
-                write(path / name, picture)
+        for name, figure in figures(shared):
+            if isinstance(figure, bytes):
+                write(path / name, figure)
             else:
-                not_drawn.append(f"{name} is not drawn: {picture}\n")
+                not_drawn.append(f"{name} is not drawn: {figure}\n")
     sys.stdout.write(f"\n{table(shared)}{''.join(not_drawn)}\n")
     for name in names:
         sys.stdout.write(f"node-train --config-dir {quote(str(path))} experiment={name}\n")

@@ -23,7 +23,7 @@ from node_cli.tuning.study import SharedStudy
 DRAWN_OBJECTIVES = 3  # of a front
 
 
-def pictures(shared: SharedStudy) -> Iterator[tuple[str, bytes | str]]:
+def figures(shared: SharedStudy) -> Iterator[tuple[str, bytes | str]]:
     """File names and PNGs; in place of one that cannot be drawn, a sentence that says why."""
     mpl.use("Agg")
     finished = [trial for trial in shared.trials() if trial.state == TrialState.COMPLETE]

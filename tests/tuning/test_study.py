@@ -17,7 +17,7 @@ from node_cli.config import ConfigError
 from node_cli.runs.outcome import UnwrittenRunError
 from node_cli.runs.report.formats import RunTable, notes_on
 from node_cli.runs.report.reading import read_runs
-from node_cli.tuning.plots import pictures
+from node_cli.tuning.plots import figures
 from node_cli.tuning.results import best_trials, table
 from node_cli.tuning.search_space import identity
 
@@ -116,7 +116,7 @@ def test_several_objectives_have_a_front(search):
     for error, parameters in ((0.3, 100), (0.2, 300), (0.1, 200)):
         shared = finish(asked, error, parameters=parameters)
     assert [trial.params["model.width"] for trial in best_trials(shared)] == [32, 4]
-    drawn = dict(pictures(shared))
+    drawn = dict(figures(shared))
     assert drawn["pareto.png"][:4] == b"\x89PNG"
     assert {"history_val_error.png", "importance_parameters.png", "parallel_val_error.png"} <= set(drawn)
 

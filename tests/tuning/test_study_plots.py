@@ -1,4 +1,4 @@
-"""Optuna's pictures, so that they can be read."""
+"""Optuna's figures, so that they can be read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_lines_and_names_of_the_parallel_plot_can_be_read(direction, best):
     pyplot.close("all")
 
 
-def test_optunas_style_stays_with_its_pictures():
+def test_optunas_style_stays_with_its_figures():
     before = mpl.rcParams["axes.facecolor"]
     assert _png(partial(OF_EACH_OBJECTIVE["history"], study("minimize"), target_name="val/error"))[:4] == b"\x89PNG"
     assert mpl.rcParams["axes.facecolor"] == before == "white"
