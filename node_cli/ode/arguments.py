@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver
-from node_cli.ode.grid import Grid
 from node_cli.ode.solvers import Adaptive, Fixed
 from node_cli.ode.states import require_no_gradient
 from node_cli.ode.tableaus import TABLEAUS
@@ -123,12 +122,9 @@ def _on_grid(tableau: str, rtol: Any, atol: Any, options: dict[str, Any]) -> Sol
     if options.keys() & set(_GRID_OPTIONS_OF_THEIRS) and tableau in _NAMES_OF_THEIRS:
         return _theirs(_NAMES_OF_THEIRS[tableau], rtol, atol, options)
     keys = _merged(_ON_GRID, options, also=_GRID_OPTIONS_OF_THEIRS if tableau in _NAMES_OF_THEIRS else ())
-    num_steps, step_size = keys.pop("num_steps"), keys.pop("step_size")
-    if step_size is not None and num_steps is None:
-        return Grid(method=tableau, step_size=step_size, **keys, **_NOT_A_CONFIG)
-    if num_steps is None:
-        num_steps = 1
-    return Fixed(method=tableau, num_steps=num_steps, step_size=step_size, **keys, **_NOT_A_CONFIG)
+    if keys["num_steps"] is None and keys["step_size"] is None:
+        keys["num_steps"] = 1
+    return Fixed(method=tableau, **keys, passes_outputs=keys["num_steps"] is None, **_NOT_A_CONFIG)
 
 
 def _theirs(method: str, rtol: Any, atol: Any, options: dict[str, Any]) -> Solver:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,8 @@ from node_cli.ode.solution import SolveStats
 from node_cli.ode.stepping import Stepper
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
 
+# A straight line between the two ends of a step: y + theta h sum_i b_i k_i.
+LINEAR = {name: replace(tableau, dense=tuple((b,) for b in tableau.b)) for name, tableau in TABLEAUS.items()}
 FIRST_STEPS = ("chosen", "carried")
 OUTPUTS = ("interpolate", "step")
 BATCHINGS = ("joint", "per_sample")
@@ -30,11 +32,14 @@ NORMS = {"rms": (control.rms, control.rms_per_sample), "max": (control.largest, 
 class Fixed(RungeKutta):
     """Steps that nothing but the config chooses, by any method of `tableaus.py`.
 
-    Between two output times lie `num_steps` equal steps, or steps of `step_size`, the last one shorter.
+    Between two output times lie `num_steps` equal steps, or steps of `step_size`, the last one shorter. With
+    `passes_outputs`, as in torchdiffeq, steps of `step_size` run from the first output time to the last one, and the
+    outputs between are interpolated linearly: of order 2, whatever the method.
     """
 
     num_steps: int | None
     step_size: float | None
+    passes_outputs: bool = False
     has_tolerances: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
 
@@ -46,7 +51,7 @@ class Fixed(RungeKutta):
     @property
     def tableau(self) -> Tableau:
         """See `RungeKutta.tableau`."""
-        return TABLEAUS[self.method]
+        return (LINEAR if self.passes_outputs else TABLEAUS)[self.method]
 
     def grid(self, t0: float, t1: float) -> list[float]:
         """The ends of the steps from `t0` to `t1`; the last one is `t1` exactly. Between equal times, one of none."""
@@ -56,8 +61,9 @@ class Fixed(RungeKutta):
             count, size = self.num_steps, (t1 - t0) / self.num_steps
         else:
             assert self.step_size is not None
-            # A last step of rounding size would be no step: the tolerance is relative to the number of steps.
-            count = max(1, math.ceil(abs(t1 - t0) / self.step_size * (1 - 1e-12)))
+            # A last step of rounding size, of times in float32 for odeint, would be no step.
+            rounding = 1e-6 if self.passes_outputs else 1e-12
+            count = max(1, math.ceil(abs(t1 - t0) / self.step_size * (1 - rounding)))
             size = math.copysign(self.step_size, t1 - t0)
         return [*(t0 + i * size for i in range(1, count)), t1]
 
@@ -72,7 +78,7 @@ class Fixed(RungeKutta):
         record: Record,
     ) -> Tensor:
         is_anchored = self.step_size is not None
-        times = OutputTimes(ts, stepping_onto=True)
+        times = OutputTimes(ts, stepping_onto=not self.passes_outputs)
         return integrate_on_grid(stepper, self.grid, y0, times, stats, record, is_anchored=is_anchored)
 
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.errors import ArgumentError
-from node_cli.ode.gradients.binomial import ThinnedStates
-from node_cli.ode.gradients.inputs import WatchedVectorField
-from node_cli.ode.gradients.recorded import RecordedSolve, attach
-from node_cli.ode.gradients.same_field import precision_of
-from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
+from node_cli.ode.gradients.exact import exact_solve
+from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.states import keep_autocast, on_host
-from node_cli.ode.stepping import Step
-from node_cli.ode.vector_field import outside_transforms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,48 +40,4 @@ class Checkpoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         assert isinstance(solver, RungeKutta)
-        return checkpointed_solve(solver, vector_field, y0, ts, first_steps, self.max_checkpoints, twice=False)
-
-
-def checkpointed_solve(
-    solver: RungeKutta,
-    vector_field: VectorField[Tensor],
-    y0: Tensor,
-    ts: Tensor,
-    first_steps: FirstSteps,
-    max_checkpoints: int | None,
-    *,
-    twice: bool,
-) -> Solution[Tensor]:
-    """A solve without a graph, whose steps are run again in the backward pass; see `Checkpoint`."""
-    vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
-    raw = keep_autocast(vector_field, device)
-    field = keep_autocast(compiled_field(solver, vector_field, y0), device)
-    compiled = compiled_steps(solver, vector_field, y0)
-    first_step = first_steps.forward
-    if not torch.is_grad_enabled():
-        return solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled)
-    steps: list[Step] = []
-    states = ThinnedStates(max_checkpoints)
-
-    def record(step: Step, y: Tensor) -> None:
-        steps.append(step)
-        states.append(y)
-
-    watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
-    solution = solver.integrate(watched, y0.detach(), ts, first_step=first_step, record=record, compiled=compiled)
-    watched.stop_watching()
-    first_steps.forward = solution.stats.next_first_step
-    solve = RecordedSolve(
-        tableau=solver.tableau,
-        vector_field=watched,
-        ts=on_host(ts),
-        steps=steps,
-        states=states,
-        end=solution.ys[-1].clone(),
-        with_times=ts.requires_grad,
-        precision=precision_of(y0),
-        is_compiled=solver.compile != "none",
-        compiled=compiled,
-    )
-    return Solution(attach(solve, solution.ys, y0, ts, twice=twice), solution.stats, solve.backward_stats)
+        return exact_solve(solver, vector_field, y0, ts, first_steps, max_checkpoints=self.max_checkpoints)

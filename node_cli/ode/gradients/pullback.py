@@ -69,19 +69,29 @@ class Pullback:
         """
         for output in step.ends:
             self.grad_y = self.grad_y + _masked(self._grad_ys[output.index], output)
-        if isinstance(evaluations, WholeStep):
-            self._pull_whole_step(step, evaluations)
-        else:
-            self._pull_step(step, evaluations)
-
-    def _pull_step(self, step: Step, points: list[Point]) -> None:
         h = as_factor(step.t1 - step.t0, self.grad_y)
         moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
         grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
+        if isinstance(evaluations, WholeStep):
+            grad_y, slopes = self._pull_whole_step(step, evaluations, moved, grad_stages)
+        else:
+            grad_y, slopes = self._pull_stages(step, evaluations, h, moved, grad_stages)
+        if moved is not None:
+            grad_y = grad_y + torch.where(moved, 0, self.grad_y)
+        if grad_outputs is not None:
+            grad_y = grad_y + grad_outputs.sum(0)
+            if self._times:
+                assert slopes is not None
+                self._times.add_outputs(step, grad_outputs, slopes, self._tableau)
+        self.grad_y = grad_y
+
+    def _pull_stages(
+        self, step: Step, points: list[Point], h: Any, moved: Tensor | None, grad_stages: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Through the evaluations one by one: the cotangent of the start, and the slopes if outputs have use of them."""
         last = points[-1] if self._shared is None else self._shared[0]
         left_over = self._pull_last_stage(step, last, grad_stages, moved)
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
-
         num_own = self._tableau.num_stages - self._tableau.is_fsal
         rows = self._rows
         rows[0].copy_(grad_y1)
@@ -100,17 +110,14 @@ class Pullback:
                 self._shared = points[0], grad_dy if left_over is None else grad_dy + left_over
             else:
                 grad_start = self._pull(points[0], grad_dy, step, 0.0)
+        grad_y, slopes = rows.sum(0), None
+        if grad_start is not None:
+            grad_y += grad_start
         if self._times:
             self._times.add_step(step, rows, points[:num_own], self._weights.rows)
-            if grad_outputs is not None:
-                stages = [*points[:num_own], last][: self._tableau.num_stages]
-                self._times.add_outputs(step, grad_outputs, slopes_of(stages), self._tableau)
-        grad_y = rows.sum(0)
-        if moved is not None:
-            grad_y += torch.where(moved, 0, self.grad_y)
-        for other in (grad_start, None if grad_outputs is None else grad_outputs.sum(0)):
-            grad_y = grad_y if other is None else grad_y.add_(other)
-        self.grad_y = grad_y
+            if step.inside:
+                slopes = slopes_of([*points[:num_own], last][: self._tableau.num_stages])
+        return grad_y, slopes
 
     def finish(self, first: Step) -> None:
         """Pulls back what depends on the start of the first step."""
@@ -118,27 +125,22 @@ class Pullback:
             self.grad_y = self.grad_y + self._pull(*self._shared, first, 0.0)
         self.grad_y = self.grad_y + self._grad_ys[0]
 
-    def _pull_whole_step(self, step: Step, whole: WholeStep) -> None:
-        """A step that is run again and pulled back in one piece, with the slope at its start."""
-        h = as_factor(step.t1 - step.t0, self.grad_y)
-        moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
-        grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
+    def _pull_whole_step(
+        self, step: Step, whole: WholeStep, moved: Tensor | None, grad_stages: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Through a step that is run again as one, with the slope at its start: its cotangent, and the slopes."""
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
         ends = (exact_tensor(t, whole.y) for t in (step.t0, step.t1))
         with_times = self._times is not None
-        pulled, y1, stages = whole.functions.pull(*ends, whole.y, grad_y1, grad_stages, self._inputs, with_times)
+        pulled, y1, slopes = whole.functions.pull(*ends, whole.y, grad_y1, grad_stages, self._inputs, with_times)
         whole.compare(y1)
         grad_y, *grads = pulled
         if self._times:
             self._times.add_ends(step, *grads[-2:])
             del grads[-2:]
-            if grad_outputs is not None:
-                self._times.add_outputs(step, grad_outputs, stages, self._tableau)
         for i, grad in enumerate(grads):
             self._add_input(i, grad)
-        if moved is not None:
-            grad_y = grad_y + torch.where(moved, 0, self.grad_y)
-        self.grad_y = grad_y if grad_outputs is None else grad_y + grad_outputs.sum(0)
+        return grad_y, slopes
 
     def _through_interpolation(self, outputs: list[Output], h: Any) -> tuple[Tensor | None, Tensor | None]:
         """Cotangents of the outputs inside a step, `(outputs, *y.shape)`, and what they add to those of its stages."""

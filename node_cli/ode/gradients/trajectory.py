@@ -69,27 +69,28 @@ class TapedVectorField:
 
 
 class Trajectory:
-    """The accepted steps of one solve in order; of each the state that it started from, and its evaluations."""
+    """The accepted steps of one solve in order; of each the state that it started from, and what `tape` has of it.
 
-    def __init__(self) -> None:
+    No more than `max_states` states are kept (None: all).
+    """
+
+    def __init__(self, tableau: Tableau, max_states: int | None, tape: TapedVectorField | None) -> None:
+        self._tableau = tableau
+        self._tape = tape
         self.steps: list[Step] = []
-        self.states = ThinnedStates(None)
+        self.states = ThinnedStates(max_states)
         self.points: dict[int, list[Point]] = {}
 
-    def keeper_of_points(self, tableau: Tableau, tape: TapedVectorField) -> Callable[[Step, Tensor], None]:
-        """A `record` that keeps state and evaluations; those of rejected steps on the tape are dropped."""
-
-        def keep(step: Step, y: Tensor) -> None:
-            first, *others = tape.points
-            others = others[len(others) - (tableau.num_stages - 1) :]
+    def keep(self, step: Step, y: Tensor) -> None:
+        """Adds a step; evaluations of attempts that were rejected are dropped from the tape."""
+        if self._tape is not None:
+            first, *others = self._tape.points
+            others = others[len(others) - (self._tableau.num_stages - 1) :]
             self.points[len(self.steps)] = [first, *others]
-            self.states.append(y)
-            self.steps.append(step)
-            tape.points.clear()
-            if tableau.is_fsal:
-                tape.points.append(_shared(first, others[-1], step.accepted))
-
-        return keep
+            shared = [_shared(first, others[-1], step.accepted)] if self._tableau.is_fsal else []
+            self._tape.points[:] = shared
+        self.states.append(y)
+        self.steps.append(step)
 
 
 def _shared(first: Point, last: Point, moved: Tensor | None) -> Point:
