@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_cli.ode.checks import require_choice, require_positive
+from node_cli.ode.ranges import require_choice, require_positive
 from node_cli.ode.solution import Solution, SolveError, State, Status
 from node_cli.ode.vector_field import all_finite
 
 VectorField = Callable[[Tensor, State], State]
-Norm = Callable[[tuple[Tensor, ...]], Tensor]
+NormOfParts = Callable[[tuple[Tensor, ...]], Tensor]
 
 ON_FAILURE = ("raise", "skip_batch", "fallback")
 
@@ -58,7 +58,7 @@ class Solver(ABC):
         y0: State,
         ts: Tensor,
         *,
-        norm: Norm | None = None,
+        norm: NormOfParts | None = None,
         first_step: float | None = None,
     ) -> Solution[State]:
         """Solves dy/dt = vector_field(t, y) from `y0` at `ts[0]`.

@@ -38,13 +38,11 @@ def integrate_per_sample(
     batch, ts = len(y0), np.array(times.ts)
     y, t, last = y0, np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
     ys = y0.expand(len(ts), *y0.shape).clone()
-    num_accepted, num_rejected = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
-    attempts, ratio = 0, np.zeros(batch)
+    counts = np.zeros((2, batch), dtype=np.int64)  # of steps that were accepted, and rejected
+    attempts, ratio, step = 0, np.zeros(batch), np.full(batch, first_step)
     stepper.start(t, y)
     if first_step is None:
         step = choose_first_step(tolerance, stepper, t, y, times.ts[-1] - times.ts[0]).double().cpu().numpy()
-    else:
-        step = np.full(batch, first_step)
     while (active := last < len(ts) - 1).any():
         ahead = np.minimum(last + 1, len(ts) - 1)
         segment = (ahead - 1, ahead) if times.stepping_onto else (np.zeros_like(last), np.full_like(last, len(ts) - 1))
@@ -59,15 +57,14 @@ def integrate_per_sample(
             # Nobody moves: in a step with a slope that is no number no gradient could be told apart.
             _refuse_non_finite(t, y, stepper.stages[0], ratio, stats)
             step = np.where(np.isfinite(ratio), step, np.abs(t1 - t) * controller.dfactor)
-            num_rejected += ~np.isfinite(ratio)
+            counts[1] += ~np.isfinite(ratio)
             continue
         moves = active & (ratio <= 1)
         tried = np.abs(t1 - t)
         proposed = tried * controller.factor(ratio)
         step = np.where(moves & (tried < CUT_OFF * step), np.maximum(step, proposed), proposed)
-        num_accepted += moves
-        num_rejected += active & ~moves
-        stats.num_accepted, stats.num_rejected = int(num_accepted.max()), int(num_rejected.max())
+        counts += (moves, active & ~moves)
+        stats.num_accepted, stats.num_rejected = counts.max(1).tolist()
         if not moves.any():
             continue
         outputs = _reached(ts, times.sign, last, t, t1, moves, stepping_onto=times.stepping_onto)

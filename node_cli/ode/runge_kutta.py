@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from node_cli.ode import control, states
-from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.checks import require_choice, require_positive
+from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
 from node_cli.ode.integrate import Record
+from node_cli.ode.ranges import require_choice, require_positive
 from node_cli.ode.solution import Solution, SolveStats, State
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import Tableau
@@ -45,7 +45,7 @@ class RungeKutta(Solver):
         y0: State,
         ts: Tensor,
         *,
-        norm: Norm | None = None,
+        norm: NormOfParts | None = None,
         first_step: float | None = None,
         record: Record = lambda step, y: None,
         compiled: StepFunctions | None = None,
@@ -58,11 +58,9 @@ class RungeKutta(Solver):
             ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
                 returns another shape.
         """
-        states.require_state(y0)
-        times = states.output_times(ts)
+        times = states.checked_start(y0, ts)
         with torch.no_grad():
             if not isinstance(y0, tuple):
-                states.require_times_that_differ(times, y0.dtype)
                 return self._solve(vector_field, y0, times, None, first_step, record, compiled)
             layout, of_parts = states.Layout.of(y0), norm or control.largest_rms
 

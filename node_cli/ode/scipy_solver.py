@@ -13,8 +13,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from node_cli.ode import control, states
-from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.checks import require, require_choice, require_positive
+from node_cli.ode.base import NormOfParts, Solver, VectorField
+from node_cli.ode.ranges import require, require_choice, require_positive
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField
 
@@ -54,7 +54,7 @@ class Scipy(Solver):
         y0: State,
         ts: Tensor,
         *,
-        norm: Norm | None = None,
+        norm: NormOfParts | None = None,
         first_step: float | None = None,
     ) -> Solution[State]:
         """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them.
@@ -62,10 +62,7 @@ class Scipy(Solver):
         Raises:
             ValueError: `y0` or `ts` is none that a solve can start from.
         """
-        states.require_state(y0)
-        times = np.array(states.output_times(ts))
-        if not isinstance(y0, tuple):
-            states.require_times_that_differ(times.tolist(), y0.dtype)
+        times = np.array(states.checked_start(y0, ts))
         with torch.no_grad(), self.explained(y0):
             return self._solve(vector_field, y0, ts, times)
 

@@ -11,10 +11,17 @@ from torch import Tensor
 
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
-from node_cli.ode.checks import require, require_choice, require_grid, require_positive
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
+from node_cli.ode.ranges import (
+    STEP_CONTROL,
+    require,
+    require_choice,
+    require_grid,
+    require_positive,
+    require_step_control,
+)
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.stepping import Stepper
@@ -127,19 +134,15 @@ class Adaptive(RungeKutta):
             require_choice("norm", self.norm, tuple(NORMS))
         require_choice("outputs", self.outputs, OUTPUTS)
         require_choice("batching", self.batching, BATCHINGS)
-        require_positive(max_step=self.max_step, max_steps=self.max_steps)
+        require_positive(max_steps=self.max_steps)
+        require_step_control(**{name: vars(self)[name] for name in STEP_CONTROL})
         control.require_tolerances(self.rtol, self.atol)
         if isinstance(self.first_step, str):
             rule = f"first_step must be a number or one of {', '.join(FIRST_STEPS)}"
             require(self.first_step in FIRST_STEPS, rule, self.first_step)
         else:
             require_positive(first_step=self.first_step)
-        require(self.min_step >= 0, "min_step must be 0 or more", self.min_step)
-        require(0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
-        require(0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
-        require(self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
         require(self.icoeff > 0, "icoeff must be positive", self.icoeff)
-        require(self.max_step is None or self.max_step > self.min_step, "max_step must exceed min_step", self.max_step)
         if self.outputs == "interpolate":
             interpolating = [name for name in ADAPTIVE_METHODS if TABLEAUS[name].dense is not None]
             rule = f"outputs must be step for a method without interpolant (with one: {', '.join(interpolating)})"

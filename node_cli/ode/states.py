@@ -68,7 +68,20 @@ def on_host(ts: Tensor) -> list[float]:
     return times
 
 
-def require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
+def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
+    """The times of a solve that can start from `y0`.
+
+    Raises:
+        ValueError: it cannot, or the times are none that a vector field could tell apart.
+    """
+    require_state(y0)
+    times = output_times(ts)
+    if not isinstance(y0, tuple):
+        _require_times_that_differ(times, y0.dtype)
+    return times
+
+
+def _require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
     """Raises ValueError where a time in the dtype of the state hardly moves from one end to the other.
 
     A vector field sees times in the dtype of the state: seconds since 1970 in float32 are known to 128 s only.
@@ -77,7 +90,7 @@ def require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
     if 0 < interval < MIN_TIMES * rounding:
         raise ValueError(
             f"ts from {times[0]:.17g} to {times[-1]:.17g} are too close for their size: the vector field gets times in "
-            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which tells them to {rounding:.2g} only. "
+            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which resolves them to {rounding:.2g} only. "
             "Count time from another origin (ts - ts[0]), or solve in float64"
         )
 

@@ -16,9 +16,16 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from node_cli.ode import control, states
-from node_cli.ode.base import Norm, Solver, VectorField
-from node_cli.ode.checks import require, require_choice, require_grid, require_positive
+from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.errors import ArgumentError
+from node_cli.ode.ranges import (
+    STEP_CONTROL,
+    require,
+    require_choice,
+    require_grid,
+    require_positive,
+    require_step_control,
+)
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField, all_finite
 
@@ -84,14 +91,9 @@ class Torchdiffeq(Solver):
         if self.own_options is None and self.method in GRID_METHODS:
             require_grid(self.num_steps, self.step_size)
         control.require_tolerances(self.rtol, self.atol)
-        require_positive(first_step=self.first_step, max_step=self.max_step)
-        require_positive(max_iters=self.max_iters, max_steps=self.max_steps, max_nfe=self.max_nfe)
-        require(self.min_step is None or self.min_step >= 0, "min_step must be 0 or more", self.min_step)
-        require(self.safety is None or 0 < self.safety < 1, "safety must be between 0 and 1", self.safety)
-        require(self.dfactor is None or 0 < self.dfactor < 1, "dfactor must be between 0 and 1", self.dfactor)
-        require(self.ifactor is None or self.ifactor > 1, "ifactor must be more than 1", self.ifactor)
-        max_step_fits = self.max_step is None or self.max_step > (self.min_step or 0)
-        require(max_step_fits, "max_step must exceed min_step", self.max_step)
+        require_positive(first_step=self.first_step, max_iters=self.max_iters)
+        require_positive(max_steps=self.max_steps, max_nfe=self.max_nfe)
+        require_step_control(**{name: vars(self)[name] for name in STEP_CONTROL})
         low, high = (3, 11) if self.method == "explicit_adams" else (4, 12)
         order_fits = self.max_order is None or low <= self.max_order <= high
         require(order_fits, f"max_order must be between {low} and {high}", self.max_order)
@@ -142,7 +144,7 @@ class Torchdiffeq(Solver):
         y0: State,
         ts: Tensor,
         *,
-        norm: Norm | None = None,
+        norm: NormOfParts | None = None,
         first_step: float | None = None,
     ) -> Solution[State]:
         """See `Solver.integrate`.
@@ -150,16 +152,13 @@ class Torchdiffeq(Solver):
         Raises:
             ValueError: `y0` or `ts` is none that a solve can start from, or times repeat.
         """
-        states.require_state(y0)
-        times = states.output_times(ts)
+        times = states.checked_start(y0, ts)
         require(len(set(times)) == len(times), "ts must be strictly increasing or decreasing", times)
         ts = ts.clone()  # whatever the vector field does to its arguments, the caller's stay as they are
         y0 = tuple(part.clone() for part in y0) if isinstance(y0, tuple) else y0.clone()
         counted = CountedVectorField(vector_field, self.max_nfe, self.max_steps)
         vars(counted).update(self._callbacks(counted))
         options = self._options(ts)
-        if not isinstance(y0, tuple):
-            states.require_times_that_differ(times, y0.dtype)
         if self.has_norm and norm is not None:
             options["norm"] = norm
         with warnings.catch_warnings(), self.explained(y0):

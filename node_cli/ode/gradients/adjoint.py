@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.ode import control, synchronised
-from node_cli.ode.base import Norm, Solver, VectorField
+from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.backward_solve import AdjointSolve, Job
 from node_cli.ode.gradients.inputs import WatchedVectorField
@@ -139,7 +139,7 @@ def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:
 _MEASURED = {"full": None, "semi": 2}  # how many parts of the state, from the first; None: all
 
 
-def _norm(name: str, solver: Solver, is_shared: bool) -> Norm:
+def _norm(name: str, solver: Solver, is_shared: bool) -> NormOfParts:
     """What `Adjoint.norm` names, of all processes if they share their steps.
 
     State and adjoint are measured as the solver measures the state, if it has a norm of its own for that.

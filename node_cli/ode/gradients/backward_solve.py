@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from node_cli.ode import synchronised
-from node_cli.ode.base import Norm, Solver
+from node_cli.ode.base import NormOfParts, Solver
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.known import KnownInputs
@@ -33,7 +33,7 @@ class Job:
     """What the way back of one solve needs; its cost is in `stats`."""
 
     solver: Solver
-    norm: Norm
+    norm: NormOfParts
     vector_field: WatchedVectorField
     first_steps: FirstSteps
     is_shared: bool  # by processes, which take the same steps

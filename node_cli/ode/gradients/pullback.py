@@ -72,6 +72,7 @@ class Pullback:
         h = as_factor(step.t1 - step.t0, self.grad_y)
         moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
         grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
+        slopes: Tensor | None
         if isinstance(evaluations, WholeStep):
             grad_y, slopes = self._pull_whole_step(step, evaluations, moved, grad_stages)
         else:
@@ -88,7 +89,7 @@ class Pullback:
     def _pull_stages(
         self, step: Step, points: list[Point], h: Any, moved: Tensor | None, grad_stages: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Through the evaluations one by one: the cotangent of the start, and the slopes if outputs have use of them."""
+        """Through the evaluations one by one: the cotangent of the start, and the slopes if outputs need them."""
         last = points[-1] if self._shared is None else self._shared[0]
         left_over = self._pull_last_stage(step, last, grad_stages, moved)
         grad_y1 = self.grad_y if moved is None else torch.where(moved, self.grad_y, 0)
@@ -110,14 +111,14 @@ class Pullback:
                 self._shared = points[0], grad_dy if left_over is None else grad_dy + left_over
             else:
                 grad_start = self._pull(points[0], grad_dy, step, 0.0)
-        grad_y, slopes = rows.sum(0), None
+        grad_y = rows.sum(0)
         if grad_start is not None:
             grad_y += grad_start
-        if self._times:
-            self._times.add_step(step, rows, points[:num_own], self._weights.rows)
-            if step.inside:
-                slopes = slopes_of([*points[:num_own], last][: self._tableau.num_stages])
-        return grad_y, slopes
+        if not self._times:
+            return grad_y, None
+        self._times.add_step(step, rows, points[:num_own], self._weights.rows)
+        stages = [*points[:num_own], last][: self._tableau.num_stages]
+        return grad_y, slopes_of(stages) if step.inside else None
 
     def finish(self, first: Step) -> None:
         """Pulls back what depends on the start of the first step."""
