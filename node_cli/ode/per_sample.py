@@ -39,7 +39,7 @@ def integrate_per_sample(
     y, t, last = y0, np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
     ys = y0.expand(len(ts), *y0.shape).clone()
     counts = np.zeros((2, batch), dtype=np.int64)  # of steps that were accepted, and rejected
-    attempts, ratio, step = 0, np.zeros(batch), np.full(batch, first_step)
+    attempts, ratio, step = 0, np.zeros(batch), np.full(batch, first_step or 0.0)
     stepper.start(t, y)
     if first_step is None:
         step = choose_first_step(tolerance, stepper, t, y, times.ts[-1] - times.ts[0]).double().cpu().numpy()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-STEP_CONTROL = ("safety", "ifactor", "dfactor", "min_step", "max_step")
+from collections.abc import Mapping
+from typing import Any
 
 
 def require(holds: bool, rule: str, got: object) -> None:
@@ -22,15 +23,10 @@ def require_positive(**values: float | None) -> None:
         require(value is None or value > 0, f"{name} must be positive", value)
 
 
-def require_step_control(
-    *,
-    safety: float | None,
-    ifactor: float | None,
-    dfactor: float | None,
-    min_step: float | None,
-    max_step: float | None,
-) -> None:
-    """What bounds a step and its change must leave room for a step; None: not given."""
+def require_step_control(settings: Mapping[str, Any]) -> None:
+    """What bounds a step and its change, of all the settings of a solver; None: not given."""
+    safety, ifactor, dfactor = (settings[name] for name in ("safety", "ifactor", "dfactor"))
+    min_step, max_step = settings["min_step"], settings["max_step"]
     require(min_step is None or min_step >= 0, "min_step must be 0 or more", min_step)
     require(safety is None or 0 < safety < 1, "safety must be between 0 and 1", safety)
     require(dfactor is None or 0 < dfactor < 1, "dfactor must be between 0 and 1", dfactor)

@@ -14,14 +14,7 @@ from node_cli.ode.base import Solver
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
-from node_cli.ode.ranges import (
-    STEP_CONTROL,
-    require,
-    require_choice,
-    require_grid,
-    require_positive,
-    require_step_control,
-)
+from node_cli.ode.ranges import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.stepping import Stepper
@@ -135,7 +128,7 @@ class Adaptive(RungeKutta):
         require_choice("outputs", self.outputs, OUTPUTS)
         require_choice("batching", self.batching, BATCHINGS)
         require_positive(max_steps=self.max_steps)
-        require_step_control(**{name: vars(self)[name] for name in STEP_CONTROL})
+        require_step_control(vars(self))
         control.require_tolerances(self.rtol, self.atol)
         if isinstance(self.first_step, str):
             rule = f"first_step must be a number or one of {', '.join(FIRST_STEPS)}"

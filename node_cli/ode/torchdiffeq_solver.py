@@ -18,14 +18,7 @@ from torchdiffeq import odeint
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.errors import ArgumentError
-from node_cli.ode.ranges import (
-    STEP_CONTROL,
-    require,
-    require_choice,
-    require_grid,
-    require_positive,
-    require_step_control,
-)
+from node_cli.ode.ranges import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField, all_finite
 
@@ -93,7 +86,7 @@ class Torchdiffeq(Solver):
         control.require_tolerances(self.rtol, self.atol)
         require_positive(first_step=self.first_step, max_iters=self.max_iters)
         require_positive(max_steps=self.max_steps, max_nfe=self.max_nfe)
-        require_step_control(**{name: vars(self)[name] for name in STEP_CONTROL})
+        require_step_control(vars(self))
         low, high = (3, 11) if self.method == "explicit_adams" else (4, 12)
         order_fits = self.max_order is None or low <= self.max_order <= high
         require(order_fits, f"max_order must be between {low} and {high}", self.max_order)
