@@ -45,7 +45,7 @@ _ADAPTIVE: dict[str, Any] = {
     "dcoeff": 0.0,
     "batching": "joint",
     "sync_steps": False,
-    "max_steps": 100_000,  # in the YAML files a bound of the evaluations stands for it
+    "max_steps": 100_000,  # the YAML files bound the evaluations instead
     "max_nfe": None,
     "compile": "none",
 }
@@ -80,7 +80,7 @@ def solver_of(method: str | None, rtol: Any, atol: Any, options: Mapping[str, An
     """The solver that `method`, tolerances and options ask for.
 
     Raises:
-        ValueError: there is no such method or option, or a value cannot be.
+        ValueError: there is no such method or option, or a value is not allowed.
     """
     method = "dopri5" if method is None else method
     if method not in METHODS:

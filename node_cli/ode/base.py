@@ -39,7 +39,7 @@ class Solver(ABC):
     @property
     @abstractmethod
     def differentiable(self) -> bool:
-        """Whether autograd can look through `integrate`."""
+        """Whether autograd can differentiate through `integrate`."""
 
     @property
     @abstractmethod
@@ -49,7 +49,7 @@ class Solver(ABC):
     @property
     @abstractmethod
     def has_norm(self) -> bool:
-        """Whether `integrate` heeds `norm`."""
+        """Whether `integrate` uses `norm`."""
 
     @abstractmethod
     def integrate(

@@ -64,7 +64,7 @@ class Controller:
     _before: Any = 1.0
 
     def factor(self, ratio: Any) -> Any:
-        """What the step just tried is to be multiplied by; `ratio` is not a number where the step was no good."""
+        """What the step just tried is to be multiplied by; `ratio` is NaN or infinite where the step failed."""
         k = self.error_order + 1
         bounded = np.maximum(ratio, SMALLEST_RATIO)
         factor = (
@@ -96,7 +96,7 @@ def require_visible(rtol: float | Tensor, atol: float | list[float] | Tensor, dt
     if max(_greatest(rtol), _greatest(atol)) < rounding / 16:
         cure = ", or solve in float64" if dtype == torch.float32 else ""
         raise ValueError(
-            f"rtol={rtol} and atol={atol} are below what a state in {str(dtype).removeprefix('torch.')} can show, "
+            f"rtol={rtol} and atol={atol} are below what a state in {str(dtype).removeprefix('torch.')} can resolve, "
             f"{rounding:.1g} of its size: raise one of them{cure}"
         )
 

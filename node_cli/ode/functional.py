@@ -94,11 +94,11 @@ def odeint(
         more: options as keywords.
 
     Returns:
-        States at `ts`, shape `(len(ts), *y0.shape)`, made like `y0`. `solve` tells the cost too.
+        States at `ts`, shape `(len(ts), *y0.shape)`, with the structure of `y0`. `solve` returns the cost too.
 
     Raises:
         SolveError: the solve failed; the message says how, when and what to do.
-        ValueError: a state, a time or an option that cannot be.
+        ValueError: a state, a time or an option is not allowed.
 
     Source: Chen et al. 2018, *Neural Ordinary Differential Equations*, NeurIPS.
     """
@@ -144,7 +144,7 @@ def odeint_adjoint(
     adjoint_params: Iterable[Tensor] | None = None,
     **more: Any,
 ) -> Any:
-    """`odeint` with the adjoint method, and torchdiffeq's arguments for its way back.
+    """`odeint` with the adjoint method, and torchdiffeq's arguments for its backward solve.
 
     `adjoint_rtol`, `adjoint_atol` and `adjoint_method` are those of the solve backwards; None: as forwards. So are
     `adjoint_options`; None: `options` but for their norm. Their `norm` is a function of (t, y, adjoint, *gradients of
@@ -158,11 +158,13 @@ def odeint_adjoint(
     chosen = _all_options(options, more)
     if adjoint_options is None:
         if chosen and adjoint_method not in (None, method):
-            raise ValueError("adjoint_method other than method needs adjoint_options, which options are not made for")
+            raise ValueError(
+                "adjoint_method differs from method and needs adjoint_options: options are those of method"
+            )
         adjoint_options = {key: value for key, value in chosen.items() if key != "norm"}
     stops = [key for key in ("step_t", "jump_t") if adjoint_options.get(key) is not None]
     if any(chosen.get(key) is None for key in stops):
-        raise ValueError(f"adjoint_options: {stops[0]} must stand in options, which both ways stop at")
+        raise ValueError(f"adjoint_options: {stops[0]} must be in options too, as both solves stop at the same times")
     backward = arguments.solver_of(
         method if adjoint_method is None else adjoint_method,
         rtol if adjoint_rtol is None else adjoint_rtol,
@@ -181,7 +183,7 @@ def odeint_adjoint(
 
 
 def odeint_event(*args: Any, **keys: Any) -> Any:
-    """Refused: events are not offered; see `odeint`."""
+    """Refused: events are not supported; see `odeint`."""
     _refuse_events(odeint_event)
 
 
@@ -257,13 +259,15 @@ def _times(ts: Any) -> Tensor:
 def _all_options(options: Mapping[str, Any] | None, more: dict[str, Any]) -> dict[str, Any]:
     twice = sorted(set(options or ()) & set(more))
     if twice:
-        raise ValueError(f"{', '.join(twice)} stands in options and beside it: leave one out")
+        raise ValueError(f"{', '.join(twice)} is given in options and as a keyword: leave one out")
     return {**(options or {}), **more}
 
 
 def _refuse_events(event_fn: object) -> None:
     if event_fn is not None:
-        raise ValueError("event_fn is not taken: solve to a fixed time, or find the event in the states that come back")
+        raise ValueError(
+            "event_fn is not supported: solve to a fixed time, or find the event in the states that are returned"
+        )
 
 
 def _refuse_callbacks(vector_field: object) -> None:

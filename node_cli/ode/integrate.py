@@ -1,6 +1,6 @@
 """The step loops for a whole batch: in steps of a grid, or in steps that the error of all samples together chooses.
 
-No loop knows a gradient: it hands every accepted step to `record`, and all evaluations go through the vector field
+No loop knows a gradient: it calls `record` with every accepted step, and all evaluations go through the vector field
 that it was given.
 """
 

@@ -54,7 +54,7 @@ def integrate_per_sample(
         ratio = tolerance.ratio(stepper.error(t, t1), y, y1).double().cpu().numpy()  # the one wait for the device
         ratio = np.where(active, ratio, 0.0)
         if not np.isfinite(ratio).all():
-            # Nobody moves: in a step with a slope that is no number no gradient could be told apart.
+            # No sample moves: a slope that is NaN would spoil the gradients of all others in the step.
             _refuse_non_finite(t, y, stepper.stages[0], ratio, stats)
             step = np.where(np.isfinite(ratio), step, np.abs(t1 - t) * controller.dfactor)
             counts[1] += ~np.isfinite(ratio)
@@ -100,7 +100,7 @@ def _refuse_hopeless(
 
 
 def _refuse_non_finite(t: Array, y: Tensor, dy: Tensor, ratio: Array, stats: SolveStats) -> None:
-    """Raises SolveError for a sample whose step starts from what is no number."""
+    """Raises SolveError for a sample whose step starts from NaN or infinity."""
     finite = torch.isfinite(y + dy).reshape(len(y), -1).all(1).cpu().numpy()
     hopeless = ~finite & ~np.isfinite(ratio)
     if hopeless.any():

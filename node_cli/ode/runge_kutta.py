@@ -22,7 +22,7 @@ from node_cli.ode.vector_field import CountedVectorField
 
 @dataclass(frozen=True, kw_only=True)
 class RungeKutta(Solver):
-    """An explicit Runge-Kutta method of `tableaus.py`; gradients are handed its steps, so it needs no autograd."""
+    """An explicit Runge-Kutta method of `tableaus.py`; gradients get a record of its steps, so it needs no autograd."""
 
     method: str
     max_nfe: int | None
@@ -50,7 +50,7 @@ class RungeKutta(Solver):
         record: Record = lambda step, y: None,
         compiled: StepFunctions | None = None,
     ) -> Solution[State]:
-        """See `Solver.integrate`; `record` is handed every accepted step, of the flat state if that is a tuple.
+        """See `Solver.integrate`; `record` is called with every accepted step, of the flat state if that is a tuple.
 
         `compiled` steps are those of the same vector field, which is then evaluated at the start only.
 

@@ -27,7 +27,7 @@ MAX_STIFF_SIZE = 10_000  # 0.8 GB of it
 
 @dataclass(frozen=True, kw_only=True)
 class Scipy(Solver):
-    """`scipy.integrate.solve_ivp` on the processor: slow, without autograd, but with methods for stiff problems.
+    """`scipy.integrate.solve_ivp` on the CPU: slow, without autograd, but with methods for stiff problems.
 
     LSODA, Radau and BDF are for stiff problems of at most 10,000 numbers in all.
     """
@@ -57,10 +57,10 @@ class Scipy(Solver):
         norm: NormOfParts | None = None,
         first_step: float | None = None,
     ) -> Solution[State]:
-        """See `Solver.integrate`; rejected steps are not counted, scipy does not tell them.
+        """See `Solver.integrate`; rejected steps are not counted, as scipy does not report them.
 
         Raises:
-            ValueError: `y0` or `ts` is none that a solve can start from.
+            ValueError: no solve can start from `y0` or `ts`.
         """
         times = np.array(states.checked_start(y0, ts))
         with torch.no_grad(), self.explained(y0):

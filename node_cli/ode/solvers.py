@@ -171,7 +171,7 @@ class Adaptive(RungeKutta):
     ) -> Tensor:
         per_sample = self.batching == "per_sample" and norm is None
         if per_sample and y0.dim() == 0:
-            raise ValueError("batching=per_sample needs a state (batch, ...), got one of no dimension")
+            raise ValueError("batching=per_sample needs a state (batch, ...), got a 0-dim one")
         norm = norm or (NORMS[self.norm][per_sample] if isinstance(self.norm, str) else self.norm)
         rtol, atol = self._like(y0, self.rtol), self._like(y0, self.atol)
         tiny = torch.finfo(y0.dtype).tiny  # not 0, which an error of 0 could not be compared with

@@ -69,10 +69,10 @@ def on_host(ts: Tensor) -> list[float]:
 
 
 def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
-    """The times of a solve that can start from `y0`.
+    """The times of a solve from `y0`, on the host.
 
     Raises:
-        ValueError: it cannot, or the times are none that a vector field could tell apart.
+        ValueError: no solve can start from `y0`, or a vector field could not tell the times apart.
     """
     require_state(y0)
     times = output_times(ts)

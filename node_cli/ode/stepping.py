@@ -169,7 +169,7 @@ def weights_of(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> We
 
 
 def plain_step(tableau: Tableau, vector_field: Slope) -> Callable[..., tuple[Tensor, Tensor]]:
-    """A step in plain operations, which autograd can look through and a compiler can fuse.
+    """A step in plain operations, which autograd can differentiate and a compiler can fuse.
 
     The function maps `t0` and `t1` (float64, 0-dim or `(batch, 1, ..., 1)`), the state and its slope to the state at
     `t1` and the stages `(num_stages, *y.shape)`; without the last stage, if that is left out and shared.

@@ -102,7 +102,7 @@ class Torchdiffeq(Solver):
         max_nfe: int | None,
         **keys: Any,
     ) -> Torchdiffeq:
-        """A solver that hands `options` on; all keys of our own but the bounds are None."""
+        """A solver that passes `options` on; all settings of our own but the bounds are None."""
         keys |= dict.fromkeys((*_OPTIONS, "num_steps", "step_size"))
         keys |= {"max_steps": max_steps, "max_nfe": max_nfe, "own_options": options}
         return cls(method=method, rtol=rtol, atol=atol, **keys)
@@ -143,7 +143,7 @@ class Torchdiffeq(Solver):
         """See `Solver.integrate`.
 
         Raises:
-            ValueError: `y0` or `ts` is none that a solve can start from, or times repeat.
+            ValueError: no solve can start from `y0` or `ts`, or times repeat.
         """
         times = states.checked_start(y0, ts)
         require(len(set(times)) == len(times), "ts must be strictly increasing or decreasing", times)
@@ -167,7 +167,7 @@ class Torchdiffeq(Solver):
         return Solution(ys, counted.stats)
 
     def _options(self, ts: Tensor) -> dict[str, Any]:
-        """What torchdiffeq is handed as `options`."""
+        """What torchdiffeq gets as `options`."""
         if self.own_options is not None:
             return dict(self.own_options)
         options = {key: vars(self)[key] for key in _OPTIONS if vars(self)[key] is not None}

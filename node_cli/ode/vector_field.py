@@ -112,7 +112,7 @@ def _version(t: Tensor, y: Any) -> int:
     return version + t._version
 
 
-_WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # torch's words
+_WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # as torch says it
 _WRITES = (
     "the vector field writes into its arguments, which the solver goes on from: "
     "let it work on a copy (y = y.clone()), or use operations that are not in-place"
@@ -138,7 +138,7 @@ def with_graph(f: Callable[[Tensor, Any], Any]) -> Callable[[Tensor, Any], Any]:
 def outside_transforms(
     vector_field: Callable[[Tensor, Tensor], Tensor], y0: Tensor, ts: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The vector field, for a solve that nothing but autograd in reverse mode looks through.
+    """The vector field, for a solve that only autograd in reverse mode can differentiate.
 
     Raises:
         ValueError: now, or at an evaluation: the solve is inside a transform of torch.func, or one of its tensors has

@@ -53,13 +53,16 @@ def encoded():
 
 
 def solved(field, ts=(0, 0.3, 0.5, 1.2), **options):
-    """A solve, and the gradients of a loss at all output times for state, times, parameters and the encoder."""
+    """A solve, and the gradients of a loss at all output times for state, times, parameters and the encoder.
+
+    By the method with the fewest stages that has all there is: an error, an interpolant and a shared stage.
+    """
     torch.manual_seed(1)
     y0 = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     ts = times(*ts, requires_grad=True)
     for encoder in field.encoder:
         field.pull = encoder**2
-    solution = solve(field, y0, ts, **{"rtol": 1e-5, "atol": 1e-5, **options})
+    solution = solve(field, y0, ts, **{"method": "bosh3", "rtol": 1e-4, "atol": 1e-4, **options})
     loss = (solution.ys * torch.randn(solution.ys.shape, dtype=torch.float64)).pow(2).sum()
     return solution, torch.autograd.grad(loss, [y0, ts, *field.parameters(), *field.encoder])
 
@@ -94,17 +97,17 @@ def test_compiled_steps_change_rounding_only_and_none_is_compiled_again(encoded)
 
 @WARNS
 @pytest.mark.parametrize(
-    ("gradient", "method", "batching"),
+    ("gradient", "batching"),
     [
-        (Checkpoint(max_checkpoints=2), "dopri5", "joint"),
-        ("adjoint", "dopri5", "joint"),
-        ("direct", "bosh3", "per_sample"),
-        (Checkpoint(max_checkpoints=2), "bosh3", "per_sample"),
-        ("adjoint", "bosh3", "per_sample"),
+        (Checkpoint(max_checkpoints=2), "joint"),
+        ("adjoint", "joint"),
+        ("direct", "per_sample"),
+        (Checkpoint(max_checkpoints=2), "per_sample"),
+        ("adjoint", "per_sample"),
     ],
 )
-def test_compiled_steps_change_rounding_only(gradient, method, batching, encoded):
-    assert_equal_but_for_rounding(encoded, "step", gradient=gradient, method=method, batching=batching)
+def test_compiled_steps_change_rounding_only(gradient, batching, encoded):
+    assert_equal_but_for_rounding(encoded, "step", gradient=gradient, batching=batching)
 
 
 @pytest.mark.parametrize("options", [{"method": "rk4", "num_steps": 3}, {"method": "heun", "rtol": 1e-3}])
@@ -132,14 +135,12 @@ def test_second_derivatives_go_through_a_compiled_solve(plain):
 
 def test_many_vector_fields_do_not_use_up_one_limit():
     counters.clear()
-    for width in range(10):
-        field = nn.Linear(3, 3, dtype=torch.float64) if width % 2 else Swirl()
-        y0 = torch.ones(2, 3, dtype=torch.float64)
-        function = field if width % 2 == 0 else (lambda t, y, field=field: torch.tanh(field(y)))
-        with torch.no_grad():
+    layer, y0 = nn.Linear(3, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    with torch._dynamo.config.patch(recompile_limit=2), torch.no_grad():
+        for function in (Swirl(), Swirl(), Swirl(), *(lambda t, y, n=n: torch.tanh(n * layer(y)) for n in range(3))):
             solve(function, y0, times(0, 1), method="euler", compile="step")
     assert counters["unimplemented"] == {}
-    assert counters["frames"]["ok"] == counters["frames"]["total"] >= 10
+    assert counters["frames"]["ok"] == counters["frames"]["total"] >= 6
 
 
 def test_without_a_compiler_one_line_says_so_and_nothing_else_changes():

@@ -140,9 +140,9 @@ def test_tolerances_for_each_part_and_each_number():
 
 
 REFUSED = [
-    ({"event_fn": lambda t, y: y}, "event_fn is not taken: solve to a fixed time"),
+    ({"event_fn": lambda t, y: y}, "event_fn is not supported: solve to a fixed time"),
     ({"options": {"dtype": torch.float32}}, "dtype must be torch.float64: times are always kept in it"),
-    ({"options": {"max_step": 1.0}, "max_step": 1.0}, "max_step stands in options and beside it: leave one out"),
+    ({"options": {"max_step": 1.0}, "max_step": 1.0}, "max_step is given in options and as a keyword: leave one out"),
     ({"options": {"jump_t": [0.5, 0.5]}}, "step_t and jump_t must not repeat a time"),
     ({"options": {"grid_points": 1}}, "unknown option grid_points: this method takes norm, first_step"),
     ({"rtol": (1e-3,), "y0": (Y0, Y0)}, "rtol must be a number, or one for each of the 2 parts of the state"),
@@ -175,11 +175,11 @@ def test_refuses_what_would_be_ignored():
     field.callback_step = print
     with pytest.raises(ValueError, match="callback_step of the vector field would not be called"):
         odeint(field, Y0, TS)
-    with pytest.raises(ValueError, match="event_fn is not taken"):
+    with pytest.raises(ValueError, match="event_fn is not supported"):
         odeint_event(Wave(), Y0, TS[0], event_fn=print)
     with pytest.raises(ValueError, match="which options are not made for"):
         odeint_adjoint(Wave(), Y0, TS, options={"max_step": 1.0}, adjoint_method="bosh3")
-    with pytest.raises(ValueError, match="jump_t must stand in options, which both ways stop at"):
+    with pytest.raises(ValueError, match="jump_t must be in options too, as both solves stop at the same times"):
         odeint_adjoint(Wave(), Y0, TS, adjoint_options={"jump_t": [0.5]})
 
 

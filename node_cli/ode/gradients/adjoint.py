@@ -5,7 +5,7 @@ With a(t) = dL/dy(t), from Chen et al. 2018, equations 4 and 5 and appendix B:
     da/dt = -a df/dy,    dL/dtheta = -int_{t1}^{t0} a df/dtheta dt,    dL/dt1 = a f at t1,    dL/dt0 = -a f at t0.
 
 The state is solved backwards beside it, so memory does not grow with the evaluations; it is reset to the stored
-value at each output time, where a jumps by the gradient that the loss hands over there.
+value at each output time, where a jumps by the gradient of the loss at that time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.errors import ArgumentError
-from node_cli.ode.gradients.backward_solve import AdjointSolve, Job
+from node_cli.ode.gradients.backward_solve import AdjointSolve, BackwardProblem
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
@@ -41,8 +41,8 @@ class Adjoint:
     its mean times its share of the samples, so that the losses add up to that of one process, and so do the gradients.
     With norm `full`, parameter gradients are summed over processes at each evaluation; `semi` spares that.
 
-    From `odeint_adjoint`, beside those: as `norm` a function of (y, a, *dL/dtheta), a `solver` of its own for the way
-    back, and the `params` that alone are to have gradients, used or not.
+    From `odeint_adjoint`, beside those: as `norm` a function of (y, a, *dL/dtheta), a `solver` of its own for the
+    backward solve, and the `params` that alone are to have gradients, used or not.
     """
 
     rtol: float | None
@@ -101,13 +101,15 @@ class Adjoint:
         _refuse_sparse(watched.inputs)
         backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
         norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
-        job = Job(backward_solver, norm, watched, first_steps, is_shared, sums_gradients, precision_of(y0))
+        problem = BackwardProblem(
+            backward_solver, norm, watched, first_steps, is_shared, sums_gradients, precision_of(y0)
+        )
         inputs = watched.inputs
         if self.params is not None:
             wanted = {id(parameter) for parameter in self.params}
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
-        ys = AdjointSolve.apply(job, solution.ys, y0, ts, *inputs)
-        return Solution(ys, solution.stats, job.stats)
+        ys = AdjointSolve.apply(problem, solution.ys, y0, ts, *inputs)
+        return Solution(ys, solution.stats, problem.stats)
 
 
 def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:

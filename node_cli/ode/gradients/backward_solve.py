@@ -29,8 +29,8 @@ Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the way back of one solve needs; its cost is in `stats`."""
+class BackwardProblem:
+    """What the backward solve of one solve needs; its cost is in `stats`."""
 
     solver: Solver
     norm: NormOfParts
@@ -43,11 +43,11 @@ class Job:
 
 
 class AdjointSolve(torch.autograd.Function):
-    """Of a solve that was made without a graph: its states, with the gradient of the way back."""
+    """The states of a solve without a graph, with the gradient that a backward solve gives them."""
 
     @staticmethod
-    def forward(ctx: Any, job: Job, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.job = job
+    def forward(ctx: Any, problem: BackwardProblem, ys: Tensor, y0: Tensor, ts: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.problem = problem
         ctx.save_for_backward(ts, ys, *inputs)
         return ys.view_as(ys)
 
@@ -60,33 +60,35 @@ class AdjointSolve(torch.autograd.Function):
                 "{adjoint} solves backwards for one vector at a time, not for a batch of them (vectorize=True, "
                 "is_grads_batched=True): leave that out, or take {direct}"
             )
-        job: Job = ctx.job
+        problem: BackwardProblem = ctx.problem
         ts, ys, *inputs = ctx.saved_tensors
-        with restored(job.vector_field.written):
-            _require_same_slope(job)
-            grad_y0, grad_ts, grads = _solve_backwards(job, ts, ys, inputs, grad_ys, with_times=ctx.needs_input_grad[3])
+        with restored(problem.vector_field.written):
+            _require_same_slope(problem)
+            grad_y0, grad_ts, grads = _solve_backwards(
+                problem, ts, ys, inputs, grad_ys, with_times=ctx.needs_input_grad[3]
+            )
         return None, None, grad_y0, grad_ts, *grads
 
 
 def _solve_backwards(
-    job: Job, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
+    problem: BackwardProblem, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
     """The gradients of y0, ts and the inputs."""
-    augmented = _augmented_vector_field(job.vector_field)
-    if job.sums_gradients:
+    augmented = _augmented_vector_field(problem.vector_field)
+    if problem.sums_gradients:
         augmented = _with_summed_gradients(augmented)
     parts = tuple(_as_part(torch.zeros_like(tensor), ys) for tensor in inputs if tensor.numel())
     grad_ts = torch.zeros_like(ts) if with_times else None
     adjoint = torch.zeros_like(ys[0])
-    first_step, next_first_step = job.first_steps.backward, None
+    first_step, next_first_step = problem.first_steps.backward, None
     distances: list[Tensor] = []
     for i in range(len(ts) - 1, 0, -1):
         if grad_ts is not None:
-            grad_ts[i] = _times_slope(job, grad_ys[i], ts[i], ys[i])
+            grad_ts[i] = _times_slope(problem, grad_ys[i], ts[i], ys[i])
         state = (ys[i], adjoint + grad_ys[i], *parts)
         interval = torch.stack([ts[i], ts[i - 1]])
-        solution = job.solver.integrate(augmented, state, interval, norm=job.norm, first_step=first_step)
-        job.stats.add(solution.stats)
+        solution = problem.solver.integrate(augmented, state, interval, norm=problem.norm, first_step=first_step)
+        problem.stats.add(solution.stats)
         # What one interval has found out about the step size holds for the next one.
         first_step = solution.stats.next_step
         next_first_step = next_first_step or solution.stats.next_first_step
@@ -94,30 +96,30 @@ def _solve_backwards(
         parts = tuple(rest)
         distances += [y - ys[i - 1], ys[i - 1]]
     if grad_ts is not None:
-        grad_ts[0] = -_times_slope(job, adjoint, ts[0], ys[0])
-    job.first_steps.backward = next_first_step
-    if job.sums_gradients:
+        grad_ts[0] = -_times_slope(problem, adjoint, ts[0], ys[0])
+    problem.first_steps.backward = next_first_step
+    if problem.sums_gradients:
         parts = synchronised.equal_shares(parts)
-    job.stats.drift = _drift(distances, job.is_shared)
-    if not job.stats.drift <= MAX_DRIFT:
+    problem.stats.drift = _drift(distances, problem.is_shared)
+    if not problem.stats.drift <= MAX_DRIFT:
         _warn_of_drift()
     left = iter(parts)
     grads = tuple(_from_part(next(left), like) if like.numel() else torch.zeros_like(like) for like in inputs)
     return adjoint + grad_ys[0], grad_ts, grads
 
 
-def _require_same_slope(job: Job) -> None:
+def _require_same_slope(problem: BackwardProblem) -> None:
     """Raises ValueError for a vector field that is another one by now, in any process; one counted evaluation."""
-    last = job.vector_field.last
+    last = problem.vector_field.last
     assert last is not None
 
     def again() -> Tensor:
-        job.stats.nfe += 1
+        problem.stats.nfe += 1
         slope: Tensor = last.evaluate(last.t, last.y)
         return slope
 
-    is_same = is_repeatable(last.dy, again, job.precision)
-    if job.is_shared:  # or the others would wait for this one
+    is_same = is_repeatable(last.dy, again, problem.precision)
+    if problem.is_shared:  # or the others would wait for this one
         is_same = synchronised.all_agree(is_same, last.dy.device)
     if not is_same:
         refuse_changed(float(last.t.reshape(-1)[0]))
@@ -152,10 +154,10 @@ def _from_part(part: Tensor, like: Tensor) -> Tensor:
     return (torch.view_as_complex(part.clone()) if like.is_complex() else part).to(like)
 
 
-def _times_slope(job: Job, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
+def _times_slope(problem: BackwardProblem, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """A f(t, y), one counted evaluation."""
-    job.stats.nfe += 1
-    product: Tensor = a * job.vector_field(t.to(y.dtype), y)
+    problem.stats.nfe += 1
+    product: Tensor = a * problem.vector_field(t.to(y.dtype), y)
     return product.sum()
 
 

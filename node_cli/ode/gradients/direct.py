@@ -21,7 +21,7 @@ class Direct:
     """
 
     def check(self, solver: Solver) -> None:
-        """Raises ArgumentError for a solver that autograd cannot look through."""
+        """Raises ArgumentError for a solver that autograd cannot differentiate through."""
         if not solver.differentiable:
             raise ArgumentError(
                 "{direct} cannot differentiate a solve by {kind}, which runs outside autograd: take {adjoint}",

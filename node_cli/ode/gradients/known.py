@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 class SideOutputs:
     """Tensors that the first evaluation leaves behind with its graph: a gradient that comes through them is refused.
 
-    What depends on them depends on the states too, but no graph leads there: that part would be silently missed.
+    What depends on them depends on the states too, but no graph leads there: that part would be missed silently.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,9 @@ class SideOutputs:
     def _refuse(self, _: Any) -> None:
         if not self._is_open:
             raise ValueError(
-                "a gradient comes through a tensor that the vector field computed in an evaluation and that was kept: "
-                "what of it goes through the states would be missed. Make a penalty part of the state (its rate "
-                "a part of the slope), compute a weight that is used again and again before the solve, and detach() "
-                "what is kept to be looked at"
+                "a gradient flows through a tensor that an evaluation of the vector field left behind: the part of it "
+                "that flows through the states would be missed. Make a penalty part of the state (and its rate part of "
+                "the slope), compute a weight that is reused before the solve, and detach() what is kept for inspection"
             )
 
 
@@ -85,8 +84,8 @@ class KnownInputs:
             if self._replaced and (node in self._replaced or id(variable) in self._replaced):
                 raise ValueError(
                     "the vector field uses a tensor that was computed before the solve, or a parameter with hooks, "
-                    "inside a torch.autograd.Function, which takes no other in its place: compute the tensor in the "
-                    "vector field, or take the hooks away"
+                    "inside a torch.autograd.Function, where it cannot be replaced: compute the tensor in the vector "
+                    "field, or remove the hooks"
                 )
             if variable is None:
                 waiting.extend([next_node for next_node, _ in following])

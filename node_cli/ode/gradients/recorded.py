@@ -102,13 +102,13 @@ class RecordedSolve:
         worst = comparison.worst()
         if worst is None:
             return
-        n, deviation = worst
+        n, difference = worst
         t = float(np.min(self.steps[n].t0))
         if self.is_compiled:
-            if not deviation.is_rounding:
+            if not difference.is_rounding:
                 refuse_changed(t)
             return
-        if not deviation.is_small:
+        if not difference.is_small:
             refuse_changed(t)
         end = self.end
         for m, y in self.states.backwards(self.advance):

@@ -22,7 +22,7 @@ def replay(
 ) -> Tensor:
     """States at `ts` with a graph for `y0`, `ts` and all that the vector field uses; the steps keep their shares.
 
-    `made_for` are the times that the steps were made for, where those are others.
+    `made_for` are the times that the steps were made for, if not `ts`.
     """
     made_for = ts.detach() if made_for is None else made_for
     y, ys = y0, [y0] * len(ts)

@@ -1,4 +1,4 @@
-"""Whether the vector field that is run again is the one that was solved: what it gives now beside what it gave then."""
+"""Whether the vector field that is evaluated again is the one that was solved: its values now against those then."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class Comparison:
         self._norms: list[Tensor] = []
 
     def add(self, n: int, again: Tensor, before: Tensor) -> None:
-        """What step n gives again, and what it gave before."""
+        """Where step n ends now, and where it ended before."""
         self._steps.append(n)
         self._norms += [torch.linalg.vector_norm(again - before, math.inf), torch.linalg.vector_norm(before, math.inf)]
 
-    def worst(self) -> tuple[int, Deviation] | None:
-        """The step with the largest deviation, None where there is none; forgets all."""
+    def worst(self) -> tuple[int, Difference] | None:
+        """The step with the largest difference, or None if there is no difference; forgets all steps."""
         if not self._steps:
             return None
         norms = torch.stack(self._norms).tolist()
         pairs = zip(norms[::2], norms[1::2], strict=True)
-        deviations = [(n, Deviation(*pair, self._precision)) for n, pair in zip(self._steps, pairs, strict=True)]
+        differences = [(n, Difference(*pair, self._precision)) for n, pair in zip(self._steps, pairs, strict=True)]
         self._steps, self._norms = [], []
-        n, deviation = max(deviations, key=lambda pair: pair[1].relative)
-        return (n, deviation) if deviation.relative > 0 else None
+        n, difference = max(differences, key=lambda pair: pair[1].relative)
+        return (n, difference) if difference.relative > 0 else None
 
 
-class Deviation:
-    """How far a result is from what it was, beside its own size."""
+class Difference:
+    """How far a result is from what it was, relative to its size."""
 
-    def __init__(self, difference: float, size: float, precision: float) -> None:
-        self.relative = 0.0 if difference == 0 else difference / size if size > 0 else math.inf
+    def __init__(self, distance: float, size: float, precision: float) -> None:
+        self.relative = 0.0 if distance == 0 else distance / size if size > 0 else math.inf
         self.relative = math.inf if math.isnan(self.relative) else self.relative
         self._precision = precision
 
@@ -70,17 +70,17 @@ def is_repeatable(before: Tensor, again: Callable[[], Tensor], precision: float)
     if torch.equal(first, before):
         return True
     size = torch.linalg.vector_norm(before, math.inf).item()
-    deviation = Deviation(torch.linalg.vector_norm(first - before, math.inf).item(), size, precision)
-    return deviation.is_rounding and not torch.equal(first, again())
+    difference = Difference(torch.linalg.vector_norm(first - before, math.inf).item(), size, precision)
+    return difference.is_rounding and not torch.equal(first, again())
 
 
 def refuse_changed(t: float) -> None:
     """Raises ArgumentError for a vector field that is another one by now."""
     raise ArgumentError(
-        "the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
-        "{t:.6g}. Something that it uses was changed before backward() (a control, a buffer, train() or eval()), or "
-        "each evaluation changes it (a memory, random numbers). Call backward() before the change, give each solve a "
-        "module of its own, draw noise once for a solve, or take {direct}, whose first backward pass runs nothing "
+        "the vector field has changed since the solve: evaluated again for the gradient, it returns other values at "
+        "t = {t:.6g}. Something that it uses was changed before backward() (a control, a buffer, train() or eval()), "
+        "or each evaluation changes it (a memory, random numbers). Call backward() before the change, give each solve "
+        "a module of its own, draw noise once for a solve, or take {direct}, whose first backward pass runs nothing "
         "again without {compiled_step}",
         t=t,
     )

@@ -34,7 +34,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class WholeStep:
-    """A step from `y` that is run again and pulled back in one piece; `compare` is told where it ends."""
+    """A step from `y` that is run again and pulled back in one piece; `compare` gets the state at its end."""
 
     y: Tensor
     functions: StepFunctions

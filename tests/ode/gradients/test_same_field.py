@@ -14,7 +14,9 @@ from torch import nn
 
 from node_cli.ode.gradients import backward_solve
 
-CHANGED = r"^the vector field has changed since the solve: run again for the gradient, it gives other values at t = "
+CHANGED = (
+    r"^the vector field has changed since the solve: evaluated again for the gradient, it returns other values at t = "
+)
 
 
 class Scaled(nn.Module):
@@ -240,7 +242,7 @@ class Kept(nn.Module):
         return -self.weight * y
 
 
-KEPT = r"^a gradient comes through a tensor that the vector field computed in an evaluation and that was kept: "
+KEPT = r"^a gradient flows through a tensor that an evaluation of the vector field left behind: "
 
 
 @pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
