@@ -115,9 +115,10 @@ def test_a_tolerance_that_the_numbers_cannot_hold():
 # Steps that become too short
 
 
-@pytest.mark.parametrize("ts", [(0.0, 2.0), (0.0, -2.0)], ids=["forward", "backward"])
-@TUPLES
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize(
+    ("name", "tuple_state", "ts"),
+    [*((name, False, (0.0, 2.0)) for name in ADAPTIVE), ("bosh3", True, (0.0, -2.0)), ("dopri5", False, (0.0, -2.0))],
+)
 def test_step_underflow_at_a_pole(name, tuple_state, ts):
     def field(t, y):
         return square(t, y) if ts[1] > 0 else -square(t, y)

@@ -1,6 +1,7 @@
 """What the tests of the gradients share: solvers by method, a loss that hears of every output, and comparisons."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from parts import make_gradient, make_solver
@@ -71,6 +72,12 @@ def run(gradient, solver, ts=FORWARD, *, field=None, dtype=torch.float64, **keys
     inputs = {"y0": y0, "ts": ts, **dict(field.named_parameters())}
     grads = torch.autograd.grad(loss_of(solution.ys), list(inputs.values()))
     return Run(solution, dict(zip(inputs, grads, strict=True)))
+
+
+@cache
+def exact_grads(ts=FORWARD):
+    """Of `run`, to many more digits than any test asks for."""
+    return run("direct", tight(), ts).grads
 
 
 def assert_close(found, expected, rtol):
