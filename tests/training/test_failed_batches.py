@@ -11,6 +11,7 @@ from small_runs import Recorder, build_ode_net, build_part, build_trainer, point
 from torch import nn
 from touchy import Touchy
 
+from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.solvers import fallback_of
 from node_cli.training.checkpoint import Checkpoints
@@ -255,3 +256,27 @@ def test_a_validation_without_any_prediction_ends_the_run(on_failure, so, tmp_pa
     expected = f"evaluating the val split after step 3: {UNDERFLOW.replace('the step', so + 'the step')}"
     with pytest.raises(TrainingError, match=f"^{re.escape(expected)}"):
         fit(trainer, tmp_path)
+
+
+class Drifting(nn.Module):
+    """A vector field with a memory: another one at each evaluation."""
+
+    def __init__(self, vector_field):
+        super().__init__()
+        self.vector_field = vector_field
+        self.calls = 0
+
+    def forward(self, t, y):
+        self.calls += 1
+        return self.calls * self.vector_field(t, y)
+
+
+def test_a_field_that_a_gradient_refuses_ends_the_run_with_advice_in_keys(tmp_path):
+    model = point_net(build_part("solver", "rk4", num_steps=2), "checkpoint")
+    for block in ode_blocks(model).values():
+        block.vector_field = Drifting(block.vector_field)
+    expected = (
+        r"^step 1: the vector field has changed since the solve: .* take gradient=direct, .* solver\.compile=step$"
+    )
+    with pytest.raises(TrainingError, match=expected):
+        fit(build_trainer(model), tmp_path)
