@@ -27,6 +27,17 @@ CUT_OFF = 0.999  # a step that its target made shorter than this says nothing ag
 CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One solve as a step loop sees it: from where it starts, what takes its steps, and where they are noted."""
+
+    stepper: Stepper
+    y0: Tensor
+    ts: list[float]
+    stats: SolveStats
+    record: Record
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of the steps; `max_steps` bounds the attempts. A step of `min_step` is good enough if it is accepted."""
@@ -79,14 +90,7 @@ class OutputTimes:
 
 
 def integrate_on_grid(
-    stepper: Stepper,
-    grid: Callable[[float, float], Sequence[float]],
-    y0: Tensor,
-    times: OutputTimes,
-    stats: SolveStats,
-    record: Record,
-    *,
-    is_anchored: bool,
+    run: Run, times: OutputTimes, grid: Callable[[float, float], Sequence[float]], *, is_anchored: bool
 ) -> Tensor:
     """States at the output times; `grid` gives the ends of the steps between two times that steps end at.
 
@@ -95,11 +99,11 @@ def integrate_on_grid(
     Raises:
         SolveError: the state is not finite any more, which is looked for once, at the end.
     """
-    ys: list[Any] = [y0] + [None] * (len(times.ts) - 1)
-    t, y = times.ts[0], y0
+    stepper, stats, t, y = run.stepper, run.stats, run.ts[0], run.y0
+    ys: list[Any] = [y] + [None] * (len(run.ts) - 1)
     ends: list[float] = []
     sizes: list[Tensor] = []
-    stepper.start(t, y0)
+    stepper.start(t, y)
     while not times.done:
         segment = times.segment
         for t1 in grid(times.ts[segment[0]], times.ts[segment[1]]):
@@ -108,7 +112,7 @@ def integrate_on_grid(
             y1 = stepper.step(t, t1, y)
             outputs = times.reached_by(t, t1)
             _keep(ys, outputs, stepper, t, t1, y, y1)
-            record(Step(t, t1, outputs, segment, is_anchored), y)
+            run.record(Step(t, t1, outputs, segment, is_anchored), y)
             stats.num_accepted += 1
             stats.step_sizes.append(abs(t1 - t))
             sizes.append(torch.linalg.vector_norm(y1, math.inf))
@@ -121,25 +125,22 @@ def integrate_on_grid(
 
 
 def integrate_adaptively(
-    stepper: Stepper,
+    run: Run,
+    times: OutputTimes,
     tolerance: Tolerance,
     controller: Controller,
     limits: Limits,
-    y0: Tensor,
-    times: OutputTimes,
     first_step: float | None,
-    stats: SolveStats,
-    record: Record,
 ) -> Tensor:
     """States at the output times; `first_step` is tried first, None: chosen.
 
     Raises:
         SolveError: a bound was reached, the step size underflowed, or the state is not finite.
     """
-    ys: list[Any] = [y0] + [None] * (len(times.ts) - 1)
-    t, y, ratio = times.ts[0], y0, 0.0
+    stepper, stats, t, y, ratio = run.stepper, run.stats, run.ts[0], run.y0, 0.0
+    ys: list[Any] = [y] + [None] * (len(run.ts) - 1)
     stepper.start(t, y)
-    step = first_step or float(choose_first_step(tolerance, stepper, t, y, times.ts[-1] - t))
+    step = first_step or float(choose_first_step(tolerance, stepper, t, y, run.ts[-1] - t))
     while True:
         segment = times.segment
         if limits.accepts_min_step:
@@ -164,7 +165,7 @@ def integrate_adaptively(
         step = max(step, proposed) if tried < CUT_OFF * step else proposed
         outputs = times.reached_by(t, t1)
         _keep(ys, outputs, stepper, t, t1, y, y1)
-        record(Step(t, t1, outputs, segment), y)
+        run.record(Step(t, t1, outputs, segment), y)
         stats.num_accepted += 1
         stats.step_sizes.append(tried)
         t, y = t1, y1

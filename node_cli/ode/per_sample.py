@@ -10,22 +10,19 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
-from node_cli.ode.integrate import CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, OutputTimes, Record
+from node_cli.ode.integrate import CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, OutputTimes, Run
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Output, Step, Stepper, as_column
 from node_cli.ode.tableaus import Array
 
 
 def integrate_per_sample(
-    stepper: Stepper,
+    run: Run,
+    times: OutputTimes,
     tolerance: Tolerance,
     controller: Controller,
     limits: Limits,
-    y0: Tensor,
-    times: OutputTimes,
     first_step: float | None,
-    stats: SolveStats,
-    record: Record,
 ) -> Tensor:
     """States at the output times, by the rules of `integrate_adaptively` for each sample.
 
@@ -35,14 +32,14 @@ def integrate_per_sample(
     Raises:
         SolveError: one of the samples failed.
     """
-    batch, ts = len(y0), np.array(times.ts)
-    y, t, last = y0, np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
-    ys = y0.expand(len(ts), *y0.shape).clone()
+    stepper, stats, y, batch, ts = run.stepper, run.stats, run.y0, len(run.y0), np.array(run.ts)
+    t, last = np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
+    ys = y.expand(len(ts), *y.shape).clone()
     counts = np.zeros((2, batch), dtype=np.int64)  # of steps that were accepted, and rejected
     attempts, ratio, step = 0, np.zeros(batch), np.full(batch, first_step or 0.0)
     stepper.start(t, y)
     if first_step is None:
-        step = choose_first_step(tolerance, stepper, t, y, times.ts[-1] - times.ts[0]).double().cpu().numpy()
+        step = choose_first_step(tolerance, stepper, t, y, run.ts[-1] - run.ts[0]).double().cpu().numpy()
     while (active := last < len(ts) - 1).any():
         ahead = np.minimum(last + 1, len(ts) - 1)
         segment = (ahead - 1, ahead) if times.stepping_onto else (np.zeros_like(last), np.full_like(last, len(ts) - 1))
@@ -70,7 +67,7 @@ def integrate_per_sample(
         outputs = _reached(ts, times.sign, last, t, t1, moves, stepping_onto=times.stepping_onto)
         _keep(ys, outputs, stepper, t, t1, y, y1)
         moved = torch.from_numpy(moves).to(y.device)
-        record(Step(t, t1, outputs, segment, accepted=None if moves.all() else moved), y)
+        run.record(Step(t, t1, outputs, segment, accepted=None if moves.all() else moved), y)
         stats.step_sizes.extend(tried[moves].tolist())
         t, y = np.where(moves, t1, t), torch.where(as_column(moved, y), y1, y)
         for output in outputs:

@@ -12,9 +12,9 @@ from torch import Tensor
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
-from node_cli.ode.integrate import Record
+from node_cli.ode.integrate import Record, Run
 from node_cli.ode.ranges import require_choice, require_positive
-from node_cli.ode.solution import Solution, SolveStats, State
+from node_cli.ode.solution import Solution, State
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import Tableau
 from node_cli.ode.vector_field import CountedVectorField
@@ -94,21 +94,12 @@ class RungeKutta(Solver):
         with states.outside_autocast(device), self.explained(y0):
             stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
             y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
-            ys = self._steps(stepper, y0, ts, norm, first_step, counted.stats, record)
+            ys = self._steps(Run(stepper, y0, ts, counted.stats, record), norm, first_step)
         return Solution(ys, counted.stats)
 
     @abstractmethod
-    def _steps(
-        self,
-        stepper: Stepper,
-        y0: Tensor,
-        ts: list[float],
-        norm: control.Norm | None,
-        first_step: float | None,
-        stats: SolveStats,
-        record: Record,
-    ) -> Tensor:
-        """States at `ts`; `norm` is set for a state that is several things in one."""
+    def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
+        """States at `run.ts`; `norm` is set for a state that is several things in one."""
 
 
 def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> VectorField[Tensor]:

@@ -67,8 +67,15 @@ class Scipy(Solver):
             return self._solve(vector_field, y0, ts, times)
 
     def _solve(self, vector_field: VectorField[State], y0: State, ts: Tensor, times: Array) -> Solution[State]:
-        counted = CountedVectorField(vector_field, self.max_nfe)
-        flat0, in_field, last = _flatten(y0), False, ts[0]
+        counted: CountedVectorField[Any] = CountedVectorField(vector_field, self.max_nfe)
+        parts0: tuple[Tensor, ...] = y0 if isinstance(y0, tuple) else (y0,)
+        layout = states.Layout.of(parts0)
+        flat0, in_field, last = _flatten(parts0), False, ts[0]
+
+        def state_of(flat: Array) -> Any:
+            parts = layout.split(torch.tensor(flat).to(parts0[0]))
+            return parts if isinstance(y0, tuple) else parts[0]
+
         if not np.isfinite(flat0).all():
             raise counted.failure(Status.NON_FINITE, ts[0])
         if self.method in STIFF_METHODS and len(flat0) > MAX_STIFF_SIZE:
@@ -77,7 +84,8 @@ class Scipy(Solver):
         def numpy_field(t: float, y: Array) -> Array:
             nonlocal in_field, last
             in_field, last = True, ts.new_tensor(t)
-            dy = _flatten(counted(last.to(_parts(y0)[0].dtype), _unflatten(y, y0)))
+            slope = counted(last.to(parts0[0].dtype), state_of(y))
+            dy = _flatten(slope if isinstance(slope, tuple) else (slope,))
             if not np.isfinite(dy).all():  # scipy's methods would shrink the step for ever, or fail in their algebra
                 raise counted.failure(Status.NON_FINITE, last)
             in_field = False
@@ -108,24 +116,10 @@ class Scipy(Solver):
         counted.stats.num_accepted = len(counted.stats.step_sizes)
         flat = result.sol(times).T
         flat[0] = flat0  # LSODA's interpolant misses it by its rounding
-        return Solution(_unflatten(flat, y0), counted.stats)
+        return Solution(state_of(flat), counted.stats)
 
 
-def _parts(y: State) -> tuple[Tensor, ...]:
-    return y if isinstance(y, tuple) else (y,)
-
-
-def _flatten(y: State) -> Array:
-    flat = torch.cat([part.detach().reshape(-1) for part in _parts(y)])
+def _flatten(parts: tuple[Tensor, ...]) -> Array:
+    flat = torch.cat([part.detach().reshape(-1) for part in parts])
     array: Array = flat.cpu().double().numpy()
     return array
-
-
-def _unflatten(flat: Array, like: State) -> State:
-    """`flat` `(..., n)` as tensors with the shapes, dtypes and devices of `like`, after the leading dimensions."""
-    wanted: tuple[Tensor, ...] = _parts(like)
-    pieces = torch.tensor(flat).split([part.numel() for part in wanted], dim=-1)
-    leading = torch.Size(flat.shape[:-1])
-    parts = tuple(piece.reshape(leading + part.shape).to(part) for piece, part in zip(pieces, wanted, strict=True))
-    state: State = parts if isinstance(like, tuple) else parts[0]
-    return state

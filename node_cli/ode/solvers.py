@@ -12,12 +12,10 @@ from torch import Tensor
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
 from node_cli.ode.control import Controller, Tolerance
-from node_cli.ode.integrate import Limits, OutputTimes, Record, integrate_adaptively, integrate_on_grid
+from node_cli.ode.integrate import Limits, OutputTimes, Run, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
 from node_cli.ode.ranges import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.runge_kutta import RungeKutta
-from node_cli.ode.solution import SolveStats
-from node_cli.ode.stepping import Stepper
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
 
 # A straight line between the two ends of a step: y + theta h sum_i b_i k_i.
@@ -67,19 +65,10 @@ class Fixed(RungeKutta):
             size = math.copysign(self.step_size, t1 - t0)
         return [*(t0 + i * size for i in range(1, count)), t1]
 
-    def _steps(
-        self,
-        stepper: Stepper,
-        y0: Tensor,
-        ts: list[float],
-        norm: control.Norm | None,
-        first_step: float | None,
-        stats: SolveStats,
-        record: Record,
-    ) -> Tensor:
+    def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
         is_anchored = self.step_size is not None
-        times = OutputTimes(ts, stepping_onto=not self.passes_outputs)
-        return integrate_on_grid(stepper, self.grid, y0, times, stats, record, is_anchored=is_anchored)
+        times = OutputTimes(run.ts, stepping_onto=not self.passes_outputs)
+        return integrate_on_grid(run, times, self.grid, is_anchored=is_anchored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,17 +148,8 @@ class Adaptive(RungeKutta):
             return super()._all_finite(y0)
         return synchronised.all_finite(y0 if isinstance(y0, tuple) else (y0,))
 
-    def _steps(
-        self,
-        stepper: Stepper,
-        y0: Tensor,
-        ts: list[float],
-        norm: control.Norm | None,
-        first_step: float | None,
-        stats: SolveStats,
-        record: Record,
-    ) -> Tensor:
-        per_sample = self.batching == "per_sample" and norm is None
+    def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
+        per_sample, y0 = self.batching == "per_sample" and norm is None, run.y0
         if per_sample and y0.dim() == 0:
             raise ValueError("batching=per_sample needs a state (batch, ...), got a 0-dim one")
         norm = norm or (NORMS[self.norm][per_sample] if isinstance(self.norm, str) else self.norm)
@@ -184,14 +164,14 @@ class Adaptive(RungeKutta):
         controller = Controller(self.tableau.error_order, *coefficients)
         bounds = (self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
         limits = Limits(*bounds, accepts_min_step=self.accepts_min_step)
-        times = OutputTimes(ts, stepping_onto=self.outputs == "step")
-        run: Any = integrate_per_sample if per_sample else integrate_adaptively
+        times = OutputTimes(run.ts, stepping_onto=self.outputs == "step")
+        integrate = integrate_per_sample if per_sample else integrate_adaptively
         first = None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
-        ys: Tensor = run(stepper, tolerance, controller, limits, y0, times, first, stats, record)
+        ys = integrate(run, times, tolerance, controller, limits, first)
         if self.first_step != "carried":
-            stats.next_first_step = None
+            run.stats.next_first_step = None
         return ys
 
     @staticmethod
