@@ -81,8 +81,9 @@ TOLERANCES = {
 }
 
 
-@pytest.mark.parametrize("ts", [times(-3, 0.5, 3), times(3, 0.5, -3)], ids=["forward", "backward"])
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    ("problem", "ts"), [(LOGISTIC, times(-3, 0.5, 3)), (RUNGE, times(3, 0.5, -3))], ids=["forward", "backward"]
+)
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_error_falls_in_proportion_to_the_tolerance(name, batching, problem, ts):

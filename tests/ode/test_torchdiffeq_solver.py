@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from parts import CONFIGS, make_gradient, make_solver
-from problems import LOGISTIC, PROBLEMS, RUNGE, Wave, times
+from problems import LOGISTIC, RUNGE, Wave, times
 
 from node_cli.ode.solution import FirstSteps, SolveError, Status
 from node_cli.ode.torchdiffeq_solver import ADAPTIVE_METHODS, GRID_METHODS, Torchdiffeq
@@ -56,8 +56,7 @@ def square(t, y):
 # Orders
 
 
-@pytest.mark.parametrize("ts", [FORWARD, BACKWARD], ids=["forward", "backward"])
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(("problem", "ts"), [(LOGISTIC, FORWARD), (RUNGE, BACKWARD)], ids=["forward", "backward"])
 @pytest.mark.parametrize(
     ("method", "keys", "order", "num_steps"),
     [
@@ -89,8 +88,9 @@ def test_implicit_adams_of_higher_order_is_more_accurate():
     assert errors[1] < errors[0] / 10
 
 
-@pytest.mark.parametrize("ts", [times(-3, 0.5, 3), times(3, 0.5, -3)], ids=["forward", "backward"])
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    ("problem", "ts"), [(LOGISTIC, times(-3, 0.5, 3)), (RUNGE, times(3, 0.5, -3))], ids=["forward", "backward"]
+)
 @pytest.mark.parametrize(
     ("method", "tolerances"),
     [
