@@ -85,15 +85,15 @@ def require_tolerances(rtol: float | Tensor, atol: float | list[float] | Tensor)
     for name, value in (("rtol", rtol), ("atol", atol)):
         if isinstance(value, Tensor):
             require_no_gradient(name, value)
-        require(_least(value) >= 0, f"{name} must be 0 or more", value)
-    both = _greatest(rtol) == 0 and _least(atol) == 0
+        require(_extremes(value)[0] >= 0, f"{name} must be 0 or more", value)
+    both = _extremes(rtol)[1] == 0 and _extremes(atol)[0] == 0
     require(not both, "rtol and atol must not both be 0", f"rtol={rtol} atol={atol}")
 
 
 def require_visible(rtol: float | Tensor, atol: float | list[float] | Tensor, dtype: torch.dtype) -> None:
     """Raises ValueError for tolerances so far below the rounding of a state that no step could be held to them."""
     rounding = torch.finfo(dtype).eps
-    if max(_greatest(rtol), _greatest(atol)) < rounding / 16:
+    if max(_extremes(rtol)[1], _extremes(atol)[1]) < rounding / 16:
         cure = ", or solve in float64" if dtype == torch.float32 else ""
         raise ValueError(
             f"rtol={rtol} and atol={atol} are below what a state in {str(dtype).removeprefix('torch.')} can resolve, "
@@ -101,12 +101,12 @@ def require_visible(rtol: float | Tensor, atol: float | list[float] | Tensor, dt
         )
 
 
-def _least(tolerance: float | list[float] | Tensor) -> float:
-    return float(torch.as_tensor(tolerance).min()) if isinstance(tolerance, (list, Tensor)) else tolerance
-
-
-def _greatest(tolerance: float | list[float] | Tensor) -> float:
-    return float(torch.as_tensor(tolerance).max()) if isinstance(tolerance, (list, Tensor)) else tolerance
+def _extremes(tolerance: float | list[float] | Tensor) -> tuple[float, float]:
+    """The least and the greatest value; NaN where there is one."""
+    if not isinstance(tolerance, (list, Tensor)):
+        return tolerance, tolerance
+    values = torch.as_tensor(tolerance)
+    return (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
 
 
 def require_broadcast(tolerance: Tensor, y: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Mapping
 
@@ -34,12 +35,12 @@ ARGUMENTS = Names(
 )
 
 
-class Advice(Exception):
+class Advice(ABC, Exception):
     """An error whose message names arguments, by `ARGUMENTS` unless it is asked for in other names."""
 
+    @abstractmethod
     def worded(self, names: Names) -> str:
         """The message."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.worded(ARGUMENTS)
