@@ -146,7 +146,7 @@ def check_equality(solver, ts, dtype):
     assert_same(checkpoint.grads, direct.grads)
 
 
-@pytest.mark.parametrize(("grid", "dtype"), zip(GRIDS, [torch.float32, torch.float64], strict=True))
+@pytest.mark.parametrize(("grid", "dtype"), [*zip(GRIDS, [torch.float32, torch.float64], strict=True)])
 @pytest.mark.parametrize("method", TABLEAUS)
 def test_checkpoint_equals_direct_on_a_grid_bit_for_bit(method, grid, dtype):
     check_equality(fixed(method, **GRIDS[grid]), REPEATED, dtype)
