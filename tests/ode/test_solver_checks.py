@@ -46,7 +46,7 @@ REFUSED = [
     ("rk4", "step_size", 0.1, EXCLUDE.format(4, 0.1)),
     ("rk4", "max_nfe", 0, "max_nfe must be positive, got 0"),
 ]
-FOR_ODEINT = {"caller", "accepts_min_step", "own_options"}  # what no config can say
+FOR_ODEINT = {"accepts_min_step", "own_options", "passes_outputs"}  # what no config can say
 FIELD_SHAPES = "the vector field must return the shape of the state, (2, 3), got {}"
 
 
