@@ -30,8 +30,8 @@ from node_cli.audit.comparison import Gradients, difference, order
 from node_cli.audit.drawing import draw_errors, number_counts
 from node_cli.audit.linear_problem import LinearProblem
 from node_cli.figures import panels
+from node_cli.ode.checks import require
 from node_cli.ode.functional import odeint
-from node_cli.ode.ranges import require
 from node_cli.tables import Table, two_digits
 
 MAX_EXPONENT = 50

@@ -14,7 +14,7 @@ from node_cli.audit.closed_form import WRONG_SIGN, draw_curves, draw_gradient_er
 from node_cli.audit.closed_form_verdict import closed_form_report
 from node_cli.audit.linear_problem import LinearProblem
 from node_cli.figures import panels
-from node_cli.ode.ranges import require
+from node_cli.ode.checks import require
 from node_cli.tables import Table
 
 NUM_TIMES = 7  # at which z(t) and a(t) are compared

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_cli.ode.ranges import require_choice, require_positive
+from node_cli.ode.checks import require_choice, require_positive
 from node_cli.ode.solution import Solution, SolveError, State, Status
 from node_cli.ode.vector_field import all_finite
 

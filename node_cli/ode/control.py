@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.ranges import require
+from node_cli.ode.checks import require
 from node_cli.ode.states import require_no_gradient
 from node_cli.ode.stepping import Stepper, Time, as_column
 from node_cli.ode.vector_field import all_finite

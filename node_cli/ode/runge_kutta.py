@@ -11,9 +11,9 @@ from torch import Tensor
 
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
+from node_cli.ode.checks import require_choice, require_positive
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
 from node_cli.ode.integrate import Record, Run
-from node_cli.ode.ranges import require_choice, require_positive
 from node_cli.ode.solution import Solution, State
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import Tableau

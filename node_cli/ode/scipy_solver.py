@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
-from node_cli.ode.ranges import require, require_choice, require_positive
+from node_cli.ode.checks import require, require_choice, require_positive
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
+from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Run, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_per_sample
-from node_cli.ode.ranges import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
 

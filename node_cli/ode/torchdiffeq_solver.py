@@ -17,8 +17,8 @@ from torchdiffeq import odeint
 
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
+from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.errors import ArgumentError
-from node_cli.ode.ranges import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.solution import Solution, State, Status
 from node_cli.ode.vector_field import CountedVectorField, all_finite
 

@@ -15,7 +15,12 @@ from node_cli.ode.functional import _GRADIENTS
 
 Y0 = torch.tensor([[0.4, -0.2, 0.8], [1.0, 0.3, -0.5]], dtype=torch.float64)
 TS = times(0, 0.3, 1)
-OF_A_NOTEBOOK = {"on_failure": 0, "fallback_steps": 0, "accepts_min_step": 0, "passes_outputs": 0}  # no matter of a config
+OF_A_NOTEBOOK = {
+    "on_failure": 0,
+    "fallback_steps": 0,
+    "accepts_min_step": 0,
+    "passes_outputs": 0,
+}  # not in a config
 
 
 def refusal(y0=Y0, ts=TS, **keys):
