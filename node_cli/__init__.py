@@ -12,6 +12,7 @@ _HOMES = {
     "Loss": "node_cli.tasks.task",
     "OdeBlock": "node_cli.models.ode_block",
     "Task": "node_cli.tasks.task",
+    "load_run": "node_cli.loaded_run",
 }
 
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from node_cli.advice import in_keys
 from node_cli.arguments import SEVERAL, check_arguments
 from node_cli.audit.base import AuditProblem
-from node_cli.config import ConfigError, shown
+from node_cli.config import SPLITS, ConfigError, shown
 from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Loggers, Resume
 from node_cli.models.ode_block import ode_blocks
@@ -46,7 +46,6 @@ MEMBERS = {  # of parts that are of no class of ours
     "problem": ("num_measurements", "audit"),
     "trainer": ("fit", "state_dict", "load_state_dict"),
 }
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -64,21 +63,45 @@ def build_problem(config: dict[str, Any]) -> Problem:
     Raises:
         ConfigError: what a part refuses, under the key's full name.
     """
-    device = chosen_device(config["device"])
     set_num_threads(config["num_threads"])
+    dataset = build_dataset(config)
+    return Problem(dataset, *build_model(config, dataset.offers))
+
+
+def build_dataset(config: dict[str, Any]) -> Dataset:
+    """The data, on the config's device and in its precision.
+
+    Raises:
+        ConfigError: what it refuses, under the key's full name.
+    """
+    device, dtype = _place(config)
     dataset: Dataset = _build(config, "dataset")
     absent = [name for name in SPLITS if name not in dataset.splits]
     if absent:
         raise ConfigError(f"dataset has no split {', '.join(absent)}: it must have {', '.join(SPLITS)}")
-    dtype = dtype_of(config["precision"], device)
-    dataset = dataset.identified().to(device, dtype)
-    task: Task = _build_with(config, "task", dataset.offers)
+    return dataset.identified().to(device, dtype)
+
+
+def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.Module, Task]:
+    """The model, on the config's device, and the task, for a dataset with these offers; weights follow from `seed`.
+
+    Raises:
+        ConfigError: what a part refuses, under the key's full name.
+    """
+    device, dtype = _place(config)
+    task: Task = _build_with(config, "task", offers)
     if task.objective[0] not in task.metric_names:
         raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
     torch.manual_seed(config["seed"])
     solving = {"solver": build_solver(config), "gradient": build_gradient(config)}
-    model: nn.Module = _build_with(config, "model", {**dataset.offers, **task.offers, **solving})
-    return Problem(dataset, model.to(device, dtype), task)
+    model: nn.Module = _build_with(config, "model", {**offers, **task.offers, **solving})
+    return model.to(device, dtype), task
+
+
+def _place(config: dict[str, Any]) -> tuple[torch.device, torch.dtype | None]:
+    """The device, and the dtype of floating-point tensors where it is not that of torch."""
+    device = chosen_device(config["device"])
+    return device, dtype_of(config["precision"], device)
 
 
 def build_solver(config: dict[str, Any]) -> Solver:

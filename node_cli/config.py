@@ -21,6 +21,7 @@ from node_cli.references import problems_of_references
 from node_cli.rknet import of_rknet
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SPLITS = ("train", "val", "test")
 PRECISIONS = ("float32", "float64", "bfloat16")
 LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
 FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # equal unless set, as the YAML says
@@ -244,7 +245,12 @@ def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
         "beside": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [torchdiffeq]"),
         "rtols": (lambda v: v and _is_list_of(v, _is_positive), "different positive numbers, such as [1e-3,1e-5]"),
         "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
-        "split": (lambda v: v in ("train", "val", "test"), "one of train, val, test"),
+        "split": (lambda v: v in SPLITS or (v is None and "out" in cfg), f"one of {', '.join(SPLITS)}"),
+        "out": (is_path, f"a file, of printable names up to {MAX_NAME} bytes"),
+        "batch_size": (
+            lambda v: v is None or (type(v) is int and 1 <= v < 2**31),
+            "a whole number, 1 or more, or null",
+        ),
     }
     return {
         key: f"{key} must be {allowed}, got {shown(cfg[key])}"

@@ -25,9 +25,11 @@ def meant(key: str, known: Sequence[str], groups: Collection[str], folder: str) 
         folder: the one with a folder of YAML files for each group.
     """
     group, _, rest = key.partition(".")
-    others = [] if group in groups else _commands_with(group, folder)
+    is_of_ours = group in groups or bool(_with_last(key, known) and not rest)
+    others = [] if is_of_ours else _commands_with(group, folder)
     if others:
-        return f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} {group};"
+        names = " and ".join([*filter(None, [", ".join(others[:-1])]), others[-1]])
+        return f"{names} {'has' if len(others) == 1 else 'have'} {group};"
     key = ".".join([*([group] if rest else []), *(SYNONYMS.get(part, part) for part in (rest or group).split("."))])
     if not rest:
         of_files = "" if key in groups else _in_other_files(groups, key, folder)

@@ -49,12 +49,14 @@ BELOW = {
         "loggers",
         "ode",
     },
+    "loaded_run": {"batch", "build", "config", "runs", "training"} | SIBLINGS,
     "tuning": {"config", "passwords", "runs", "training", "loggers"} | HELPERS,
     "cli": {
         *(
             "advice",
             "batch",
             "build",
+            "loaded_run",
             "tuning",
             "config",
             "yaml_file",

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -145,6 +146,19 @@ def test_it_is_evaluated_under_another_solver(finished, here):
     rmse = float(table[1][5])  # after "rk4 num_steps=1, its own" and the loss
     assert rmse == pytest.approx(last(finished, "test/rmse"), rel=1e-3)
     assert "The result holds under a finer solver, rmse from " in said
+
+
+def test_it_predicts_a_split_and_new_data(place, finished, here):
+    assert here("node-predict", "run=finished", "out=split.npz").endswith("split_series.png: all of them\n")
+    start = np.load(place / "split.npz")["series"][:, 0]
+    np.savez(place / "new.npz", start=start)
+    assert here("node-predict", "run=finished", "dataset.path=new.npz", "out=new.csv") == "new.csv: 10 samples\n"
+    with np.load(place / "split.npz") as split, (place / "new.csv").open() as file:
+        assert sorted(split.files) == ["failed", "mask", "series", "values"]
+        header, *rows = [line.rstrip("\n").split(",") for line in file]
+        series = split["series"].reshape(10, -1)
+    assert header == [*(f"series_{time}_{channel}" for time in range(6) for channel in range(2)), "failed"]
+    np.testing.assert_allclose(np.array([row[:-1] for row in rows], np.float32), series, rtol=1e-5)
 
 
 def test_it_is_audited(finished, here):

@@ -18,6 +18,11 @@ def evaluate() -> None:
     _run("eval")
 
 
+def predict() -> None:
+    """`node-predict`."""
+    _run("predict")
+
+
 def audit() -> None:
     """`node-audit`."""
     _run("audit")

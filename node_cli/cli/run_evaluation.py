@@ -7,13 +7,11 @@ from typing import Any
 
 from node_cli.advice import in_keys
 from node_cli.audit.solver_comparison import SolverComparison, comparison_table
-from node_cli.build import build_problem, build_solver, uses_solver
-from node_cli.config import ConfigError
+from node_cli.build import build_solver, uses_solver
+from node_cli.loaded_run import Run
 from node_cli.ode.solution import SolveError
-from node_cli.runs.folder import RunFolder
-from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError
-from node_cli.runs.trained_run import config_of_run, load_weights
+from node_cli.training.machine import set_num_threads
 
 
 def run_evaluation(config: dict[str, Any]) -> None:
@@ -23,34 +21,24 @@ def run_evaluation(config: dict[str, Any]) -> None:
         ConfigError: there is no such run, its checkpoint is damaged, or it has nothing to solve.
         RunFailedError: a solve failed.
     """
-    folder = RunFolder.of(config["run"])
-    trained = config_of_run(config, is_moved="dataset" in config)
-    moved = data_moved(trained, folder)
+    set_num_threads(config["num_threads"])
     other = build_solver(config) if "solver" in config else None
-    problem = build_problem(trained)
-    if other is not None and not uses_solver(problem.model):
-        raise ConfigError(
-            f"solver: {type(problem.model).__name__} of {folder.path} has no ODE block to solve: leave it out"
-        )
-    notes = [*moved, *load_weights(problem.model, problem.dataset.digest, config)]
+    run = Run({key: value for key, value in config.items() if key != "solver"})
+    if other is not None:
+        run.require_solves()
     comparison = SolverComparison(
-        problem.model,
-        problem.task,
-        problem.dataset,
-        config["split"],
-        trained["trainer"]["eval_batch_size"],
-        trained["precision"],
+        run.model, run.task, run.dataset(), config["split"], run.batch_size, run.config["precision"]
     )
     try:
-        comparison.evaluate(_name(trained["solver"]) + ", its own" if uses_solver(problem.model) else "none")
+        comparison.evaluate(_name(run.config["solver"]) + ", its own" if uses_solver(run.model) else "none")
         if other is not None:
             comparison.evaluate(_name(config["solver"]), other)
     except SolveError as error:
         raise RunFailedError(in_keys(error)) from error
-    lines = [f"{folder.path}, {config['split']} split", "", *comparison_table(comparison.results)]
+    lines = [f"{run.path}, {config['split']} split", "", *comparison_table(comparison.results)]
     if other is not None:
         lines += ["", comparison.verdict()]
-    lines += ["", *notes] if notes else []
+    lines += ["", *run.notes] if run.notes else []
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -155,7 +155,7 @@ def _lead(
         return
     config, state, resume = request.config, trainer.state, None
     if checkpoint is not None:
-        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset.digest))
+        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset))
         checkpoints.go_back_to(checkpoint, state.step, trainer.best_weights)
         resume = Resume(state.step, state.epoch, state.recorded)
     logger = Loggers([*build_loggers(config, folder.path, resume).loggers, *loggers])
@@ -163,7 +163,7 @@ def _lead(
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)
-        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset.digest))
+        checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset))
         evaluation = trainer.fit(logger, checkpoints, stopping)
         summary = summarize(request, trainer, evaluation, started)
         logger.finish()

@@ -10,7 +10,7 @@ from node_cli.batch import Batch
 from node_cli.datasets.augmentation import CropAndFlip
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
-from node_cli.datasets.scaling import Scaling, fit_scaling
+from node_cli.datasets.scaling import EIGHT_BITS, Preprocessing, Scaling, fit_scaling
 from node_cli.datasets.splitting import stratified_splits
 from node_cli.ode.checks import require_at_least
 
@@ -22,11 +22,13 @@ def assemble(
     flip: bool,
     normalize: bool,
     digest: str | None = None,
+    highest: float | None = None,
 ) -> Dataset:
     """Build a dataset of images or points; the training split alone sets the normalisation.
 
     Images are padded with what was 0 before the normalisation: black. Without a `digest` of what was read, that of the
-    splits as they come in is taken: they must be the same to the last bit on every machine.
+    splits as they come in is taken: they must be the same to the last bit on every machine. `highest` is the raw value
+    that is 1 in the splits; None: they are raw.
 
     Raises:
         ValueError: augmentation of points, or a `crop_padding` that is negative or larger than the image.
@@ -49,7 +51,8 @@ def assemble(
         splits = {name: {**split, "inputs": scaling(split["inputs"])} for name, split in splits.items()}
         black = None if black is None else scaling(black)
     augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
-    return Dataset(splits, offers_of(splits["train"], class_names, scaling), augmentation, digest)
+    preprocessing = {"inputs": Preprocessing(highest, scaling)}
+    return Dataset(splits, offers_of(splits["train"], class_names, scaling), augmentation, digest, preprocessing)
 
 
 def offers_of(train: Batch, class_names: tuple[str, ...], scaling: Scaling | None = None) -> dict[str, Any]:
@@ -79,5 +82,5 @@ def assemble_official(
     """
     splits = {**stratified_splits(train, {"val": val_fraction}, split_seed), "test": test}
     digest = exact_digest(splits)
-    splits = {name: {**split, "inputs": split["inputs"].float().div_(255)} for name, split in splits.items()}
-    return assemble(splits, class_names, crop_padding, flip, normalize, digest)
+    splits = {name: {**split, "inputs": split["inputs"].float().div_(EIGHT_BITS)} for name, split in splits.items()}
+    return assemble(splits, class_names, crop_padding, flip, normalize, digest, EIGHT_BITS)

@@ -12,6 +12,7 @@ import torch
 
 from node_cli.batch import Batch, num_samples, take, to_device
 from node_cli.datasets.digest import rough_digest
+from node_cli.datasets.scaling import Preprocessing
 
 
 class Augmentation(Protocol):
@@ -31,6 +32,8 @@ class Dataset:
             (how the inputs were scaled; None: not at all), ...
         augmentation: a random change of every training batch.
         digest: identifies the data, if possible from what was read (`exact_digest`).
+        preprocessing: how the raw values of a tensor became those of the splits, by its name; `node-predict` and
+            `load_run` do the same to new data. A tensor without one is taken as it is.
 
     Raises:
         ValueError: the tensors of a split have different numbers of samples, or the splits have different names.
@@ -40,6 +43,7 @@ class Dataset:
     offers: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation | None = None
     digest: str | None = None
+    preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {split: sorted(batch) for split, batch in self.splits.items()}

@@ -13,6 +13,8 @@ from node_cli.datasets.splitting import stratified_splits
 
 PIXELS_AND_TARGET = Path(__file__).with_name("files") / "digits.csv.gz"  # 64 whole numbers from 0 to 16, and a digit
 
+HIGHEST = 16.0  # of a pixel
+
 
 def digits(
     split_seed: int, val_fraction: float, test_fraction: float, crop_padding: int, flip: bool, normalize: bool
@@ -28,7 +30,8 @@ def digits(
         ValueError: a key is out of range.
     """
     rows = torch.from_numpy(np.loadtxt(PIXELS_AND_TARGET, dtype=np.int64, delimiter=","))
-    inputs, targets = rows[:, :-1].float().div_(16).view(-1, 1, 8, 8), rows[:, -1].clone()
+    inputs, targets = rows[:, :-1].float().div_(HIGHEST).view(-1, 1, 8, 8), rows[:, -1].clone()
     samples = {"inputs": inputs, "targets": targets}
     splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
-    return assemble(splits, tuple(str(digit) for digit in range(10)), crop_padding, flip, normalize)
+    class_names = tuple(str(digit) for digit in range(10))
+    return assemble(splits, class_names, crop_padding, flip, normalize, highest=HIGHEST)

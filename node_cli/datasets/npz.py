@@ -11,6 +11,7 @@ from node_cli.batch import Batch
 from node_cli.datasets.assembling import assemble
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.npz_file import read_arrays
+from node_cli.datasets.scaling import EIGHT_BITS
 from node_cli.datasets.splitting import stratified_splits
 
 PREFIXES = {"train": "", "val": "val_", "test": "test_"}
@@ -44,7 +45,9 @@ def npz(
     fractions = {"test": test_fraction, "val": val_fraction}
     to_cut = {name: fraction for name, fraction in fractions.items() if name not in splits}
     splits |= stratified_splits(splits["train"], to_cut, split_seed)
-    return assemble(splits, tuple(str(label) for label in range(num_classes)), crop_padding, flip, normalize)
+    class_names = tuple(str(label) for label in range(num_classes))
+    highest = EIGHT_BITS if arrays["inputs"].dtype == np.uint8 else None
+    return assemble(splits, class_names, crop_padding, flip, normalize, highest=highest)
 
 
 def _check_names(path: str, names: set[str]) -> None:
@@ -72,7 +75,7 @@ def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Batch:
     if not np.isfinite(values).all():
         raise ValueError(f"{where}inputs holds values that are NaN or infinite in float32")
     if inputs.dtype == np.uint8:
-        values /= 255
+        values /= EIGHT_BITS
     return {"inputs": torch.from_numpy(values), "targets": torch.from_numpy(targets.astype(np.int64))}
 
 

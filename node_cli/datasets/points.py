@@ -6,6 +6,7 @@ import torch
 
 from node_cli.datasets.assembling import offers_of
 from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.scaling import Preprocessing
 from node_cli.datasets.splitting import stratified_splits
 from node_cli.ode.checks import require_at_least
 
@@ -41,4 +42,4 @@ def point_dataset(
     samples = {"inputs": inputs.float(), "targets": targets}
     splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
     class_names = tuple(str(label) for label in range(int(targets.max()) + 1))
-    return Dataset(splits, offers_of(splits["train"], class_names))
+    return Dataset(splits, offers_of(splits["train"], class_names), preprocessing={"inputs": Preprocessing()})

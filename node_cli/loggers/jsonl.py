@@ -71,6 +71,19 @@ class JsonlLogger(Logger):
         self._file.close()
 
 
+def read_records(folder: Path) -> list[dict[str, float]]:
+    """What a run has logged, a record for each whole line of its `metrics.jsonl`.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or a line is not one of ours.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: the run kept no records of this kind (logger=jsonl)")
+    records = [_record(path, number, line) for number, line in enumerate(_whole_lines(path), 1)]
+    return [{str(tag): float(value) for tag, value in record.items()} for record in records]
+
+
 def _jsonable(value: float) -> float | str:
     return value if math.isfinite(value) else str(float(value))
 
@@ -79,21 +92,30 @@ def _keep_until(path: Path, resume: Resume) -> int:
     """Takes the lines after it, and a last one cut short, out of the file; the last step that stays, -1 for none."""
     if not path.exists():
         return -1
-    try:
-        *whole, _cut_short = read_bytes(path, MAX_BYTES, inside=path.parent).split(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    found = [_step_and_epoch(path, number, line) for number, line in enumerate(whole, 1)]
+    whole = _whole_lines(path)
+    records = [_record(path, number, line) for number, line in enumerate(whole, 1)]
+    found = [(int(record["step"]), int(record.get("epoch", -1))) for record in records]  # of an evaluated epoch alone
     stays = [step <= resume.step and epoch <= resume.epoch for step, epoch in found]
     cut_down(path, b"".join(line + b"\n" for line, is_kept in zip(whole, stays, strict=True) if is_kept))
     return max((step for (step, _), is_kept in zip(found, stays, strict=True) if is_kept), default=-1)
 
 
-def _step_and_epoch(path: Path, number: int, line: bytes) -> tuple[int, int]:
-    """Of a line; only that of an evaluated epoch has one."""
+def _whole_lines(path: Path) -> list[bytes]:
+    """All but a last one cut short by a kill."""
     try:
-        record = json.loads(line)
-        return int(record["step"]), int(record.get("epoch", -1))
+        return read_bytes(path, MAX_BYTES, inside=path.parent).split(b"\n")[:-1]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, float | str]:
+    """The values of a line; its step and its epoch, if it has one, are numbers."""
+    try:
+        record: dict[str, float | str] = json.loads(line)
+        int(record["step"]), int(record.get("epoch", -1))
+        for value in record.values():
+            float(value)
+        return record
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         start = line[:60].decode(errors="backslashreplace")
         raise ValueError(

@@ -73,11 +73,8 @@ class RunFolder:
     @property
     def status(self) -> str | None:
         """What `summary.json` says: finished or failed; None without one that can be read."""
-        try:
-            status = json.loads(read_text(self.summary, MAX_SUMMARY, inside=self.path))["status"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return str(status)
+        summary = self.read_summary() or {}
+        return str(summary["status"]) if "status" in summary else None
 
     def resumable(self) -> list[Path]:
         """The checkpoints that a run may continue from, the one that is meant first."""
@@ -174,6 +171,14 @@ class RunFolder:
         if not isinstance(choices, dict):
             raise ConfigError(f"{self.choices} is damaged: it holds no choices")
         return choices
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What `summary.json` holds; None without one that can be read."""
+        try:
+            summary = json.loads(read_text(self.summary, MAX_SUMMARY, inside=self.path))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return summary if isinstance(summary, dict) else None
 
     def write_failure(self, request: Request, reason: str, details: str = "") -> None:
         """Records that the run could not go on, and why; in the log with `details`, a traceback say."""

@@ -7,14 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.config import differences
-from node_cli.training.checkpoint import OtherRunError
+from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.spec import DataSpec
+from node_cli.training.checkpoint import CheckpointError, OtherRunError
 
 RUN = "run"
 
 
-def identity(config: Mapping[str, Any], data: str | None) -> dict[str, Any]:
-    """What a checkpoint holds of its run: `data` is the digest of the dataset."""
-    return {RUN: {"config": config, "data": data}}
+def identity(config: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint holds of its run: config, digest of the data, and what a model needs to know of them."""
+    return {RUN: {"config": config, "data": dataset.digest, "dataset": DataSpec.of(dataset).state_dict()}}
+
+
+def spec_in(path: Path, payload: Mapping[str, Any]) -> DataSpec | None:
+    """What a checkpoint holds of its dataset; None where an earlier version wrote it, or its offers are not plain.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    known = payload.get(RUN)
+    state = known.get("dataset") if isinstance(known, dict) else None
+    try:
+        return DataSpec.from_state_dict(state) if state else None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def check_identity(
@@ -23,10 +39,21 @@ def check_identity(
     """Holds a checkpoint against the config and the data that it is to go on with.
 
     Returns:
-        A sentence where it cannot be told, as an earlier version wrote the checkpoint; empty otherwise.
+        As `check_config`.
 
     Raises:
         OtherRunError: they are not those that it was trained with; keys that `may_change` are not compared.
+    """
+    note = check_config(path, payload, config, may_change)
+    check_data(path, payload, config, data)
+    return note
+
+
+def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], may_change: tuple[str, ...]) -> str:
+    """The same of the config alone.
+
+    Returns:
+        A sentence where it cannot be told, as an earlier version wrote the checkpoint; empty otherwise.
     """
     known = payload.get(RUN)
     if not isinstance(known, dict) or not isinstance(known.get("config"), dict):
@@ -40,12 +67,17 @@ def check_identity(
             f"{path} was trained with another config than this run has ({'; '.join(changed)}): "
             "restore .hydra/config.yaml, or take a checkpoint of this run"
         )
-    if known.get("data") != data:
+    return ""
+
+
+def check_data(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], data: str | None) -> None:
+    """The same of the data alone, by their digest."""
+    known = payload.get(RUN)
+    if isinstance(known, dict) and isinstance(known.get("config"), dict) and known.get("data") != data:
         raise OtherRunError(
             f"{path} was trained with other data than dataset={_name(config)} gives now: restore them, or set "
             "dataset.path or dataset.data_dir to where they are"
         )
-    return ""
 
 
 def _name(config: Mapping[str, Any]) -> str:

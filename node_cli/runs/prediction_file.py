@@ -55,9 +55,10 @@ def _write_csv(path: Path, batches: Iterable[Rows], column_names: Mapping[str, S
 def _columns(name: str, array: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     if array.ndim == 1:
         return {name: array}
-    names = names or ["_".join(map(str, place)) for place in product(*map(range, array.shape[1:]))]
+    if names is None or array.ndim > 2:
+        names = ["_".join(map(str, place)) for place in product(*map(range, array.shape[1:]))]
     flat = array.reshape(len(array), -1)
-    return {f"{name}_{each}": flat[:, number] for number, each in enumerate(names)}
+    return {f"{name}_{each}": column for each, column in zip(names, flat.T, strict=True)}
 
 
 def _texts(column: np.ndarray) -> list[str]:

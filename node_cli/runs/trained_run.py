@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from node_cli.config import (
     top_level_problems,
 )
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.identity import check_identity
+from node_cli.runs.identity import check_config, check_data
 from node_cli.runs.moved_data import PLACES, located
 from node_cli.runs.resume import MAY_CHANGE
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into, read_checkpoint
@@ -52,6 +53,22 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     return trained | {key: config[key] for key in ("device", "num_threads", "packages")}
 
 
+def checkpoint_of_run(config: Mapping[str, Any]) -> tuple[Path, dict[str, Any], str]:
+    """The checkpoint that `run` and `checkpoint` name: its path, its payload, and what cannot be told of it.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it is damaged, or of another config than the run has.
+    """
+    folder, path = RunFolder.of(config["run"]), Path(config["run"])
+    if path.suffix != ".pt":
+        path = folder.checkpoints / f"{config['checkpoint']}.pt"
+    try:
+        payload = read_checkpoint(path)
+        return path, payload, check_config(path, payload, folder.read_config(), (*MAY_CHANGE, *PLACES))
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from error
+
+
 def load_weights(model: nn.Module, data: str | None, config: dict[str, Any]) -> list[str]:
     """Gives the model the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
 
@@ -66,19 +83,25 @@ def load_weights(model: nn.Module, data: str | None, config: dict[str, Any]) -> 
     Raises:
         ConfigError: there is no such checkpoint, it is damaged, or of another config or other data than there are now.
     """
-    folder, path = RunFolder.of(config["run"]), Path(config["run"])
-    if path.suffix != ".pt":
-        path = folder.checkpoints / f"{config['checkpoint']}.pt"
+    path, payload, note = checkpoint_of_run(config)
     try:
-        payload = read_checkpoint(path)
-        note = check_identity(path, payload, folder.read_config(), data, (*MAY_CHANGE, *PLACES))
+        check_data(path, payload, RunFolder.of(config["run"]).read_config(), data)
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
+    take_weights(model, path, payload)
+    return [note] if note else []
+
+
+def take_weights(model: nn.Module, path: Path, payload: Mapping[str, Any]) -> None:
+    """Gives the model the weights of a checkpoint, averaged if they were.
+
+    Raises:
+        ConfigError: they are those of another model.
+    """
     try:
         load_into(model, evaluated_weights(payload))
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
-    return [note] if note else []
 
 
 def _out_of_range(trained: dict[str, Any]) -> list[str]:

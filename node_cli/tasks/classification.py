@@ -33,6 +33,8 @@ class Classification(Task):
 
     metric_names = ("loss", "accuracy", "error")
     objective = ("error", "min")
+    inputs = ("inputs",)
+    hidden_rows = ("logit",)
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Classification(Task):
         self.class_names = class_names
         self.label_smoothing = label_smoothing
         self.offers = {"num_outputs": len(class_names)}
+        self.row_names = dict.fromkeys(("class", "probability", "targets"), class_names)
         self.class_weights = _class_weights(class_weights, class_names, class_counts)
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
@@ -95,6 +98,12 @@ class Classification(Task):
             "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
             "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
         }
+
+    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+        """Some inputs with the classes that they were given."""
+        batch, rows = solved(batch, rows)
+        inputs, predictions = batch["inputs"].numpy(force=True), rows["class"].numpy(force=True)
+        return {"predictions": sample_inputs(inputs, predictions, self.class_names, "predictions")}
 
     def sample_figures(self, batch: Batch) -> Mapping[str, Figure]:
         """Some inputs with their classes."""

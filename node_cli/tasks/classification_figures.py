@@ -51,18 +51,21 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
     return figure
 
 
-def sample_inputs(inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str]) -> Figure:
+def sample_inputs(
+    inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str = "sample inputs"
+) -> Figure:
     """Show inputs under their class: images as a grid of the first few, points as a scatter.
 
     Args:
         inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
         targets: (n,) class indices.
         class_names: a name for each class.
+        title: stands above them.
     """
     if inputs.ndim == 4:
         captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
-        return _grid(inputs, captions, "sample inputs", "black")
-    figure, _ = _scatter(inputs, targets, class_names, "sample inputs")
+        return _grid(inputs, captions, title, "black")
+    figure, _ = _scatter(inputs, targets, class_names, title)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -38,11 +38,18 @@ class Task(ABC):
         objective: the metric that validations are compared by, and whether smaller ("min") or larger ("max") values of
             it are better. If two are equal, the one with the smaller metric `loss` is better, if there is such a
             metric; if that is equal too, the earlier one.
+        inputs: the tensors of a batch that `predict` reads, and that new data must have; None: all of them.
+        hidden_rows: rows that only `metrics` needs; `node-predict` leaves them out.
+        row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
+            batch that is not among `inputs` may have names for its values too.
         offers: what a model may ask for by the name of a parameter, besides what the dataset offers: `num_outputs`, ...
     """
 
     metric_names: tuple[str, ...]
     objective: Objective
+    inputs: tuple[str, ...] | None = None
+    hidden_rows: tuple[str, ...] = ()
+    row_names: Mapping[str, Sequence[str]] = {}
     offers: Mapping[str, Any] = {}
 
     @abstractmethod
@@ -70,6 +77,10 @@ class Task(ABC):
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Figures of the results of a whole split, by name."""
+        return {}
+
+    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+        """Figures of predictions for new data that hold what `predict` reads and perhaps nothing else, by name."""
         return {}
 
     def sample_figures(self, batch: Batch) -> Mapping[str, Figure]:

@@ -80,20 +80,26 @@ def evaluate(
 
 
 def predictions(
-    model: nn.Module, task: Task, batches: Iterable[Batch], precision: str, processes: Processes = ALONE
+    model: nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    precision: str,
+    processes: Processes = ALONE,
+    *,
+    marks_failed: bool = False,
 ) -> Iterator[Batch]:
     """The rows that `task` predicts, in order, one batch at a time: no more is held in memory.
 
-    Unless the solver's `on_failure` is `raise`, a batch whose solve fails is split into halves, and those again, until
-    the samples that fail are alone. Their rows are NaN, or -1 for whole numbers, and the rows `failed` mark them. The
-    random numbers of batch k depend only on k.
+    With `marks_failed`, or unless the solver's `on_failure` is `raise`, a batch whose solve fails is split into halves,
+    and those again, until the samples that fail are alone. Their rows are NaN, or -1 for whole numbers, and the rows
+    `failed` mark them. The random numbers of batch k depend only on k.
 
     Raises:
-        SolveError: a solve failed; unless the solver's `on_failure` is `raise`, that of every sample alone.
+        SolveError: a solve failed; where failed ones are marked, that of every sample alone.
     """
     model.eval()
     predictor = _Predictor(model, task, precision, processes)
-    if on_failure(model) == "raise":
+    if on_failure(model) == "raise" and not marks_failed:
         for number, batch in enumerate(batches):
             yield predictor(batch, _generator(number, processes.rank))
         return

@@ -320,7 +320,7 @@ def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_named")
-@pytest.mark.parametrize("command", ["train", "eval", "audit", "tune"])
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "audit", "tune"])
 def test_the_examples_of_a_help_text_can_be_put_together(command: str):
     examples = examples_of(command)
     assert len(examples) >= 3

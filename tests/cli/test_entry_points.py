@@ -10,7 +10,7 @@ from node_cli.cli import commands
 from node_cli.training.launched import PARENT
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "audit", "report", "tune"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "audit", "report", "tune"])
 def test_ctrl_c_while_a_command_imports_is_one_line(name, monkeypatch, capsys):
     def interrupted(module):
         raise KeyboardInterrupt

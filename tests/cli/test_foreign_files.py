@@ -58,7 +58,7 @@ def change(path: Path, edit: Callable[[object], None]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-@pytest.mark.parametrize("program", ["node-eval", "node-audit"])
+@pytest.mark.parametrize("program", ["node-eval", "node-predict", "node-audit"])
 def test_helpers_of_ours_are_no_parts_of_a_run(refused, trained, tmp_path, program):
     shutil.copytree(trained, tmp_path / "theirs")
     writer = {"_target_": "node_cli.files.write_whole", "path": "payload.py", "content": b"x"}

@@ -31,6 +31,7 @@ PLACES += ["run/metrics.jsonl", "run/checkpoints/last.pt", "run/checkpoints/best
 PLACES += ["sweep/sweep.json", "sweep/0", "mine/model/own.yaml", "mine/experiment/own.yaml", "mine/model"]
 COMMANDS = [
     ["node-eval", "run=run"],
+    ["node-predict", "run=run", "figures=false"],
     ["node-audit", "run=run", "run_dir=audit", "gradients=[direct]", "rtols=[1e-2]"],
     ["node-train", "resume=run"],
     ["node-train", "-m", "sweep.resume=sweep"],

@@ -37,7 +37,7 @@ UNKNOWN_KEYS = {
     "trainer.learning_rate=3": "did you mean optimizer.lr? trainer=default takes",
     # of another command
     "tune.trials=3": "node-tune has tune; there are seed,",
-    "run=outputs/mine": "node-audit and node-eval have run; there are seed,",
+    "run=outputs/mine": "node-audit, node-eval and node-predict have run; there are seed,",
     "gradients=[direct]": "node-audit has gradients; there are seed,",
     # misspelt
     "datset=moons": "did you mean dataset? there are seed,",

@@ -22,6 +22,7 @@ class Forecast(Task):
 
     metric_names = ("loss", "rmse")
     objective = ("rmse", "min")
+    inputs = ("start",)  # all that `predict` reads of a batch
 
     def __init__(self, *, times: tuple[float, ...], horizon: float) -> None:
         if not 0 < horizon <= 1:

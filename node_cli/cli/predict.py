@@ -1,0 +1,40 @@
+"""`node-predict`: writes what a trained run predicts, for a split of its own data or for new data."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from node_cli.cli.app import launch
+from node_cli.cli.eval import with_solver_of_run
+from node_cli.cli.overrides import key_of, with_data_of_run
+from node_cli.config import ConfigError, resolved
+
+NEW_DATA = "dataset.path"
+
+
+def main() -> None:
+    """The entry point."""
+    launch("predict", run, expand=_meant)
+
+
+def _meant(overrides: list[str]) -> list[str]:
+    keys = [key_of(word) for word in overrides]
+    if "split" in keys or NEW_DATA not in keys:
+        return with_solver_of_run(with_data_of_run(overrides))
+    others = [key for key in keys if key != NEW_DATA and (key == "dataset" or key.startswith("dataset."))]
+    if others:
+        raise ConfigError(
+            f"{', '.join(others)} has no effect with new data ({NEW_DATA}=...), which are scaled as the run's own were"
+        )
+    return with_solver_of_run(["dataset=npz", *overrides])
+
+
+def run(cfg: DictConfig) -> None:
+    """Writes the predictions; torch is imported only now that the command line has proved sound."""
+    from node_cli.cli.run_prediction import run_prediction
+
+    run_prediction(resolved(cfg))
+
+
+if __name__ == "__main__":
+    main()

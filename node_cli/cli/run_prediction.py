@@ -1,0 +1,118 @@
+"""One command of predictions: a run read back, its data or new ones, a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from node_cli.advice import in_keys
+from node_cli.batch import Batch, concatenate, num_samples
+from node_cli.config import ConfigError
+from node_cli.datasets.npz_file import opened_arrays
+from node_cli.figures import file_of
+from node_cli.files import kind_of, write_whole
+from node_cli.loaded_run import Run
+from node_cli.ode.solution import SolveError
+from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
+from node_cli.runs.prediction_file import WRITERS, write_predictions
+from node_cli.tasks.task import FAILED
+from node_cli.training.machine import set_num_threads
+
+
+def run_prediction(config: dict[str, Any]) -> None:
+    """Writes the file that `out` names and the figures beside it, and prints what they are.
+
+    Raises:
+        ConfigError: there is no such run, `out` cannot be written, or the data are not like those of the run.
+        RunFailedError: the solve of every sample failed.
+        UnwrittenRunError: the disk is full, say.
+    """
+    out = Path(config["out"])
+    _check_out(out)
+    is_new = config["split"] is None and "dataset" in config
+    set_num_threads(config["num_threads"])
+    run = Run({key: value for key, value in config.items() if not (is_new and key == "dataset")})
+    written = _Written(run, is_in_memory=not is_new)
+    size = config["batch_size"] or run.batch_size
+    if is_new:
+        batches = _new_batches(Path(config["dataset"]["path"]), size, run)
+    else:
+        batches = run.dataset().batches(config["split"] or "test", size)
+    try:
+        count = write_predictions(out, written.tables(batches), run.task.row_names)
+        figures = written.figures(out) if config["figures"] else []
+    except SolveError as error:
+        raise RunFailedError(in_keys(error)) from error
+    except OSError as error:
+        raise UnwrittenRunError(f"{out} could not be written: {error.strerror}") from error
+    failed = f", {written.num_failed:,} without a prediction (failed solves)" if written.num_failed else ""
+    lines = [*run.notes, f"{out}: {count:,} samples{failed}"]
+    if figures:
+        lines.append(f"{', '.join(figures)}: {_of_how_many(written.num_shown, count)}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _of_how_many(shown: int, count: int) -> str:
+    return "all of them" if shown == count else f"the first {shown:,} of them"
+
+
+class _Written:
+    """Passes predictions on as tables, and remembers what is said and drawn of them."""
+
+    def __init__(self, run: Run, *, is_in_memory: bool) -> None:
+        self._run = run
+        self._is_in_memory = is_in_memory
+        self.num_failed = 0
+        self._kept: list[tuple[Batch, Batch]] = []  # for the figures; of data that are read as they come one batch
+
+    @property
+    def num_shown(self) -> int:
+        """Samples in the figures."""
+        return sum(num_samples(batch) for batch, _ in self._kept)
+
+    def tables(self, batches: Iterator[Batch]) -> Iterator[dict[str, np.ndarray]]:
+        """What is written for each batch."""
+        for batch, rows in self._run.rows(batches):
+            if self._is_in_memory or not self._kept:
+                self._kept.append((batch, rows))
+            self.num_failed += int(rows[FAILED].sum())
+            yield self._run.table(batch, rows)
+
+    def figures(self, out: Path) -> list[str]:
+        """Draws the task's figures beside the file; their names."""
+        batch, rows = (concatenate(parts) for parts in zip(*self._kept, strict=True))
+        run = self._run
+        is_whole = batch.keys() == run.data.samples.keys()
+        drawn = run.task.figures(run.model, batch, rows) if is_whole else run.task.prediction_figures(batch, rows)
+        paths = {out.with_name(f"{out.stem}_{name}.png"): figure for name, figure in drawn.items()}
+        for path, figure in paths.items():
+            write_whole(path, file_of(figure))
+        return [str(path) for path in paths]
+
+
+def _new_batches(path: Path, size: int, run: Run) -> Iterator[Batch]:
+    """The samples of a file, prepared as the run's own were."""
+    try:
+        with opened_arrays(path, tuple(run.data.samples)) as arrays:
+            for number, raw in enumerate(arrays.batches(size)):
+                try:
+                    yield run.prepared(raw)
+                except ValueError as error:
+                    where = f"samples {number * size} to {min((number + 1) * size, arrays.num_samples) - 1}"
+                    raise ValueError(f"dataset.path: {path}, {where}: {error}") from error
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix not in WRITERS:
+        raise ConfigError(f"out must end in {' or '.join(WRITERS)}, got {out}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out} cannot be written: {out.parent} is not a folder")
+    taken = [path for path in (out, *sorted(out.parent.glob(f"{out.stem}_*.png"))) if kind_of(path) is not None]
+    if taken:
+        raise ConfigError(f"out={out}: {taken[0]} exists already: remove it, or set another out")
