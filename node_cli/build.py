@@ -36,6 +36,7 @@ KINDS = {
     "dataset": Dataset,
     "task": Task,
     "model": nn.Module,
+    "vector_field": nn.Module,
     "solver": Solver,
     "optimizer": torch.optim.Optimizer,
 }
@@ -94,8 +95,25 @@ def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.M
         raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
     torch.manual_seed(config["seed"])
     solving = {"solver": build_solver(config), "gradient": build_gradient(config)}
+    if "vector_field" in config:
+        solving["vector_field"] = _vector_field(config, offers)
     model: nn.Module = _build_with(config, "model", {**offers, **task.offers, **solving})
     return model.to(device, dtype), task
+
+
+def _vector_field(config: dict[str, Any], offers: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+    """What makes the vector field that the config names, of a state with so many channels."""
+    if "vector_field" not in _asked_for(config, "model"):
+        raise ConfigError(
+            f"vector_field: {config['model']['_target_']} has no slot for one: leave it out, or take model=odenet or "
+            "model=odenet_mlp"
+        )
+
+    def make(channels: int) -> nn.Module:
+        vector_field: nn.Module = _build_with(config, "vector_field", {**offers, "channels": channels})
+        return vector_field
+
+    return make
 
 
 def _place(config: dict[str, Any]) -> tuple[torch.device, torch.dtype | None]:
@@ -279,6 +297,8 @@ def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime
             raise ConfigError(f"{group} needs more memory than there is ({_first_line(cause)})") from error
         if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
             raise ConfigError(_under_full_key(group, node, in_keys(cause))) from error
+        raise
+    except ConfigError:  # of a part of this part, which has said so
         raise
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):

@@ -18,7 +18,7 @@ from node_cli.datasets.spec import DataSpec
 from node_cli.loggers.jsonl import read_records
 from node_cli.models.ode_block import ode_blocks
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.identity import check_data, spec_in
+from node_cli.runs.identity import RUN, check_data, spec_in
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.trained_run import checkpoint_of_run, config_of_run, take_weights
 from node_cli.training.checkpoint import CheckpointError
@@ -53,6 +53,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             self.model, self.task = build_model(self.config, self.data.offers)
         take_weights(self.model, self._checkpoint, self._payload)
+        self._payload = {RUN: self._payload.get(RUN)}  # the state of its optimizer is as large again
         if "solver" in command:
             self._solve_by(command)
         self.model.eval()

@@ -87,6 +87,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += ["model=odenet_mlp"]
     if choice == "odenet_mlp":
         overrides += ["dataset=moons"]
+    if choice == "concat_squash":
+        overrides += ["dataset=moons", "model=odenet_mlp"]
     if choice == "scipy":
         overrides += ["gradient=adjoint"]
     return overrides

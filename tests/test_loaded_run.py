@@ -53,7 +53,7 @@ def test_a_run_has_what_was_trained_and_logged(folder):
 def test_its_evaluation_is_that_of_the_run(folder):
     run = load_run(folder, device="cpu")
     test = run.dataset().splits["test"]
-    evaluation = evaluate(run.model, run.task, test, run.dataset().batches("test", run.batch_size), "float32")
+    evaluation = evaluate(run.model, run.task, run.dataset(), "test", run.batch_size, "float32")
     assert evaluation.metrics["loss"] == pytest.approx(run.summary["metrics"]["test/loss"], rel=1e-6)
     rows = run.predict(test["inputs"], batch_size=7)
     names = np.array(run.data.offers["class_names"])

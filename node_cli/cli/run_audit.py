@@ -71,12 +71,14 @@ def _of_the_run(config: dict[str, Any], parts: AuditedParts) -> tuple[dict[str, 
     """The same with what the run was trained with, but for what was typed."""
     trained = config_of_run(config, is_moved=any(key in PLACES for key in parts.typed))
     groups = {key.partition(".")[0] for key in parts.typed} - {"dataset"}
-    keys = [key for key in ("dataset", "task", "model", "seed", "precision", "solver") if key not in groups]
+    keys = [
+        key for key in ("dataset", "task", "model", "vector_field", "seed", "precision", "solver") if key not in groups
+    ]
     gradients = parts.gradients
     if "gradient" not in groups:
         own = trained["gradient"]
         gradients = {name: own if node["_target_"] == own["_target_"] else node for name, node in gradients.items()}
-    config = config | {key: trained[key] for key in keys}
+    config = config | {key: trained[key] for key in keys if key in trained}
     if "rtols" not in groups and "rtol" in config["solver"]:  # the tolerance of the run belongs into the table
         config["rtols"] = sorted({*config["rtols"], config["solver"]["rtol"]}, reverse=True)
     return config, replace(parts, gradients=gradients)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.ode.base import Solver
+from node_cli.ode.block import SolvingModule
 from node_cli.ode.compilation import outside_compilation
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
@@ -21,7 +22,7 @@ class SolveRecord(NamedTuple):
     backward: SolveStats
 
 
-class OdeBlock(nn.Module):
+class OdeBlock(SolvingModule):
     """Maps y(t0) to y(t1), where dy/dt = vector_field(t, y). Input and output: `(batch, ...)`, float32 or float64.
 
     After a solve, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. Where `solves`

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +36,8 @@ class ConvField(nn.Module):
 class OdeNet(nn.Module):
     """Stem, ODE-solve blocks, pooled head: images `(batch, c, h, w)` -> logits `(batch, num_outputs)`.
 
-    With `width=64`, one block and the conv stem: the network of torchdiffeq's `examples/odenet_mnist.py`.
+    With `width=64`, one block and the conv stem: the network of torchdiffeq's `examples/odenet_mnist.py`. A
+    `vector_field` of your own is called with the channels of the state, once for each block; None: `ConvField`.
 
     Raises:
         ValueError: when a key is out of range, or the inputs are no images.
@@ -47,6 +50,7 @@ class OdeNet(nn.Module):
         num_outputs: int,
         solver: Solver,
         gradient: Gradient,
+        vector_field: Callable[[int], nn.Module] | None = None,
         width: int,
         num_blocks: int,
         stem: str,
@@ -61,7 +65,7 @@ class OdeNet(nn.Module):
         self.stem = build_stem(stem, input_shape, width=width, num_downsamplings=num_downsamplings)
         self.augment = ZeroChannels(augment_dim)
         self.blocks = ode_stack(
-            lambda: ConvField(channels),
+            lambda: (vector_field or ConvField)(channels),
             solver,
             gradient,
             num_blocks=num_blocks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ class OdeNetMlp(nn.Module):
     The head is linear, so the ODE has to make the classes linearly separable; without augmentation it cannot where
     one class surrounds another (Dupont et al. 2019).
 
+    A `vector_field` of your own is called with the number of features of the state, once for each block; None: an
+    `MlpField` of `width`, `num_hidden_layers` and `activation`, which say nothing else.
+
     Raises:
         ValueError: when a key is out of range, or the inputs are no points.
     """
@@ -51,6 +55,7 @@ class OdeNetMlp(nn.Module):
         num_outputs: int,
         solver: Solver,
         gradient: Gradient,
+        vector_field: Callable[[int], nn.Module] | None = None,
         width: int,
         num_hidden_layers: int,
         activation: str,
@@ -67,7 +72,7 @@ class OdeNetMlp(nn.Module):
         activate = choose("activation", activation, ACTIVATIONS)()
         self.augment = ZeroChannels(augment_dim)
         self.blocks = ode_stack(
-            lambda: MlpField(features, width, num_hidden_layers, activate),
+            lambda: vector_field(features) if vector_field else MlpField(features, width, num_hidden_layers, activate),
             solver,
             gradient,
             num_blocks=num_blocks,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from node_cli.batch import Batch, take
 from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.tasks.plane_figures import plane
 from node_cli.tasks.task import Loss, Task, solved
 
 NUM_SAMPLES_SHOWN = 32
@@ -92,12 +93,15 @@ class Classification(Task):
         return {"per_class": per_class}
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
-        """The confusion matrix, and inputs that were given a wrong class."""
+        """The confusion matrix and inputs that were given a wrong class; of points in the plane what is made of it."""
         inputs, targets, predictions = (t.numpy(force=True) for t in (batch["inputs"], batch["targets"], rows["class"]))
-        return {
+        figures = {
             "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
             "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
         }
+        if inputs.shape[1:] == (2,):
+            figures["plane"] = plane(model, batch["inputs"], batch["targets"], self.class_names)
+        return figures
 
     def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Some inputs with the classes that they were given."""

@@ -160,8 +160,13 @@ def test_the_smaller_error_is_better_and_the_smaller_loss_between_equals():
 def test_figures_of_images_and_of_points(shape, prediction):
     inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     batch, rows = {"inputs": inputs, "targets": torch.arange(40) % 3}, {"class": torch.full((40,), prediction)}
-    figures = {**task().sample_figures(batch), **task().figures(Same(), batch, rows)}
-    assert set(figures) == {"inputs", "confusion_matrix", "wrong_predictions"}
+    with torch.no_grad():
+        figures = {**task().sample_figures(batch), **task().figures(nn.Linear(2, 3), batch, rows)}
+    assert set(figures) - {"plane"} == {"inputs", "confusion_matrix", "wrong_predictions"}
+    assert ("plane" in figures) == (shape == (40, 2))
+    of_new_data = task().prediction_figures({"inputs": inputs}, rows)
+    figures |= of_new_data
+    assert set(of_new_data) == {"predictions"}
     for figure in figures.values():
         image = image_of(figure)
         assert image.ndim == 3

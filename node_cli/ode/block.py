@@ -1,0 +1,25 @@
+"""What a part needs to know of an ODE block: that it solves, from when to when, and which vector field."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from node_cli.ode.solution import Solution
+
+
+class SolvingModule(nn.Module, ABC):
+    """Maps the state at `ts[0]` to that at `ts[-1]`, where dy/dt = vector_field(t, y)."""
+
+    ts: Tensor
+    vector_field: nn.Module
+
+    @abstractmethod
+    def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
+        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
+
+
+def solving_modules(model: nn.Module) -> list[SolvingModule]:
+    """Those of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, SolvingModule)]
