@@ -35,11 +35,14 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 NOT_TYPED = {  # how a command starts: why it is not typed here
     "make ": "the rules of the Makefile, which make the environment that this test runs in",
     "tensorboard ": "a server, which tests/loggers asks over HTTP",
+    "node-train --config-dir configs ": "examples/own_task, which tests/test_own_task.py types",
+    "node-eval --config-dir configs ": "examples/own_task, which tests/test_own_task.py types",
     "python benchmarks/": "measurements of minutes; tests/test_torture.py and test_table1.py start theirs",
 }
 COMPOSED = {  # what stands in commands that are put together, and not run: why
     "dataset=mnist": "a download",
     "experiment=paper_mnist": "a download",
+    "dataset.path=points.npz init_from=": "images of the reader's; tests/cli/test_init_from.py has some",
     "trainer.devices=4": "processes; tests/cli/test_devices.py starts them",
     "hydra/launcher=submitit_slurm": "a cluster",
     "hydra/launcher=joblib": "processes; tests/cli/test_launchers.py starts them",
