@@ -56,6 +56,7 @@ STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "step-00000184.pt": "last.pt",
     "run=... solver.": "run=outputs/yours solver=rk4 solver.",
     "run=outputs/mine dataset.path": "run=outputs/points dataset.path",
+    "run=outputs/mine split=test dataset.path": "run=outputs/points split=test dataset.path",
     "sqlite:////shared/studies.db": "sqlite:///studies.db",
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
     "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4,1e-6 seed=0",
@@ -96,6 +97,7 @@ NUMBERS = re.compile(  # what does not make a command one of another kind
 PLACES = {"run_dir": "", "sweep.name": "outputs/sweeps/", "tune.name": "outputs/studies/"}
 MADE_BEFORE = {  # what pages name, and may not make themselves
     "outputs/yours": f"node-train run_dir=outputs/yours model.width=4 {DIGITS} {RUN}",
+    "outputs/moons": f"node-train run_dir=outputs/moons dataset=moons dataset.num_samples=100 model=odenet_mlp {RUN}",
     "outputs/points": f"node-train run_dir=outputs/points dataset=npz dataset.path=points.npz model=odenet_mlp {RUN}",
     "outputs/sweeps/mine": f"node-train -m gradient=direct,adjoint sweep.name=mine model.width=4 {DIGITS} {RUN}",
 }
@@ -135,7 +137,8 @@ class Command:
     def words(self) -> list[str]:
         """Made small."""
         text = self.own_text
-        return shlex.split(text) + next(added for pattern, added in SMALL.items() if re.search(pattern, text)).split()
+        added = (added for pattern, added in SMALL.items() if re.search(pattern, text))
+        return shlex.split(text) + next(added, "").split()
 
 
 def composing(words: list[str]) -> list[str]:
@@ -207,6 +210,8 @@ def make_room(words: list[str]) -> None:
     named = dict(word.partition("=")[::2] for word in words)
     if words[0] == "node-tune" and "tune.name" not in named:
         named["tune.name"] = named.get("tune", "default")
+    if words[0] == "node-predict":
+        Path(named.get("out", "predictions.csv")).unlink(missing_ok=True)
     for key in PLACES.keys() & named.keys():
         if "resume" not in named:
             shutil.rmtree(f"{PLACES[key]}{named[key]}", ignore_errors=True)
@@ -239,6 +244,7 @@ def _reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "moved").mkdir()
     for name in ("points.npz", "moved/points.npz"):
         np.savez(folder / name, inputs=points.astype(np.float32), targets=targets)
+    np.savez(folder / "new.npz", inputs=points.astype(np.float32))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for text in MADE_BEFORE.values():
