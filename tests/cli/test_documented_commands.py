@@ -211,7 +211,9 @@ def make_room(words: list[str]) -> None:
     if words[0] == "node-tune" and "tune.name" not in named:
         named["tune.name"] = named.get("tune", "default")
     if words[0] == "node-predict":
-        Path(named.get("out", "predictions.csv")).unlink(missing_ok=True)
+        out = Path(named.get("out", "predictions.csv"))
+        for path in [out, *Path().glob(f"{out.stem}_*")]:
+            path.unlink(missing_ok=True)
     for key in PLACES.keys() & named.keys():
         if "resume" not in named:
             shutil.rmtree(f"{PLACES[key]}{named[key]}", ignore_errors=True)
