@@ -70,6 +70,8 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         if folder.is_finished:
             raise ConfigError(f"{folder.path} holds a finished run without its checkpoints: set another run_dir")
         return []
+    if config.get("init_from") is not None and "init_from" not in folder.read_config():  # of an earlier version
+        raise ConfigError(f"init_from has no effect on {folder.path}, which is continued: leave it out")
     changed = differences(folder.read_config(), config, except_for=(*MAY_CHANGE, *PLACES))
     if changed:
         raise ConfigError(

@@ -32,3 +32,9 @@ def test_it_is_judged(typed, run):
     result = typed("node-eval", f"run={run}", "checkpoint=last")
     assert (result.status, result.err) == (0, "")
     assert f"{lines(KEPT)[-1]['test/loss']:.4f}" in result.out
+
+
+def test_it_does_not_start_from_other_weights(typed, run):
+    result = typed("node-train", f"resume={run}", "trainer.epochs=3", "init_from=elsewhere")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"node-train: init_from has no effect on {run}, which is continued: leave it out\n"
