@@ -33,10 +33,13 @@ def integrate_per_sample(
         SolveError: one of the samples failed.
     """
     stepper, stats, y, batch, ts = run.stepper, run.stats, run.y0, len(run.y0), np.array(run.ts)
-    t, last = np.full(batch, ts[0]), np.zeros(batch, dtype=np.int64)  # the last output that was reached
+    t: Array = np.full(batch, ts[0])
+    last = np.zeros(batch, dtype=np.int64)  # the last output that was reached
     ys = y.expand(len(ts), *y.shape).clone()
     counts = np.zeros((2, batch), dtype=np.int64)  # of steps that were accepted, and rejected
-    attempts, ratio, step = 0, np.zeros(batch), np.full(batch, first_step or 0.0)
+    attempts = 0
+    ratio: Array = np.zeros(batch)
+    step: Array = np.full(batch, first_step or 0.0)
     stepper.start(t, y)
     if first_step is None:
         step = choose_first_step(tolerance, stepper, t, y, run.ts[-1] - run.ts[0]).double().cpu().numpy()
