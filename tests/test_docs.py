@@ -105,7 +105,18 @@ def test_the_configuration_page_has_every_file_as_it_is(monkeypatch: pytest.Monk
     sys.modules.pop("configuration_page")
 
 
-def test_the_code_of_the_python_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_the_code_of_the_python_page_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, typed_in
+):
+    small = [
+        "dataset.num_samples=60",
+        "model.width=4",
+        "trainer.epochs=1",
+        "logger=jsonl",
+        "num_threads=1",
+        "device=cpu",
+    ]
+    typed_in(tmp_path, "node-train", "dataset=moons", "model=odenet_mlp", "run_dir=outputs/moons", *small)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text("utf-8"), flags=re.M | re.S):
