@@ -1,4 +1,4 @@
-"""Whether what a YAML gives a part fits the annotations of its parameters."""
+"""What a YAML gives a part, held against the annotations of its parameters, and what the part says of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from node_cli.config import ConfigError, follows, shown
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_")  # of its own keys, those that a part may have
 SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
 
 
 def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any], runtime: Collection[str]) -> None:
@@ -86,3 +87,36 @@ def _describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation):
         return f"a list of {len(typing.get_args(annotation))}"
     return names.get(annotation, str(annotation))
+
+
+def check_plain(key: str, value: Any) -> None:
+    """Refuses what `instantiate` would resolve once more, to a part perhaps that nobody has checked."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        if not isinstance(name, (str, int)) or (isinstance(value, dict) and not isinstance(name, str)):
+            raise ConfigError(f"{key}: a key must be text, got {name!r}")
+        if any(isinstance(text, str) and "${" in text for text in (name, child)):
+            raise ConfigError(
+                f"{key}.{name} must not refer to anything (with a dollar sign and a brace), got {shown(child)}"
+            )
+        check_plain(f"{key}.{name}", child)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether a part asked for more memory than there is."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in str(error) for w in NO_MEMORY)
+    )
+
+
+def first_line(error: BaseException | None) -> str:
+    """Of its message."""
+    return (str(error).splitlines() or ["no figure is given"])[0]
+
+
+def under_full_key(group: str, node: dict[str, Any], message: str) -> str:
+    """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
+    first = message.partition(" ")[0]
+    if first.partition("=")[0] in node:
+        return f"{group}.{message}"
+    return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"

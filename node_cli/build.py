@@ -16,22 +16,28 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.advice import in_keys
-from node_cli.arguments import SEVERAL, check_arguments
+from node_cli.arguments import (
+    SEVERAL,
+    check_arguments,
+    check_plain,
+    first_line,
+    is_out_of_memory,
+    under_full_key,
+)
 from node_cli.audit.base import AuditProblem
-from node_cli.config import SPLITS, ConfigError, shown
+from node_cli.config import SPLITS, ConfigError
 from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Loggers, Resume
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.tasks.task import Task
-from node_cli.training.machine import chosen_device, dtype_of, set_num_threads
+from node_cli.training.machine import place_of, set_num_threads
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
-from node_cli.trust import OPTIMIZER, lies_in, make_importable, untrusted_parts
+from node_cli.trust import OPTIMIZER, lies_in, make_importable, require_trusted
 
-NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
 KINDS = {
     "dataset": Dataset,
     "task": Task,
@@ -75,7 +81,7 @@ def build_dataset(config: dict[str, Any]) -> Dataset:
     Raises:
         ConfigError: what it refuses, under the key's full name.
     """
-    device, dtype = _place(config)
+    device, dtype = place_of(config)
     dataset: Dataset = _build(config, "dataset")
     absent = [name for name in SPLITS if name not in dataset.splits]
     if absent:
@@ -89,7 +95,7 @@ def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.M
     Raises:
         ConfigError: what a part refuses, under the key's full name.
     """
-    device, dtype = _place(config)
+    device, dtype = place_of(config)
     task: Task = _build_with(config, "task", offers)
     if task.objective[0] not in task.metric_names:
         raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
@@ -114,12 +120,6 @@ def _vector_field(config: dict[str, Any], offers: Mapping[str, Any]) -> Callable
         return vector_field
 
     return make
-
-
-def _place(config: dict[str, Any]) -> tuple[torch.device, torch.dtype | None]:
-    """The device, and the dtype of floating-point tensors where it is not that of torch."""
-    device = chosen_device(config["device"])
-    return device, dtype_of(config["precision"], device)
 
 
 def build_solver(config: dict[str, Any]) -> Solver:
@@ -202,7 +202,7 @@ def uses_solver(model: nn.Module) -> bool:
 def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[..., Any]:
     """The class or function that a node names; the name must be one to trust, and what it leads to as well."""
     name = node["_target_"]
-    _check_trusted(key, node, packages)
+    require_trusted(key, node, packages)
     if lies_in(name, packages):
         make_importable(packages)
     try:
@@ -219,14 +219,6 @@ def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[...
         raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}.{target.__name__}")
     callable_target: Callable[..., Any] = target
     return callable_target
-
-
-def _check_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None:
-    """As a command does before torch is imported; whoever calls from Python has not."""
-    group, _, name = key.partition(".")
-    problems = untrusted_parts({group: {name: node} if name else node}, packages)
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 def _check_nested_parts(key: str, value: Any, packages: list[str]) -> None:
@@ -286,54 +278,23 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
 
 def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
     _check_nested_parts(group, node, packages)
-    _check_plain(group, node)
+    check_plain(group, node)
     check_arguments(group, node, _target(group, node, packages), runtime)
     try:
         part = instantiate(node, _convert_="all")
         return part(**runtime) if runtime else part
     except InstantiationException as error:
         cause = error.__cause__
-        if _is_out_of_memory(cause):
-            raise ConfigError(f"{group} needs more memory than there is ({_first_line(cause)})") from error
+        if is_out_of_memory(cause):
+            raise ConfigError(f"{group} needs more memory than there is ({first_line(cause)})") from error
         if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
-            raise ConfigError(_under_full_key(group, node, in_keys(cause))) from error
+            raise ConfigError(under_full_key(group, node, in_keys(cause))) from error
         raise
     except ConfigError:  # of a part of this part, which has said so
         raise
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        raise ConfigError(f"{group} needs more memory than there is ({_first_line(error)})") from error
+        raise ConfigError(f"{group} needs more memory than there is ({first_line(error)})") from error
     except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(_under_full_key(group, node, in_keys(error))) from error
-
-
-def _check_plain(key: str, value: Any) -> None:
-    """Refuses what `instantiate` would resolve once more, to a part perhaps that nobody has checked."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, child in children:
-        if not isinstance(name, (str, int)) or (isinstance(value, dict) and not isinstance(name, str)):
-            raise ConfigError(f"{key}: a key must be text, got {name!r}")
-        if any(isinstance(text, str) and "${" in text for text in (name, child)):
-            raise ConfigError(
-                f"{key}.{name} must not refer to anything (with a dollar sign and a brace), got {shown(child)}"
-            )
-        _check_plain(f"{key}.{name}", child)
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(w in str(error) for w in NO_MEMORY)
-    )
-
-
-def _first_line(error: BaseException | None) -> str:
-    return (str(error).splitlines() or ["no figure is given"])[0]
-
-
-def _under_full_key(group: str, node: dict[str, Any], message: str) -> str:
-    """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
-    first = message.partition(" ")[0]
-    if first.partition("=")[0] in node:
-        return f"{group}.{message}"
-    return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"
+        raise ConfigError(under_full_key(group, node, in_keys(error))) from error

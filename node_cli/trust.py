@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import config_dir
+from node_cli.config import ConfigError, config_dir
 
 OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")  # any of torch's, with any of its keys
 OF_THE_COMMAND = ("params", "_args_", "_convert_", "_recursive_")  # keys that an optimizer's config has not
@@ -39,6 +39,14 @@ def shipped() -> Mapping[str, Mapping[str, frozenset[str]]]:
 def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
     """A line for each node of a resolved config that would call what is not to be called, or in another way."""
     return [line for group, node in cfg.items() for line in _untrusted(str(group), str(group), node, packages)]
+
+
+def require_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None:
+    """Raises ConfigError for one node: a command has checked it before, a caller in Python has not."""
+    group, _, name = key.partition(".")
+    problems = untrusted_parts({group: {name: node} if name else node}, packages)
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _untrusted(full: str, group: str, node: Any, packages: Sequence[str]) -> Iterable[str]:

@@ -76,7 +76,7 @@ def test_no_advice_to_trust_what_everybody_has():
 
 
 def test_every_group_of_parts_has_its_list():
-    groups = "audit dataset gradient logger model optimizer problem scheduler solver task trainer"
+    groups = "audit dataset gradient logger model optimizer problem scheduler solver task trainer vector_field"
     assert {*shipped()} == {*groups.split()}
     assert all(target.startswith(("node_cli.", "torch.optim.")) for group in shipped().values() for target in group)
 

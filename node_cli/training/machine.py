@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from node_cli.config import ConfigError
@@ -47,3 +50,9 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
 def set_num_threads(number: int | None) -> None:
     """Sets the number of CPU threads; None: torch's choice, whatever ran in this process before."""
     torch.set_num_threads(number or CHOICE_OF_TORCH)
+
+
+def place_of(config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype | None]:
+    """The device, and the dtype of floating-point tensors where it is not that of torch."""
+    device = chosen_device(config["device"])
+    return device, dtype_of(config["precision"], device)
