@@ -1,7 +1,7 @@
-"""What a config may say, checked before anything is built. Needs no torch.
+"""Which keys a config has, and of each: what it may be, and which commands and runs it concerns. Needs no torch.
 
-The YAML files are the schema: a key exists if the chosen files have it, and its type is that of its default.
-What a value means, and its range, is checked by the part that takes it.
+The YAML files say which keys a part has, and of what type: see `schema.py`. What such a value means, and its range, is
+checked by the part that takes it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.meant import meant
 from node_cli.references import problems_of_references
-from node_cli.rknet import of_rknet
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SPLITS = ("train", "val", "test")
 PRECISIONS = ("float32", "float64", "bfloat16")
-LISTS_TOO = ("solver.atol",)  # a number by default, but a list will do
-FOLLOWING = {"solver.atol": "solver.rtol", "gradient.atol": "gradient.rtol"}  # equal unless set, as the YAML says
-OPEN = "tune.space."  # any keys: who reads them checks them
-NO_PARTS = ("experiment", "tune")  # groups whose files describe nothing that is built
 MAX_THREADS = 1024
 LARGEST = 3.4e38  # what a float32 can be, about
 MAX_SHOWN = 100
@@ -35,6 +29,162 @@ MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
 
 class ConfigError(ValueError):
     """A mistake of the user's; one line for each thing that is wrong."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key of the top level, or of a group with all that it holds.
+
+    Attributes:
+        must_be: what it must be, in words.
+        holds: whether a value is that; of a key that `null` stands for something in one command alone, see `nullable`.
+        may_change: a run that is resumed may have another value and still be the same run.
+        is_hyperparameter: it has a part in the result, so HParams show it and reports compare runs by it.
+        of_machine: it says where and how a run goes, not what is computed: others who run the same have their own.
+        of_each_run: each job of a sweep, and each trial of a search, is given its own.
+        from_run: a command that is given a run takes it from there.
+        is_place: where data lie; they are held against their digest, wherever they are.
+        is_part: of a group, whether its files describe what is built.
+        several: of a group, whether several of its files may be chosen.
+        or_list: a number by default, and a list will do.
+        follows: the key whose value it has unless it is set, as its YAML says.
+    """
+
+    must_be: str = ""
+    holds: Callable[[Any], bool] = lambda value: True
+    may_change: bool = False
+    is_hyperparameter: bool = True
+    of_machine: bool = False
+    of_each_run: bool = False
+    from_run: bool = False
+    is_place: bool = False
+    is_part: bool = True
+    several: bool = False
+    or_list: bool = False
+    follows: str | None = None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value)) and len(set(value)) == len(value)
+
+
+def is_path(value: Any) -> bool:
+    """Whether a file system can have it: not empty, no name too long, all of it printable."""
+    if not _is_text(value) or not value.isprintable() or len(value.encode()) > MAX_PATH:
+        return False
+    return all(len(name.encode()) <= MAX_NAME for name in Path(value).parts)
+
+
+_FROM_RUN, _MAY_CHANGE = Key(from_run=True), Key(may_change=True)
+_BY_THE_WAY = Key(may_change=True, is_hyperparameter=False)  # no part of what is trained
+_SETUP = replace(_BY_THE_WAY, of_machine=True)
+_NAMES = "a list of different names, such as"
+
+KEYS: Mapping[str, Key] = {
+    "seed": replace(
+        _FROM_RUN,
+        must_be="a whole number, 0 or more and below 2**64",
+        holds=lambda value: type(value) is int and 0 <= value < 2**64,
+    ),
+    "num_threads": replace(
+        _SETUP,
+        must_be=f"a whole number from 1 to {MAX_THREADS}, or null",
+        holds=lambda value: value is None or (type(value) is int and 1 <= value <= MAX_THREADS),
+    ),
+    "device": Key(f"one of {', '.join(DEVICES)}", lambda value: value in DEVICES, may_change=True, of_machine=True),
+    "precision": replace(_FROM_RUN, must_be=f"one of {', '.join(PRECISIONS)}", holds=lambda value: value in PRECISIONS),
+    "run_dir": replace(
+        _SETUP, must_be=f"a folder, of printable names up to {MAX_NAME} bytes", holds=is_path, of_each_run=True
+    ),
+    "resume": replace(
+        _SETUP,
+        must_be="a run folder, a checkpoint file, auto or null",
+        holds=lambda value: value is None or isinstance(value, str),
+        of_each_run=True,
+    ),
+    "init_from": Key("a run folder, a checkpoint file or null", lambda value: value is None or is_path(value)),
+    "init_skip": Key(f"{_NAMES} [head]", lambda value: _is_list_of(value, _is_text)),
+    "packages": replace(_SETUP, must_be=f"{_NAMES} [mylab]", holds=lambda value: _is_list_of(value, _is_text)),
+    "run": Key("a run folder or a checkpoint file", is_path),
+    "gradients": Key(f"{_NAMES} [direct,adjoint]", lambda value: bool(value) and _is_list_of(value, _is_text)),
+    "beside": Key(f"{_NAMES} [torchdiffeq]", lambda value: _is_list_of(value, _is_text)),
+    "rtols": Key(
+        "different positive numbers, such as [1e-3,1e-5]",
+        lambda value: bool(value) and _is_list_of(value, _is_positive),
+    ),
+    "checkpoint": Key("best or last", lambda value: value in ("best", "last")),
+    "split": Key(f"one of {', '.join(SPLITS)}", lambda value: value in SPLITS),
+    "out": Key(f"a file, of printable names up to {MAX_NAME} bytes", is_path),
+    "batch_size": Key(
+        "a whole number, 1 or more, or null",
+        lambda value: value is None or (type(value) is int and 1 <= value < 2**31),
+    ),
+    "figures": Key(),
+    "dataset": _FROM_RUN,
+    "dataset.path": replace(_FROM_RUN, may_change=True, is_place=True),
+    "dataset.data_dir": replace(_FROM_RUN, may_change=True, is_place=True),
+    "dataset.mirrors": replace(_FROM_RUN, may_change=True),
+    "task": _FROM_RUN,
+    "model": _FROM_RUN,
+    "vector_field": Key(),
+    "problem": Key(),
+    "solver": Key(),
+    "solver.atol": Key(or_list=True, follows="solver.rtol"),
+    "solver.sync_steps": _MAY_CHANGE,
+    "gradient": Key(),
+    "gradient.atol": Key(follows="gradient.rtol"),
+    "optimizer": Key(),
+    "optimizer.lr": _MAY_CHANGE,
+    "scheduler": Key(),
+    "scheduler.on_resume": _MAY_CHANGE,
+    "trainer": Key(),
+    "trainer.epochs": _MAY_CHANGE,
+    "trainer.max_steps": _MAY_CHANGE,
+    "trainer.max_seconds": _MAY_CHANGE,
+    "trainer.on_bad_step": _MAY_CHANGE,
+    "trainer.spike_factor": _MAY_CHANGE,
+    "trainer.max_skipped": _MAY_CHANGE,
+    "trainer.patience": _MAY_CHANGE,
+    "trainer.log_every_steps": _MAY_CHANGE,
+    "trainer.histograms_every_epochs": _MAY_CHANGE,
+    "trainer.pictures_every_epochs": _MAY_CHANGE,
+    "trainer.save_every_steps": _MAY_CHANGE,
+    "trainer.keep": _MAY_CHANGE,
+    "trainer.devices": _MAY_CHANGE,
+    "trainer.max_restarts": _MAY_CHANGE,
+    "audit": _BY_THE_WAY,
+    "logger": replace(_SETUP, several=True),
+    "sweep": _BY_THE_WAY,
+    "experiment": Key(is_hyperparameter=False, is_part=False),  # what it sets is compared by itself
+    "tune": Key(is_part=False),
+}
+PLACES = tuple(name for name, key in KEYS.items() if key.is_place)
+FOLLOWING = {name: key.follows for name, key in KEYS.items() if key.follows is not None}
+
+
+def known_of(key: str) -> Key:
+    """What is known of a key: its own entry, or that of the group that it lies in."""
+    while key not in KEYS and "." in key:
+        key = key.rpartition(".")[0]
+    return KEYS.get(key, Key())
+
+
+def wrong_values(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each key of the top level whose value cannot be."""
+    nullable = ("run", "run_dir") if "problem" in cfg else ("split",) if "out" in cfg else ()
+    return {
+        name: f"{name} must be {known.must_be}, got {shown(cfg[name])}"
+        for name, known in KEYS.items()
+        if name in cfg and not known.holds(cfg[name]) and not (name in nullable and cfg[name] is None)
+    }
 
 
 def config_dir() -> str:
@@ -79,57 +229,6 @@ def _resolve_all(node: Any, prefix: str = "") -> None:
         raise ConfigError("\n".join(problems))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The chosen YAML files as they stand: the schema. `choices` names the file of each group that has one."""
-
-    values: dict[str, Any]
-    choices: dict[str, str]
-    groups: set[str]
-
-
-def unknown_key(key: str, reference: Reference) -> str:
-    """One line about a key that no chosen file has: what was probably meant, and what there is."""
-    if not key:
-        return "a value without a key: write key=value"
-    known = [path for path, _ in leaves(reference.values)]
-    group = key.partition(".")[0]
-    own = [path for path in known if path.startswith(f"{group}.") and not path.endswith("_")]
-    if group in reference.groups - set(reference.choices) and not own:
-        return f"{key} is set, but no {group}: choose one, {group}=NAME"
-    hint = meant(key, known, reference.groups, config_dir())
-    told = f"unknown key {key}: {hint}".rstrip()
-    if group in reference.groups:
-        chosen = f"{group}={reference.choices[group]}" if group in reference.choices else group
-        return f"{told} {chosen} takes {', '.join(own) or 'no options'}"
-    top = [name for name, value in reference.values.items() if not isinstance(value, Mapping)]
-    return f"{told} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
-
-
-def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
-    """All that is wrong with a resolved config against the chosen files as they stand."""
-    known, given = ({k: v for k, v in leaves(tree) if not k.startswith(OPEN)} for tree in (reference.values, cfg))
-    known |= {key: known[leader] for key, leader in FOLLOWING.items() if key in known and leader in known}
-    problems = [unknown_key(key, reference) for key in given if key not in known]
-    problems += [
-        f"{key} was removed, but it is needed: set it instead"
-        for key in known
-        if not any(path == key or path.startswith(f"{key}.") for path in given)
-    ]
-    set_apart = {key: value for key, value in given.items() if not follows(key, given)}  # a wrong value is told once
-    problems += [
-        f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {shown(value)} ({_type_name(value)})"
-        for key, value in set_apart.items()
-        if key in known and not _same_type(value, known[key]) and not (key in LISTS_TOO and isinstance(value, list))
-    ]
-    problems += [
-        f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(set_apart.items())
-    ]
-    problems += _without_target(cfg, reference.choices) + of_rknet(cfg, reference.choices)
-    top_level = top_level_problems(cfg)
-    return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
-
-
 def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, str]]:
     """The numbers that no part can take, with their keys and what they must be."""
     for key, value in given:
@@ -142,33 +241,8 @@ def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, s
                 yield key, number, "a whole number of 64 bits"
 
 
-def _without_target(cfg: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:
-    """A line for each chosen file that names no class."""
-    return [
-        f"{key}: {group}={choices[group]} names no class: it needs a _target_, such as package.module.Class"
-        for group in choices
-        for key, node in parts_of(cfg, group).items()
-        if not has_target(node)
-    ]
-
-
-def has_target(node: Any) -> bool:
-    """Whether a node of a config describes a part."""
-    return isinstance(node, dict) and isinstance(node.get("_target_"), str)
-
-
-def parts_of(cfg: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """The nodes of a group by their keys: one part, but for loggers, of which there may be several."""
-    if group in NO_PARTS:
-        return {}
-    node = cfg.get(group)
-    if group == "logger" and isinstance(node, dict):
-        return {f"{group}.{name}": part for name, part in node.items()}
-    return {group: node}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tuple[str, ...]) -> list[str]:
-    """`key: old -> new` for each value that differs, but for the keys (or groups) in `except_for`.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`key: old -> new` for each value that makes it another run.
 
     A key that only `new` has came with a later version and is no difference.
     """
@@ -176,7 +250,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], except_for: tupl
     return [
         f"{key}: {value} -> {now.get(key, '(gone)')}"
         for key, value in was.items()
-        if now.get(key, "(gone)") != value and not any(key == e or key.startswith(f"{e}.") for e in except_for)
+        if now.get(key, "(gone)") != value and not known_of(key).may_change
     ]
 
 
@@ -198,67 +272,6 @@ def leaves(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-_TYPE_NAMES: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a group of keys",
-    type(None): "null",
-}
-
-
-def _type_name(value: Any) -> str:
-    return _TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def _same_type(value: Any, default: Any) -> bool:
-    """A null or a text default says nothing of the type: the part itself checks those, and whether null will do."""
-    if value is None or default is None or isinstance(default, str):
-        return not isinstance(value, (dict, list)) or default is None or type(value) is type(default)
-    if isinstance(default, float) and not isinstance(value, bool):
-        return isinstance(value, (int, float))
-    return type(value) is type(default)
-
-
-def top_level_problems(cfg: Mapping[str, Any]) -> dict[str, str]:
-    """A line for each key of the top level whose value cannot be."""
-    rules = {
-        "seed": (lambda v: type(v) is int and 0 <= v < 2**64, "a whole number, 0 or more and below 2**64"),
-        "num_threads": (
-            lambda v: v is None or (type(v) is int and 1 <= v <= MAX_THREADS),
-            f"a whole number from 1 to {MAX_THREADS}, or null",
-        ),
-        "device": (lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}"),
-        "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-        "run_dir": (
-            lambda v: (v is None and "problem" in cfg) or is_path(v),
-            f"a folder, of printable names up to {MAX_NAME} bytes",
-        ),
-        "resume": (lambda v: v is None or isinstance(v, str), "a run folder, a checkpoint file, auto or null"),
-        "init_from": (lambda v: v is None or is_path(v), "a run folder, a checkpoint file or null"),
-        "init_skip": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [head]"),
-        "run": (lambda v: (v is None and "problem" in cfg) or is_path(v), "a run folder or a checkpoint file"),
-        "packages": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [mylab]"),
-        "gradients": (lambda v: v and _is_list_of(v, _is_text), "a list of different names, such as [direct,adjoint]"),
-        "beside": (lambda v: _is_list_of(v, _is_text), "a list of different names, such as [torchdiffeq]"),
-        "rtols": (lambda v: v and _is_list_of(v, _is_positive), "different positive numbers, such as [1e-3,1e-5]"),
-        "checkpoint": (lambda v: v in ("best", "last"), "best or last"),
-        "split": (lambda v: v in SPLITS or (v is None and "out" in cfg), f"one of {', '.join(SPLITS)}"),
-        "out": (is_path, f"a file, of printable names up to {MAX_NAME} bytes"),
-        "batch_size": (
-            lambda v: v is None or (type(v) is int and 1 <= v < 2**31),
-            "a whole number, 1 or more, or null",
-        ),
-    }
-    return {
-        key: f"{key} must be {allowed}, got {shown(cfg[key])}"
-        for key, (holds, allowed) in rules.items()
-        if key in cfg and not holds(cfg[key])
-    }
-
-
 def printable(text: str) -> str:
     """The same without what would move the cursor, turn the direction of a line, or cannot be encoded."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -273,25 +286,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def is_path(value: Any) -> bool:
-    """Whether a file system can have it: not empty, no name too long, all of it printable."""
-    if not _is_text(value) or not value.isprintable() or len(value.encode()) > MAX_PATH:
-        return False
-    return all(len(name.encode()) <= MAX_NAME for name in Path(value).parts)
-
-
 def is_below(path: str, folder: str) -> bool:
     """Whether a path lies in the folder, by its words alone: links there are those of whoever owns the folder."""
     return Path(os.path.abspath(path)).is_relative_to(folder)
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _is_list_of(value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and all(map(holds, value)) and len(set(value)) == len(value)

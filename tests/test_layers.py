@@ -26,13 +26,13 @@ BELOW = {
     "datasets": {"batch", "ode"},
     "loggers": {"files", "ode"},
     "training": {"advice", "batch", "config", "figures", "files", "yaml_file", "ode"} | SIBLINGS,
-    "runs": {"batch", "config", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,
+    "runs": {"batch", "config", "schema", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,
     "audit": {"advice", "batch", "config", "runs", "training", "ode"} | SIBLINGS | HELPERS,
-    "meant": set(),
+    "suggestions": {"config", "yaml_file"},
+    "schema": {"config", "suggestions"},
     "references": set(),
-    "rknet": set(),
     "passwords": set(),
-    "config": {"meant", "references", "rknet"},
+    "config": {"references"},
     "arguments": {"config"},
     "trust": {"config"},
     "yaml_file": {"config", "files"},
@@ -59,6 +59,7 @@ BELOW = {
             "loaded_run",
             "tuning",
             "config",
+            "schema",
             "yaml_file",
             "references",
             "passwords",
@@ -161,7 +162,7 @@ def test_a_report_imports_matplotlib_for_its_figures_only():
 
 def test_what_needs_optuna_is_loaded_once_it_is_known_to_be_there():
     users = {module for module, names in OTHERS.items() if "optuna" in names}
-    assert {part(module) for module in users - {"node_cli.cli.tune_worker"}} == {"tuning"}
+    assert {part(module) for module in users} == {"tuning"}
     assert heavy_imports("node_cli.tuning.study") == {}
 
 
@@ -172,3 +173,10 @@ def test_torchdiffeq_is_called_in_one_place():
 def test_the_reader_of_imports_sees_those_inside_functions():
     source = "import a.b\ndef f():\n    from node_cli.ode import solvers\n"
     assert imported(None, source) == {"a.b", "node_cli.ode.solvers"}
+
+
+def test_nothing_of_hydra_is_used_that_it_keeps_to_itself():
+    inside = {module: imported(path) for module, path in MODULES.items()}
+    assert {
+        module for module, names in inside.items() if any(name.startswith("hydra._internal") for name in names)
+    } == set()

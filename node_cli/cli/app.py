@@ -1,48 +1,73 @@
-"""What every command shares: `--version`, checks before Hydra runs anything, one-line errors."""
+"""What every command of a config shares: its options, checks before Hydra runs anything, one-line errors."""
 
 from __future__ import annotations
 
 import os
 import signal
+import string
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from node_cli import __version__
-from node_cli.cli.compose import CommandLine, check_keys, checked_config, for_every_choice, hydra_ready, typed_packages
-from node_cli.cli.errors import one_line_errors
-from node_cli.cli.help import help_text
+from node_cli.cli.compose import (
+    CommandLine,
+    check_keys,
+    checked_config,
+    for_every_choice,
+    groups_in,
+    hydra_ready,
+    typed_packages,
+)
+from node_cli.cli.errors import Parser, one_line_errors, output_may_be_lost
+from node_cli.cli.overrides import Override, parse, texts_of
 from node_cli.cli.own_files import searched
-from node_cli.cli.streams import output_may_be_lost
 from node_cli.config import ConfigError, config_dir
 from node_cli.runs.outcome import RunFailedError
 from node_cli.training import launched
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
+from node_cli.yaml_file import read_yaml
 
 ALONE = {"--run": "run", "-m": "multirun", "--cfg": "cfg", "--info": "info", "-sc": "shell_completion"}
-COMPLETION = ("install", "uninstall", "query")
-SWITCHES = ("run", "multirun", "resolve", "hydra_help", "shell_completion")  # flags of Hydra that it may have
-VALUES = ("cfg", "info", "package")
+COMPLETION = ("install=", "uninstall=", "query=")
+SWITCHES = {  # flags that Hydra has too, and that may be set
+    "run": "-r",
+    "multirun": "-m",
+    "resolve": None,
+    "hydra_help": None,
+    "shell_completion": "-sc",
+}
+VALUES: dict[str, tuple[str, dict[str, Any]]] = {
+    "cfg": ("-c", {"choices": ["job", "hydra", "all"]}),
+    "info": ("-i", {"nargs": "?", "const": "all"}),
+    "package": ("-p", {}),
+}
+REFUSED = {  # the last one would unpickle the file
+    "config_path": ("-cp", "--config-dir FOLDER adds a folder of YAML files"),
+    "config_name": ("-cn", "--config-dir FOLDER adds a folder of YAML files"),
+    "experimental_rerun": (None, "resume=... continues a run"),
+}
 
 
 def launch(
     name: str,
     run: Callable[[DictConfig], None],
-    expand: Callable[[list[str]], list[str]] = lambda overrides: overrides,
+    expand: Callable[[list[Override]], list[Override]] = lambda overrides: overrides,
     sweep: Callable[[CommandLine], AbstractContextManager[list[str]]] = lambda line: nullcontext([]),
     *,
     needs_output: bool = True,
 ) -> None:
     """Runs `run` with the config `<name>.yaml` as the command line changes it, or answers --help, --cfg and the like.
 
-    `expand` turns the overrides as typed into those that are meant. `sweep` is held open while the cells of a sweep
+    `expand` turns the overrides as typed into those that are meant. `sweep` is held open while the jobs of a sweep
     run, and gives further overrides for them. Where a run does not need its output, that may be lost.
     """
     program = f"node-{name}"
@@ -50,35 +75,72 @@ def launch(
     os.environ["PYTHONSAFEPATH"] = "1"  # for processes started from here: no module lies in the working folder
     early = () if launched.is_one_of_several() else (signal.SIGTERM, *WARNINGS)  # whoever has started them says it
     with one_line_errors(program), handling(early, _stop):
-        if "--version" in sys.argv[1:]:
+        args = _parser(program).parse_args()
+        if args.version:
             sys.stdout.write(f"{program} {__version__}\n")
             return
-        args = get_args_parser().parse_args()
         if args.help:
             sys.stdout.write(help_text(name, args.config_dir) + "\n")
             return
         _check_flags(args)
         more = [] if args.config_dir is None else [searched(args.config_dir)]
+        texts = args.overrides
         if not (args.hydra_help or args.shell_completion or args.info):
-            typed = args.overrides
-            args.overrides = expand(typed)
-            line = _checked_line(name, args, typed)
+            typed = parse(texts)
+            line = _checked_line(CommandLine(name, expand(typed), args.config_dir), typed_packages(typed), args)
+            texts = texts_of(line.overrides)
             if not (args.cfg or needs_output):
                 output_may_be_lost()
             if args.multirun and not args.cfg:
                 with sweep(line) as of_sweep:
-                    words = for_every_choice(name, args.overrides)
-                    sys.argv[1:] = [*_flags(args), *words, *more, *of_sweep]
-                    _run_hydra(name, run)
+                    texts = texts_of(for_every_choice(name, line.overrides))
+                    _run_hydra(name, run, [*_flags(args), *texts, *more, *of_sweep])
                 return
-        sys.argv[1:] = [*_flags(args), *args.overrides, *more]
-        _run_hydra(name, run)
+        _run_hydra(name, run, [*_flags(args), *texts, *more])
+
+
+def help_text(name: str, extra_config_dir: str | None) -> str:
+    """The template in `<name>.yaml` with every group of its defaults list and the choices that there are.
+
+    Hydra would list its own groups first, and take twice as long.
+    """
+    template = read_yaml(Path(config_dir(), f"{name}.yaml"))["hydra"]["help"]["template"]
+    folders = [Path(folder) for folder in (config_dir(), extra_config_dir) if folder is not None]
+    lines = []
+    for group in groups_in(name):
+        choices = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
+        lines.append(f"{group}: {', '.join(sorted(choices))}")
+    return string.Template(template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
+
+
+def _parser(program: str) -> Parser:
+    """The flags of Hydra, which reads them once more; a mistake in them is one line."""
+    parser = Parser(program, add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    for name, short in SWITCHES.items():
+        parser.add_argument(*_names(name, short), action="store_true")
+    for name, (short, options) in VALUES.items():
+        parser.add_argument(*_names(name, short), **options)
+    for name, (short, _) in REFUSED.items():
+        parser.add_argument(*_names(name, short))
+    return parser
+
+
+def _names(name: str, short: str | None) -> list[str]:
+    return [_flag(name), *([short] if short else [])]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _flags(args: Namespace) -> list[str]:
     """Those that are Hydra's business, as it reads them."""
-    flags = [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(args, name)]
-    return flags + [f"--{name}={value}" for name in VALUES if (value := getattr(args, name)) is not None]
+    flags = [_flag(name) for name in SWITCHES if getattr(args, name)]
+    return flags + [f"{_flag(name)}={value}" for name in VALUES if (value := getattr(args, name)) is not None]
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -94,20 +156,19 @@ def _check_flags(args: Namespace) -> None:
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} do not go together: leave all but one out")
     for flag, value in (("--resolve", args.resolve), ("--package", args.package)):
-        if value and not (args.cfg or args.help):
+        if value and not args.cfg:
             raise ConfigError(f"{flag} goes with --cfg job alone: add it, or leave {flag} out")
-    if args.experimental_rerun is not None:  # which would unpickle the file
-        raise ConfigError("--experimental-rerun is not used here: resume=... continues a run")
-    for flag, value in (("--config-path", args.config_path), ("--config-name", args.config_name)):
-        if value is not None:
-            raise ConfigError(f"{flag} is not used here: --config-dir FOLDER adds a folder of YAML files")
+    for name, (_, instead) in REFUSED.items():
+        if getattr(args, name) is not None:
+            raise ConfigError(f"{_flag(name)} is not used here: {instead}")
     if args.shell_completion and args.config_dir is not None:
         raise ConfigError("--config-dir is not used with --shell-completion")
-    if args.shell_completion and not any(word.partition("=")[0] in COMPLETION for word in args.overrides):
-        raise ConfigError(f"--shell-completion needs one of {', '.join(f'{word}=SHELL' for word in COMPLETION)}")
+    if args.shell_completion and not any(text.startswith(COMPLETION) for text in args.overrides):
+        raise ConfigError(f"--shell-completion needs one of {', '.join(f'{each}SHELL' for each in COMPLETION)}")
 
 
-def _run_hydra(name: str, run: Callable[[DictConfig], None]) -> None:
+def _run_hydra(name: str, run: Callable[[DictConfig], None], arguments: Iterable[str]) -> None:
+    sys.argv[1:] = arguments
     failures: list[Exception] = []
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(_keeping(failures, run))()
     _raise_together(failures)
@@ -133,25 +194,24 @@ def _raise_together(failures: list[Exception]) -> None:
         raise RunFailedError("\n".join(str(error) for error in failures))
 
 
-def _checked_line(name: str, args: Namespace, typed: list[str]) -> CommandLine:
-    line = CommandLine(name, args.overrides, args.config_dir)
+def _checked_line(line: CommandLine, packages: tuple[str, ...], args: Namespace) -> CommandLine:
     with hydra_ready(line):
-        line = replace(line, packages=typed_packages(typed))
-        cells = line.cells()
+        line = replace(line, packages=packages)
+        jobs = line.jobs()
         if args.multirun:
-            for cell in cells:
-                if checked_config(cell).get("resume") is not None:
+            for job in jobs:
+                if checked_config(job).get("resume") is not None:
                     raise ConfigError("resume continues one run: leave -m out")
-        elif len(cells) > 1:
-            several = [text for text in line.overrides if "," in text or "(" in text]  # a,b or glob(*)
+        elif len(jobs) > 1:
+            several = " ".join(each.text for each in line.overrides if each.is_sweep)
             texts = "add -m to run each, or [...] for one list, or '...' for one text"
-            raise ConfigError(f"{' '.join(several)} names several values: {texts}")
+            raise ConfigError(f"{several} names several values: {texts}")
         elif args.cfg:
             check_keys(line)
-        elif any(word.startswith("sweep.") for word in line.overrides):
+        elif any(each.key.startswith("sweep.") for each in line.overrides):
             raise ConfigError("sweep.name and sweep.resume are those of a sweep: add -m")
-        elif any(word.startswith(("hydra/launcher", "hydra.launcher")) for word in line.overrides):
-            raise ConfigError("hydra/launcher runs the cells of a sweep: add -m, or leave it out")
+        elif any(each.key.startswith(("hydra/launcher", "hydra.launcher")) for each in line.overrides):
+            raise ConfigError("hydra/launcher runs the jobs of a sweep: add -m, or leave it out")
         else:
             checked_config(line)
     return line

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.audited_parts import AuditedParts
-from node_cli.cli.overrides import with_data_of_run
-from node_cli.config import ConfigError, resolved
+from node_cli.cli.compose import CommandLine
+from node_cli.cli.overrides import override, parse, with_data_of_run
+from node_cli.cli.own_files import folder_of
+from node_cli.config import KEYS, PLACES, ConfigError, resolved
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.moved_data import PLACES
 from node_cli.trust import untrusted_parts
-
-OF_THE_RUN = ("dataset", "task", "model", "seed", "precision")  # a run brings its own
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def run(cfg: DictConfig) -> None:
     """Audits one config; torch is imported only now that the command line has proved sound."""
     job = HydraConfig.get()
     config = resolved(cfg)
-    typed = [override.partition("=")[0].lstrip("+~") for override in job.overrides.task]
+    typed = [each.key for each in parse(job.overrides.task)]
     problems = _without_effect(config, typed, job.runtime.choices)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -57,7 +56,11 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
     gradient, names = choices["gradient"], ",".join(config["gradients"])
     lines = []
     if config["run"] is not None:
-        lines += [f"{key} has no effect with run=..., which brings its own" for key in OF_THE_RUN if key in others]
+        lines += [
+            f"{key} has no effect with run=..., which brings its own"
+            for key in KEYS
+            if key in others and KEYS[key].from_run
+        ]
         if "solver" in groups and "solver" not in typed:
             lines.append("solver: with run=..., choose one too (solver=dopri5), or leave it out for the run's own")
     elif "checkpoint" in groups:
@@ -73,8 +76,8 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
 
 def _named(group: str, names: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
     """The parts of these names, each as its YAML stands."""
-    own = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]  # --config-dir
-    nodes = {name: resolved(compose("audit", [*own, f"{group}={name}"]))[group] for name in names}
+    line = CommandLine("audit", [], folder_of(HydraConfig.get().runtime.config_sources))
+    nodes = {name: resolved(replace(line, overrides=[override(group, name)]).compose())[group] for name in names}
     problems = untrusted_parts({group: nodes}, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))

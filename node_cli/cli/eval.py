@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.cli.overrides import override, with_data_of_run
+from node_cli.cli.overrides import Override, last_of, override, with_data_of_run
 from node_cli.config import ConfigError, follows, is_path, leaves, resolved
 from node_cli.runs.folder import RunFolder
 
@@ -15,34 +15,35 @@ def main() -> None:
     launch("eval", run, expand=_meant)
 
 
-def _meant(overrides: list[str]) -> list[str]:
+def _meant(overrides: list[Override]) -> list[Override]:
     return with_solver_of_run(with_data_of_run(overrides))
 
 
 def run(cfg: DictConfig) -> None:
-    """Judges one run; torch is imported only now that the command line has proved sound."""
+    """Evaluates one run; torch is imported only now that the command line has proved sound."""
     from node_cli.cli.run_evaluation import run_evaluation
 
     run_evaluation(resolved(cfg))
 
 
-def with_solver_of_run(overrides: list[str]) -> list[str]:
+def with_solver_of_run(overrides: list[Override]) -> list[Override]:
     """`solver.KEY=VALUE` without `solver=NAME` changes that of the run's own solver; what followed the key follows it.
 
     Raises:
         ConfigError: there is no such run, or its solver was not recorded by name.
     """
-    typed = dict(word.partition("=")[::2] for word in overrides)
-    value = typed.get("run", "").strip("'\"")
-    if "solver" in typed or not any(key.startswith("solver.") for key in typed) or not is_path(value):
+    run, typed = last_of(overrides, "run"), {each.key for each in overrides}
+    if "solver" in typed or not any(key.startswith("solver.") for key in typed):
         return overrides
-    folder = RunFolder.of(value)
+    if run is None or not is_path(run.given):
+        return overrides
+    folder = RunFolder.of(run.given)
     name, recorded = folder.read_choices().get("solver"), folder.read_config().get("solver")
     if not (isinstance(name, str) and name.isidentifier() and isinstance(recorded, dict)) or "$" in str(recorded):
         raise ConfigError(f"the solver of {folder.path} was not recorded in plain words: choose one too, solver=NAME")
     own = {key: setting for key, setting in leaves({"solver": recorded}) if not key.startswith("solver._")}
     kept = {key: setting for key, setting in own.items() if key not in typed and not follows(key, own)}
-    return [f"solver={name}", *(override(key, setting) for key, setting in kept.items()), *overrides]
+    return [override("solver", name), *(override(key, setting) for key, setting in kept.items()), *overrides]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The further folder of YAML files (--config-dir), which may come from a stranger: each is looked at when loaded.
+"""The further folder of YAML files (--config-dir), which may come from a stranger: each is checked when it is loaded.
 
 Hydra would follow links, wait for pipes, unfold aliases and defaults of defaults for ever, and take settings of its own
 from anywhere.
@@ -6,24 +6,28 @@ from anywhere.
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.plugins.config_source import ConfigResult
-from omegaconf import OmegaConf
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
 
-from node_cli.cli.overrides import quoted
-from node_cli.config import ConfigError
+from node_cli.cli.overrides import Override, quoted
+from node_cli.config import ConfigError, leaves
 from node_cli.references import foreign_references
 from node_cli.yaml_file import read_checked
 
 MAX_FILES = 1_000  # that a chosen one may bring in through defaults of defaults, each as often as it is named
+OWN_RUN_DIR = "hydra.run.dir is not used here: set run_dir=... instead"
+OF_HYDRA = "of Hydra's own keys only hydra/launcher and those of hydra.launcher can be set"
 
 
-class OwnFiles(FileConfigSource):
+class OwnFiles(ConfigSource):
     """The files of a folder, one that may have been written by a stranger."""
 
     def __init__(self, provider: str, path: str) -> None:
@@ -34,6 +38,25 @@ class OwnFiles(FileConfigSource):
     def scheme() -> str:
         """What an entry of Hydra's search path begins with to be read by this class."""
         return "checked"
+
+    def available(self) -> bool:
+        """Whether there is such a folder."""
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether it has such a folder."""
+        return os.path.isdir(os.path.join(self.path, config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether it has such a file."""
+        return os.path.isfile(os.path.join(self.path, self._normalize_file_name(config_path)))
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """What lies in one of its folders."""
+        names: list[str] = []
+        for name in os.listdir(os.path.join(self.path, config_path)):
+            self._list_add_result(names, os.path.join(config_path, name), name, results_filter)
+        return sorted(set(names))
 
     def load_config(self, config_path: str) -> ConfigResult:
         """One file, if nothing is wrong with it.
@@ -46,18 +69,22 @@ class OwnFiles(FileConfigSource):
             raise ConfigError(f"{self._file(config_path)}: its defaults bring in more than {MAX_FILES:,} files")
         return loaded
 
-    def _load(self, config_path: str) -> tuple[ConfigResult, list[Any]]:
+    def _load(self, config_path: str) -> tuple[ConfigResult, Sequence[Any]]:
         """A file as it stands, and its list of defaults."""
         path = self._file(config_path)
-        read_checked(path, inside=Path(self.path))
-        loaded = super().load_config(config_path)
-        values = OmegaConf.to_container(loaded.config, resolve=False) if OmegaConf.is_config(loaded.config) else {}
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"{path} does not exist")
+        text = Text(read_checked(path, inside=Path(self.path)), path)
+        config = OmegaConf.load(text)
+        values = OmegaConf.to_container(config, resolve=False)
         defaults = values.get("defaults") if isinstance(values, dict) else None
         problems = foreign_references(values)
         if not problems and "${" in str(defaults):
             problems.append("defaults must name files, and refer to nothing")
         if problems:
             raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+        header = self._get_header_dict(text.getvalue())
+        loaded = ConfigResult(self.provider, self.full_path(), config, header)
         return loaded, defaults if isinstance(defaults, list) else []
 
     def _file(self, config_path: str) -> Path:
@@ -92,8 +119,17 @@ def _below(group: str, name: str) -> str:
     return name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"
 
 
+class Text(io.StringIO):
+    """The text of a file; a parser says where it is broken by its `name`."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.name = str(path)
+
+
 def searched(folder: str) -> str:
-    """The word of Hydra's command line that adds the folder."""
+    """The text of an override that adds the folder to Hydra's search path."""
+    Plugins.instance().register(OwnFiles)
     return f"hydra.searchpath=[{quoted(f'{OwnFiles.scheme()}://{os.path.abspath(folder)}')}]"
 
 
@@ -102,4 +138,41 @@ def folder_of(sources: Any) -> str | None:
     return next((source.path for source in sources if source.schema == OwnFiles.scheme()), None)
 
 
-SourcesRegistry.instance().register(OwnFiles)
+def check_overrides(overrides: Sequence[Override]) -> None:
+    """Refuses all but a launcher and its setup.
+
+    Raises:
+        ConfigError: another key of Hydra's is set.
+    """
+    if any(o.key in ("hydra.run.dir", "hydra.output_subdir") for o in overrides):
+        raise ConfigError(OWN_RUN_DIR)
+    for o in overrides:
+        if o.is_of_hydra:
+            is_launcher = o.key == "hydra/launcher" or o.key.startswith("hydra.launcher.")
+            if not is_launcher or "_target_" in o.text:
+                raise ConfigError(f"{o.key} is not used here: {OF_HYDRA}")
+
+
+def check_files(hydra: DictConfig, shipped: DictConfig, choosing: list[str], folder: str) -> None:
+    """Refuses all of Hydra's that a file of `folder` sets: a launcher's setup is a command, too.
+
+    `hydra` is what Hydra goes by with the files that the overrides in `choosing` choose, `shipped` what without them.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    own, ours = _leaves(hydra), _leaves(shipped)
+    ours["overrides.task"] = choosing
+    for key in sorted(own.keys() | ours.keys()):
+        if own.get(key) != ours.get(key):
+            raise ConfigError(f"hydra.{key} is set in a file of {folder}: {OF_HYDRA}")
+
+
+def _leaves(hydra: DictConfig) -> dict[str, Any]:
+    """What Hydra goes by, but for what it writes down itself."""
+    kept = [str(key) for key in hydra if key not in ("overrides", "runtime", "searchpath", "job")]
+    own = {f"job.{key}": hydra.job[key] for key in ("chdir", "env_set", "env_copy", "config")}
+    own["overrides.task"] = list(hydra.overrides.task)
+    container = OmegaConf.to_container(OmegaConf.masked_copy(hydra, kept), resolve=False)
+    assert isinstance(container, dict)
+    return own | dict(leaves({str(key): value for key, value in container.items()}))

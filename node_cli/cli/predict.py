@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
 from node_cli.cli.eval import with_solver_of_run
-from node_cli.cli.overrides import key_of, with_data_of_run
+from node_cli.cli.overrides import Override, override, with_data_of_run
 from node_cli.config import ConfigError, resolved
 
 NEW_DATA = "dataset.path"
@@ -17,16 +17,16 @@ def main() -> None:
     launch("predict", run, expand=_meant)
 
 
-def _meant(overrides: list[str]) -> list[str]:
-    keys = [key_of(word) for word in overrides]
+def _meant(overrides: list[Override]) -> list[Override]:
+    keys = [each.key for each in overrides]
     if "split" in keys or NEW_DATA not in keys:
         return with_solver_of_run(with_data_of_run(overrides))
-    others = [key for key in keys if key != NEW_DATA and (key == "dataset" or key.startswith("dataset."))]
+    others = [each.key for each in overrides if each.group == "dataset" and each.key != NEW_DATA]
     if others:
         raise ConfigError(
             f"{', '.join(others)} has no effect with new data ({NEW_DATA}=...), which are scaled as the run's own were"
         )
-    return with_solver_of_run(["dataset=npz", *overrides])
+    return with_solver_of_run([override("dataset", "npz"), *overrides])
 
 
 def run(cfg: DictConfig) -> None:

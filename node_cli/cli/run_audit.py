@@ -23,12 +23,12 @@ from node_cli.build import (
     build_solver,
 )
 from node_cli.cli.audited_parts import AuditedParts
-from node_cli.config import ConfigError
+from node_cli.config import PLACES, ConfigError
 from node_cli.figures import file_of, image_of
 from node_cli.files import write_whole
 from node_cli.ode.solution import SolveError
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.moved_data import PLACES, data_moved
+from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.summary import git_commit, versions
 from node_cli.runs.trained_run import config_of_run, load_weights

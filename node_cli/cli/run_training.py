@@ -12,16 +12,15 @@ import yaml
 from torch import nn
 
 from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, known_of
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
 from node_cli.runs.curves import write_curves
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.identity import check_identity, identity
 from node_cli.runs.log import log_to
-from node_cli.runs.moved_data import PLACES, data_moved
+from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
-from node_cli.runs.resume import MAY_CHANGE
 from node_cli.runs.summary import final_table, summarize
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
 from node_cli.training.machine import chosen_device
@@ -34,8 +33,6 @@ from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-NOT_HYPERPARAMETERS = ("run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads")
 
 
 def run_training(
@@ -105,7 +102,7 @@ def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkp
         problem = refusal(payload, *parts)
         if problem:
             raise CheckpointError(f"{path} {problem}")
-        note = check_identity(path, payload, config, trainer.dataset.digest, (*MAY_CHANGE, *PLACES))
+        note = check_identity(path, payload, config, trainer.dataset.digest)
         if note and moved:
             raise OtherRunError(f"{note}, so {moved[0].partition(':')[0]} must stay as it was")
         unknown.append(note)
@@ -202,7 +199,7 @@ def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """`model: OdeNet, model.width: 64, ...`: each part by its class, then its keys."""
     flat = {}
     for key, value in config.items():
-        if key in NOT_HYPERPARAMETERS:
+        if not known_of(key).is_hyperparameter:
             continue
         flat[key] = value["_target_"].rpartition(".")[2] if isinstance(value, dict) else value
         if isinstance(value, dict):

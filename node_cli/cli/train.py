@@ -1,8 +1,11 @@
-"""`node-train`: trains a Neural ODE from a config of parts, or a grid of them with `-m`."""
+"""`node-train`: trains a Neural ODE from a config of parts, or a sweep of them with `-m`."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +14,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from node_cli.cli.app import launch
-from node_cli.cli.compose import choices_of_ours
-from node_cli.cli.overrides import going_on, key_of, plain_or_quoted, quoted, value_of
+from node_cli.cli.compose import CommandLine, checked_config, choices_of_ours, hydra_ready
+from node_cli.cli.errors import bearing_streams
+from node_cli.cli.overrides import Override, going_on, last_of, override, parse, quoted, texts_of
 from node_cli.cli.own_files import folder_of
-from node_cli.cli.sweep import run_cell, sweeping, with_overrides_of_sweep
-from node_cli.config import ConfigError, is_path, resolved, shown
+from node_cli.config import ConfigError, is_path, known_of, resolved, shown
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.moved_data import located
 from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.resume import checkpoints_to_resume
+from node_cli.runs.sweep import Sweep, Worker, damaged, folder_named, run_job
 from node_cli.training import launched
 from node_cli.training.stopping import Stopped
-
-OF_A_SWEEP = ("sweep.", "hydra.", "hydra/")  # words that a job of it was begun with, and that are not its own
-OF_THE_PARENT = ("run_dir", "resume", "sweep.", "hydra.", "hydra/")  # words that are not for the processes it starts
 
 
 def main() -> None:
@@ -34,11 +35,11 @@ def main() -> None:
     launch("train", run, expand=_meant, sweep=sweeping, needs_output=False)
 
 
-def _meant(overrides: list[str]) -> list[str]:
+def _meant(overrides: list[Override]) -> list[Override]:
     return with_overrides_of_run(with_overrides_of_sweep(overrides))
 
 
-def with_overrides_of_run(overrides: list[str]) -> list[str]:
+def with_overrides_of_run(overrides: list[Override]) -> list[Override]:
     """`resume=<path>` stands for all overrides of that run, in its folder; those typed now come on top.
 
     How the learning rate goes on is for one continuation: the next one has to say it again.
@@ -46,52 +47,95 @@ def with_overrides_of_run(overrides: list[str]) -> list[str]:
     Raises:
         ConfigError: there is no run at the path.
     """
-    typed = {key_of(override): override for override in overrides}
-    value = value_of(typed.get("resume", "resume=null"))
+    typed = {each.key: each for each in overrides}
+    value = typed["resume"].given if "resume" in typed else "null"
     if value in ("null", "auto", ""):
         return overrides
     if not is_path(value):
         raise ConfigError(f"resume must be a run folder, a checkpoint file, auto or null, got {shown(value)}")
     folder = RunFolder.of(value)
-    if "run_dir" in typed and Path(value_of(typed["run_dir"])) != folder.path:
+    if "run_dir" in typed and Path(typed["run_dir"].given) != folder.path:
         raise ConfigError(f"run_dir cannot be set with resume={value}: a run continues in its own folder")
-    typed["run_dir"] = f"run_dir={quoted(os.fspath(folder.path))}"
-    typed["resume"] = f"resume={quoted(value)}"
+    typed["run_dir"] = override("run_dir", os.fspath(folder.path))
+    typed["resume"] = override("resume", value)
     for key, place in located(folder.read_config(), folder).items():
-        typed.setdefault(f"dataset.{key}", f"dataset.{key}={quoted(place)}")
+        typed.setdefault(f"dataset.{key}", override(f"dataset.{key}", place))
     left = (*typed, "scheduler.on_resume")
-    inherited = [o for o in _recorded_overrides(folder) if key_of(o) not in left and not o.startswith(OF_A_SWEEP)]
-    packages = [word for word in inherited if key_of(word) == "packages"]
-    if packages:
-        raise ConfigError(
-            f"resume: {folder.path} was begun with {packages[-1]}: if you trust them, name them again: "
-            f"node-train resume={value} '{packages[-1]}'"
-        )
+    inherited = [each for each in parse(folder.read_overrides()) if each.key not in left and not each.is_of_sweep]
+    _check_packages("resume", value, folder.path, inherited)
     return inherited + list(typed.values())
 
 
-def _recorded_overrides(folder: RunFolder) -> list[str]:
-    """The words that the run was begun with.
+def with_overrides_of_sweep(overrides: list[Override]) -> list[Override]:
+    """`sweep.resume=<folder>` stands for the overrides that the sweep was begun with; those typed now must be the same.
 
     Raises:
-        ConfigError: they are damaged.
+        ConfigError: there is no sweep in the folder, or it was begun with other overrides.
     """
-    overrides = folder.read_overrides()
-    odd = [word for word in overrides if not isinstance(word, str)]
-    if odd:
-        raise ConfigError(f"{folder.overrides} is damaged: {shown(odd[0])} is no word of a command line")
-    return overrides
+    resume = last_of(overrides, "sweep.resume")
+    if resume is None or resume.given == "null":
+        return overrides
+    path = Path(resume.given)
+    begun, typed = parse(Sweep.read(path).overrides), [each for each in overrides if not each.is_of_sweep]
+    if any(each.is_of_sweep for each in begun):
+        raise damaged(path)
+    packages = [each.text for each in begun if each.key == "packages"]
+    if set(packages) - {each.text for each in typed}:
+        _check_packages("sweep.resume", resume.given, path, begun)
+    if {each.text for each in typed} - set(packages) and sorted(texts_of(typed)) != sorted(texts_of(begun)):
+        texts = " ".join(texts_of(begun))
+        raise ConfigError(f"sweep.resume: {path} was begun with other overrides: {texts}; leave yours out")
+    return begun + [each for each in overrides if each.is_of_sweep]
+
+
+def _check_packages(key: str, value: str, path: Path, begun: list[Override]) -> None:
+    """Refuses packages that a folder names: its own overrides are not the user's.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    packages = [each for each in begun if each.key == "packages"]
+    if packages:
+        again = going_on(key, Path(value), packages, None)
+        raise ConfigError(f"{key}: {path} was begun with packages: if you trust them, name them again: {again}")
+
+
+@contextmanager
+def sweeping(line: CommandLine) -> Iterator[list[str]]:
+    """Within it the jobs run, with further overrides; at its end the sweep is summed up.
+
+    Raises:
+        ConfigError: the folder cannot be written, exists, or holds other jobs.
+        RunFailedError, Stopped: see `Sweep.running`.
+    """
+    with hydra_ready(line):
+        jobs = line.jobs()
+        asked = checked_config(jobs[0])["sweep"]
+    launcher = last_of(line.overrides, "hydra/launcher")
+    if launcher is not None and launcher.given == "submitit_slurm" and shutil.which("srun") is None:
+        raise ConfigError(
+            "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it where jobs are submitted, "
+            "or take hydra/launcher=joblib"
+        )
+    path = Path(asked["resume"]) if asked["resume"] is not None else folder_named(asked["name"])
+    typed, *of_jobs = ([each.text for each in job.overrides if not each.is_of_sweep] for job in [line, *jobs])
+    sweep = Sweep(path, typed, of_jobs)
+    sweep.begin() if asked["resume"] is None else sweep.check_same()
+    with sweep.running(going_on("sweep.resume", path, line.overrides, line.extra_config_dir)):
+        yield [f"hydra.sweep.dir={quoted(str(path))}"]
 
 
 def run(cfg: DictConfig) -> None:
-    """Trains one config, or one cell of a sweep."""
+    """Trains one config, or one job of a sweep."""
     job = HydraConfig.get()
-    words = [word.removeprefix("++") for word in job.overrides.task]  # see `for_every_choice`
-    request = Request(resolved(cfg), words, choices_of_ours(job.runtime.choices))
+    overrides = [each.unforced() for each in parse(job.overrides.task)]
+    texts = [each.text for each in overrides if not each.is_of_sweep]
+    request = Request(resolved(cfg), texts, choices_of_ours(job.runtime.choices))
     if job.mode == RunMode.MULTIRUN:
-        run_cell(request, Path(job.runtime.output_dir), train)
+        with bearing_streams(needs_output=False) if Worker.is_this() else nullcontext():
+            run_job(request, Path(job.runtime.output_dir), train)
         return
-    if request.config["resume"] == "auto" and not any(word.startswith("run_dir=") for word in request.overrides):
+    if request.config["resume"] == "auto" and last_of(overrides, "run_dir") is None:
         raise ConfigError("resume=auto continues what run_dir holds, or starts there: set run_dir=... too")
     folder = RunFolder(Path(request.config["run_dir"]))
     try:
@@ -99,7 +143,7 @@ def run(cfg: DictConfig) -> None:
     except Stopped as stopped:
         if launched.is_one_of_several() or not folder.holds_run:  # whoever has started them says it; nothing goes on
             raise
-        again = going_on(f"resume={plain_or_quoted(str(folder.path))}", request.overrides, _own_files())
+        again = going_on("resume", folder.path, overrides, _own_files())
         raise Stopped(f"{stopped}; to go on: {again}", stopped.status) from stopped
 
 
@@ -149,22 +193,24 @@ def _check_launch(request: Request) -> None:
         return
     if devices not in (1, launched.local_count()):
         raise ConfigError(f"trainer.devices={devices}, but the launcher has started {launched.local_count()} processes")
-    if not any(word.startswith("run_dir=") for word in request.overrides):
+    if last_of(parse(request.overrides), "run_dir") is None:
         raise ConfigError("run_dir is required: processes that a launcher starts need one folder, set run_dir=...")
 
 
 def _train_in_processes(request: Request, folder: RunFolder) -> None:
     from node_cli.runs.launcher import run_in_processes
 
-    trainer = request.config["trainer"]
-    words = [word for word in request.overrides if not word.lstrip("+~").startswith(OF_THE_PARENT)]
-    words += [f"run_dir={quoted(str(folder.path))}"]
-    if request.config["resume"] is not None:
-        words.append(f"resume={quoted(request.config['resume'])}")
+    trainer, resume = request.config["trainer"], request.config["resume"]
+    overrides = [each for each in parse(request.overrides) if not known_of(each.key).of_each_run]
+    overrides += [override("run_dir", str(folder.path)), *([] if resume is None else [override("resume", resume)])]
     own = _own_files()
     options = [] if own is None else [f"--config-dir={own}"]
-    sets_threads = request.config["num_threads"] is not None
-    run_in_processes([*options, *words], trainer["devices"], trainer["max_restarts"], sets_threads=sets_threads)
+    run_in_processes(
+        [*options, *texts_of(overrides)],
+        trainer["devices"],
+        trainer["max_restarts"],
+        sets_threads=request.config["num_threads"] is not None,
+    )
 
 
 def _own_files() -> str | None:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from node_cli.config import ConfigError
+from node_cli.config import ConfigError, shown
 from node_cli.files import TEMPORARY, append, kind_of, read_text, remove_unfinished, write_whole
 from node_cli.yaml_file import read_yaml
 
 SUMMARY, METRICS = "summary.json", "metrics.jsonl"
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
+MAX_NAME = 120  # characters of the name of one run among others
 MAX_SUMMARY = 1 << 24  # bytes of a summary
 EVENT_FILES = "events.out.tfevents."
 RENAMED = {"node_cli.analysis.audit": "node_cli.audit"}  # modules of parts that recorded configs may name
@@ -33,6 +36,19 @@ class Request:
     config: dict[str, Any]
     overrides: list[str]
     choices: dict[str, Any]
+
+    def named(self, texts: Iterable[str]) -> Request:
+        """The same, with `key=value` texts as the name in loggers that take a `run_name` and were given none."""
+        name = name_of(texts)
+        nodes = self.config["logger"].items()
+        named = {key: node | {"run_name": name} if node.get("run_name", "") is None else node for key, node in nodes}
+        return replace(self, config=self.config | {"logger": named})
+
+
+def name_of(texts: Iterable[str]) -> str | None:
+    """`key=value` texts as one name of a folder; None where there are none."""
+    name = re.sub(r"^[+~.]+", "", ",".join(texts))
+    return re.sub(r"[^\w.,=+-]+", "_", name, flags=re.ASCII)[:MAX_NAME] or None
 
 
 class RunFolder:
@@ -163,6 +179,9 @@ class RunFolder:
         overrides = read_yaml(self.overrides, inside=self.path)
         if not isinstance(overrides, list):
             raise ConfigError(f"{self.overrides} is damaged: it holds no overrides")
+        odd = [each for each in overrides if not isinstance(each, str)]
+        if odd:
+            raise ConfigError(f"{self.overrides} is damaged: {shown(odd[0])} is no override")
         return overrides
 
     def read_choices(self) -> dict[str, Any]:

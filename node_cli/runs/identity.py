@@ -33,23 +33,21 @@ def spec_in(path: Path, payload: Mapping[str, Any]) -> DataSpec | None:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def check_identity(
-    path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], data: str | None, may_change: tuple[str, ...]
-) -> str:
+def check_identity(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], data: str | None) -> str:
     """Holds a checkpoint against the config and the data that it is to go on with.
 
     Returns:
         As `check_config`.
 
     Raises:
-        OtherRunError: they are not those that it was trained with; keys that `may_change` are not compared.
+        OtherRunError: they are not those that it was trained with, but for keys that a run may change.
     """
-    note = check_config(path, payload, config, may_change)
+    note = check_config(path, payload, config)
     check_data(path, payload, config, data)
     return note
 
 
-def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], may_change: tuple[str, ...]) -> str:
+def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The same of the config alone.
 
     Returns:
@@ -61,7 +59,7 @@ def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, An
             f"{path} was written by a version that recorded neither its config nor its data in it: "
             "whether they are the same cannot be told"
         )
-    changed = differences(known["config"], config, except_for=may_change)
+    changed = differences(known["config"], config)
     if changed:
         raise OtherRunError(
             f"{path} was trained with another config than this run has ({'; '.join(changed)}): "

@@ -28,8 +28,8 @@ from node_cli.training.stopping import HANDLED, STATUS, Stopped, handling
 LONGEST_STEP = "3600"  # seconds that processes which were asked to stop get for finishing their step and saving it
 
 
-def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, sets_threads: bool) -> None:
-    """Runs `node-train` with `words` in `count` processes; after one of them was killed, again with `resume=auto`.
+def run_in_processes(arguments: Sequence[str], count: int, max_restarts: int, *, sets_threads: bool) -> None:
+    """Runs `node-train` with `arguments` in `count` processes; after one of them was killed, again with `resume=auto`.
 
     Raises:
         ConfigError, RunFailedError, Stopped: what ended them.
@@ -40,7 +40,7 @@ def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, set
     with handling(HANDLED, _ending_once()), _environment(count, sets_threads=sets_threads), launched.parent_told():
         try:
             for attempt in range(max_restarts + 1):
-                killed = _run(words if attempt == 0 else [*words, "resume=auto"], count)
+                killed = _run(arguments if attempt == 0 else [*arguments, "resume=auto"], count)
                 if killed is None:
                     return
                 if attempt < max_restarts:
@@ -50,7 +50,7 @@ def run_in_processes(words: Sequence[str], count: int, max_restarts: int, *, set
     raise RunFailedError(f"{killed}, and trainer.max_restarts={max_restarts} is used up")
 
 
-def _run(words: Sequence[str], count: int) -> str | None:
+def _run(arguments: Sequence[str], count: int) -> str | None:
     """One go; what it was ended by, if a process was killed."""
     config = LaunchConfig(
         min_nodes=1,
@@ -67,7 +67,7 @@ def _run(words: Sequence[str], count: int) -> str | None:
     with tempfile.TemporaryDirectory() as outcomes:
         os.environ[OUTCOMES] = outcomes
         try:
-            elastic_launch(config, sys.executable)("-m", "node_cli.cli.train", *words)
+            elastic_launch(config, sys.executable)("-m", "node_cli.cli.train", *arguments)
         except SignalException as asked:
             _raise_outcome(outcomes, otherwise=asked.sigval)
         except ChildFailedError as error:

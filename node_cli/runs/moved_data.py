@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from node_cli.config import PLACES
 from node_cli.runs.folder import RunFolder
 
-KEYS = ("path", "data_dir")  # of a dataset; what lies there is held against the digest of the run
-PLACES = tuple(f"dataset.{key}" for key in KEYS)
+KEYS = tuple(key.removeprefix("dataset.") for key in PLACES)
 
 
 def located(config: Mapping[str, Any], folder: RunFolder, typed: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -8,37 +8,6 @@ from typing import Any
 
 from node_cli.config import ConfigError, differences
 from node_cli.runs.folder import RunFolder
-from node_cli.runs.moved_data import PLACES
-
-# What a run may change on its way without becoming another run.
-MAY_CHANGE = (
-    "resume",
-    "run_dir",
-    "packages",
-    "logger",
-    "audit",
-    "sweep",
-    "num_threads",
-    "device",
-    "dataset.mirrors",
-    "optimizer.lr",
-    "scheduler.on_resume",
-    "solver.sync_steps",
-    "trainer.devices",
-    "trainer.max_restarts",
-    "trainer.epochs",
-    "trainer.max_steps",
-    "trainer.max_seconds",
-    "trainer.patience",
-    "trainer.on_bad_step",
-    "trainer.spike_factor",
-    "trainer.max_skipped",
-    "trainer.log_every_steps",
-    "trainer.histograms_every_epochs",
-    "trainer.pictures_every_epochs",
-    "trainer.save_every_steps",
-    "trainer.keep",
-)
 
 
 def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Path]:
@@ -72,7 +41,7 @@ def checkpoints_to_resume(config: dict[str, Any], folder: RunFolder) -> list[Pat
         return []
     if config.get("init_from") is not None and "init_from" not in folder.read_config():  # of an earlier version
         raise ConfigError(f"init_from has no effect on {folder.path}, which is continued: leave it out")
-    changed = differences(folder.read_config(), config, except_for=(*MAY_CHANGE, *PLACES))
+    changed = differences(folder.read_config(), config)
     if changed:
         raise ConfigError(
             f"{folder.path} was trained with other settings ({'; '.join(changed)}): start a new run for them"

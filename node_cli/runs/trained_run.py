@@ -9,25 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.config import (
-    ConfigError,
-    has_target,
-    is_below,
-    leaves,
-    out_of_range,
-    parts_of,
-    shown,
-    top_level_problems,
-)
+from node_cli.config import KEYS, ConfigError, is_below, leaves, out_of_range, shown, wrong_values
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import check_config, check_data
-from node_cli.runs.moved_data import PLACES, located
-from node_cli.runs.resume import MAY_CHANGE
+from node_cli.runs.moved_data import located
+from node_cli.schema import has_target
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into, read_checkpoint
 from node_cli.trust import untrusted_parts
 
-PARTS = ("dataset", "task", "model", "solver", "gradient", "trainer")
-KEYS = ("seed", "precision")
+NEEDED = (*(name for name, key in KEYS.items() if key.from_run and "." not in name), "solver", "gradient", "trainer")
 
 
 def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
@@ -40,7 +30,7 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     """
     folder = RunFolder.of(config["run"])
     trained = folder.read_config()
-    problems = _what_is_missing(trained) or [*top_level_problems(trained).values(), *_out_of_range(trained)]
+    problems = _what_is_missing(trained) or [*wrong_values(trained).values(), *_out_of_range(trained)]
     if problems:
         raise ConfigError(f"{folder.config} is damaged: {'; '.join(problems)}")
     problems = untrusted_parts(trained, config["packages"])
@@ -64,7 +54,7 @@ def checkpoint_of_run(config: Mapping[str, Any]) -> tuple[Path, dict[str, Any], 
         path = folder.checkpoints / f"{config['checkpoint']}.pt"
     try:
         payload = read_checkpoint(path)
-        return path, payload, check_config(path, payload, folder.read_config(), (*MAY_CHANGE, *PLACES))
+        return path, payload, check_config(path, payload, folder.read_config())
     except CheckpointError as error:
         raise ConfigError(str(error)) from error
 
@@ -105,7 +95,7 @@ def take_weights(model: nn.Module, path: Path, payload: Mapping[str, Any]) -> No
 
 
 def _out_of_range(trained: dict[str, Any]) -> list[str]:
-    """A few words for each number that no part can take, and for a batch that none can be."""
+    """A line for each number that no part can take, and for a batch that none can be."""
     problems = [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(leaves(trained))]
     size = trained["trainer"].get("eval_batch_size")
     if type(size) is not int or size < 1:
@@ -114,7 +104,7 @@ def _out_of_range(trained: dict[str, Any]) -> list[str]:
 
 
 def _what_is_missing(trained: dict[str, Any]) -> list[str]:
-    """A few words for each part and key that the config of a run must have, and this one has not."""
-    problems = [f"it has no {key}" for key in (*PARTS, *KEYS) if key not in trained]
-    parts = {key: part for group in PARTS if group in trained for key, part in parts_of(trained, group).items()}
-    return problems + [f"{key} names no class" for key, part in parts.items() if not has_target(part)]
+    """A line for each part and key that the config of a run must have, and this one has not."""
+    problems = [f"it has no {key}" for key in NEEDED if key not in trained]
+    groups = [key for key in NEEDED if key in trained and not KEYS[key].must_be]
+    return problems + [f"{key} names no class" for key in groups if not has_target(trained[key])]

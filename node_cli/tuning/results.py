@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from shlex import quote
 from typing import Any
 
 import yaml
 from optuna.trial import FrozenTrial
 
-from node_cli.runs.outcome import FINISHED
+from node_cli.config import known_of
+from node_cli.runs.outcome import FINISHED, UNFINISHED, RunFailedError
 from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
 from node_cli.runs.report.reading import leaves
+from node_cli.runs.report.writing import make_folder, write
+from node_cli.tuning.plots import figures
+from node_cli.tuning.search_space import Params
+from node_cli.tuning.settings import Settings
 from node_cli.tuning.study import SharedStudy
 
 SHOWN = 15  # rows of the table
-NOT_KEPT = ("run_dir", "resume", "sweep", "packages", "logger", "audit")  # of a trial, not of its config
 
 
 def best_trials(shared: SharedStudy) -> list[FrozenTrial]:
@@ -40,16 +46,57 @@ def table(shared: SharedStudy) -> str:
 
 def experiment(config: Mapping[str, Any], choices: Mapping[str, Any], unchanged: Mapping[str, Any]) -> str:
     """A file for `configs/experiment/`: the choices, and what differs from the chosen files as they stand."""
-    defaults = [{f"override /{group}": choice} for group, choice in choices.items() if group not in NOT_KEPT]
+    defaults = [{f"override /{group}": choice} for group, choice in choices.items() if _is_kept(group)]
     known = dict(leaves(unchanged))
     content: dict[str, Any] = {"defaults": defaults} if defaults else {}
     for key, value in leaves(config):
-        if key.partition(".")[0] not in NOT_KEPT and (key not in known or known[key] != value):
+        if _is_kept(key) and (key not in known or known[key] != value):
             _put(content, key.split("."), value)
     return f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}"
+
+
+def _is_kept(key: str) -> bool:
+    """Whether it is of the config of a trial, and not of how it ran."""
+    return known_of(key).is_hyperparameter and not known_of(key).of_machine
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         tree = tree.setdefault(part, {})
     tree[path[-1]] = value
+
+
+def sum_up(shared: SharedStudy, as_experiment: Callable[[Params], str]) -> None:
+    """Writes the best configs and the figures of the study, and prints its table, and how to train the best.
+
+    It holds the lock of the study, as another command may end too. `as_experiment` makes a file of YAML of the values
+    of a trial.
+
+    Raises:
+        RunFailedError: no trial has finished, or one is left unfinished.
+    """
+    path, names = shared.settings.path, []
+    with shared.lock:
+        best = best_trials(shared)
+        for trial in best:
+            names.append("best" if trial is best[0] else f"trial_{trial.number}")
+            make_folder(path / "experiment")
+            write(path / "experiment" / f"{names[-1]}.yaml", as_experiment(trial.params).encode())
+        not_drawn = []
+        for name, figure in figures(shared):
+            if isinstance(figure, bytes):
+                write(path / name, figure)
+            else:
+                not_drawn.append(f"{name} is not drawn: {figure}\n")
+    sys.stdout.write(f"\n{table(shared)}{''.join(not_drawn)}\n")
+    for name in names:
+        sys.stdout.write(f"node-train --config-dir {quote(str(path))} experiment={name}\n")
+    missing = sum(run.status == UNFINISHED for run in shared.runs())
+    if missing or not best:
+        raise RunFailedError(_unfinished(missing, shared.settings) if missing else f"no trial of {path} has finished")
+
+
+def _unfinished(missing: int, settings: Settings) -> str:
+    trials = "1 trial has" if missing == 1 else f"{missing} trials have"
+    text = f"{trials} not finished: another process is at work, or was killed: the same command takes up what is left"
+    return f"{text}, {settings.lost_after} s (tune.lost_after) after a machine was lost" if settings.storage else text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from optuna.study import StudyDirection
 
 from node_cli.config import ConfigError
 from node_cli.passwords import without_passwords
+from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.report.writing import make_folder
 from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
 from node_cli.tuning.journal import Journal
@@ -33,10 +36,10 @@ DRIVERS = {  # what to install for the modules that SQLAlchemy asks for
 
 
 def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
-    """The study of this name, made if it is not there; `begun` are the search space and the words of every trial.
+    """The study of this name, made if there is none; `begun` are the search space and the overrides of every trial.
 
     Raises:
-        ConfigError: it cannot be reached or written, or was begun with another search space or other words.
+        ConfigError: it cannot be reached or written, or was begun with another search space or other overrides.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if settings.storage is None:
@@ -105,6 +108,19 @@ def what_is_wrong(settings: Settings, error: Exception) -> str:
     return f"tune.storage: {without_passwords(place)} cannot be reached: {without_passwords(first, place)}"
 
 
+@contextmanager
+def storage_told(settings: Settings) -> Iterator[None]:
+    """Where the storage is lost midway, one line says so.
+
+    Raises:
+        RunFailedError: it is.
+    """
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise RunFailedError(f"{what_is_wrong(settings, error)}: the same command goes on when it is back") from error
+
+
 def _answers(url: str) -> bool:
     try:
         sqlalchemy.create_engine(url).connect().close()
@@ -127,7 +143,11 @@ def _begun(settings: Settings, known: Any) -> dict[str, Any]:
 
 
 def _check_same(settings: Settings, was: dict[str, Any], now: dict[str, Any]) -> None:
-    for key, name in (("space", "another search space"), ("objectives", "other objectives"), ("words", "other words")):
+    for key, name in (
+        ("space", "another search space"),
+        ("objectives", "other objectives"),
+        ("words", "other overrides"),
+    ):
         if was[key] != now[key]:
             shown = f" ({' '.join(was[key]) or 'none'})" if key != "space" else ""
             raise ConfigError(

@@ -25,6 +25,7 @@ import yaml
 from forked import module_of
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
+from node_cli.cli.overrides import parse
 from node_cli.runs.folder import Request, RunFolder
 
 pytestmark = pytest.mark.slow
@@ -190,7 +191,7 @@ def type_it(words: list[str]) -> tuple[int, str]:
         patch.setattr(sys, "argv", words)
         patch.setattr(sys, "path", list(sys.path))
         if words[0] == "node-tune":
-            patch.setattr("node_cli.cli.run_tuning.run_workers", in_this_process)
+            patch.setattr("node_cli.tuning.workers.run_workers", in_this_process)
             patch.setattr("node_cli.training.launched.end_with_parent", lambda: None)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
@@ -311,7 +312,7 @@ def examples_of(command: str) -> list[str]:
 def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the examples of the help name: a run, a sweep, parts, a space and a study of one's own."""
     monkeypatch.chdir(tmp_path)
-    line = CommandLine("train", ["model=mlp", "dataset=npz", "dataset.path=points.npz"])
+    line = CommandLine("train", parse(["model=mlp", "dataset=npz", "dataset.path=points.npz"]))
     with hydra_ready(line):
         config = checked_config(line)
     run = Path("outputs/2026-11-21/10-00-00-123456")

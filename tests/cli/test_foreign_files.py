@@ -74,8 +74,8 @@ def test_packages_of_a_run_are_named_again(refused, typed, trained, tmp_path):
     words = ["packages=[theirs]", "gradient._target_=theirs.payload.Net"]
     change(tmp_path / "theirs/.hydra/overrides.yaml", lambda overrides: overrides.extend(words))
     line = refused("node-train", "resume=theirs")
-    command = "node-train resume=theirs 'packages=[theirs]'"
-    assert line == f"resume: theirs was begun with packages=[theirs]: if you trust them, name them again: {command}"
+    command = "node-train 'packages=[theirs]' resume=theirs"
+    assert line == f"resume: theirs was begun with packages: if you trust them, name them again: {command}"
     assert "trained with other settings (gradient._target_" in typed(*command.replace("'", "").split()).err
     assert "theirs.payload.Net is not allowed" in refused("node-train", "resume=theirs", "packages=[]")
 
@@ -86,7 +86,7 @@ def test_packages_and_launchers_of_a_sweep_are_named_again(refused, tmp_path):
     write(tmp_path / "outputs/sweeps/theirs/payload.py", PAYLOAD)
     write(tmp_path / "outputs/sweeps/theirs/sweep.json", json.dumps(record))
     line = refused("node-train", "-m", "sweep.resume=outputs/sweeps/theirs")
-    command = "node-train -m sweep.resume=outputs/sweeps/theirs 'packages=[outputs]'"
+    command = "node-train -m 'packages=[outputs]' sweep.resume=outputs/sweeps/theirs"
     assert line.endswith(f"was begun with packages: if you trust them, name them again: {command}")
     for word in ("hydra/launcher=joblib", "+hydra.launcher.pre_dispatch=1", "sweep.name=x"):
         write(tmp_path / "outputs/sweeps/theirs/sweep.json", json.dumps({"overrides": [word], "cells": [[word]]}))
@@ -121,7 +121,7 @@ def test_no_flag_puts_other_files_in_the_place_of_ours(refused, flag, tmp_path):
         "a launcher's settings": (
             {"experiment/mine.yaml": "# @package _global_\nhydra:\n  launcher:\n    pre_dispatch: print(1)\n"},
             ["-m", "experiment=mine", "hydra/launcher=joblib", "seed=0,1"],
-            "In 'experiment/mine': ConfigKeyError raised while composing config:",
+            f"hydra.launcher.pre_dispatch is set in a file of mine: {HYDRA}",
         ),
         "a launcher by another group": (
             {"experiment/mine.yaml": "# @package _global_\ndefaults: [{override /hydra/launcher: joblib}]\n"},
@@ -211,7 +211,7 @@ def test_cells_of_a_sweep_have_folders_of_it(refused, tmp_path, put, kind):
     (tmp_path / "elsewhere").mkdir()
     put(tmp_path / "sweep/1")
     line = refused("node-train", "-m", "sweep.resume=sweep")
-    assert line == f"sweep.resume: sweep/1 must be the folder of a cell, and is {kind}: remove it"
+    assert line == f"sweep.resume: sweep/1 must be the folder of a job, and is {kind}: remove it"
 
 
 def test_a_search(refused, tmp_path):

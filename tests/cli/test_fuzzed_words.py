@@ -9,8 +9,8 @@ from mutations import mutations, same_every_time
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.errors import one_line_errors
-from node_cli.cli.sweep import with_overrides_of_sweep
-from node_cli.cli.train import with_overrides_of_run
+from node_cli.cli.overrides import parse
+from node_cli.cli.train import with_overrides_of_run, with_overrides_of_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,8 @@ def outcome(words: list[str]) -> tuple[list[dict], object]:
     """The configs that the words stand for, or the exit status."""
     try:
         with one_line_errors("node-train"):
-            line = CommandLine("train", with_overrides_of_run(with_overrides_of_sweep(words)))
+            line = CommandLine("train", with_overrides_of_run(with_overrides_of_sweep(parse(words))))
             with hydra_ready(line):
-                return [checked_config(cell) for cell in line.cells()[:3]], 0
+                return [checked_config(cell) for cell in line.jobs()[:3]], 0
     except SystemExit as end:
         return [], end.code

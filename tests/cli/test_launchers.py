@@ -93,7 +93,7 @@ def test_submitit_runs_jobs_and_puts_one_back_that_is_warned(begin, tmp_path):
     os.kill(job, signal.SIGUSR2)
     out, err = process.communicate()
     assert process.returncode == 1
-    assert "node-train: 1 of 2 cells did not finish (1); to run them again: node-train -m sweep.res" in err
+    assert "node-train: 1 of 2 jobs did not finish (1); to run them again: node-train -m sweep.res" in err
     assert "2 runs: 1 finished, 1 failed" in out
     assert summary(failed)["reason"] == REFUSED
     assert summary(run)["environment"]["num_threads"] == 1

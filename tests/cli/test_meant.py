@@ -9,7 +9,7 @@ import pytest
 from hydra.errors import MissingConfigException
 
 from node_cli.cli.errors import _missing_choice
-from node_cli.cli.unreadable import advice
+from node_cli.cli.overrides import advice
 
 # What is typed after node-train, and how the answer goes on after `unknown key KEY: `.
 UNKNOWN_KEYS = {
@@ -147,7 +147,7 @@ WHOLE = {
     ),
     "a launcher without a sweep": (
         ["hydra/launcher=joblib", "seed=0"],
-        "hydra/launcher runs the cells of a sweep: add -m, or leave it out",
+        "hydra/launcher runs the jobs of a sweep: add -m, or leave it out",
     ),
 }
 
@@ -171,10 +171,10 @@ def test_a_launcher_of_an_extra_that_is_not_installed():
 def test_a_failure_of_all_cells_is_told_once(typed):
     result = typed("node-train", "-m", "dataset=npz", "dataset.path=no.npz", "seed=0,1,2", "sweep.name=a")
     first, *others, last = result.err.splitlines()
-    assert first.startswith("cell 0: dataset=npz dataset.path=no.npz seed=0: dataset.path")
-    told = [line.removeprefix("cell ").partition(": ") for line in others]
-    assert [(number, rest.rpartition(": ")[2]) for number, _, rest in told] == [(n, "the same as cell 0") for n in "12"]
-    assert "3 of 3 cells did not finish" in last
+    assert first.startswith("job 0: dataset=npz dataset.path=no.npz seed=0: dataset.path")
+    told = [line.removeprefix("job ").partition(": ") for line in others]
+    assert [(number, rest.rpartition(": ")[2]) for number, _, rest in told] == [(n, "the same as job 0") for n in "12"]
+    assert "3 of 3 jobs did not finish" in last
 
 
 OWN_PARTS = """

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from forked import Command
 
-from node_cli.cli.errors import one_line_errors
-from node_cli.cli.streams import Stream, output_may_be_lost
+from node_cli.cli.errors import Stream, one_line_errors, output_may_be_lost
 from node_cli.runs.outcome import RunFailedError
 
 pytestmark = pytest.mark.slow

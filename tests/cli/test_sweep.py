@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from forked import Command
 
-from node_cli.cli.run_names import name_of, with_run_name
-from node_cli.cli.sweep import _swept
-from node_cli.runs.folder import RunFolder
+from node_cli.runs.folder import Request, RunFolder, name_of
+from node_cli.runs.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +90,7 @@ def test_a_cell_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Pa
     assert result.status == 1
     assert ": nor could that be written down: " in result.err
     assert "Traceback" not in result.err
-    assert "1 of 2 cells did not finish (0)" in result.err
+    assert "1 of 2 jobs did not finish (0)" in result.err
 
 
 def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
@@ -102,7 +101,7 @@ def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, 
     result = typed("node-train", *eight, "sweep.resume=outputs/sweeps/grid")
     assert result.status == 1
     assert result.err.endswith(
-        "node-train: 2 of 8 cells did not finish (2, 5); to run them again: "
+        "node-train: 2 of 8 jobs did not finish (2, 5); to run them again: "
         "node-train -m --config-dir mine sweep.resume=outputs/sweeps/grid\n"
     )
     assert {path: path.read_bytes() for path in before} == before
@@ -186,7 +185,9 @@ def test_a_sweep_that_is_there_is_not_begun_again(typed, four):
     )
     result = typed("node-train", "-m", "seed=0,1,2", "sweep.resume=outputs/sweeps/grid")
     assert result.status == 2
-    assert result.err.startswith("node-train: sweep.resume: outputs/sweeps/grid was begun with other words: model=mlp ")
+    assert result.err.startswith(
+        "node-train: sweep.resume: outputs/sweeps/grid was begun with other overrides: model=mlp "
+    )
     (GRID / "sweep.json").write_text("{}")
     result = typed("node-train", "-m", "sweep.resume=outputs/sweeps/grid")
     assert (result.status, result.err) == (2, "node-train: sweep.resume: outputs/sweeps/grid/sweep.json is damaged\n")
@@ -205,9 +206,9 @@ CELLS = {
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_is_called_by_what_was_swept(name, tmp_path: Path):
+def test_a_job_is_called_by_what_was_swept(name, tmp_path: Path):
     (tmp_path / "sweep.json").write_text(json.dumps({"overrides": [], "cells": CELLS[name]}))
-    assert name_of(_swept(tmp_path / "1", CELLS[name][1])) == name
+    assert name_of(Sweep.read(tmp_path).swept(CELLS[name][1])) == name
 
 
 def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
@@ -240,8 +241,8 @@ def test_a_sweep_that_cannot_be_written_is_refused(typed, tmp_path: Path):
 
 def test_only_a_logger_that_takes_a_name_and_has_none_gets_one():
     logger = {"tensorboard": {"run_name": None}, "mine": {"run_name": "mine"}, "jsonl": {"_target_": "x"}}
-    assert with_run_name({"seed": 0, "logger": logger}, ["seed=0"]) == {
+    assert Request({"seed": 0, "logger": logger}, [], {}).named(["seed=0"]).config == {
         "seed": 0,
         "logger": {"tensorboard": {"run_name": "seed=0"}, "mine": {"run_name": "mine"}, "jsonl": {"_target_": "x"}},
     }
-    assert with_run_name({"logger": {}}, ["seed=0"]) == {"logger": {}}
+    assert Request({"logger": {}}, [], {}).named(["seed=0"]).config == {"logger": {}}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from node_cli.cli.compose import CommandLine, hydra_ready
+from node_cli.cli.overrides import parse
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +18,7 @@ MODELS = ["mlp", "odenet_adjoint", "odenet_checkpoint", "resnet", "resnet1", "rk
 
 
 def test_the_grid_has_a_cell_for_each_model_and_seed():
-    line = CommandLine("train", ["experiment=glob(table1_*)", "seed=0,1"])
+    line = CommandLine("train", parse(["experiment=glob(table1_*)", "seed=0,1"]))
     with hydra_ready(line):
         words = [cell.overrides for cell in line.cells()]
     assert words == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]

@@ -10,6 +10,7 @@ import yaml
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.eval import with_solver_of_run
+from node_cli.cli.overrides import parse, texts_of
 from node_cli.config import ConfigError
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.report.grouping import differing_keys
@@ -20,7 +21,7 @@ COMMANDS = {"train": [], "eval": ["run=x", "solver=dopri5"]}
 
 
 def composed(command: str, *words: str) -> dict[str, Any]:
-    line = CommandLine(command, list(words))
+    line = CommandLine(command, parse(words))
     with hydra_ready(line):
         return checked_config(line)
 
@@ -73,6 +74,11 @@ def test_a_sweep_over_rtol_differs_in_rtol_alone():
     assert differing_keys(both) == ["solver.rtol", "solver.atol"]
 
 
+def expanded(*words: str) -> list[str]:
+    """The overrides that are meant, as text."""
+    return texts_of(with_solver_of_run(parse(words)))
+
+
 def recorded(path: Path, *words: str, **changes: Any) -> None:
     """A run that was begun with `words`."""
     config = composed("train", *words)
@@ -102,23 +108,23 @@ def test_a_key_of_the_runs_own_solver(
     monkeypatch.chdir(tmp_path)
     recorded(Path("mine"), *begun)
     was = yaml.safe_load(Path("mine/.hydra/config.yaml").read_text())["solver"]
-    now = composed("eval", *with_solver_of_run(["run='mine'", *typed]))["solver"]
+    now = composed("eval", *expanded("run='mine'", *typed))["solver"]
     assert now == was | expected
 
 
 def test_what_an_experiment_set_is_the_runs_own_too(tmp_path: Path):
     """It is not among the words that were typed."""
     recorded(tmp_path / "mine", safety=0.5, first_step="chosen")
-    now = composed("eval", *with_solver_of_run([f"run={tmp_path / 'mine'}", "solver.rtol=1e-6"]))["solver"]
+    now = composed("eval", *expanded(f"run={tmp_path / 'mine'}", "solver.rtol=1e-6"))["solver"]
     assert (now["safety"], now["first_step"], now["atol"]) == (0.5, "chosen", 1e-6)
 
 
 def test_another_solver_takes_nothing_over():
     words = ["run=nowhere", "solver=rk4", "solver.num_steps=20"]
-    assert with_solver_of_run(words) == words
+    assert expanded(*words) == words
 
 
 def test_a_recorded_solver_refers_to_nothing(tmp_path: Path):
     recorded(tmp_path / "mine", norm="${oc.env:HOME}")
     with pytest.raises(ConfigError, match="was not recorded in plain words: choose one too, solver=NAME"):
-        with_solver_of_run([f"run={tmp_path / 'mine'}", "solver.rtol=1e-6"])
+        expanded(f"run={tmp_path / 'mine'}", "solver.rtol=1e-6")

@@ -6,7 +6,8 @@ import pytest
 from small_studies import DEFAULTS, QUICK
 
 from node_cli.cli.compose import CommandLine
-from node_cli.cli.search import Search
+from node_cli.cli.overrides import parse as overrides
+from node_cli.cli.tune import Search
 from node_cli.tuning.search_space import parse
 from node_cli.tuning.settings import read_settings
 
@@ -19,6 +20,6 @@ def search(monkeypatch, tmp_path):
     def made(space, words=(), **tune):
         asked = {**DEFAULTS, "name": "small", "pruner": "none", **tune}
         parsed = parse(space)
-        return Search(CommandLine("train", [*QUICK, *words]), read_settings(asked, parsed.endless), parsed)
+        return Search(CommandLine("train", overrides([*QUICK, *words])), read_settings(asked, parsed.endless), parsed)
 
     return made

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 from small_studies import DEFAULTS, QUICK, start, wait_for
 
-from node_cli.cli.tune_worker import work
+from node_cli.cli.tune import work
 from node_cli.tuning.heartbeat import quietly
 from node_cli.tuning.results import table
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from small_studies import RATES, summary
 
-from node_cli.cli import tune_worker
+from node_cli.cli import run_training as training
 from node_cli.cli.run_training import run_training
-from node_cli.cli.tune_worker import work
+from node_cli.cli.tune import work
 from node_cli.config import ConfigError
 from node_cli.runs.outcome import UnwrittenRunError
 from node_cli.runs.report.formats import RunTable, notes_on
@@ -142,7 +142,7 @@ def test_a_full_disk_ends_the_command_and_no_trial(search, monkeypatch, capsys):
 
     asked = search(CELLS, trials=2, max_retries=0)
     for failing in (full, unwritten):
-        monkeypatch.setattr(tune_worker, "run_training", failing)
+        monkeypatch.setattr(training, "run_training", failing)
         with pytest.raises(SystemExit) as end:
             work(asked)
         assert end.value.code == 1
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_the_command_and_no_trial(search, monkeypatch, capsys):
         assert told.startswith("node-tune: trial 0: ")
         assert told.endswith("No space left on device; make room, and the same command goes on\n")
     assert states(asked.open()) == ["RUNNING"]
-    monkeypatch.setattr(tune_worker, "run_training", run_training)
+    monkeypatch.setattr(training, "run_training", run_training)
     work(asked)
     assert states(asked.open()) == ["COMPLETE", "COMPLETE"]
 

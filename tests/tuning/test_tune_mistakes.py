@@ -254,7 +254,7 @@ def test_a_study_is_joined_by_the_same_search_alone(typed, search):
     assert (other_words.status, other_words.err) == (
         2,
         (
-            "node-tune: tune.name: outputs/studies/default was begun with other words "
+            "node-tune: tune.name: outputs/studies/default was begun with other overrides "
             "(model.width=8 model=mlp trainer.epochs=2): give the same, or another tune.name\n"
         ),
     )

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from node_cli.config import follows
+from node_cli.config import follows, known_of
 from node_cli.runs.report.filters import text
 from node_cli.runs.report.reading import RunRecord, is_number
 
-# They name a run or say where its results go, or change them no more than another seed does.
-NOT_COMPARED = ("seed", "run_dir", "resume", "packages", "logger", "audit", "sweep", "num_threads", "experiment")
 COSTS = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
 
 
@@ -172,7 +170,7 @@ def _known(values: Mapping[str, Any], key: str) -> str | None:
 
 
 def _counts(key: str) -> bool:
-    return key.partition(".")[0] not in NOT_COMPARED and not key.rpartition(".")[2].startswith("_")
+    return known_of(key).is_hyperparameter and key != "seed" and not key.rpartition(".")[2].startswith("_")
 
 
 def default_columns(runs: Sequence[RunRecord]) -> list[str]:
