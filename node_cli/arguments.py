@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
@@ -117,6 +118,6 @@ def first_line(error: BaseException | None) -> str:
 def under_full_key(group: str, node: dict[str, Any], message: str) -> str:
     """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
     first = message.partition(" ")[0]
-    if first.partition("=")[0] in node:
+    if re.split(r"\W", message, maxsplit=1)[0] in node:
         return f"{group}.{message}"
     return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -38,22 +37,13 @@ from node_cli.yaml_file import read_yaml
 
 ALONE = {"--run": "run", "-m": "multirun", "--cfg": "cfg", "--info": "info", "-sc": "shell_completion"}
 COMPLETION = ("install=", "uninstall=", "query=")
-SWITCHES = {  # flags that Hydra has too, and that may be set
-    "run": "-r",
-    "multirun": "-m",
-    "resolve": None,
-    "hydra_help": None,
-    "shell_completion": "-sc",
-}
-VALUES: dict[str, tuple[str, dict[str, Any]]] = {
-    "cfg": ("-c", {"choices": ["job", "hydra", "all"]}),
-    "info": ("-i", {"nargs": "?", "const": "all"}),
-    "package": ("-p", {}),
-}
-REFUSED = {  # the last one would unpickle the file
-    "config_path": ("-cp", "--config-dir FOLDER adds a folder of YAML files"),
-    "config_name": ("-cn", "--config-dir FOLDER adds a folder of YAML files"),
-    "experimental_rerun": (None, "resume=... continues a run"),
+SWITCHES = ("run", "multirun", "resolve", "hydra_help", "shell_completion")  # flags that are handed on to Hydra
+VALUES = ("cfg", "info", "package")
+INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+REFUSED = {  # of Hydra's flags; the last one would unpickle the file
+    "config_path": "--config-dir FOLDER adds a folder of YAML files",
+    "config_name": "--config-dir FOLDER adds a folder of YAML files",
+    "experimental_rerun": "resume=... continues a run",
 }
 
 
@@ -75,7 +65,7 @@ def launch(
     os.environ["PYTHONSAFEPATH"] = "1"  # for processes started from here: no module lies in the working folder
     early = () if launched.is_one_of_several() else (signal.SIGTERM, *WARNINGS)  # whoever has started them says it
     with one_line_errors(program), handling(early, _stop):
-        args = _parser(program).parse_args()
+        args = _parser(program).parse_intermixed_args()
         if args.version:
             sys.stdout.write(f"{program} {__version__}\n")
             return
@@ -117,20 +107,17 @@ def _parser(program: str) -> Parser:
     """The flags of Hydra, which reads them once more; a mistake in them is one line."""
     parser = Parser(program, add_help=False)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    for name, short in SWITCHES.items():
-        parser.add_argument(*_names(name, short), action="store_true")
-    for name, (short, options) in VALUES.items():
-        parser.add_argument(*_names(name, short), **options)
-    for name, (short, _) in REFUSED.items():
-        parser.add_argument(*_names(name, short))
+    for names in (
+        *(("--help", "-h"), ("--hydra-help",), ("--version",), ("--resolve",), ("--run", "-r"), ("--multirun", "-m")),
+        ("--shell-completion", "-sc"),
+    ):
+        parser.add_argument(*names, action="store_true")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--info", "-i", choices=INFOS, nargs="?", const="all")
+    for names in (("--package", "-p"), ("--config-dir", "-cd"), ("--config-path", "-cp"), ("--config-name", "-cn")):
+        parser.add_argument(*names)
+    parser.add_argument("--experimental-rerun")
     return parser
-
-
-def _names(name: str, short: str | None) -> list[str]:
-    return [_flag(name), *([short] if short else [])]
 
 
 def _flag(name: str) -> str:
@@ -158,7 +145,7 @@ def _check_flags(args: Namespace) -> None:
     for flag, value in (("--resolve", args.resolve), ("--package", args.package)):
         if value and not args.cfg:
             raise ConfigError(f"{flag} goes with --cfg job alone: add it, or leave {flag} out")
-    for name, (_, instead) in REFUSED.items():
+    for name, instead in REFUSED.items():
         if getattr(args, name) is not None:
             raise ConfigError(f"{_flag(name)} is not used here: {instead}")
     if args.shell_completion and args.config_dir is not None:

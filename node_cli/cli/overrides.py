@@ -82,7 +82,7 @@ class Override:
     @property
     def is_of_sweep(self) -> bool:
         """Whether it is about a sweep, and not about its jobs."""
-        return self.is_of_hydra or self.key.startswith("sweep.")
+        return self.key.startswith(("sweep.", "hydra/launcher", "hydra.launcher"))
 
     @property
     def element(self) -> str:

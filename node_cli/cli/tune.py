@@ -88,7 +88,7 @@ def _meant(overrides: list[Override]) -> list[Override]:
     """The overrides with those of the space; refuses what is of a sweep, or would start a trial in many processes."""
     if launched.is_one_of_several():
         raise ConfigError("a trial is one process: leave the launcher out, and set tune.workers=N to train N at once")
-    of_sweep = [each.text for each in overrides if each.key.startswith(("sweep.", "hydra/launcher", "hydra.launcher"))]
+    of_sweep = [each.text for each in overrides if each.is_of_sweep]
     if of_sweep:
         raise ConfigError(f"{' '.join(of_sweep)}: that is of a sweep: a search has tune.name and tune.workers")
     return with_space(overrides)

@@ -92,8 +92,8 @@ def test_a_run_brings_its_own_parts(typed, trained: Path):
     assert (result.status, result.err.splitlines()) == (
         2,
         [
-            "node-audit: model has no effect with run=..., which brings its own",
             "node-audit: seed has no effect with run=..., which brings its own",
+            "node-audit: model has no effect with run=..., which brings its own",
             "node-audit: solver: with run=..., choose one too (solver=dopri5), or leave it out for the run's own",
         ],
     )

@@ -252,7 +252,11 @@ RECORDS = {
         f"{CONFIG} is damaged, line 1: could not determine a constructor for",
     ),
     "empty config": (file(CONFIG, ""), EVAL, f"{CONFIG} is damaged: it holds no config"),
-    "part of a config": (file(CONFIG, "seed: 0\n"), EVAL, f"{CONFIG} is damaged: it has no dataset; it has no task;"),
+    "part of a config": (
+        file(CONFIG, "seed: 0\n"),
+        EVAL,
+        f"{CONFIG} is damaged: it has no precision; it has no dataset;",
+    ),
     "config without class": (
         edited(CONFIG, "model:\n", "model: 3\nx:\n"),
         EVAL,
@@ -285,7 +289,7 @@ RECORDS = {
     ),
     "words in bytes": (file(WORDS, b"\xb4"), RESUME, f"{WORDS} is no text in UTF-8: invalid start byte at byte 0"),
     "no words": (lambda run: (run / WORDS).unlink(), RESUME, f"{WORDS} cannot be read: No such file or directory"),
-    "words as numbers": (file(WORDS, "[1, 2]"), RESUME, f"{WORDS} is damaged: 1 is no word of a command line"),
+    "words as numbers": (file(WORDS, "[1, 2]"), RESUME, f"{WORDS} is damaged: 1 is no override"),
     "words for Hydra": (
         file(WORDS, f"['+hydra.callbacks.x={MKDIR}']"),
         RESUME,
