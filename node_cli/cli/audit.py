@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from node_cli.audit.parts import AuditedParts
 from node_cli.cli.app import launch
-from node_cli.cli.audited_parts import AuditedParts
 from node_cli.cli.compose import CommandLine
 from node_cli.cli.overrides import override, parse, with_data_of_run
 from node_cli.cli.own_files import folder_of

@@ -8,12 +8,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from node_cli.cli.errors import INTERRUPTED, one_line_errors
-from node_cli.cli.report_options import PROGRAM, parse
 from node_cli.config import ConfigError, printable
 from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
 from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
 from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
+from node_cli.runs.report.options import PROGRAM, parse
 from node_cli.runs.report.reading import RunRecord, read_runs, written_at
 from node_cli.runs.report.writing import make_folder, write
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from node_cli.advice import in_keys
 from node_cli.audit.base import AuditProblem, AuditReport, Tick, write_json
 from node_cli.audit.case import Case, make_cases
+from node_cli.audit.parts import AuditedParts
 from node_cli.build import (
     Problem,
     audits_a_model,
@@ -22,7 +23,6 @@ from node_cli.build import (
     build_problem,
     build_solver,
 )
-from node_cli.cli.audited_parts import AuditedParts
 from node_cli.config import PLACES, ConfigError
 from node_cli.figures import file_of, image_of
 from node_cli.files import write_whole

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from node_cli.cli.run_evaluation import run_evaluation
+from node_cli.cli.eval import run_evaluation
 from node_cli.config import ConfigError
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.outcome import RunFailedError

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from node_cli.cli.report_options import EXAMPLES
 from node_cli.runs.report.formats import FORMATS
+from node_cli.runs.report.options import EXAMPLES
 
 pytestmark = pytest.mark.slow
 
