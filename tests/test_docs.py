@@ -143,11 +143,13 @@ def test_every_target_of_the_makefile_is_one_that_the_documents_name():
     assert targets <= named
 
 
-def test_every_test_that_a_page_names_exists():
+def test_every_file_that_a_page_names_exists():
     named = {
         name
         for path in DOCUMENTS
-        for name in re.findall(r"`((?:tests|benchmarks)/[\w/]+(?:\.py)?/?)`", path.read_text("utf-8"))
+        for name in re.findall(
+            r"`((?:tests|benchmarks|examples|node_cli)/[\w/]+(?:\.\w+)?/?)`", path.read_text("utf-8")
+        )
     }
     assert len(named) > 30
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
