@@ -52,8 +52,8 @@ def train(folder: Path, words: list[str]) -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or []:
             last = line.strip() or last
-            if cell := re.match(r"cell (\d+): ", line):
-                number, num_before = int(cell[1]), num_before + line.endswith("finished before\n")
+            if job := re.match(r"job (\d+): ", line):
+                number, num_before = int(job[1]), num_before + line.endswith("finished before\n")
                 num_cells = len(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"])
                 print(progress(number, num_cells, number - num_before, time.monotonic() - started), last, flush=True)
     if process.returncode not in (0, 1) or not folder.is_dir():

@@ -25,7 +25,7 @@ import yaml
 from forked import module_of
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
-from node_cli.cli.overrides import parse
+from node_cli.cli.overrides import parse, texts_of
 from node_cli.runs.folder import Request, RunFolder
 
 pytestmark = pytest.mark.slow
@@ -317,9 +317,8 @@ def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config = checked_config(line)
     run = Path("outputs/2026-11-21/10-00-00-123456")
     run.mkdir(parents=True)
-    RunFolder(run).write_request(
-        Request(config, line.overrides, {"dataset": "npz", "model": "mlp", "solver": "dopri5"})
-    )
+    choices = {"dataset": "npz", "model": "mlp", "solver": "dopri5"}
+    RunFolder(run).write_request(Request(config, texts_of(line.overrides), choices))
     files = {
         "outputs/sweeps/mine/sweep.json": '{"overrides": ["seed=0"], "cells": [["seed=0"]]}',
         "mine/model/mine.yaml": "defaults: [mlp]",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.jsonl import JsonlLogger
-from node_cli.tasks.classification import Classification
 from node_cli.training.checkpoint import Checkpoints, evaluated_weights, read_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -73,18 +73,18 @@ def killed_at(step, monkeypatch, typed, *words):
 def test_an_epoch_stands_once_after_a_stop_within_its_validation_and_a_kill_before_its_checkpoint(
     whole, typed, monkeypatch
 ):
-    evaluate, save = Classification.evaluate, Checkpoints.save
+    batches, save = Dataset.batches, Checkpoints.save
 
-    def stopped(self, model, batches, **keys):
+    def stopped(self, split, batch_size):
         os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(self, model, batches, **keys)
+        return batches(self, split, batch_size)
 
     def killed(self, payload, step, **keys):
         raise KilledError
 
-    monkeypatch.setattr(Classification, "evaluate", stopped)
+    monkeypatch.setattr(Dataset, "batches", stopped)
     assert typed("node-train", *WORDS).status == 143
-    monkeypatch.setattr(Classification, "evaluate", evaluate)
+    monkeypatch.setattr(Dataset, "batches", batches)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert [line["step"] for line in records(Path("run"))] == [1, 2, 3]
     monkeypatch.setattr(Checkpoints, "save", killed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node_cli.cli.compose import CommandLine, hydra_ready
-from node_cli.cli.overrides import parse
+from node_cli.cli.overrides import parse, texts_of
 
 pytestmark = pytest.mark.slow
 
@@ -17,11 +17,11 @@ SMALL = ["trainer.max_steps=1", "model.width=4", "num_threads=1", "logger=none",
 MODELS = ["mlp", "odenet_adjoint", "odenet_checkpoint", "resnet", "resnet1", "rknet", "stem_only"]
 
 
-def test_the_grid_has_a_cell_for_each_model_and_seed():
+def test_the_grid_has_a_job_for_each_model_and_seed():
     line = CommandLine("train", parse(["experiment=glob(table1_*)", "seed=0,1"]))
     with hydra_ready(line):
-        words = [cell.overrides for cell in line.cells()]
-    assert words == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]
+        jobs = [texts_of(job.overrides) for job in line.jobs()]
+    assert jobs == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]
 
 
 def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path):
