@@ -268,7 +268,7 @@ def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
     """Where a run killed before its summary, and resumed, takes them back."""
     recorder, _ = fit(build_trainer(epochs=1), tmp_path, takes_images=True)
     assert {step for step, tag, _ in recorder.scalars if tag.startswith("test/")} == {4}
-    assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions"]
+    assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions", "test/plane"]
 
 
 def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
@@ -276,7 +276,7 @@ def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
     recorder, _ = fit(trainer, tmp_path, takes_images=True)
     steps = trainer.steps_per_epoch
     assert [(step, tag) for step, tag in recorder.images if tag.startswith("val/")] == [
-        (n * steps, f"val/{name}") for n in (2, 4) for name in ("confusion_matrix", "wrong_predictions")
+        (n * steps, f"val/{name}") for n in (2, 4) for name in ("confusion_matrix", "wrong_predictions", "plane")
     ]
 
 
