@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import signal
 import sys
@@ -32,6 +33,8 @@ from node_cli.training.launched import OUTCOMES, ProcessLostError
 from node_cli.training.stopping import Stopped
 
 OF_THE_EXTRA = ("joblib", "submitit_local", "submitit_slurm")  # launchers that the extra `sweep` brings
+
+logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # what it logs, it raises as well
 
 
 class Parser(ArgumentParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -347,3 +348,10 @@ def test_mistakes_of_node_eval(typed, tmp_path: Path, words: list[str], line: st
     assert result.err.count("\n") == 1
     assert result.status == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hydra_says_nothing_of_its_own_of_a_part_that_cannot_be_imported(typed, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a command: those of pytest take what Hydra logs
+    result = typed("node-train", "optimizer._target_=torch.optim.Nope", "model=mlp", "device=cpu")
+    assert (result.status, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("node-train: optimizer._target_=torch.optim.Nope cannot be imported")
