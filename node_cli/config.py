@@ -134,7 +134,7 @@ KEYS: Mapping[str, Key] = {
     "dataset.mirrors": replace(_FROM_RUN, may_change=True),
     "task": _FROM_RUN,
     "model": _FROM_RUN,
-    "vector_field": Key(),
+    "vector_field": _FROM_RUN,
     "problem": Key(),
     "solver": Key(),
     "solver.atol": Key(or_list=True, follows="solver.rtol"),

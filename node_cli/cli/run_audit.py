@@ -31,10 +31,10 @@ from node_cli.runs.folder import RunFolder
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.summary import git_commit, versions
-from node_cli.runs.trained_run import config_of_run, load_weights
+from node_cli.runs.trained_run import FROM_RUN, config_of_run, load_weights
 from node_cli.training.machine import set_num_threads
 
-OF_A_MODEL = ("dataset", "task", "model", "seed", "device", "precision", "run")
+OF_A_MODEL = (*FROM_RUN, "device", "run")
 
 
 def run_audit(config: dict[str, Any], parts: AuditedParts, folder: RunFolder) -> None:
@@ -71,9 +71,7 @@ def _of_the_run(config: dict[str, Any], parts: AuditedParts) -> tuple[dict[str, 
     """The same with what the run was trained with, but for what was typed."""
     trained = config_of_run(config, is_moved=any(key in PLACES for key in parts.typed))
     groups = {key.partition(".")[0] for key in parts.typed} - {"dataset"}
-    keys = [
-        key for key in ("dataset", "task", "model", "vector_field", "seed", "precision", "solver") if key not in groups
-    ]
+    keys = [key for key in (*FROM_RUN, "solver") if key not in groups]
     gradients = parts.gradients
     if "gradient" not in groups:
         own = trained["gradient"]

@@ -17,7 +17,9 @@ from node_cli.schema import has_target
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into, read_checkpoint
 from node_cli.trust import untrusted_parts
 
-NEEDED = (*(name for name, key in KEYS.items() if key.from_run and "." not in name), "solver", "gradient", "trainer")
+OPTIONAL = ("vector_field",)  # of a model that has its own
+FROM_RUN = tuple(name for name, key in KEYS.items() if key.from_run and "." not in name)
+NEEDED = (*(name for name in FROM_RUN if name not in OPTIONAL), "solver", "gradient", "trainer")
 
 
 def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:

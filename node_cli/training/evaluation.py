@@ -185,7 +185,9 @@ def rank_of_epoch(task: Task, values: Mapping[str, float]) -> list[float]:
         ContinuationError: the epoch has no such value; it was trained for another task.
     """
     try:
-        return rank_of(task, {tag.removeprefix("val/"): value for tag, value in values.items() if "val/" in tag})
+        return rank_of(
+            task, {tag.removeprefix("val/"): value for tag, value in values.items() if tag.startswith("val/")}
+        )
     except KeyError as error:
         raise ContinuationError(f"its validations have no {error.args[0]}, the objective of the task") from error
 

@@ -52,6 +52,8 @@ def test_a_field_of_ones_own_is_trained_evaluated_and_audited(train, typed, tmp_
     ):
         result = typed(program, "run=run", "packages=[fields]", "num_threads=1", "device=cpu", *words)
         assert result.status == 0, result.err
+    result = typed("node-audit", "run=run", "packages=[fields]", "vector_field=concat_squash")
+    assert result.err == "node-audit: vector_field has no effect with run=..., which brings its own\n"
 
 
 def test_a_shipped_field_goes_where_it_fits(train, tmp_path):
