@@ -21,6 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from node_cli.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE, PAGE = ROOT / "examples" / "own_task", ROOT / "docs" / "extending.md"
 OWN = ["--config-dir", "configs", "packages=[oscillators]"]
@@ -109,7 +111,6 @@ def test_means_of_an_epoch_are_over_observed_values(finished):
     assert min(losses) < epoch["train/loss"] < max(losses)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_same_to_the_last_bit(place, finished, here):
     command = [sys.executable, "-m", "node_cli.cli.train", *OWN, *RUN, *HERE, "run_dir=killed"]
     run = place / "killed"
@@ -123,7 +124,6 @@ def test_killed_and_resumed_it_is_the_same_to_the_last_bit(place, finished, here
     assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in weights(finished).items())
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_but_for_rounding(place, finished):
     """Each has half of the series of a batch, and another number of observed values."""
     words = [*OWN, *SMALL, *HERE, "trainer.devices=2", "logger=jsonl", "run_dir=two"]
@@ -175,7 +175,6 @@ def test_a_sweep_and_a_report_go_by_its_objective(place, here):
     assert re.search(r"^model.width +runs +test/rmse +parameters ", here("node-report", "outputs/sweeps/mine"))
 
 
-@pytest.mark.slow
 def test_a_search_minimises_it(place, here):
     without = [f"tune.space.{key}=null" for key in ("optimizer.lr", "optimizer.weight_decay", "trainer.batch_size")]
     how = ["tune.sampler=grid", "tune.trials=2", "tune.name=mine", "trainer.max_steps=2"]

@@ -8,6 +8,8 @@ import torch
 
 from node_cli.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     *("model=odenet_mlp", "model.width=4", "model.num_hidden_layers=1", "solver=rk4", "solver.num_steps=1"),
     *("scheduler=constant", "num_threads=1", "device=cpu", "logger=jsonl", "trainer.batch_size=32"),

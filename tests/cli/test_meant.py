@@ -11,6 +11,8 @@ from hydra.errors import MissingConfigException
 from node_cli.cli.errors import _missing_choice
 from node_cli.cli.overrides import advice
 
+pytestmark = pytest.mark.slow
+
 # What is typed after node-train, and how the answer goes on after `unknown key KEY: `.
 UNKNOWN_KEYS = {
     # of another choice of its group

@@ -4,6 +4,8 @@ import pytest
 
 from node_cli.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 FIELD = """
 from torch import nn
 

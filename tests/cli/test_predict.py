@@ -10,6 +10,8 @@ import pytest
 
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     *("dataset=npz", "dataset.path=x.npz", "model=odenet_mlp", "model.width=4", "solver=rk4", "solver.num_steps=2"),
     *("num_threads=1", "device=cpu", "logger=jsonl", "trainer.epochs=3", "optimizer.lr=0.05", "run_dir=run"),

@@ -16,6 +16,8 @@ from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.report.grouping import differing_keys
 from node_cli.runs.report.reading import RunRecord
 
+pytestmark = pytest.mark.slow
+
 WITH_TOLERANCES = ["dopri5", "tsit5", "bosh3", "dopri8", "adaptive_heun", "torchdiffeq", "scipy"]
 COMMANDS = {"train": [], "eval": ["run=x", "solver=dopri5"]}
 

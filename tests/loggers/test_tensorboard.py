@@ -18,6 +18,8 @@ import torch
 from node_cli.loggers.base import Resume
 from node_cli.loggers.tensorboard import LAYOUT, TensorBoardLogger
 
+pytestmark = pytest.mark.slow
+
 HPARAMS = {
     "seed": 3,
     "resume": None,

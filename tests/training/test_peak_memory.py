@@ -14,6 +14,8 @@ from node_cli.training import memory
 from node_cli.training.checkpoint import Checkpoints
 from node_cli.training.memory import peak_memory_mb
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 LARGE = 200  # MB
 
