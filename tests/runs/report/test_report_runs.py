@@ -10,6 +10,8 @@ import pytest
 
 from node_cli.runs.report.grouping import COSTS
 
+pytestmark = pytest.mark.slow
+
 
 def listed(result):
     """The lines under the table."""

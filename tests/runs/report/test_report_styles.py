@@ -13,6 +13,8 @@ from node_cli.runs.report.plots import draw
 from node_cli.runs.report.reading import read_runs
 from node_cli.runs.report.styles import MOST_ENTRIES, Style, styles_of
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("odenet", "resnet", "mlp")
 SWEEPS = {
     "3 models": [{"model": model} for model in MODELS],
