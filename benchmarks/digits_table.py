@@ -1,6 +1,6 @@
 """Trains every model on digits over the same five seeds and prints the table of docs/benchmarks.md.
 
-    python benchmarks/digits_table.py [--seeds 0,1,2,3,4] [--models odenet,rknet,...] [words for node-train ...]
+    python benchmarks/digits_table.py [--seeds 0,1,2,3,4] [--models odenet,rknet,...] [overrides for node-train ...]
 
 Each run is a process of its own, `node-train model=... seed=...`; seconds are those of the whole process.
 """
@@ -35,22 +35,22 @@ def main() -> None:
 def train(model: str, seed: str, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """One run; its summary, and how long the process took."""
     run_dir = folder / f"{model}-{seed}"
-    words = [f"model={model}", f"seed={seed}", f"run_dir={run_dir}", *overrides]
+    arguments = [f"model={model}", f"seed={seed}", f"run_dir={run_dir}", *overrides]
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "node_cli.cli.train", *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "node_cli.cli.train", *arguments], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     return {**summary, "process_seconds": seconds}
 
 
 def row(model: str, runs: list[dict[str, Any]]) -> str:
-    """Mean and deviation of the test error over seeds, the slowest run beside the median one."""
+    """Mean and std of the test error over seeds, the slowest run beside the median one."""
     errors = [100 * run["metrics"]["test/error"] for run in runs]
-    deviation = statistics.stdev(errors) if len(errors) > 1 else 0.0
+    std = statistics.stdev(errors) if len(errors) > 1 else 0.0
     seconds = [run["process_seconds"] for run in runs]
     nfe = statistics.mean(run["nfe"].get("nfe/forward", 0.0) for run in runs)
     return (
-        f"| {model} | {statistics.mean(errors):.2f} ± {deviation:.2f} | {runs[0]['parameters']:,} | "
+        f"| {model} | {statistics.mean(errors):.2f} ± {std:.2f} | {runs[0]['parameters']:,} | "
         f"{f'{nfe:.1f}' if nfe else '-'} | {statistics.median(seconds):.1f} (slowest {max(seconds):.1f}) |"
     )
 
