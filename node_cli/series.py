@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -18,6 +19,41 @@ CONTROLS = "controls"  # (n, T, k), scaled; absent without controls
 STATICS = "statics"  # (n, s), scaled; absent without statics
 SERIES = "series"  # (n,) int64: which series of the training data; -1: none of them
 SEGMENT = "segment"  # (n,) int64: which segment of its series, under multiple shooting; absent otherwise
+
+
+@dataclass(frozen=True)
+class Units:
+    """The way between scaled values `(..., C)` and times, which models see, and those of the user.
+
+    Args:
+        mean, std: of each channel, after the logarithm if `is_log`.
+        is_log: whether logarithms of the values were scaled.
+        t0, time_scale: the user's time is `t0 + time_scale * scaled`.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    is_log: bool
+    t0: float
+    time_scale: float
+
+    def values(self, scaled: Tensor) -> Tensor:
+        """In the user's units."""
+        values = scaled * scaled.new_tensor(self.std) + scaled.new_tensor(self.mean)
+        return values.exp() if self.is_log else values
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """As models see them; values must be positive if `is_log`."""
+        values = values.log() if self.is_log else values
+        return (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
+
+    def times(self, scaled: Tensor) -> Tensor:
+        """In the user's unit of time."""
+        return self.t0 + self.time_scale * scaled
+
+    def scaled_times(self, times: Tensor) -> Tensor:
+        """As models see them."""
+        return (times - self.t0) / self.time_scale
 
 
 class SeriesModel(nn.Module, ABC):
