@@ -51,27 +51,24 @@ BELOW = {
     },
     "loaded_run": {"batch", "build", "config", "runs", "training"} | SIBLINGS,
     "tuning": {"config", "passwords", "runs", "training", "loggers"} | HELPERS,
+    "jobs": {"advice", "audit", "batch", "build", "config", "loaded_run", "runs", "training", "ode"}
+    | SIBLINGS
+    | HELPERS,
     "cli": {
-        *(
-            "advice",
-            "batch",
-            "build",
-            "loaded_run",
-            "tuning",
-            "config",
-            "schema",
-            "yaml_file",
-            "references",
-            "passwords",
-            "trust",
-            "audit",
-            "runs",
-            "training",
-        ),
-        *SIBLINGS,
-        *HELPERS,
-        "ode",
-    },
+        "audit",
+        "build",
+        "config",
+        "jobs",
+        "passwords",
+        "references",
+        "runs",
+        "schema",
+        "training",
+        "trust",
+        "tuning",
+        "yaml_file",
+    }
+    | HELPERS,
 }
 
 

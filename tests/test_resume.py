@@ -16,7 +16,7 @@ from forked import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from node_cli.build import build_problem
-from node_cli.cli import run_training
+from node_cli.jobs import training
 from node_cli.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -187,7 +187,7 @@ def test_of_two_that_start_at_once_in_one_folder_one_is_refused(typed, tmp_path,
         second.append((*command.communicate(), command.returncode))
         return build_problem(config)
 
-    monkeypatch.setattr(run_training, "build_problem", slow)
+    monkeypatch.setattr(training, "build_problem", slow)
     first = typed("node-train", *words, "seed=1")
     assert (first.status, first.err) == (0, "")
     ((_, err, status),) = second

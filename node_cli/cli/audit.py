@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
     try:
         folder.lock()
 
-        from node_cli.cli.run_audit import run_audit
+        from node_cli.jobs.audit import run_audit
 
         run_audit(config, AuditedParts(beside, gradients, typed), folder)
     finally:

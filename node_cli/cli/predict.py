@@ -31,7 +31,7 @@ def _meant(overrides: list[Override]) -> list[Override]:
 
 def run(cfg: DictConfig) -> None:
     """Writes the predictions; torch is imported only now that the command line has proved sound."""
-    from node_cli.cli.run_prediction import run_prediction
+    from node_cli.jobs.prediction import run_prediction
 
     run_prediction(resolved(cfg))
 

@@ -162,7 +162,7 @@ def train(request: Request, folder: RunFolder) -> None:
             _train_in_processes(request, folder)
             return
 
-        from node_cli.cli.run_training import run_training
+        from node_cli.jobs.training import run_training
 
         run_training(request, folder, checkpoints)
     except RunFailedError as error:

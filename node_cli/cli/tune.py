@@ -185,7 +185,7 @@ def tune(search: Search) -> None:
 
 def work(search: Search) -> None:
     """What a worker process does."""
-    from node_cli.cli.run_training import run_training
+    from node_cli.jobs.training import run_training
     from node_cli.tuning.storage import storage_told
     from node_cli.tuning.worker import run_trials
 

@@ -1,0 +1,1 @@
+"""What a command does once its command line has proved sound: one file for each. All of it imports torch."""
