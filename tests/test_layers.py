@@ -16,6 +16,7 @@ HELPERS = {"figures", "files", "tables"}
 # What the files of each part may import of ours, besides their own part.
 BELOW = {
     "batch": set(),
+    "series": {"batch"},
     "files": set(),
     "figures": set(),
     "tables": set(),
