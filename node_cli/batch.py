@@ -28,5 +28,14 @@ def concatenate(batches: Sequence[Batch]) -> dict[str, Tensor]:
 
 
 def to_device(batch: Batch, device: torch.device | str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The batch on `device`, and its floating-point tensors in `dtype`, if one is given."""
-    return {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in batch.items()}
+    """The batch on `device`, and its floating-point tensors in `dtype`, if one is given, but never in a shorter one.
+
+    Times are float64, whatever the values are; on MPS, which has none, they become float32.
+    """
+    has_float64 = torch.device(device).type != "mps"
+    return {name: tensor.to(device, _dtype(tensor.dtype, dtype, has_float64)) for name, tensor in batch.items()}
+
+
+def _dtype(own: torch.dtype, wanted: torch.dtype | None, has_float64: bool) -> torch.dtype:
+    longer = own if wanted is None or not own.is_floating_point else torch.promote_types(own, wanted)
+    return longer if has_float64 or longer != torch.float64 else torch.float32

@@ -24,7 +24,13 @@ from node_cli.datasets.idx import IdxFiles
 
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
-OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
+OF_SERIES = {path.stem for path in CONFIGS.glob("dataset/*.yaml") if ".datasets.series." in path.read_text("utf-8")}
+HAS_TASK = (CONFIGS / "task" / "trajectory.yaml").is_file()
+OF_TRAINING = [
+    (group, choice)
+    for group, choice in CHOICES
+    if group not in ("problem", "tune") and (HAS_TASK or choice not in OF_SERIES)
+]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
@@ -85,6 +91,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.{path}"]
     if choice in ("moons", "spheres", "spirals"):
         overrides += ["model=odenet_mlp"]
+    if choice in OF_SERIES:
+        overrides += ["task=trajectory"]
     if choice == "odenet_mlp":
         overrides += ["dataset=moons"]
     if choice == "concat_squash":

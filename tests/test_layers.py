@@ -24,7 +24,7 @@ BELOW = {
     "advice": {"ode"},
     "tasks": {"batch", "ode"},
     "models": {"ode"},
-    "datasets": {"batch", "ode"},
+    "datasets": {"batch", "ode", "series"},
     "loggers": {"files", "ode"},
     "training": {"advice", "batch", "config", "figures", "files", "yaml_file", "ode"} | SIBLINGS,
     "runs": {"batch", "config", "schema", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,

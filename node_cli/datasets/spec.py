@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +13,12 @@ from torch import Tensor
 from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.scaling import Preprocessing, Scaling
+from node_cli.datasets.series.new_data import fit_series, prepared_series
+from node_cli.series import Units
 
-TUPLES = {"input_shape": int, "class_names": str, "class_counts": int}  # offers of ours, and what they are tuples of
+OF_CLASSES = {"input_shape": int, "class_names": str, "class_counts": int}
+OF_SERIES = {"channel_names": str, "control_names": str, "static_names": str, "position_channels": int}
+TUPLES = OF_CLASSES | OF_SERIES  # offers of ours, and what they are tuples of
 PLAIN = (str, int, float, bool, type(None))
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
@@ -47,12 +51,14 @@ class DataSpec:
     def state_dict(self) -> dict[str, Any]:
         """In plain containers, for a checkpoint; empty where something in it is not plain."""
         scalings = {name: offer._asdict() for name, offer in self.offers.items() if isinstance(offer, Scaling)}
-        offers = {name: offer for name, offer in self.offers.items() if name not in scalings}
+        units = {name: asdict(offer) for name, offer in self.offers.items() if isinstance(offer, Units)}
+        offers = {name: offer for name, offer in self.offers.items() if name not in scalings.keys() | units.keys()}
         if not _is_plain(offers) or any(spec.dtype not in DTYPES for spec in self.samples.values()):
             return {}
         return {
             "offers": offers,
             "scalings": scalings,
+            "units": units,
             "samples": {name: spec._asdict() for name, spec in self.samples.items()},
             "preprocessing": {name: each.state_dict() for name, each in self.preprocessing.items()},
         }
@@ -66,14 +72,15 @@ class DataSpec:
         """
         try:
             scalings = {name: Scaling.of(**values) for name, values in state["scalings"].items()}
+            units = {name: _units(**values) for name, values in state.get("units", {}).items()}
             samples = {name: _sample_spec(**values) for name, values in state["samples"].items()}
             preprocessing = {name: Preprocessing.of(**values) for name, values in state["preprocessing"].items()}
-            offers = {**state["offers"], **scalings}
+            offers = {**state["offers"], **scalings, **units}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"what it holds of its dataset is damaged ({error})") from error
         fits = all(name in samples and each.fits(samples[name].shape) for name, each in preprocessing.items())
         are_offers = _is_plain(state["offers"]) and all(_is_offer(name, offer) for name, offer in offers.items())
-        if not (are_offers and samples and fits):
+        if not (are_offers and samples and fits and ("units" not in offers or fit_series(offers))):
             raise ValueError("what it holds of its dataset is damaged")
         return cls(offers, samples, preprocessing)
 
@@ -81,12 +88,14 @@ class DataSpec:
         """A batch as the model sees it, from arrays or tensors in the units of the user.
 
         Args:
-            raw: some of the tensors that a batch has, by name, samples first.
-            required: those that must be there; None: all.
+            raw: some of the tensors that a batch has, by name, samples first. Of series: see `prepared_series`.
+            required: those that must be there; None: all. Of series it is known which.
 
         Raises:
             ValueError: one is missing, unknown, of another shape or kind, or not finite.
         """
+        if "units" in self.offers:
+            return prepared_series(raw, self.offers)
         known = ", ".join(f"{name} {_shape_of_many(spec.shape)}" for name, spec in self.samples.items())
         missing = [name for name in required or self.samples if name not in raw]
         unknown = [str(name) for name in raw if name not in self.samples]
@@ -128,6 +137,13 @@ def _sample_spec(shape: Any, dtype: Any) -> SampleSpec:
     if math.prod(sizes) >= 2**40:
         raise TypeError(f"samples of shape {sizes}")
     return SampleSpec(sizes, dtype)
+
+
+def _units(mean: Any, std: Any, is_log: Any, t0: Any, time_scale: Any) -> Units:
+    scaling, time = Scaling.of(mean, std), Scaling.of((t0,), (time_scale,))
+    if type(is_log) is not bool or min(*scaling.std, *time.std) <= 0:
+        raise TypeError("units must be a mean and a std for each channel, and a scale of time")
+    return Units(*scaling, is_log, t0, time_scale)
 
 
 def _is_offer(name: Any, offer: Any) -> bool:

@@ -1,0 +1,135 @@
+"""From raw series to a dataset: cut into samples, scaled as train says, padded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.digest import exact_digest
+from node_cli.datasets.series.cutting import Cut, Sample, cut
+from node_cli.datasets.series.keys import SeriesKeys
+from node_cli.datasets.series.raw import RawSeries
+from node_cli.datasets.series.scaling import SeriesScaling, channels_last, chosen_time_scale, fit_columns, unscaled
+from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, Units
+
+
+def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
+    """The dataset of the series, split, cut and scaled.
+
+    Raises:
+        ValueError: a key leaves a split without samples, or the values do not fit it.
+    """
+    if keys.log:
+        _require_positive_values(raw)
+    made = cut(raw, keys)
+    scaling = _fit(raw, keys, made)
+    flat = _Flat(raw, scaling)
+    numbers = {number: index for index, number in enumerate(made.train_rows)}
+    splits = {name: flat.batch(samples, numbers) for name, samples in made.samples.items()}
+    return Dataset(splits, _offers(raw, scaling, len(numbers)), digest=None if raw.is_computed else _digest(raw))
+
+
+def _require_positive_values(raw: RawSeries) -> None:
+    for series in raw.series:
+        for row, column in (series.values <= 0).nonzero().tolist()[:1]:
+            raise ValueError(
+                f"dataset.log=true needs values above 0: {series.place(row)}, column {raw.channel_names[column]} has "
+                f"{series.values[row, column].item():g}; set dataset.log=false, or leave the value empty"
+            )
+
+
+def _fit(raw: RawSeries, keys: SeriesKeys, made: Cut) -> SeriesScaling:
+    """Measures the training rows alone."""
+    train = [(raw.series[number], rows) for number, rows in made.train_rows.items()]
+    values = [series.values[:rows] for series, rows in train]
+    values = [each.log() for each in values] if keys.log else values
+    if keys.normalize:
+        scaling = fit_columns(torch.cat(values), raw.channel_names, "column")
+        controls = statics = None
+        if raw.control_names:
+            controls = fit_columns(
+                torch.cat([each.controls[:rows] for each, rows in train]), raw.control_names, "control"
+            )
+        if raw.static_names:
+            statics = fit_columns(torch.stack([each.statics for each, _ in train]), raw.static_names, "static")
+    else:
+        scaling, controls, statics = unscaled(len(raw.channel_names)), None, None
+    start = min(series.times[0].item() for series, _ in train)
+    scale = keys.time_scale
+    if scale is None:
+        scaled = [channels_last(scaling, each) for each in values]
+        pairs = [(series.times[:rows], each) for (series, rows), each in zip(train, scaled, strict=True) if rows > 1]
+        scale = chosen_time_scale(pairs)
+    return SeriesScaling(Units(*scaling, keys.log, start, float(scale)), controls, statics)
+
+
+class _Flat:
+    """All series below each other, scaled; samples are picked from them."""
+
+    def __init__(self, raw: RawSeries, scaling: SeriesScaling) -> None:
+        lengths = torch.tensor([len(series.times) for series in raw.series])
+        self._offsets = lengths.cumsum(0) - lengths
+        values = scaling.units.scaled(torch.cat([series.values for series in raw.series])).float()
+        self._observed = ~values.isnan()
+        self._rows = {
+            TIMES: scaling.units.scaled_times(torch.cat([series.times for series in raw.series])),
+            VALUES: values.nan_to_num(0.0),
+        }
+        if raw.control_names:
+            controls = torch.cat([series.controls for series in raw.series])
+            self._rows[CONTROLS] = channels_last(scaling.controls, controls).float()
+        self._statics = None
+        if raw.static_names:
+            statics = torch.stack([series.statics for series in raw.series])
+            self._statics = channels_last(scaling.statics, statics).float()
+
+    def batch(self, samples: list[Sample], numbers: dict[int, int]) -> dict[str, Tensor]:
+        """The tensors of samples, padded to the longest; `numbers` are those of the series of train."""
+        series, start, seen, target, stop = torch.tensor(samples).T
+        row = start[:, None] + torch.arange(int((stop - start).max()))
+        is_real = row < stop[:, None]
+        place = self._offsets[series][:, None] + row.minimum(stop[:, None] - 1)
+        observed = self._observed[place] & is_real[..., None]
+        batch = {name: rows[place] for name, rows in self._rows.items()}
+        batch[VALUES] = batch[VALUES] * observed
+        batch[MASK] = observed & (row < seen[:, None])[..., None]
+        batch[TARGET] = observed & (row >= target[:, None])[..., None]
+        if self._statics is not None:
+            batch[STATICS] = self._statics[series]
+        batch[SERIES] = torch.tensor([numbers.get(number, -1) for number in series.tolist()])
+        return batch
+
+
+def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str, Any]:
+    return {
+        "num_channels": len(raw.channel_names),
+        "num_controls": len(raw.control_names),
+        "num_statics": len(raw.static_names),
+        "num_series": num_series,
+        "channel_names": raw.channel_names,
+        "control_names": raw.control_names,
+        "static_names": raw.static_names,
+        "time_name": raw.time_name,
+        "time_unit": raw.time_unit,
+        "calendar": raw.calendar,
+        "position_channels": raw.position_channels,
+        **scaling.offers(),
+    }
+
+
+def _digest(raw: RawSeries) -> str:
+    """Of what was read."""
+    return exact_digest(
+        {
+            f"{number}": {
+                TIMES: series.times,
+                VALUES: series.values.nan_to_num(float("nan")),
+                CONTROLS: series.controls,
+                STATICS: series.statics,
+            }
+            for number, series in enumerate(raw.series)
+        }
+    )

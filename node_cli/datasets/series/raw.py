@@ -1,0 +1,68 @@
+"""Series as they were read or computed, in the units of whoever made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series, all in float64.
+
+    Attributes:
+        name: what messages call it.
+        times: `(T,)`, increasing.
+        values: `(T, channels)`, NaN where nothing was observed.
+        controls: `(T, controls)`, known at all times.
+        statics: `(statics,)`, what does not change in time.
+        rows: where each time stands in the file; empty: the first is 1.
+        period: series of one period, such as a year, go into the same split.
+    """
+
+    name: str
+    times: Tensor
+    values: Tensor
+    controls: Tensor = field(default_factory=lambda: torch.empty(0))
+    statics: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    rows: tuple[int, ...] = ()
+    period: int | None = None
+
+    def place(self, index: int) -> str:
+        """The series and the row of one of its times, for messages."""
+        return f"series {self.name}, row {self.rows[index] if self.rows else index + 1}"
+
+
+@dataclass(frozen=True)
+class RawSeries:
+    """All series of a source, and what their columns are called.
+
+    Attributes:
+        series: at least one.
+        channel_names: of the values; control_names and static_names likewise.
+        time_name: what the axis of time is called.
+        time_unit: a word such as day; empty: none.
+        calendar: "days": times are days since 1970-01-01 and are shown as dates; "": they are numbers.
+        position_channels: which channels are a latitude and a longitude in degrees, if any.
+        is_computed: another machine may compute other last digits.
+        horizon: windows end so much time after their context, in the units of the times; None: they have a number of
+            times.
+    """
+
+    series: tuple[Series, ...]
+    channel_names: tuple[str, ...]
+    control_names: tuple[str, ...] = ()
+    static_names: tuple[str, ...] = ()
+    time_name: str = "time"
+    time_unit: str = ""
+    calendar: str = ""
+    position_channels: tuple[int, ...] = ()
+    is_computed: bool = False
+    horizon: float | None = None
+
+    @property
+    def has_periods(self) -> bool:
+        """Whether a split is a matter of periods."""
+        return self.series[0].period is not None

@@ -1,0 +1,254 @@
+"""Splits, windows, masks and scaling of series, on tables small enough to see through."""
+
+import math
+
+import pytest
+import torch
+
+from node_cli.datasets.series.assembling import assemble
+from node_cli.datasets.series.keys import SeriesKeys
+from node_cli.datasets.series.raw import RawSeries, Series
+
+NAN = math.nan
+KEYS = {
+    "split": "time",
+    "val": 2,
+    "test": 3,
+    "split_seed": 0,
+    "window": None,
+    "stride": 1,
+    "context": 1,
+    "log": False,
+    "normalize": True,
+    "time_scale": None,
+}
+
+
+def series(name, length, start=0.0, **more):
+    """Values 1, 2, ... and their squares, one time apart, the first of the second channel missing."""
+    values = torch.arange(1.0, length + 1, dtype=torch.float64)
+    table = torch.stack([values, values.square()], dim=1)
+    table[0, 1] = NAN
+    return Series(name, start + torch.arange(length, dtype=torch.float64), table, **more)
+
+
+def raw(*lengths, **more):
+    return RawSeries(tuple(series(f"s{i}", n, start=100.0 * i) for i, n in enumerate(lengths)), ("a", "b"), **more)
+
+
+def made(data, **changes):
+    return assemble(data, SeriesKeys(**{**KEYS, **changes}))
+
+
+def rows(batch, name, sample=0, channel=0):
+    """Which times a mask has."""
+    return batch[name][sample, :, channel].nonzero().flatten().tolist()
+
+
+def test_the_last_times_are_test_and_those_before_them_val():
+    splits = made(raw(10)).splits
+    shapes = {name: tuple(split["values"].shape) for name, split in splits.items()}
+    assert shapes == {"train": (1, 5, 2), "val": (1, 7, 2), "test": (1, 10, 2)}
+    seen = {name: (rows(split, "mask"), rows(split, "target")) for name, split in splits.items()}
+    assert seen == {
+        "train": ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        "val": ([0, 1, 2, 3, 4], [5, 6]),
+        "test": ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9]),
+    }
+
+
+def test_what_was_not_observed_is_masked_and_zero():
+    split = made(raw(10)).splits["test"]
+    assert rows(split, "mask", channel=1) == [1, 2, 3, 4, 5, 6]
+    assert split["values"][0, 0, 1] == 0
+    assert split["values"].isfinite().all()
+
+
+def test_shorter_series_are_padded_with_their_last_time():
+    split = made(raw(10, 7)).splits["test"]
+    assert split["times"].dtype == torch.float64
+    assert split["times"][1, 6:].unique().numel() == 1
+    assert rows(split, "mask", 1) + rows(split, "target", 1) == [0, 1, 2, 3, 4, 5, 6]
+    assert not split["values"][1, 7:].any()
+    assert split["series"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("change", [{}, {"window": 3}, {"split": "series", "val": 1, "test": 1}])
+def test_nothing_of_val_or_test_reaches_train(change):
+    data = raw(10, 12, 11, 14)
+    before = made(data, **change)
+    train = {int(number) for number in before.splits["train"]["series"]}
+    changed = []
+    for each in data.series:
+        values, times = each.values.clone(), each.times.clone()
+        if change.get("split") == "series":
+            own = float(each.times[0] - before.offers["units"].t0) / before.offers["units"].time_scale
+            is_train = own in [float(t) for t in before.splits["train"]["times"][:, 0]]
+            values, times = (values, times) if is_train else (values * -9e3, times + 7e5)
+        else:
+            values[-5:], times[-5:] = values[-5:] * -9e3, times[-5:] + 7e5
+        changed.append(Series(each.name, times, values))
+    after = made(RawSeries(tuple(changed), data.channel_names), **change)
+    assert len(train) == (2 if "split" in change else 4)
+    assert after.offers == before.offers
+    for name, tensor in before.splits["train"].items():
+        assert torch.equal(after.splits["train"][name], tensor)
+    assert not torch.equal(after.splits["test"]["values"], before.splits["test"]["values"])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_windows_lie_within_their_split(stride):
+    dataset = made(raw(20), window=4, stride=stride, context=2, val=5, test=5, normalize=False, time_scale=1.0)
+    for name, (start, stop) in {"train": (0, 10), "val": (10, 15), "test": (15, 20)}.items():
+        split = dataset.splits[name]
+        for sample in range(len(split["series"])):
+            first = round(split["times"][sample, 0].item())
+            targets = [first + row for row in rows(split, "target", sample)]
+            assert rows(split, "mask", sample) == [0, 1]
+            assert targets == [first + 2, first + 3]
+            assert start <= targets[0]
+            assert targets[-1] < stop
+            assert name != "train" or first >= start
+        assert split["times"].max() == stop - 1  # the last one ends with the split
+
+
+def test_whole_series_are_split_by_the_seed():
+    data = raw(5, 6, 7, 8, 9, 10)
+    splits = made(data, split="series", val=0.2, test=2, context=2).splits
+    assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert splits["train"]["series"].tolist() == [0, 1, 2]
+    assert splits["test"]["series"].tolist() == [-1, -1]
+    assert rows(splits["val"], "mask") == [0, 1]
+    assert rows(splits["val"], "target")[0] == 2
+    others = made(data, split="series", val=0.2, test=2, context=2, split_seed=1).splits
+    assert not torch.equal(others["train"]["times"], splits["train"]["times"])
+
+
+def test_series_of_one_period_stay_together_and_the_last_ones_are_test():
+    years = [2000, 2000, 2001, 2002, 2002, 2002]
+    data = RawSeries(tuple(series(str(i), 6 + i, period=year) for i, year in enumerate(years)), ("a", "b"))
+    splits = made(data, split="series", val=1, test=1).splits
+    assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 2, "val": 1, "test": 3}
+
+
+def test_a_split_of_none_is_the_training_data_again(caplog):
+    dataset = made(raw(10), val=0, test=0)
+    for name in ("val", "test"):
+        for key, tensor in dataset.splits["train"].items():
+            assert torch.equal(dataset.splits[name][key], tensor)
+    assert caplog.messages == [
+        f"dataset.{name}=0: there is no {name} split, so {name} stands for the training data again"
+        for name in ("val", "test")
+    ]
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_values_and_times_are_scaled_and_come_back(is_log):
+    data = raw(12)
+    dataset = made(data, log=is_log)
+    units, train, test = dataset.offers["units"], dataset.splits["train"], dataset.splits["test"]
+    seen = train["values"][0][train["mask"][0, :, 1]].double()
+    torch.testing.assert_close(seen.mean(0)[1], torch.tensor(0.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen.std(0, correction=0)[1], torch.tensor(1.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        units.values(test["values"].double())[0, 1:], data.series[0].values[1:], rtol=1e-5, atol=0
+    )
+    torch.testing.assert_close(units.times(test["times"])[0], data.series[0].times)
+
+
+def test_time_is_scaled_by_the_slope_of_the_values_whatever_its_unit():
+    phase = torch.linspace(0, 20, 400, dtype=torch.float64)
+    values = torch.stack([phase.sin(), 1e6 + 3e4 * phase.cos()], dim=1)
+    scales = {
+        unit: made(RawSeries((Series("s", phase * unit, values),), ("a", "b")), val=0, test=0)
+        .offers["units"]
+        .time_scale
+        for unit in (1.0, 86400.0)
+    }
+    assert scales[1.0] == pytest.approx(1.0, rel=0.05)  # unit std, angular frequency 1
+    assert scales[86400.0] == pytest.approx(86400 * scales[1.0])
+
+
+def test_controls_and_statics_are_scaled_and_known_at_all_times():
+    def one(number):
+        plain = series(str(number), 10)
+        controls = torch.arange(10.0, dtype=torch.float64)[:, None] * (number + 1)
+        return Series(plain.name, plain.times, plain.values, controls, torch.tensor([float(number)]).double())
+
+    data = RawSeries((one(0), one(1)), ("a", "b"), control_names=("dose",), static_names=("age",))
+    dataset = made(data)
+    test, offers = dataset.splits["test"], dataset.offers
+    assert test["controls"].shape == (2, 10, 1)
+    assert test["statics"].flatten().tolist() == [-1, 1]
+    assert (offers["num_controls"], offers["num_statics"], offers["control_names"]) == (1, 1, ("dose",))
+    controls = offers["control_scaling"].undo(test["controls"].view(-1, 1)).view(2, 10)
+    torch.testing.assert_close(controls[1], 2 * torch.arange(10.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_windows_with_nothing_to_see_or_to_predict_are_left_out(number, caplog):
+    one = series("s", 12)
+    one.values[3 + number] = NAN
+    dataset = made(RawSeries((one,), ("a", "b")), window=2)
+    assert len(dataset.splits["train"]["series"]) == 6 - 2
+    assert "2 of 6 samples of train are left out: nothing observed" in caplog.text
+
+
+MISTAKES = [
+    ({"split": "random"}, "split must be one of time, series, got random"),
+    ({"val": -1}, "val must be a whole number, or a fraction below 1, got -1"),
+    ({"test": 2.5}, "test must be a whole number, or a fraction below 1, got 2.5"),
+    ({"val": 0.01}, "dataset.val=0.01 of 10 times is none: give more, or a whole number"),
+    (
+        {"val": 5, "test": 4},
+        "dataset.val=5, dataset.test=4: series s0 has 10 times, which leaves 1 for training; at le",
+    ),
+    ({"split": "series"}, "dataset.val=2, dataset.test=3: there are 2 series, which leaves none for training"),
+    ({"stride": 0}, "stride must be at least 1, got 0"),
+    ({"context": 0}, "context must be at least 1, got 0"),
+    ({"window": 1}, "window must be more than dataset.context=1, or nothing is left to forecast, got 1"),
+    (
+        {"window": 11},
+        "dataset.window=11, dataset.context=1: no window fits into train; the longest series has 10 times",
+    ),
+    ({"window": 5}, "dataset.window=5, dataset.context=1: no window fits into val (dataset.val=2); the longest series"),
+    ({"time_scale": 0.0}, "time_scale must be positive, got 0.0"),
+    ({"split_seed": -1}, "split_seed must be 0 or more, got -1"),
+    (
+        {"split": "series", "val": 1, "test": 0, "context": 10},
+        "dataset.context=10: series s1 of val has 9 times, which leaves none to forecast",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_each_mistake_is_one_line(change, message):
+    with pytest.raises(ValueError) as error:
+        made(raw(10, 9), **change)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "message"),
+    [
+        (
+            [[1.0], [0.0], [2.0], [3.0]],
+            {"log": True},
+            "dataset.log=true needs values above 0: series s, row 2, column a",
+        ),
+        ([[2.0], [2.0], [2.0], [3.0]], {}, "dataset.normalize: column a has one value (2) in all of the training data"),
+        ([[NAN], [NAN], [NAN], [3.0]], {}, "dataset: no sample of train has an observed value both in what the model"),
+        (
+            [[1.0], [1e300], [2.0], [3.0]],
+            {},
+            "dataset.normalize: the columns are too large, or too close to each other",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_a_key_are_named(values, changes, message):
+    table = torch.tensor(values, dtype=torch.float64)
+    data = RawSeries((Series("s", torch.arange(4.0).double(), table),), ("a",))
+    with pytest.raises(ValueError) as error:
+        made(data, **{"val": 0, "test": 1, **changes})
+    assert str(error.value).startswith(message)
