@@ -52,14 +52,14 @@ BELOW = {
     },
     "loaded_run": {"batch", "build", "config", "runs", "training"} | SIBLINGS,
     "tuning": {"config", "passwords", "runs", "training", "loggers"} | HELPERS,
-    "jobs": {"advice", "audit", "batch", "build", "config", "loaded_run", "runs", "training", "ode"}
+    "commands": {"advice", "audit", "batch", "build", "config", "loaded_run", "runs", "training", "ode"}
     | SIBLINGS
     | HELPERS,
     "cli": {
         "audit",
         "build",
         "config",
-        "jobs",
+        "commands",
         "passwords",
         "references",
         "runs",

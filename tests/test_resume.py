@@ -16,7 +16,7 @@ from forked import Command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from node_cli.build import build_problem
-from node_cli.jobs import training
+from node_cli.commands import training
 from node_cli.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -9,17 +9,19 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from node_cli import __version__
 from node_cli.cli.compose import (
     CommandLine,
+    Composed,
     check_keys,
+    checked,
     checked_config,
     for_every_choice,
     groups_in,
@@ -49,13 +51,15 @@ REFUSED = {  # of Hydra's flags; the last one would unpickle the file
 
 def launch(
     name: str,
-    run: Callable[[DictConfig], None],
+    run: Callable[[Composed], None],
     expand: Callable[[list[Override]], list[Override]] = lambda overrides: overrides,
     sweep: Callable[[CommandLine], AbstractContextManager[list[str]]] = lambda line: nullcontext([]),
     *,
     needs_output: bool = True,
 ) -> None:
     """Runs `run` with the config `<name>.yaml` as the command line changes it, or answers --help, --cfg and the like.
+
+    A config is composed here, and each job of a sweep by Hydra, which also answers what is asked of it.
 
     `expand` turns the overrides as typed into those that are meant. `sweep` is held open while the jobs of a sweep
     run, and gives further overrides for them. Where a run does not need its output, that may be lost.
@@ -73,20 +77,22 @@ def launch(
             sys.stdout.write(help_text(name, args.config_dir) + "\n")
             return
         _check_flags(args)
-        more = [] if args.config_dir is None else [searched(args.config_dir)]
-        texts = args.overrides
-        if not (args.hydra_help or args.shell_completion or args.info):
-            typed = parse(texts)
-            line = _checked_line(CommandLine(name, expand(typed), args.config_dir), typed_packages(typed), args)
-            texts = texts_of(line.overrides)
-            if not (args.cfg or needs_output):
-                output_may_be_lost()
-            if args.multirun and not args.cfg:
-                with sweep(line) as of_sweep:
-                    texts = texts_of(for_every_choice(name, line.overrides))
-                    _run_hydra(name, run, [*_flags(args), *texts, *more, *of_sweep])
-                return
-        _run_hydra(name, run, [*_flags(args), *texts, *more])
+        if args.hydra_help or args.shell_completion or args.info:
+            _run_hydra(name, run, args, args.overrides)
+            return
+        typed = parse(args.overrides)
+        line = CommandLine(name, expand(typed), args.config_dir, typed_packages(typed))
+        composed = _checked(line, args)
+        if args.cfg:
+            _run_hydra(name, run, args, texts_of(line.overrides))
+            return
+        if not needs_output:
+            output_may_be_lost()
+        if composed is not None:
+            run(composed)
+            return
+        with sweep(line) as of_sweep:
+            _run_hydra(name, run, args, [*texts_of(for_every_choice(name, line.overrides)), *of_sweep])
 
 
 def help_text(name: str, extra_config_dir: str | None) -> str:
@@ -154,19 +160,20 @@ def _check_flags(args: Namespace) -> None:
         raise ConfigError(f"--shell-completion needs one of {', '.join(f'{each}SHELL' for each in COMPLETION)}")
 
 
-def _run_hydra(name: str, run: Callable[[DictConfig], None], arguments: Iterable[str]) -> None:
-    sys.argv[1:] = arguments
+def _run_hydra(name: str, run: Callable[[Composed], None], args: Namespace, texts: Iterable[str]) -> None:
+    own_files = [] if args.config_dir is None else [searched(args.config_dir)]
+    sys.argv[1:] = [*_flags(args), *texts, *own_files]
     failures: list[Exception] = []
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(_keeping(failures, run))()
     _raise_together(failures)
 
 
-def _keeping(failures: list[Exception], run: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def _keeping(failures: list[Exception], run: Callable[[Composed], None]) -> Callable[[DictConfig], None]:
     """`run`, its errors kept for later: Hydra would print them its own way, and all but the first not at all."""
 
     def keeping(cfg: DictConfig) -> None:
         try:
-            run(cfg)
+            run(Composed.of(cfg, HydraConfig.get()))
         except Exception as error:
             failures.append(error)
 
@@ -181,9 +188,9 @@ def _raise_together(failures: list[Exception]) -> None:
         raise RunFailedError("\n".join(str(error) for error in failures))
 
 
-def _checked_line(line: CommandLine, packages: tuple[str, ...], args: Namespace) -> CommandLine:
+def _checked(line: CommandLine, args: Namespace) -> Composed | None:
+    """What is to be run, unless that is for Hydra to answer or a sweep."""
     with hydra_ready(line):
-        line = replace(line, packages=packages)
         jobs = line.jobs()
         if args.multirun:
             for job in jobs:
@@ -200,5 +207,5 @@ def _checked_line(line: CommandLine, packages: tuple[str, ...], args: Namespace)
         elif any(each.key.startswith(("hydra/launcher", "hydra.launcher")) for each in line.overrides):
             raise ConfigError("hydra/launcher runs the jobs of a sweep: add -m, or leave it out")
         else:
-            checked_config(line)
-    return line
+            return checked(line)
+    return None

@@ -8,15 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
 from node_cli.audit.parts import AuditedParts
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine
-from node_cli.cli.overrides import override, parse, with_data_of_run
-from node_cli.cli.own_files import folder_of
+from node_cli.cli.compose import CommandLine, Composed, hydra_ready
+from node_cli.cli.overrides import override, with_data_of_run
 from node_cli.config import KEYS, PLACES, ConfigError, resolved
 from node_cli.runs.folder import RunFolder
 from node_cli.trust import untrusted_parts
@@ -27,22 +22,25 @@ def main() -> None:
     launch("audit", run, expand=with_data_of_run)
 
 
-def run(cfg: DictConfig) -> None:
+def run(composed: Composed) -> None:
     """Audits one config; torch is imported only now that the command line has proved sound."""
-    job = HydraConfig.get()
-    config = resolved(cfg)
-    typed = [each.key for each in parse(job.overrides.task)]
-    problems = _without_effect(config, typed, job.runtime.choices)
+    config = composed.config
+    typed = [each.key for each in composed.overrides]
+    problems = _without_effect(config, typed, composed.choices)
     if problems:
         raise ConfigError("\n".join(problems))
-    beside = _named("solver", config["beside"], config)
-    gradients = _named("gradient", config["gradients"], config)
-    gradients |= {name: config["gradient"] for name in gradients if name == job.runtime.choices["gradient"]}
-    folder = RunFolder(_run_dir(config, job.runtime.output_dir if job.mode == RunMode.MULTIRUN else None))
+    line = CommandLine("audit", [], composed.own_files)
+    with hydra_ready(line):
+        beside = _named("solver", config["beside"], line)
+        gradients = _named("gradient", config["gradients"], line, {composed.choices["gradient"]: config["gradient"]})
+    problems = untrusted_parts({"solver": beside, "gradient": gradients}, config["packages"])
+    if problems:
+        raise ConfigError("\n".join(problems))
+    folder = RunFolder(_run_dir(config, composed.sweep_dir))
     try:
         folder.lock()
 
-        from node_cli.jobs.audit import run_audit
+        from node_cli.commands.audit import run_audit
 
         run_audit(config, AuditedParts(beside, gradients, typed), folder)
     finally:
@@ -74,14 +72,17 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
     return lines
 
 
-def _named(group: str, names: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
-    """The parts of these names, each as its YAML stands."""
-    line = CommandLine("audit", [], folder_of(HydraConfig.get().runtime.config_sources))
-    nodes = {name: resolved(replace(line, overrides=[override(group, name)]).compose())[group] for name in names}
-    problems = untrusted_parts({group: nodes}, config["packages"])
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return nodes
+def _named(
+    group: str, names: Sequence[str], line: CommandLine, chosen: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parts of these names: the one that was chosen as it was set, others as their YAML stands."""
+    chosen = chosen or {}
+    return {
+        name: chosen[name]
+        if name in chosen
+        else resolved(replace(line, overrides=[override(group, name)]).compose())[group]
+        for name in names
+    }
 
 
 def _run_dir(config: dict[str, Any], job_dir: str | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -15,10 +16,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import ChoiceSweep
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from node_cli.cli.overrides import Override, parse, stumbling_is_a_mistake, texts_of
-from node_cli.cli.own_files import check_files, check_overrides, searched
+from node_cli.cli.own_files import check_files, check_overrides, folder_of, searched
 from node_cli.config import ConfigError, config_dir, is_below, is_path, known_of, resolved
 from node_cli.references import problems_of_references
 from node_cli.schema import Reference, problems_of, unknown_key
@@ -48,10 +50,6 @@ class CommandLine:
         with stumbling_is_a_mistake("the chosen files cannot be put together"):
             return compose(self.config_name, texts, return_hydra_config=with_hydra)
 
-    def choices(self) -> dict[str, Any]:
-        """The YAML file chosen for each group, without Hydra's own groups."""
-        return choices_of_ours(self.compose(with_hydra=True).hydra.runtime.choices)
-
     def jobs(self) -> list[CommandLine]:
         """A sweep's runs, one command line each.
 
@@ -67,6 +65,36 @@ class CommandLine:
         if empty:
             raise ConfigError(f"{' '.join(empty)} has no match")
         return [replace(self, overrides=job) for job in product(*(jobs for _, jobs in values.values()))]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What a command is asked to do, alone or as a job of a sweep.
+
+    Attributes:
+        config: resolved.
+        overrides: as they were typed, or as the sweep has drawn them; none of Hydra's own keys.
+        choices: the YAML file chosen for each group, without Hydra's own groups.
+        own_files: the folder of --config-dir.
+        sweep_dir: where a job of a sweep is written, else None.
+    """
+
+    config: dict[str, Any]
+    overrides: list[Override]
+    choices: dict[str, Any]
+    own_files: str | None
+    sweep_dir: str | None
+
+    @classmethod
+    def of(cls, cfg: DictConfig, hydra: Any) -> Composed:
+        """A config without its `hydra`, and that, which says how it came about."""
+        return cls(
+            resolved(cfg),
+            parse(hydra.overrides.task),
+            {str(group): name for group, name in hydra.runtime.choices.items() if not str(group).startswith("hydra/")},
+            folder_of(hydra.runtime.config_sources),
+            hydra.runtime.output_dir if hydra.mode == RunMode.MULTIRUN else None,
+        )
 
 
 @contextmanager
@@ -91,11 +119,6 @@ def for_every_choice(config_name: str, overrides: Sequence[Override]) -> list[Ov
     ]
 
 
-def choices_of_ours(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML chosen for each group, without Hydra's own groups."""
-    return {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
-
-
 def check_keys(line: CommandLine) -> None:
     """Refuses keys that the chosen files do not have, and values that refer to what they must not.
 
@@ -109,13 +132,23 @@ def check_keys(line: CommandLine) -> None:
 
 
 def checked_config(line: CommandLine) -> dict[str, Any]:
-    """The resolved config of one run.
+    """The resolved config of one run. Raises as `checked` does."""
+    return checked(line).config
+
+
+def checked(line: CommandLine) -> Composed:
+    """One run, composed once.
 
     Raises:
         ConfigError: a line for each unknown key; otherwise for each missing, mistyped or untrusted value.
     """
     reference = _reference(line)
-    cfg = resolved(line.compose())
+    whole = _whole(line)
+    hydra = whole.hydra
+    with open_dict(whole):
+        del whole["hydra"]
+    composed = Composed.of(whole, hydra)
+    cfg = composed.config
     packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
     problems = problems_of(cfg, reference) + untrusted_parts(cfg, line.packages)
     if not set(packages) <= set(line.packages):
@@ -124,6 +157,17 @@ def checked_config(line: CommandLine) -> dict[str, Any]:
         problems += _outside(cfg, {each.key for each in line.overrides})
     if problems:
         raise ConfigError("\n".join(problems))
+    return composed
+
+
+def _whole(line: CommandLine) -> DictConfig:
+    """What was composed for the reference already, where the overrides choose files and no more."""
+    if line.extra_config_dir is not None or not {each.key for each in line.overrides} <= set(
+        groups_in(line.config_name)
+    ):
+        return line.compose(with_hydra=True)
+    cfg = copy.deepcopy(_shipped(line.config_name, tuple(texts_of(line.overrides))))
+    OmegaConf.set_readonly(cfg, None)
     return cfg
 
 

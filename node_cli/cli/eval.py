@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from node_cli.cli.app import launch
+from node_cli.cli.compose import Composed
 from node_cli.cli.overrides import Override, last_of, override, with_data_of_run
-from node_cli.config import ConfigError, follows, is_path, leaves, resolved
+from node_cli.config import ConfigError, follows, is_path, leaves
 from node_cli.runs.folder import RunFolder
 
 
@@ -19,11 +18,11 @@ def _meant(overrides: list[Override]) -> list[Override]:
     return with_solver_of_run(with_data_of_run(overrides))
 
 
-def run(cfg: DictConfig) -> None:
+def run(composed: Composed) -> None:
     """Evaluates one run; torch is imported only now that the command line has proved sound."""
-    from node_cli.jobs.evaluation import run_evaluation
+    from node_cli.commands.evaluation import run_evaluation
 
-    run_evaluation(resolved(cfg))
+    run_evaluation(composed.config)
 
 
 def with_solver_of_run(overrides: list[Override]) -> list[Override]:

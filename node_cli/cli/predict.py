@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from node_cli.cli.app import launch
+from node_cli.cli.compose import Composed
 from node_cli.cli.eval import with_solver_of_run
 from node_cli.cli.overrides import Override, override, with_data_of_run
-from node_cli.config import ConfigError, resolved
+from node_cli.config import ConfigError
 
 NEW_DATA = "dataset.path"
 
@@ -29,11 +28,11 @@ def _meant(overrides: list[Override]) -> list[Override]:
     return with_solver_of_run([override("dataset", "npz"), *overrides])
 
 
-def run(cfg: DictConfig) -> None:
+def run(composed: Composed) -> None:
     """Writes the predictions; torch is imported only now that the command line has proved sound."""
-    from node_cli.jobs.prediction import run_prediction
+    from node_cli.commands.prediction import run_prediction
 
-    run_prediction(resolved(cfg))
+    run_prediction(composed.config)
 
 
 if __name__ == "__main__":

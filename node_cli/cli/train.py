@@ -6,19 +6,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine, checked_config, choices_of_ours, hydra_ready
+from node_cli.cli.compose import CommandLine, Composed, checked_config, hydra_ready
 from node_cli.cli.errors import bearing_streams
 from node_cli.cli.overrides import Override, going_on, last_of, override, parse, quoted, texts_of
-from node_cli.cli.own_files import folder_of
-from node_cli.config import ConfigError, is_path, known_of, resolved, shown
+from node_cli.config import ConfigError, is_path, known_of, shown
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.moved_data import located
 from node_cli.runs.outcome import RunFailedError
@@ -125,29 +121,28 @@ def sweeping(line: CommandLine) -> Iterator[list[str]]:
         yield [f"hydra.sweep.dir={quoted(str(path))}"]
 
 
-def run(cfg: DictConfig) -> None:
+def run(composed: Composed) -> None:
     """Trains one config, or one job of a sweep."""
-    job = HydraConfig.get()
-    overrides = [each.unforced() for each in parse(job.overrides.task)]
+    overrides = [each.unforced() for each in composed.overrides]
     texts = [each.text for each in overrides if not each.is_of_sweep]
-    request = Request(resolved(cfg), texts, choices_of_ours(job.runtime.choices))
-    if job.mode == RunMode.MULTIRUN:
+    request = Request(composed.config, texts, composed.choices)
+    if composed.sweep_dir is not None:
         with bearing_streams(needs_output=False) if Worker.is_this() else nullcontext():
-            run_job(request, Path(job.runtime.output_dir), train)
+            run_job(request, Path(composed.sweep_dir), partial(train, own_files=composed.own_files))
         return
     if request.config["resume"] == "auto" and last_of(overrides, "run_dir") is None:
         raise ConfigError("resume=auto continues what run_dir holds, or starts there: set run_dir=... too")
     folder = RunFolder(Path(request.config["run_dir"]))
     try:
-        train(request, folder)
+        train(request, folder, composed.own_files)
     except Stopped as stopped:
         if launched.is_one_of_several() or not folder.holds_run:  # whoever has started them says it; nothing goes on
             raise
-        again = going_on("resume", folder.path, overrides, _own_files())
+        again = going_on("resume", folder.path, overrides, composed.own_files)
         raise Stopped(f"{stopped}; to go on: {again}", stopped.status) from stopped
 
 
-def train(request: Request, folder: RunFolder) -> None:
+def train(request: Request, folder: RunFolder, own_files: str | None) -> None:
     """Trains in `folder`; torch is imported only now that the command line has proved sound."""
     if launched.was_started_again():
         request.config["resume"] = "auto"
@@ -159,10 +154,10 @@ def train(request: Request, folder: RunFolder) -> None:
             checkpoints = checkpoints_to_resume(request.config, folder)
         if _num_processes(request.config) > launched.count():
             folder.unlock()  # it is for the first of the processes
-            _train_in_processes(request, folder)
+            _train_in_processes(request, folder, own_files)
             return
 
-        from node_cli.jobs.training import run_training
+        from node_cli.commands.training import run_training
 
         run_training(request, folder, checkpoints)
     except RunFailedError as error:
@@ -197,25 +192,19 @@ def _check_launch(request: Request) -> None:
         raise ConfigError("run_dir is required: processes that a launcher starts need one folder, set run_dir=...")
 
 
-def _train_in_processes(request: Request, folder: RunFolder) -> None:
+def _train_in_processes(request: Request, folder: RunFolder, own_files: str | None) -> None:
     from node_cli.runs.launcher import run_in_processes
 
     trainer, resume = request.config["trainer"], request.config["resume"]
     overrides = [each for each in parse(request.overrides) if not known_of(each.key).of_each_run]
     overrides += [override("run_dir", str(folder.path)), *([] if resume is None else [override("resume", resume)])]
-    own = _own_files()
-    options = [] if own is None else [f"--config-dir={own}"]
+    options = [] if own_files is None else [f"--config-dir={own_files}"]
     run_in_processes(
         [*options, *texts_of(overrides)],
         trainer["devices"],
         trainer["max_restarts"],
         sets_threads=request.config["num_threads"] is not None,
     )
-
-
-def _own_files() -> str | None:
-    """The folder of --config-dir."""
-    return folder_of(HydraConfig.get().runtime.config_sources)
 
 
 if __name__ == "__main__":

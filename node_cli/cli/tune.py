@@ -9,14 +9,10 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine, checked_config, hydra_ready, typed_packages
+from node_cli.cli.compose import CommandLine, Composed, checked, checked_config, hydra_ready, typed_packages
 from node_cli.cli.errors import one_line_errors
 from node_cli.cli.overrides import Override, override, parse
-from node_cli.cli.own_files import folder_of
 from node_cli.config import KEYS, ConfigError, known_of, resolved
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.training import launched
@@ -65,7 +61,8 @@ class Search:
         line = self.line_with(params)
         line = replace(line, overrides=[*line.overrides, override("run_dir", str(folder.path)), *resume])
         with hydra_ready(line):
-            return Request(checked_config(line), [each.text for each in line.overrides], line.choices())
+            composed = checked(line)
+        return Request(composed.config, [each.text for each in line.overrides], composed.choices)
 
     def as_experiment(self, params: Params) -> str:
         """A file for `configs/experiment/` that trains as a trial did."""
@@ -73,10 +70,11 @@ class Search:
 
         line = self.line_with(params)
         with hydra_ready(line):
-            usual, chosen = _choices(replace(line, overrides=[])), _choices(line)
+            usual, composed = _choices(checked(replace(line, overrides=[]))), checked(line)
+            chosen = _choices(composed)
             plain = replace(line, overrides=parse(f"{group}={choice}" for group, choice in chosen.items()))
             changed = {group: choice for group, choice in chosen.items() if choice != usual.get(group)}
-            return experiment(checked_config(line), changed, checked_config(plain))
+            return experiment(composed.config, changed, checked_config(plain))
 
 
 def main() -> None:
@@ -131,19 +129,17 @@ def _merged(each: Override) -> list[Override]:
     return parse(f"+{SPACE}={{{path}:{value}}}" for value in values)
 
 
-def run(cfg: DictConfig) -> None:
+def run(composed: Composed) -> None:
     """Runs what is missing of a study, and sums it up."""
     if find_spec("optuna") is None:
         raise ConfigError("Optuna is not installed: pip install 'node-cli[tune]'")
-    job = HydraConfig.get()
-    typed = parse(job.overrides.task)
-    extra, packages = folder_of(job.runtime.config_sources), typed_packages(typed)
-    asked = resolved(cfg)["tune"]
+    typed, packages = composed.overrides, typed_packages(composed.overrides)
+    asked = composed.config["tune"]
     if asked["storage"] is not None and "tune.storage" not in [each.key for each in typed]:
         raise ConfigError("tune.storage must be set on the command line (tune.storage=...), not in a file")
-    _check_left_out(asked["space"], CommandLine("tune", typed, extra, packages))
+    _check_left_out(asked["space"], CommandLine("tune", typed, composed.own_files, packages))
     space = parse_space(asked["space"])
-    line = CommandLine("train", [each for each in typed if each.group != "tune"], extra, packages)
+    line = CommandLine("train", [each for each in typed if each.group != "tune"], composed.own_files, packages)
     tune(Search(line, read_settings(asked, space.endless), space))
 
 
@@ -185,7 +181,7 @@ def tune(search: Search) -> None:
 
 def work(search: Search) -> None:
     """What a worker process does."""
-    from node_cli.jobs.training import run_training
+    from node_cli.commands.training import run_training
     from node_cli.tuning.storage import storage_told
     from node_cli.tuning.worker import run_trials
 
@@ -242,9 +238,9 @@ def _with_objectives(search: Search) -> Search:
     return replace(search, settings=replace(search.settings, objectives=[own]))
 
 
-def _choices(line: CommandLine) -> dict[str, str]:
+def _choices(composed: Composed) -> dict[str, str]:
     """The file of each group; what an experiment sets is told by its keys."""
-    return {group: name for group, name in line.choices().items() if group != "experiment" and name is not None}
+    return {group: name for group, name in composed.choices.items() if group != "experiment" and name is not None}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from node_cli.commands.evaluation import run_evaluation
 from node_cli.config import ConfigError
-from node_cli.jobs.evaluation import run_evaluation
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.outcome import RunFailedError
 from node_cli.runs.resume import checkpoints_to_resume

@@ -11,9 +11,9 @@ import pytest
 from small_studies import RATES, summary
 
 from node_cli.cli.tune import work
+from node_cli.commands import training
+from node_cli.commands.training import run_training
 from node_cli.config import ConfigError
-from node_cli.jobs import training
-from node_cli.jobs.training import run_training
 from node_cli.runs.outcome import UnwrittenRunError
 from node_cli.runs.report.formats import RunTable, notes_on
 from node_cli.runs.report.reading import read_runs

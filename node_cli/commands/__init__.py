@@ -1,0 +1,1 @@
+"""What each command does once its command line has proved sound. All of it imports torch; `cli/` does not."""
