@@ -15,9 +15,10 @@ from node_cli.models.requirements import choose
 from node_cli.models.series.parts.equations import EQUATIONS, Equations, Scale, Values
 from node_cli.models.series.parts.ode_series import Dynamics, OdeSeries
 from node_cli.models.series.parts.parameters import Parameter, Parameters, chosen
-from node_cli.models.series.parts.units import InputUnits, Scaled, Units, typical_sizes
+from node_cli.models.series.parts.units import InputUnits, Scaled, StateUnits, typical_sizes
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
+from node_cli.series import Units
 
 HIDDEN = "start_"  # before the name of a part of the state that is not observed: its starting value
 
@@ -26,7 +27,7 @@ class KnownDynamics(Dynamics):
     """Equations in the user's units; the state is each part divided by its typical size."""
 
     def __init__(
-        self, equations: Equations, parameters: Parameters, units: Units, time_name: str, inputs: InputUnits | None
+        self, equations: Equations, parameters: Parameters, units: StateUnits, time_name: str, inputs: InputUnits
     ) -> None:
         super().__init__()
         self.of = equations
@@ -39,8 +40,8 @@ class KnownDynamics(Dynamics):
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """See `Dynamics.forward`."""
-        given = [] if inputs is None or self.inputs is None else [self.inputs(inputs)]
-        slope = self.of.slope(self.units.time(t), y * self.units.size, self.parameter_values(), *given)
+        given = [] if inputs is None else [self.inputs(inputs)]
+        slope = self.of.slope(self.units.of.times(t), y * self.units.size, self.parameter_values(), *given)
         return slope * self.units.rate
 
     def initial(self, values: Tensor, slopes: Tensor, extra: Tensor) -> Tensor:
@@ -80,11 +81,9 @@ def known_dynamics(
     fixed: Mapping[str, float] | None,
     hidden: Mapping[str, float] | None,
     channel_names: Sequence[str],
-    scaling: Scaled,
-    is_log: bool,
-    time_scaling: Scaled,
+    units: Units,
     time_name: str,
-    inputs: InputUnits | None,
+    inputs: InputUnits,
 ) -> KnownDynamics:
     """What the keys of `known` describe, for data of these channels.
 
@@ -95,22 +94,22 @@ def known_dynamics(
     names = (*channel_names, *hidden)
     if len(set(names)) < len(names):
         raise ValueError(f"hidden must not name a channel ({', '.join(channel_names)}), got {', '.join(hidden)}")
-    sizes = [*typical_sizes(scaling, is_log=is_log), *(abs(start) or 1.0 for start in hidden.values())]
-    scale = Scale(names, sizes, 1 / time_scaling.std[0])
+    sizes = [*typical_sizes(units), *(abs(start) or 1.0 for start in hidden.values())]
+    scale = Scale(names, sizes, 1 / units.time_scale)
     if isinstance(equations, str):
-        if inputs is not None:
+        if inputs.num_inputs:
             raise ValueError(
                 f"equations={equations} takes no controls and no statics, and the dataset has some: leave them out, or "
                 "give a function of (t, y, parameters, inputs)"
             )
         described = choose("equations", equations, EQUATIONS)(scale)
     else:
-        described = _own(equations, scale, parameters or {}, has_inputs=inputs is not None)
+        described = _own(equations, scale, parameters or {}, has_inputs=inputs.num_inputs > 0)
     if hidden:
         described = _with_hidden(described, hidden, len(channel_names), sizes)
     values = chosen(described.parameters, parameters, bounds, fixed)
-    units = Units(described.sizes, described.observed, scaling, time_scaling, is_log=is_log)
-    dynamics = KnownDynamics(described, values, units, time_name, inputs)
+    state_units = StateUnits(described.sizes, described.observed, units)
+    dynamics = KnownDynamics(described, values, state_units, time_name, inputs)
     if not isinstance(equations, str):
         _try(dynamics, equations)
     return dynamics
@@ -141,12 +140,10 @@ class Known(OdeSeries):
         num_series: int,
         num_segments: int,
         channel_names: tuple[str, ...],
-        scaling: Any,
-        is_log: bool,
-        time_scaling: Any,
+        units: Units,
         time_name: str,
-        control_scaling: Any,
-        static_scaling: Any,
+        control_scaling: Scaled | None,
+        static_scaling: Scaled | None,
         solver: Solver,
         gradient: Gradient,
         equations: Any,
@@ -166,11 +163,9 @@ class Known(OdeSeries):
                 fixed=fixed,
                 hidden=hidden,
                 channel_names=channel_names,
-                scaling=scaling,
-                is_log=is_log,
-                time_scaling=time_scaling,
+                units=units,
                 time_name=time_name,
-                inputs=InputUnits.of(control_scaling, static_scaling),
+                inputs=InputUnits((num_controls, control_scaling), (num_statics, static_scaling)),
             ),
             solver=solver,
             gradient=gradient,
@@ -222,10 +217,9 @@ def _with_hidden(equations: Equations, hidden: Mapping[str, float], num_channels
 def _try(dynamics: KnownDynamics, function: object) -> None:
     """Raises ValueError where a function of the user's own does not give a slope."""
     y = torch.ones(2, dynamics.num_states)
-    inputs = None if dynamics.inputs is None else torch.zeros(2, dynamics.inputs.num_inputs)
+    given = [torch.zeros(2, dynamics.inputs.num_inputs)] if dynamics.inputs.num_inputs else []
     try:
         with torch.no_grad():
-            given = [] if inputs is None else [inputs]
             slope = dynamics.of.slope(torch.zeros(()), y, dynamics.parameter_values(), *given)
     except KeyError as error:
         raise ValueError(

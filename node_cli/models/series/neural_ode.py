@@ -20,7 +20,9 @@ class NeuralDynamics(PlainDynamics):
     A vector field of one's own is called with `(t, y)`; where there are inputs, with `(t, y, inputs)`.
     """
 
-    def __init__(self, field: nn.Module, num_channels: int, num_extra: int, *, is_network: bool, time_input: bool):
+    def __init__(
+        self, field: nn.Module, num_channels: int, num_extra: int, *, is_network: bool, time_input: bool
+    ) -> None:
         super().__init__(num_channels, num_extra)
         self.field = field
         self.is_network = is_network

@@ -91,7 +91,7 @@ def _sir(scale: Scale) -> Equations:
         infected = observed[:, 0]
         return torch.stack([p["population"] - infected, infected, torch.zeros_like(infected)], dim=-1)
 
-    s, i, r = names
+    s, i = names[:2]
     flow = f"{{beta}} {s} {i} / {{population}}"
     return Equations(
         states=names,

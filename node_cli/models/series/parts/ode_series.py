@@ -158,17 +158,14 @@ class OdeSeries(SeriesModel):
         moves = self.start.kind == "last"
         own = starting_at(batch, beginning.first) if moves else batch
         times, inputs = own[TIMES].double(), self._inputs(own)
-        if inputs is None:
-            states = _solved(self.block, state, times)
-        else:
-            states = self._driven(state, times, inputs)
+        states = _solved(self.block, state, times) if inputs is None else self._driven(state, times, inputs)
         if self.dynamics.needs_trajectory and self.training:
             self._trajectory.value = Trajectory(times, states, None if inputs is None else inputs.at_times())
         values = self.dynamics.values(states)
         return put_back(values, History.of(batch).carried(), beginning.first) if moves else values
 
     def one_step(self, batch: Batch) -> Tensor:
-        """See `SeriesModel.one_step`: solved from time to time, what is seen at a time is put in the place of its state."""
+        """See `SeriesModel.one_step`; solved from time to time, what is seen at a time replaces what was predicted."""
         history, inputs = History.of(batch), self._inputs(batch)
         values, mask, slopes = history.values, history.mask, history.slopes()
         extra = values.new_zeros(len(values), self.dynamics.num_extra)

@@ -41,17 +41,18 @@ class Parameter:
 class Parameters(nn.Module):
     """Trained and fixed parameters by name; called, it gives their values."""
 
+    zero: Tensor
+
     def __init__(self, trained: Mapping[str, Parameter], fixed: Mapping[str, float]) -> None:
         super().__init__()
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
         self.trained = dict(trained)
         self.fixed = dict(fixed)
         self.raw = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in trained})
 
     def forward(self) -> dict[str, Tensor]:
         """All values, 0-dim, in the user's units; those that are trained have a graph."""
-        values = self.named_values()
-        like = next(iter(values.values()), torch.zeros(()))
-        return values | {name: torch.full_like(like.detach(), value) for name, value in self.fixed.items()}
+        return self.named_values() | {name: self.zero + value for name, value in self.fixed.items()}
 
     def named_values(self) -> dict[str, Tensor]:
         """Those that are trained."""
