@@ -66,17 +66,26 @@ class Dataset:
         """The number of batches in a split; the last, smaller one counts."""
         return math.ceil(num_samples(self.splits[split]) / batch_size)
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, start: int = 0, *, passes: int = 1
+    ) -> Iterator[Batch]:
         """Yield the batches `start`, `start + 1`, ... of one epoch, shuffled and augmented.
+
+        An epoch goes `passes` times through the split, each time in another order.
 
         The order depends on `(seed, epoch)` alone and the augmentation of batch k on `(seed, epoch, k)` alone, on every
         device: an epoch taken up again in its middle goes on exactly as if it had not been interrupted.
         """
         split = self.splits["train"]
         device = next(iter(split.values())).device
-        order = torch.randperm(num_samples(split), generator=_generator(seed, epoch, 0)).to(device)
-        for k in range(start, self.num_batches("train", batch_size)):
-            batch: Batch = take(split, order[k * batch_size : (k + 1) * batch_size])
+        length = self.num_batches("train", batch_size)
+        order = torch.empty(0)
+        for k in range(start, passes * length):
+            number, place = divmod(k, length)
+            if k == start or place == 0:
+                order = torch.randperm(num_samples(split), generator=_generator(seed, epoch, *_pass(number)))
+                order = order.to(device)
+            batch: Batch = take(split, order[place * batch_size : (place + 1) * batch_size])
             if self.augmentation is not None:
                 batch = self.augmentation(batch, _generator(seed, epoch, 1 + k))
             yield batch
@@ -87,7 +96,12 @@ class Dataset:
             yield take(self.splits[split], slice(k * batch_size, (k + 1) * batch_size))
 
 
-def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
-    """Independent random numbers for each triple; neighbouring triples have nothing in common."""
-    state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)
+def _pass(number: int) -> tuple[int, ...]:
+    """What tells a pass through the split from the others of its epoch, and from every batch."""
+    return (0, number) if number else (0,)
+
+
+def _generator(*stream: int) -> torch.Generator:
+    """Independent random numbers for each list of numbers; neighbouring ones have nothing in common."""
+    state = np.random.SeedSequence(stream).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))

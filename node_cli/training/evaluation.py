@@ -58,6 +58,8 @@ def evaluate(
     precision: str,
     processes: Processes = ALONE,
     watch: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
+    *,
+    with_details: bool = True,
 ) -> Evaluation:
     """Evaluates `model` on a split; several processes shard each of its batches, which pass through `watch`.
 
@@ -70,7 +72,8 @@ def evaluate(
     rows = concatenate(list(predictions(model, task, batches, precision, processes)))
     costs = monitor.take(dataset.num_batches(split, batch_size))
     with torch.no_grad():
-        metrics, details = task.metrics(dataset.splits[split], rows), task.details(dataset.splits[split], rows)
+        metrics = task.metrics(dataset.splits[split], rows)
+        details = task.details(model, dataset.splits[split], rows) if with_details else {}
     if set(metrics) != set(task.metric_names):
         names = ", ".join(task.metric_names)
         raise ValueError(f"{type(task).__name__}.metrics must give {names}, got {', '.join(metrics)}")

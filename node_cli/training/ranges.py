@@ -8,7 +8,7 @@ from typing import Any
 from node_cli.training.state import ContinuationError, TrainState
 
 ONE_OR_MORE = (
-    *("epochs", "max_steps", "batch_size", "eval_batch_size", "patience"),
+    *("epochs", "passes_per_epoch", "max_steps", "batch_size", "eval_batch_size", "patience"),
     *("log_every_steps", "save_every_steps", "devices"),
 )
 ZERO_OR_MORE = ("max_skipped", "histograms_every_epochs", "pictures_every_epochs", "max_restarts")

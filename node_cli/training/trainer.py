@@ -64,6 +64,7 @@ class Trainer:
     seed: int
     precision: str
     epochs: int | None
+    passes_per_epoch: int
     max_steps: int | None
     max_seconds: float | None
     batch_size: int
@@ -88,7 +89,7 @@ class Trainer:
         require_in_range(vars(self))
         check_fallback(self.model)
         self.device = next(self.model.parameters()).device
-        self.steps_per_epoch = self.dataset.num_batches("train", self.batch_size)
+        self.steps_per_epoch = self.passes_per_epoch * self.dataset.num_batches("train", self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.rate = LearningRate(self.schedule, self.optimizer, self.total_steps, self.on_resume)
@@ -188,7 +189,8 @@ class Trainer:
     def _train_epoch(self, logger: Logger, checkpoints: Checkpoints | None, progress: Progress) -> None:
         """From the current batch to the end of the epoch, or to the last step of the run."""
         set_to_train(self.model, self.freeze)
-        for batch in self.dataset.train_batches(self.batch_size, self.seed, self.state.epoch, self.state.batch):
+        place = (self.seed, self.state.epoch, self.state.batch)
+        for batch in self.dataset.train_batches(self.batch_size, *place, passes=self.passes_per_epoch):
             if self._epoch_is_over:
                 break
             self._stop_if_asked()
@@ -253,7 +255,7 @@ class Trainer:
         how = (self.eval_batch_size, self.precision, self.processes, self._until_asked)
         try:
             with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
-                return evaluate(model, self.task, self.dataset, split, *how)
+                return evaluate(model, self.task, self.dataset, split, *how, with_details=split == "test")
         except SolveError as error:
             raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,6 +65,8 @@ class Updater:
     max_skipped: int
 
     def __post_init__(self) -> None:
+        if isinstance(self.optimizer, torch.optim.LBFGS) and self.clip_norm is not None:
+            raise ValueError("clip_norm must be null with LBFGS, whose line search needs the whole gradient")
         self._size_at_start = _size(self.model)
 
     def update(self, batch: Batch, state: TrainState, progress: float) -> Update | None:
@@ -129,6 +132,18 @@ class Updater:
             ) from second
 
     def _attempt(self, batch: Batch, state: TrainState, progress: float) -> Update:
+        update, step_sizes = self._gradients(batch, state, progress)
+        self._clip_and_check(update.means["train/loss"], update.costs, state)
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self._search(update.means["train/loss"], batch, state, progress)
+        else:
+            self.optimizer.step()
+        for name, sizes in step_sizes.items():
+            state.step_sizes.setdefault(name, []).extend(sizes)
+        return update
+
+    def _gradients(self, batch: Batch, state: TrainState, progress: float) -> tuple[Update, dict[str, list[float]]]:
+        """Sets the gradients of all weights, and tells the step sizes of every solve."""
         self.optimizer.zero_grad(set_to_none=True)
         mine, counts = self.processes.shard(batch)
         step, device = f"step {state.step + 1}", next(self.model.parameters()).device
@@ -149,11 +164,35 @@ class Updater:
         shares = {"train/loss": share.item()}
         shares |= {f"train/{name}": (counts * value / weight).item() for name, value in loss.metrics.items()}
         means, solves = self.processes.combined(shares, costs.scalars())
-        self._clip_and_check(means["train/loss"], solves, state)
-        self.optimizer.step()
-        for name, sizes in costs.step_sizes.items():
-            state.step_sizes.setdefault(name, []).extend(sizes)
-        return Update(means, weight.item(), {"lr": self.optimizer.param_groups[0]["lr"], **solves})
+        rate = {"lr": self.optimizer.param_groups[0]["lr"]}
+        return Update(means, weight.item(), {**rate, **solves}), costs.step_sizes
+
+    def _search(self, loss: float, batch: Batch, state: TrainState, progress: float) -> None:
+        """A step of an optimizer that evaluates the loss of the batch several times; `loss` is the first of them.
+
+        Raises:
+            BadStepError: it led to weights that are not finite; they are again what they were.
+        """
+        parameters = list(self.model.parameters())
+        before, memory = [each.detach().clone() for each in parameters], deepcopy(self.optimizer.state_dict())
+        found = [loss]
+
+        def closure() -> float:
+            return found.pop() if found else self._gradients(batch, state, progress)[0].means["train/loss"]
+
+        try:
+            self.optimizer.step(closure)
+            if not all(each.isfinite().all() for each in parameters):
+                raise BadStepError(
+                    "a line search led to weights that are not finite; the weights were not changed. Lower "
+                    "optimizer.lr or optimizer.max_iter"
+                )
+        except (SolveError, BadStepError):
+            self.optimizer.load_state_dict(memory)
+            with torch.no_grad():
+                for parameter, value in zip(parameters, before, strict=True):
+                    parameter.copy_(value)
+            raise
 
     def _clip_and_check(self, loss: float, solves: Mapping[str, float], state: TrainState) -> None:
         parameters = list(self.model.parameters())

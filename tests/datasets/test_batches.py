@@ -56,6 +56,19 @@ def test_splits_that_do_not_fit_together_are_refused(splits, message):
     assert str(refusal.value) == message
 
 
+def test_an_epoch_of_several_passes_takes_each_in_another_order_and_begins_like_one_of_one():
+    dataset = numbered(AddNoise(), size=6)
+    once, thrice = ([*dataset.train_batches(4, 0, 0, passes=count)] for count in (1, 3))
+    orders = [torch.cat([batch["inputs"].floor() for batch in thrice[k : k + 2]]).flatten().tolist() for k in (0, 2, 4)]
+    assert len(thrice) == 6
+    assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(once, thrice, strict=False))
+    assert [sorted(order) for order in orders] == [[*range(6)]] * 3
+    assert len(set(map(tuple, orders))) == 3
+    for start in range(6):
+        again = [*dataset.train_batches(4, 0, 0, start, passes=3)]
+        assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(again, thrice[start:], strict=True))
+
+
 def test_an_epoch_holds_each_training_sample_once_with_its_target():
     batches = list(numbered().train_batches(5, 0, 0))
     assert [len(batch["targets"]) for batch in batches] == [5, 5, 5, 5, 3]

@@ -26,6 +26,7 @@ SETTINGS = {
     "processes": ALONE,
     "on_resume": "continue",
     "epochs": 2,
+    "passes_per_epoch": 1,
     "max_steps": None,
     "max_seconds": None,
     "batch_size": 8,

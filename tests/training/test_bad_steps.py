@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,46 @@ def test_a_model_that_keeps_running_means_forgets_those_of_a_bad_step(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fit(trainer, tmp_path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_lbfgs_reaches_the_minimum_of_a_convex_loss_where_as_many_steps_of_sgd_do_not(tmp_path: Path):
+    losses = {}
+    for name, optimizer in {
+        "lbfgs": partial(torch.optim.LBFGS, line_search_fn="strong_wolfe"),
+        "sgd": partial(torch.optim.SGD, lr=0.1),
+    }.items():
+        torch.manual_seed(0)
+        model = nn.Linear(2, 2)
+        trainer = build_trainer(model, point_dataset(), optimizer=optimizer, epochs=20, batch_size=999)
+        trainer.fit(Recorder(), None)
+        loss = trainer.task.loss(model, trainer.dataset.splits["train"], 1.0)
+        losses[name] = loss.total / loss.weight
+    assert losses["lbfgs"] < losses["sgd"]
+
+
+def test_a_line_search_into_infinity_changes_nothing():
+    class Cliff(Classification):
+        """Fine where the weights begin, and not a number anywhere else."""
+
+        start = None
+
+        def loss(self, model, batch, progress):
+            self.start = model.weight.detach().clone() if self.start is None else self.start
+            total = model.weight.sum() * (1.0 if torch.equal(self.start, model.weight) else math.nan)
+            return Loss(total, total.new_tensor(1.0), {})
+
+    model = nn.Linear(2, 2)
+    before = weights(model)
+    optimizer = partial(torch.optim.LBFGS, max_iter=3)
+    trainer = build_trainer(model, point_dataset(), optimizer=optimizer, task=Cliff(("a", "b"), label_smoothing=0.0))
+    with pytest.raises(TrainingError, match="a line search led to weights that are not finite; the weights were not"):
+        trainer.fit(Recorder(), None)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+    assert not trainer.optimizer.state_dict()["state"]
+
+
+def test_lbfgs_and_clipped_gradients_are_refused():
+    with pytest.raises(
+        ValueError, match="clip_norm must be null with LBFGS, whose line search needs the whole gradient"
+    ):
+        build_trainer(nn.Linear(2, 2), point_dataset(), optimizer=partial(torch.optim.LBFGS), clip_norm=1.0)

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "adamw": partial(torch.optim.AdamW, lr=0.01),
+    "lbfgs": partial(torch.optim.LBFGS, max_iter=2, line_search_fn="strong_wolfe"),
 }
 SCHEDULES = {
     "constant": Constant(),
@@ -32,6 +33,7 @@ CASES = [
     ("adamw", "one_cycle", "direct", "rk4", "float32"),
     ("adamw", "cosine", "adjoint", "dopri5", "bfloat16"),
     ("adamw", "constant", "checkpoint", "carried", "float32"),
+    ("lbfgs", "constant", "direct", "rk4", "float32"),
 ]
 COARSE = {
     "dopri5": {"rtol": 1.0, "atol": 1.0, "first_step": 0.6},
@@ -50,7 +52,7 @@ def build(optimizer, schedule, gradient, solver, precision, **settings):
         optimizer=OPTIMIZERS[optimizer],
         schedule=SCHEDULES[schedule],
         precision=precision,
-        clip_norm=1.0,
+        clip_norm=None if optimizer == "lbfgs" else 1.0,
         **settings,
     )
 
