@@ -104,6 +104,11 @@ def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.M
     if "vector_field" in config:
         solving["vector_field"] = _vector_field(config, offers)
     model: nn.Module = _build_with(config, "model", {**offers, **task.offers, **solving})
+    if not isinstance(model, task.model_type):
+        wanted, given = task.model_type.__name__, type(model).__name__
+        raise ConfigError(
+            f"model: {type(task).__name__} needs a {wanted}, got {given}: leave model= out, and the task takes its own"
+        )
     return model.to(device, dtype), task
 
 

@@ -146,7 +146,7 @@ class Run:
 
         def watched() -> Iterator[Batch]:
             for batch in batches:
-                held.append(to_device(batch, weights.device, weights.dtype))
+                held.append(to_device(batch, weights.device, torch.float64 if weights.dtype == torch.float64 else None))
                 yield held[-1]
 
         for rows in predictions(self.model, self.task, watched(), self.config["precision"], marks_failed=True):

@@ -57,7 +57,13 @@ class Units:
 
 
 class SeriesModel(nn.Module, ABC):
-    """Maps a batch of series, of which it sees what `mask` shows, to values at all of their times."""
+    """Maps a batch of series, of which it sees what `mask` shows, to values at all of their times.
+
+    Attributes:
+        is_continuous: it can be asked for values between the times of the data, and they change nothing.
+    """
+
+    is_continuous: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -89,9 +95,3 @@ class SeriesModel(nn.Module, ABC):
     def energy(self, batch: Batch) -> Tensor | None:
         """What the model conserves `(n, T)`, at `values`; None: nothing."""
         return None
-
-    def prune(self, progress: float) -> None:
-        """Leaves out for good what has proved too small by now; called in training before each loss.
-
-        `progress` of the run goes from 0 to 1.
-        """

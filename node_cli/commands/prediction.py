@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,20 @@ def run_prediction(config: dict[str, Any]) -> None:
         batches = _new_batches(Path(config["dataset"]["path"]), size, run)
     else:
         batches = run.dataset().batches(config["split"] or "test", size)
+    if config["until"] is not None:
+        batches = _extended(batches, run, config["until"])
     try:
-        count = write_predictions(out, written.tables(batches), run.task.row_names)
+        count = write_predictions(out, written.tables(batches, is_text=out.suffix == ".csv"), run.task.row_names)
         figures = written.figures(out) if config["figures"] else []
     except SolveError as error:
         raise RunFailedError(in_keys(error)) from error
     except OSError as error:
         raise UnwrittenRunError(f"{out} could not be written: {error.strerror}") from error
     failed = f", {written.num_failed:,} without a prediction (failed solves)" if written.num_failed else ""
-    lines = [*run.notes, f"{out}: {count:,} samples{failed}"]
+    rows = "" if count == written.num_samples else f", {count:,} rows"
+    lines = [*run.notes, f"{out}: {written.num_samples:,} samples{rows}{failed}"]
     if figures:
-        lines.append(f"{', '.join(figures)}: {_of_how_many(written.num_shown, count)}")
+        lines.append(f"{', '.join(figures)}: {_of_how_many(written.num_shown, written.num_samples)}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -66,7 +69,7 @@ class _Written:
     def __init__(self, run: Run, *, is_in_memory: bool) -> None:
         self._run = run
         self._is_in_memory = is_in_memory
-        self.num_failed = 0
+        self.num_samples = self.num_failed = 0
         self._kept: list[tuple[Batch, Batch]] = []  # for the figures; of data that are read as they come one batch
 
     @property
@@ -74,13 +77,15 @@ class _Written:
         """Samples in the figures."""
         return sum(num_samples(batch) for batch, _ in self._kept)
 
-    def tables(self, batches: Iterator[Batch]) -> Iterator[dict[str, np.ndarray]]:
-        """What is written for each batch."""
+    def tables(self, batches: Iterator[Batch], *, is_text: bool) -> Iterator[Mapping[str, np.ndarray]]:
+        """What is written for each batch; into a text, the table of the task, if it has one."""
         for batch, rows in self._run.rows(batches):
             if self._is_in_memory or not self._kept:
                 self._kept.append((batch, rows))
             self.num_failed += int(rows[FAILED].sum())
-            yield self._run.table(batch, rows)
+            self.num_samples += num_samples(batch)
+            table = self._run.task.table(batch, rows) if is_text else None
+            yield self._run.table(batch, rows) if table is None else table
 
     def figures(self, out: Path) -> list[str]:
         """Draws the task's figures beside the file; their names."""
@@ -92,6 +97,14 @@ class _Written:
         for path, figure in paths.items():
             write_whole(path, file_of(figure))
         return [str(path) for path in paths]
+
+
+def _extended(batches: Iterator[Batch], run: Run, until: float | str) -> Iterator[Batch]:
+    try:
+        for batch in batches:
+            yield run.task.extended(batch, until)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _new_batches(path: Path, size: int, run: Run) -> Iterator[Batch]:

@@ -76,7 +76,7 @@ class Classification(Task):
         loss = F.cross_entropy(predictions["logit"], samples["targets"]).item()
         return {"loss": loss, "accuracy": accuracy, "error": 1 - accuracy}
 
-    def details(self, batch: Batch, rows: Batch) -> dict[str, Any]:
+    def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
         """Precision, recall and number of samples of each class."""
         targets, predictions, count = batch["targets"], rows["class"], len(self.class_names)
         hits = torch.bincount(targets[predictions == targets], minlength=count).tolist()

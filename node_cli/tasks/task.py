@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class Task(ABC):
         row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
             batch that is not among `inputs` may have names for its values too.
         offers: what a model may ask for by the name of a parameter, besides what the dataset offers: `num_outputs`, ...
+        model_type: what a model for it must be.
     """
 
     metric_names: tuple[str, ...]
@@ -51,6 +53,7 @@ class Task(ABC):
     hidden_rows: tuple[str, ...] = ()
     row_names: Mapping[str, Sequence[str]] = {}
     offers: Mapping[str, Any] = {}
+    model_type: type[nn.Module] = nn.Module
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
@@ -71,9 +74,21 @@ class Task(ABC):
         each sample. The rows of failed samples are NaN, or -1 for whole numbers; `solved` leaves them out.
         """
 
-    def details(self, batch: Batch, rows: Batch) -> dict[str, Any]:
+    def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
         """Further results of a whole split for `summary.json`, in plain containers."""
         return {}
+
+    def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray] | None:
+        """What `node-predict` writes, equally many rows of each column; None: the rows as they are, one a sample."""
+        return None
+
+    def extended(self, batch: Batch, until: float | str) -> Batch:
+        """The batch with all of it shown to the model, and with further times up to `until`, in the user's unit.
+
+        Raises:
+            ValueError: there are no times, or it cannot be extended until then.
+        """
+        raise ValueError(f"until={until}: the task of this run has no times to go on in, leave it out")
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Figures of the results of a whole split, by name."""

@@ -194,6 +194,10 @@ MISTAKES = {
     "no folder": (["out=no/a.csv"], "out=no/a.csv cannot be written: no is not a folder"),
     "what is there": (["out=x.npz"], "out=x.npz: x.npz exists already: remove it, or set another out"),
     "a figure that is there": (["out=taken.csv"], "out=taken.csv: taken_map.png exists already: remove it, or set"),
+    "a time to forecast to": (
+        ["until=1930"],
+        "until=1930: the task of this run has no times to go on in, leave it out",
+    ),
     "no batch": (["batch_size=0"], "batch_size must be a whole number, 1 or more, or null, got 0"),
     "no file": (["dataset.path=no.npz"], "dataset.path: there is no file no.npz; give an .npz file"),
     "no npz file": (["dataset.path=run/run.log"], "dataset.path: run/run.log is not a whole .npz file; write it with"),

@@ -140,7 +140,7 @@ def test_samples_that_fail_count_as_wrong_and_are_left_out_of_the_loss():
     plain = task().loss(Same(), left, 0.0)
     expected = {"loss": (plain.total / 3).item(), "accuracy": 0.6, "error": 0.4}
     assert task().metrics(BATCH, rows) == pytest.approx(expected)
-    assert task().details(BATCH, rows)["per_class"] == {
+    assert task().details(nn.Identity(), BATCH, rows)["per_class"] == {
         "a": {"precision": 1.0, "recall": 1 / 3, "samples": 3},
         "b": {"precision": 1.0, "recall": 1.0, "samples": 1},
         "c": {"precision": 1.0, "recall": 1.0, "samples": 1},

@@ -1,0 +1,125 @@
+"""Forecasts beyond the data, and series as a table, with the names and units that figures share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from node_cli.batch import Batch
+from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
+from node_cli.tasks.task import FAILED
+
+SECONDS_A_DAY = 86_400
+MOST_TIMES = 100_000  # that a forecast may go beyond the data
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the figures of a dataset share: names and units."""
+
+    units: Units
+    channel_names: tuple[str, ...]
+    time_name: str
+    time_unit: str
+    calendar: str
+
+    @property
+    def time_label(self) -> str:
+        """`day`, or `t (day)`."""
+        named = self.time_unit and self.time_unit != self.time_name and not self.calendar
+        return f"{self.time_name} ({self.time_unit})" if named else self.time_name
+
+    def printed(self, times: np.ndarray) -> np.ndarray:
+        """The user's times as a table has them: ISO dates where there is a calendar."""
+        if not self.calendar:
+            return times
+        seconds = np.round(times * SECONDS_A_DAY).astype("datetime64[s]")
+        is_whole = bool((times == np.round(times)).all())
+        return seconds.astype("datetime64[D]" if is_whole else "datetime64[s]").astype(str)
+
+    def parsed(self, time: float | str) -> float:
+        """A time of the user as a number.
+
+        Raises:
+            ValueError: it is neither a number nor, with a calendar, a date.
+        """
+        try:
+            if self.calendar:
+                return float(np.datetime64(str(time), "s").astype(np.int64)) / SECONDS_A_DAY
+            number = float(time)
+        except ValueError as error:
+            raise ValueError(
+                f"until={time} must be {'a date such as 2026-01-31' if self.calendar else 'a number'}"
+            ) from error
+        if not math.isfinite(number):
+            raise ValueError(f"until={time} must be finite")
+        return number
+
+    def times(self, batch: Batch) -> np.ndarray:
+        """The user's, `(n, T)`."""
+        times: np.ndarray = self.units.times(batch[TIMES]).numpy(force=True)
+        return times
+
+
+def forecast_table(axis: Axis, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray]:
+    """Columns with a row for each series and time, without padding: predicted, observed, whether the model saw that."""
+    times, num_times = batch[TIMES], batch[TIMES].shape[1]
+    real = torch.ones_like(times, dtype=torch.bool)
+    real[:, 1:] = times.diff(dim=1) > 0
+    observed = axis.units.values(batch[VALUES])
+    there = batch[MASK] | batch[TARGET]
+    number = torch.arange(len(times), device=times.device)[:, None].expand(-1, num_times)
+    columns: dict[str, np.ndarray] = {}
+    if len(times) > 1:
+        columns["series"] = number[real].numpy(force=True)
+    columns[axis.time_name] = axis.printed(axis.units.times(times)[real].numpy(force=True))
+    for channel, name in enumerate(axis.channel_names):
+        columns[name] = rows["prediction"][..., channel][real].numpy(force=True)
+        value = torch.where(there[..., channel], observed[..., channel], torch.nan)
+        columns[f"{name}_observed"] = value[real].numpy(force=True)
+    columns["is_shown"] = batch[MASK].any(2)[real].numpy(force=True)
+    if FAILED in rows:
+        columns[FAILED] = rows[FAILED][:, None].expand(-1, num_times)[real].numpy(force=True)
+    return columns
+
+
+def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
+    """The batch with all of it shown, and further times up to `until`, as far apart as the others mostly are.
+
+    Raises:
+        ValueError: there are controls, or `until` is not after the data, or too far from them.
+    """
+    end = axis.parsed(until)
+    times = batch[TIMES]
+    if CONTROLS in batch:
+        raise ValueError(
+            f"until={until}: the controls after the data are not known: give a file with them (dataset.path=...)"
+        )
+    last = times[:, -1:]
+    scaled_end = float(axis.units.scaled_times(torch.tensor(end, dtype=torch.float64)))
+    if scaled_end <= float(last.min()):
+        latest = axis.printed(axis.units.times(last.min().reshape(1)).numpy(force=True))[0]
+        raise ValueError(f"until={until} must be after the data, which end at {latest}")
+    steps = times.diff(dim=1)
+    spacing = float(steps[steps > 0].median())
+    count = math.ceil((scaled_end - float(last.min())) / spacing - ROUNDING)
+    if count > MOST_TIMES:
+        raise ValueError(
+            f"until={until} is {count:,} times of the data's spacing away, more than {MOST_TIMES:,}: set it nearer"
+        )
+    new = torch.minimum(last + spacing * torch.arange(1, count + 1).to(times), last.clamp(min=scaled_end))
+    shape = (len(times), count, batch[VALUES].shape[2])
+    seen = batch[MASK] | batch[TARGET]
+    nothing = seen.new_zeros(shape)
+    return {
+        **batch,
+        TIMES: torch.cat([times, new], dim=1),
+        VALUES: torch.cat([batch[VALUES], batch[VALUES].new_zeros(shape)], dim=1),
+        MASK: torch.cat([seen, nothing], dim=1),
+        TARGET: torch.cat([torch.zeros_like(seen), nothing], dim=1),
+    }

@@ -1,0 +1,307 @@
+"""Trajectories: a model of time series, fitted to what was observed and measured by what it forecasts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from node_cli.batch import Batch
+from node_cli.ode.errors import ArgumentError
+from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units
+from node_cli.tasks.forecast_metrics import (
+    by_horizon,
+    constant_velocity,
+    great_circle,
+    persistence,
+    same_as_last_season,
+)
+from node_cli.tasks.forecasts import Axis, extended, forecast_table
+from node_cli.tasks.intervals import parameter_intervals
+from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
+from node_cli.tasks.smoothing import smooth
+from node_cli.tasks.task import Loss, Task, solved
+from node_cli.tasks.trajectory_figures import trajectory_figures
+
+LOSSES = ("mse", "mae", "huber", "log_mse")
+STRATEGIES = ("full", "windows", "growing", "multiple_shooting")
+TINY = 1e-6  # of a mean value: what is taken for the logarithm of a prediction below it
+
+
+class Trajectory(Task):
+    """A `SeriesModel` that maps the observations that `mask` shows to values at all times.
+
+    Args:
+        units: the way back to the user's units.
+        channel_names: a name for each channel.
+        time_name, time_unit: of the axis of time, in figures.
+        position_channels: latitude and longitude in degrees, if they are channels; then there are errors in km.
+        loss: of scaled values: mse, mae or huber; log_mse: of the logarithms of values in the user's units.
+        channel_weights: what the errors of each channel are multiplied by; None: all alike.
+        strategy: what is solved in training. full: each series from its start; growing: only its beginning first;
+            windows: pieces of it, each from its first observation; multiple_shooting: pieces, each from a learned
+            state, which have to meet.
+        window: times in a piece (windows).
+        num_segments: pieces of a series (multiple_shooting).
+        continuity: weight of the mean square by which segments miss each other.
+        grow_from, grow_until: the fraction of the times that counts first (growing), and the progress of the run at
+            which all count.
+        match_until: until this progress of the run the slopes of the vector field are matched with those of a smooth
+            curve through the data, which takes no solve (collocation); 0: never.
+        season: times in a season, for a forecast that repeats the last one; None: there is none.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    model_type = SeriesModel
+    objective = ("loss", "min")
+    hidden_rows = ("scaled", "one_step")
+
+    def __init__(
+        self,
+        units: Units,
+        channel_names: tuple[str, ...],
+        time_name: str = "time",
+        time_unit: str = "",
+        position_channels: tuple[int, ...] = (),
+        calendar: str = "",
+        *,
+        loss: str,
+        channel_weights: list[float] | None,
+        strategy: str,
+        window: int,
+        num_segments: int,
+        continuity: float,
+        grow_from: float,
+        grow_until: float,
+        match_until: float,
+        season: int | None,
+    ) -> None:
+        _require_one_of("loss", loss, LOSSES)
+        _require_one_of("strategy", strategy, STRATEGIES)
+        for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
+            if not 0 < number <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {number}")
+        if not 0 <= match_until <= 1:
+            raise ValueError(f"match_until must be from 0 to 1, got {match_until}")
+        for name, count in (("window", window), ("num_segments", num_segments)):
+            if count < 2:
+                raise ValueError(f"{name} must be at least 2, got {count}")
+        if season is not None and season < 1:
+            raise ValueError(f"season must be at least 1 or null, got {season}")
+        if continuity <= 0:
+            raise ValueError(f"continuity must be positive, got {continuity}")
+        weights = [1.0] * len(channel_names) if channel_weights is None else channel_weights
+        if len(weights) != len(channel_names) or min(weights) < 0 or not sum(weights):
+            raise ValueError(
+                f"channel_weights must be a number, 0 or more, for each of {', '.join(channel_names)}, got {weights}"
+            )
+        self.units, self.channel_names, self.position_channels = units, channel_names, position_channels
+        self.axis = Axis(units, channel_names, time_name, time_unit, calendar)
+        self.loss_name, self.channel_weights, self.strategy = loss, weights, strategy
+        self.window, self.num_segments, self.continuity = window, num_segments, continuity
+        self.grow_from, self.grow_until, self.match_until, self.season = grow_from, grow_until, match_until, season
+        self.offers = {"num_segments": num_segments if strategy == "multiple_shooting" else 1}
+        self.row_names = {"prediction": channel_names}
+        self.metric_names = (
+            *("loss", "rmse", "mae", "one_step_rmse", "persistence_rmse"),
+            *(("season_rmse",) if season else ()),
+            *(("log_rmse", "persistence_log_rmse") if self._has_logarithms else ()),
+            *(("track_km", "persistence_track_km", "velocity_track_km") if position_channels else ()),
+        )
+
+    @property
+    def _has_logarithms(self) -> bool:
+        return self.units.is_log or self.loss_name == "log_mse"
+
+    def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
+        """A sum over the observed values whose error counts, and the number of these, weighted by channel."""
+        assert isinstance(model, SeriesModel)
+        if progress < self.match_until:
+            loss = self._matching(model, batch)
+        elif self.strategy == "multiple_shooting":
+            loss = self._shooting(model, batch)
+        else:
+            batch = self._cut(batch, progress)
+            loss = self._loss(model(_visible(batch)), batch)
+        penalty = model.penalty()
+        total = loss.total if penalty is None else loss.total + penalty * loss.weight
+        named = {name: value.detach() * loss.weight for name, value in model.named_values().items()}
+        return Loss(total, loss.weight, {**loss.metrics, **named})
+
+    def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """Times and values in the user's units; hidden: as the model has them, and predicted one step ahead."""
+        assert isinstance(model, SeriesModel)
+        seen = {**batch, MASK: batch[MASK] | batch[TARGET]}
+        scaled = model(_visible(batch))
+        rows = {"time": self.units.times(batch[TIMES]), "prediction": self.units.values(scaled)}
+        return {**rows, "scaled": scaled, "one_step": model.one_step(seen)}
+
+    def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
+        """Errors at all targets of a split: in the user's units, and of logarithms where there are any.
+
+        Beside those of the model, from what it was shown: one step ahead, from what was observed before each time; and
+        forecasts that need no training.
+        """
+        batch, rows = solved(batch, rows)
+        target, units = batch[TARGET], self.units
+        shown = _visible(batch)
+        observed, predicted = units.values(batch[VALUES]), rows["prediction"]
+        last = units.values(persistence(shown))
+        loss = self._loss(rows["scaled"], batch)
+        values = {
+            "loss": (loss.total / loss.weight).item(),
+            "rmse": _rms((predicted - observed)[target]),
+            "mae": _mean((predicted - observed)[target].abs()),
+            "one_step_rmse": _rms((units.values(rows["one_step"]) - observed)[target]),
+            "persistence_rmse": _rms((last - observed)[target]),
+        }
+        if self.season:
+            season = units.values(same_as_last_season(shown, self.season))
+            values["season_rmse"] = _rms((season - observed)[target])
+        if self._has_logarithms:
+            values["log_rmse"] = _rms((self._log(predicted) - observed.log())[target])
+            values["persistence_log_rmse"] = _rms((last.log() - observed.log())[target])
+        if self.position_channels:
+            values |= self._track_errors(shown, predicted, last, batch)
+        return values
+
+    def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
+        """Errors by channel and by how far ahead they look; what the model says in numbers and formulas."""
+        assert isinstance(model, SeriesModel)
+        full = batch
+        batch, rows = solved(batch, rows)
+        units, shown = self.units, _visible(batch)
+        predictions = {"rmse": rows["prediction"], "persistence_rmse": units.values(persistence(shown))}
+        observed = units.values(batch[VALUES])
+        errors = {name: prediction - observed for name, prediction in predictions.items()}
+        names = self.channel_names
+        found: dict[str, Any] = {
+            "horizon": by_horizon(batch, errors, names, units.times(batch[TIMES])),
+            "by_channel": {
+                name: {
+                    "rmse": _rms(errors["rmse"][..., i][batch[TARGET][..., i]]),
+                    "mae": _mean(errors["rmse"][..., i][batch[TARGET][..., i]].abs()),
+                    "persistence_mae": _mean(errors["persistence_rmse"][..., i][batch[TARGET][..., i]].abs()),
+                }
+                for i, name in enumerate(names)
+            },
+        }
+        if model.named_values():
+            found["parameters"] = parameter_intervals(model, lambda: _residuals(model, _visible(full), full))
+        if model.equations():
+            found["equations"] = model.equations()
+        return found
+
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+        """Observed and predicted series, the vector field in the plane, the error by horizon, energies."""
+        assert isinstance(model, SeriesModel)
+        return trajectory_figures(self.axis, model, _visible(batch), batch, rows)
+
+    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+        """Observed and predicted series."""
+        return trajectory_figures(self.axis, None, _visible(batch), batch, rows)
+
+    def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray]:
+        """A row for each series and time."""
+        return forecast_table(self.axis, batch, rows)
+
+    def extended(self, batch: Batch, until: float | str) -> Batch:
+        """See `Task.extended`; the new times are as far apart as the others mostly are."""
+        return extended(self.axis, batch, until)
+
+    def _cut(self, batch: Batch, progress: float) -> Batch:
+        if self.strategy == "windows":
+            return windows(batch, self.window)
+        if self.strategy == "growing":
+            fraction = self.grow_from + (1 - self.grow_from) * min(1.0, progress / self.grow_until)
+            return first_times(batch, max(2, round(fraction * batch[TIMES].shape[1])))
+        return batch
+
+    def _shooting(self, model: SeriesModel, batch: Batch) -> Loss:
+        cut, count = segments(batch, self.num_segments)
+        pieces = model(_visible(cut))
+        loss = self._loss(pieces, cut)
+        gaps = jumps_between(pieces, count).square().mean()
+        return Loss(
+            loss.total + self.continuity * gaps * loss.weight,
+            loss.weight,
+            {**loss.metrics, "gap": gaps.detach() * loss.weight},
+        )
+
+    def _matching(self, model: SeriesModel, batch: Batch) -> Loss:
+        observed = batch[MASK] | batch[TARGET]
+        values, slopes = smooth(batch[TIMES], batch[VALUES], observed)
+        known = slopes.isfinite()
+        everything = {**batch, VALUES: values.to(batch[VALUES]), MASK: torch.ones_like(observed)}
+        predicted = model.slopes(everything)
+        if predicted is None:
+            raise ArgumentError(
+                "task.match_until needs the slopes of observed values, which this model does not have: set it to 0, or "
+                "take a model of these values alone (without model.augment_dim or an encoder)"
+            )
+        weights = known * predicted.new_tensor(self.channel_weights)
+        errors = torch.where(known, predicted - slopes.nan_to_num().to(predicted), 0.0)
+        return Loss((weights * errors.square()).sum(), weights.sum(), {})
+
+    def _loss(self, scaled: Tensor, batch: Batch) -> Loss:
+        target = batch[TARGET]
+        weights = target * scaled.new_tensor(self.channel_weights)
+        predicted, observed = torch.where(target, scaled, 0.0), torch.where(target, batch[VALUES], 0.0)
+        if self.loss_name == "log_mse":
+            values = self.units.values(observed)
+            if bool((values[target] <= 0).any()):
+                raise ArgumentError(
+                    f"task.loss=log_mse needs values above 0, got {values[target].min().item():.4g}: take another loss"
+                )
+            predicted, observed = self._log(self.units.values(predicted)), values.clamp(min=1e-30).log()
+        errors = predicted - observed
+        size = {"mae": errors.abs(), "huber": _huber(errors)}.get(self.loss_name, errors.square())
+        return Loss((weights * size).sum(), weights.sum(), {})
+
+    def _log(self, values: Tensor) -> Tensor:
+        return values.clamp(min=TINY).log()
+
+    def _track_errors(self, shown: Batch, predicted: Tensor, last: Tensor, batch: Batch) -> dict[str, float]:
+        places = list(self.position_channels)
+        target = batch[TARGET][..., places].all(2)
+        observed = self.units.values(batch[VALUES])[..., places][target]
+        line = self.units.values(constant_velocity(shown))
+        forecasts = {"track_km": predicted, "persistence_track_km": last, "velocity_track_km": line}
+        return {name: _mean(great_circle(each[..., places][target], observed)) for name, each in forecasts.items()}
+
+
+def _visible(batch: Batch) -> Batch:
+    """What a model may see: no value that `mask` hides, and nothing of which errors count."""
+    values = torch.where(batch[MASK], batch[VALUES], 0.0)
+    return {name: values if name == VALUES else tensor for name, tensor in batch.items() if name != TARGET}
+
+
+def _residuals(model: SeriesModel, shown: Batch, batch: Batch) -> Tensor:
+    """Scaled errors of everything that was shown, `(values,)`."""
+    errors: Tensor = (model(shown) - batch[VALUES])[batch[MASK]]
+    return errors
+
+
+def _huber(errors: Tensor) -> Tensor:
+    return nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
+
+
+def _rms(errors: Tensor) -> float:
+    return math.sqrt(_mean(errors.double().square()))
+
+
+def _mean(values: Tensor) -> float:
+    """Of those that there are; NaN if there are none."""
+    return float(values[~values.isnan()].double().mean().item())
+
+
+def _require_one_of(name: str, given: str, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given}")

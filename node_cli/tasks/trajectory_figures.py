@@ -1,0 +1,160 @@
+"""Figures of trajectories: what was observed and what is predicted, the vector field, errors, energies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from node_cli.batch import Batch, num_samples, take
+from node_cli.figures import label_panel, panels
+from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, SeriesModel
+from node_cli.tasks.forecast_metrics import by_horizon, persistence
+from node_cli.tasks.forecasts import Axis
+
+NUM_SERIES = 3
+NUM_CHANNELS = 6
+FINENESS = 8  # points of a curve between two times
+GRID = 24  # places of a phase portrait, each way
+MARGIN = 0.15  # of the range of the data, around them
+
+
+def trajectory_figures(
+    axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, rows: Batch
+) -> Mapping[str, Figure]:
+    """All that can be drawn of a split: `shown` is what the model sees of the `batch`; None: there is no model."""
+    prediction = rows["prediction"]
+    figures = {"series": series_figure(axis, model, shown, batch, prediction)}
+    if model is None:
+        return figures
+    last = axis.units.values(persistence(shown))
+    observed = axis.units.values(batch[VALUES])
+    errors = {"model": prediction - observed, "persistence": last - observed}
+    times = axis.units.times(batch[TIMES])
+    horizon = by_horizon(batch, errors, axis.channel_names[:NUM_CHANNELS], times)
+    if len(horizon["ahead"]["steps"]) > 1:
+        figures["error_by_horizon"] = horizon_figure(axis, horizon)
+    if len(axis.channel_names) == 2 and not (CONTROLS in batch or STATICS in batch):
+        portrait = phase_portrait(axis, model, batch, prediction)
+        figures |= {} if portrait is None else {"phase_portrait": portrait}
+    energy = model.energy({**shown, VALUES: rows["scaled"]})
+    if energy is not None:
+        figures["energy"] = energy_figure(axis, batch, energy)
+    return figures
+
+
+def series_figure(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, prediction: Tensor) -> Figure:
+    """The first few series: dots where something was observed, the line of the model, the forecast shaded."""
+    names = axis.channel_names[:NUM_CHANNELS]
+    figure, all_axes = panels(len(names), columns=1 if len(names) < 4 else 2, size=(8, 2.9))
+    count = min(NUM_SERIES, num_samples(batch))
+    first = slice(count)
+    dense = _refined(take(shown, first)) if model is not None and model.is_continuous else None
+    if dense is not None and model is not None:
+        line_times, lines = axis.times(dense), axis.units.values(model(dense)).numpy(force=True)
+    else:
+        line_times, lines = axis.times(take(batch, first)), prediction[first].numpy(force=True)
+    times = axis.times(batch)
+    observed = axis.units.values(batch[VALUES]).numpy(force=True)
+    mask, target = (batch[name].numpy(force=True) for name in (MASK, TARGET))
+    for channel, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
+        for number in range(count):
+            colour = f"C{number}"
+            label = number == 0
+            seen, held_out = mask[number, :, channel], target[number, :, channel] & ~mask[number, :, channel]
+            axes.plot(line_times[number], lines[number, :, channel], color=colour, lw=1.6, label="model" * label)
+            value = observed[number, :, channel]
+            axes.plot(times[number][seen], value[seen], "o", color=colour, ms=4, label="observed" * label)
+            held = "observed, not shown to it" * label
+            axes.plot(times[number][held_out], value[held_out], "o", mec=colour, mfc="white", ms=5, label=held)
+        if count == 1:
+            _mark_forecast(axes, times[0], mask[0], target[0])
+        if axis.calendar:
+            axes.xaxis_date()
+        label_panel(axes, "", axis.time_label, name)
+    return figure
+
+
+def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]]) -> Figure:
+    """The root mean square error of each channel by how far ahead a forecast looks."""
+    ahead = horizon["ahead"]["time"]
+    names = [name for name in horizon if name != "ahead"]
+    figure, all_axes = panels(len(names), columns=2, size=(4.6, 3.2))
+    for name, axes in zip(names, all_axes, strict=True):
+        for kind, errors in horizon[name].items():
+            axes.plot(ahead, [np.nan if error is None else error for error in errors], "o-", ms=3, label=kind)
+        axes.set_ylim(bottom=0)
+        unit = f" ({'day' if axis.calendar else axis.time_unit})" if axis.calendar or axis.time_unit else ""
+        label_panel(axes, name, f"time ahead{unit}", "RMS error")
+    return figure
+
+
+def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, prediction: Tensor) -> Figure | None:
+    """The plane of two channels: the learned vector field as streamlines, data and predictions; None: no field."""
+    observed = axis.units.values(batch[VALUES]).numpy(force=True)
+    there = (batch[MASK] | batch[TARGET]).all(2).numpy(force=True)
+    places = observed[there] if there.any() else observed.reshape(-1, 2)
+    low, high = places.min(0), places.max(0)
+    margin = MARGIN * (high - low)
+    smallest = low / 2 if axis.units.is_log else low - margin
+    x, y = (np.linspace(max(low[i] - margin[i], smallest[i]), high[i] + margin[i], GRID) for i in range(2))
+    grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1).reshape(1, -1, 2)).to(batch[VALUES])
+    field = model.slopes(
+        {
+            TIMES: batch[TIMES][:1, :1].expand(1, grid.shape[1]),
+            VALUES: axis.units.scaled(grid),
+            MASK: torch.ones_like(grid, dtype=torch.bool),
+            SERIES: batch[SERIES][:1],
+        }
+    )
+    if field is None:
+        return None
+    slopes = field * field.new_tensor(axis.units.std) * (grid if axis.units.is_log else 1.0)
+    u, v = slopes.numpy(force=True).reshape(GRID, GRID, 2).transpose(2, 0, 1)
+    figure, (axes,) = panels(1, size=(6, 5))
+    axes.streamplot(x, y, u, v, color="0.75", linewidth=0.8, density=1.2)
+    lines = prediction.numpy(force=True)
+    for number in range(min(NUM_SERIES, num_samples(batch))):
+        axes.plot(*lines[number].T, color=f"C{number}", lw=1.6, label="model" * (number == 0))
+        axes.plot(*observed[number][there[number]].T, "o", ms=4, color=f"C{number}", label="observed" * (number == 0))
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    label_panel(axes, "", *axis.channel_names)
+    return figure
+
+
+def energy_figure(axis: Axis, batch: Batch, energy: Tensor) -> Figure:
+    """What the model conserves, along its own predictions."""
+    figure, (axes,) = panels(1, size=(8, 3))
+    times, values = axis.times(batch), energy.numpy(force=True)
+    for number in range(min(NUM_SERIES, num_samples(batch))):
+        axes.plot(times[number], values[number], color=f"C{number}")
+    label_panel(axes, "energy along predictions", axis.time_label, "learned energy")
+    return figure
+
+
+def _mark_forecast(axes: Axes, times: np.ndarray, mask: np.ndarray, target: np.ndarray) -> None:
+    """Shades what lies behind the last observation that was shown."""
+    seen = np.flatnonzero(mask.any(1))
+    ahead = np.flatnonzero((target & ~mask).any(1))
+    if len(seen) and len(ahead) and ahead[-1] > seen[-1]:
+        axes.axvline(times[seen[-1]], color="0.5", lw=1, ls="--")
+        axes.axvspan(times[seen[-1]], times[ahead[-1]], color="0.93", zorder=0, label="forecast")
+
+
+def _refined(shown: Batch) -> Batch | None:
+    """With more times between those that there are; None where controls are not known between them."""
+    if CONTROLS in shown:
+        return None
+    times = shown[TIMES]
+    share = torch.linspace(0, 1, FINENESS + 1, dtype=times.dtype, device=times.device)[:-1]
+    between = (times[:, :-1, None] + share * times.diff(dim=1)[..., None]).flatten(1)
+    refined = torch.cat([between, times[:, -1:]], dim=1)
+    values, mask = (
+        tensor.new_zeros(len(tensor), refined.shape[1], tensor.shape[2]) for tensor in (shown[VALUES], shown[MASK])
+    )
+    values[:, ::FINENESS], mask[:, ::FINENESS] = shown[VALUES], shown[MASK]
+    return {**shown, TIMES: refined, VALUES: values, MASK: mask}

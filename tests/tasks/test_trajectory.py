@@ -1,0 +1,227 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from lines import KEYS, UNITS, Line, lines
+
+from node_cli.batch import take
+from node_cli.ode.errors import ArgumentError
+from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
+from node_cli.tasks.trajectory import Trajectory
+
+
+def task(**keys) -> Trajectory:
+    units = keys.pop("units", UNITS)
+    return Trajectory(units, ("hare", "lynx"), "year", "", **{**KEYS, **keys})
+
+
+def rows_of(one: Trajectory, model: Line, batch):
+    return one.predict(model, batch, torch.Generator())
+
+
+def mean_loss(one: Trajectory, model: Line, batch, progress: float = 0.0) -> float:
+    loss = one.loss(model, batch, progress)
+    return (loss.total / loss.weight).item()
+
+
+def test_the_loss_is_that_of_the_targets_alone_and_adds_up():
+    batch, model = lines((1.0, 0.0), num_seen=6), Line([0.0, 0.0])
+    whole = task().loss(model, batch, 0.0)
+    assert whole.weight == 8
+    assert whole.total.item() == pytest.approx(2 * (36 + 49))
+    parts = [task().loss(model, take(batch, slice(i, i + 1)), 0.0) for i in range(2)]
+    assert sum(part.total.item() for part in parts) == pytest.approx(whole.total.item())
+
+
+def test_a_model_never_sees_what_is_hidden():
+    batch = lines((1.0, 2.0), num_seen=6)
+    poisoned = {**batch, VALUES: torch.where(batch[MASK], batch[VALUES], torch.nan)}
+    prediction = rows_of(task(), Line([1.0, 2.0]), poisoned)["prediction"]
+    torch.testing.assert_close(prediction, UNITS.values(batch[VALUES]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("mse", (36 + 49) / 4), ("mae", 13 / 4), ("huber", (5.5 + 6.5) / 4)],
+)
+def test_the_size_of_an_error(loss, expected):
+    assert mean_loss(task(loss=loss), Line([0.0, 0.0]), lines((1.0, 0.0), num_seen=6)) == pytest.approx(expected)
+
+
+def test_channels_have_weights():
+    batch = lines((1.0, 0.5), num_seen=7)
+    assert mean_loss(task(channel_weights=[1.0, 3.0]), Line([0.0, 0.0]), batch) == pytest.approx((49 + 3 * 12.25) / 4)
+
+
+def test_log_mse_is_that_of_the_values_in_the_users_units():
+    batch = lines((0.0, 0.0), num_seen=7)
+    prediction = batch[VALUES][:, :1].expand_as(batch[VALUES]) + torch.tensor([1.0, 0.0])
+    expected = ((UNITS.values(prediction).log() - UNITS.values(batch[VALUES]).log())[batch[TARGET]]).square().mean()
+    model = Line([1 / 7, 0.0])
+    assert mean_loss(task(loss="log_mse"), model, batch) == pytest.approx(expected.item(), rel=1e-5)
+    low = {**batch, VALUES: batch[VALUES] - 10}
+    with pytest.raises(ArgumentError, match=r"task.loss=log_mse needs values above 0, got -24: take another loss"):
+        task(loss="log_mse").loss(model, low, 0.0)
+
+
+def test_growing_counts_more_times_as_the_run_goes_on():
+    batch = {**lines((1.0, 1.0), num_seen=8), TARGET: lines((1.0, 1.0), num_seen=0)[TARGET]}
+    grown = task(strategy="growing")
+    weights = [grown.loss(Line([0.0, 0.0]), batch, progress).weight.item() for progress in (0.0, 0.25, 0.5, 0.9)]
+    assert weights == [4 * times for times in (2, 5, 8, 8)]
+
+
+def test_windows_forget_where_the_series_started():
+    batch = lines((1.0, 1.0), num_seen=8)
+    assert mean_loss(task(strategy="windows", window=3), Line([0.0, 0.0]), batch) == pytest.approx(16 / 7)
+
+
+def test_shooting_adds_how_far_segments_miss_each_other():
+    batch = {**lines((1.0, 1.0), num_seen=8), TARGET: lines((1.0, 1.0), num_seen=0)[TARGET]}
+    exact = task(strategy="multiple_shooting")
+    assert exact.offers == {"num_segments": 2}
+    assert mean_loss(exact, Line([1.0, 1.0]), batch) == pytest.approx(0, abs=1e-10)
+    loss = exact.loss(Line([0.0, 0.0]), batch, 0.0)
+    gap = 4.0**2  # a segment is 4 long, and the next one starts from the data
+    assert loss.metrics["gap"] / loss.weight == pytest.approx(gap)
+    without = task(strategy="multiple_shooting", continuity=1e-12).loss(Line([0.0, 0.0]), batch, 0.0)
+    assert ((loss.total - without.total) / loss.weight).item() == pytest.approx(gap)
+
+
+def test_slopes_are_matched_while_the_run_is_young():
+    batch, model = lines((1.0, 2.0), num_seen=8), Line([0.5, 2.0])
+    matching = task(match_until=0.5)
+    assert mean_loss(matching, model, batch, 0.4) == pytest.approx(0.25 / 2, rel=1e-4)
+    assert matching.loss(model, {**batch, TARGET: batch[MASK]}, 0.5).total != 0
+
+
+def test_metrics_are_in_the_users_units_beside_forecasts_that_need_no_training():
+    batch = lines((1.0, 0.0), num_seen=6)
+    one, model = task(season=2), Line([0.0, 0.0])
+    metrics = one.metrics(batch, rows_of(one, model, batch))
+    assert set(metrics) == set(one.metric_names)
+    hare = 2.0  # std
+    assert metrics["rmse"] == pytest.approx(math.sqrt((hare**2 * (36 + 49)) / 4))
+    assert metrics["mae"] == pytest.approx(hare * 13 / 4)
+    assert metrics["persistence_rmse"] == pytest.approx(math.sqrt(hare**2 * (1 + 4) / 4))
+    assert metrics["one_step_rmse"] == pytest.approx(math.sqrt(hare**2 * (1 + 1) / 4))
+    assert metrics["season_rmse"] == pytest.approx(math.sqrt(hare**2 * (4 + 4) / 4))
+
+
+def test_metrics_of_logarithms_where_logarithms_are_learned():
+    units = Units((1.0, 1.0), (0.5, 0.5), True, 0.0, 1.0)
+    one, batch = task(units=units), lines((1.0, 0.0), num_seen=6)
+    metrics = one.metrics(batch, rows_of(one, Line([0.5, 0.0]), batch))
+    assert metrics["log_rmse"] == pytest.approx(0.5 * math.sqrt((9 + 12.25) / 4), rel=1e-5)
+    assert metrics["persistence_log_rmse"] == pytest.approx(0.5 * math.sqrt((1 + 4) / 4), rel=1e-5)
+
+
+def test_tracks_are_measured_in_kilometres():
+    batch = lines((1.0, 0.0), num_seen=6)
+    one = Trajectory(Units((0.0, 0.0), (1.0, 1.0), False, 0.0, 1.0), ("lat", "lon"), position_channels=(0, 1), **KEYS)
+    metrics = one.metrics(batch, rows_of(one, Line([0.0, 0.0]), batch))
+    degree = 6371 * math.pi / 180
+    assert metrics["track_km"] == pytest.approx(6.5 * degree)
+    assert metrics["persistence_track_km"] == pytest.approx(1.5 * degree)
+    assert metrics["velocity_track_km"] == pytest.approx(0, abs=1e-3)
+
+
+def test_details_name_channels_horizons_and_parameters():
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
+    details = one.details(model, batch, rows_of(one, model, batch))
+    assert details["horizon"]["ahead"] == {"steps": [1, 2], "time": [5, 10]}
+    assert details["horizon"]["hare"]["persistence_rmse"] == pytest.approx([2, 4])
+    assert details["by_channel"]["hare"]["persistence_mae"] == pytest.approx(3)
+    assert details["parameters"]["slope_0"]["value"] == 1
+
+
+def test_the_table_has_a_row_for_each_series_and_time_without_padding():
+    batch = lines((1.0, 0.0), num_seen=6)
+    batch[TIMES] = batch[TIMES].clone()
+    batch[TIMES][1, 4:] = batch[TIMES][1, 4]
+    one = task()
+    table = one.table(batch, rows_of(one, Line([1.0, 0.0]), batch))
+    assert list(table) == ["series", "year", "hare", "hare_observed", "lynx", "lynx_observed", "is_shown"]
+    assert table["series"].tolist() == [0] * 8 + [1] * 5
+    assert table["year"][:3].tolist() == [1900, 1905, 1910]
+    np.testing.assert_allclose(table["hare"][:8], table["hare_observed"][:8], rtol=1e-6)
+    assert table["is_shown"].tolist() == [True] * 6 + [False] * 2 + [True] * 5
+
+
+def test_a_forecast_goes_on_to_a_time_and_sees_all_data():
+    batch, one = lines((1.0, 0.0), num_seen=6), task()
+    longer = one.extended(batch, 1947)
+    assert UNITS.times(longer[TIMES])[0, 7:].tolist() == [1935, 1940, 1945, 1947]
+    assert longer[MASK].sum() == batch[MASK].sum() + batch[TARGET].sum()
+    assert not longer[TARGET].any()
+    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer))
+    assert np.isnan(table["hare_observed"][8:11]).all()
+    assert table["hare"][10] == pytest.approx(10 + 2 * (0.5 + 47 / 5))
+
+
+@pytest.mark.parametrize(
+    ("until", "changes", "message"),
+    [
+        (1935, {}, "until=1935 must be after the data, which end at 1935.0"),
+        ("soon", {}, "until=soon must be a number"),
+        (math.inf, {}, "until=inf must be finite"),
+        (
+            9e9,
+            {},
+            "until=9000000000.0 is 1,799,999,613 times of the data's spacing away, more than 100,000: set it nearer",
+        ),
+        (1940, {CONTROLS: torch.zeros(2, 8, 1)}, "until=1940: the controls after the data are not known: give a file "),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(until, changes, message):
+    with pytest.raises(ValueError) as refused:
+        task().extended({**lines((1.0, 0.0), num_seen=6), **changes}, until)
+    assert str(refused.value).startswith(message)
+
+
+def test_dates_are_read_and_written():
+    days = Units((0.0, 0.0), (1.0, 1.0), False, 20_000.0, 1.0)
+    one = Trajectory(days, ("a", "b"), "date", calendar="days", **KEYS)
+    longer = one.extended(lines((1.0, 0.0), num_seen=6), "2024-10-16")
+    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer))
+    assert table["date"][[0, 9, 10]].tolist() == ["2024-10-04", "2024-10-13", "2024-10-14"]
+    with pytest.raises(ValueError, match="until=tomorrow must be a date such as 2026-01-31"):
+        one.extended(lines((1.0, 0.0), num_seen=6), "tomorrow")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"loss": "mape"}, "loss must be one of mse, mae, huber, log_mse, got mape"),
+        ({"strategy": "half"}, "strategy must be one of full, windows, growing, multiple_shooting, got half"),
+        ({"window": 1}, "window must be at least 2, got 1"),
+        ({"num_segments": 1}, "num_segments must be at least 2, got 1"),
+        ({"grow_from": 0.0}, "grow_from must be above 0 and at most 1, got 0.0"),
+        ({"match_until": 1.5}, "match_until must be from 0 to 1, got 1.5"),
+        ({"continuity": 0.0}, "continuity must be positive, got 0.0"),
+        ({"season": 0}, "season must be at least 1 or null, got 0"),
+        (
+            {"channel_weights": [1.0]},
+            "channel_weights must be a number, 0 or more, for each of hare, lynx, got [1.0]",
+        ),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(keys, message):
+    with pytest.raises(ValueError) as refused:
+        task(**keys)
+    assert str(refused.value) == message
+
+
+def test_figures_of_two_channels_show_series_field_and_horizon():
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
+    with torch.no_grad():
+        figures = one.figures(model, batch, rows_of(one, model, batch))
+    assert set(figures) == {"series", "error_by_horizon", "phase_portrait"}
+    hare = figures["series"].axes[0]
+    assert (hare.get_xlabel(), hare.get_ylabel()) == ("year", "hare")
+    line = hare.get_lines()[0]
+    assert line.get_xdata()[[0, -1]].tolist() == [1900, 1935]
+    assert len(line.get_xdata()) == 7 * 8 + 1
+    assert hare.get_lines()[1].get_xdata().tolist() == pytest.approx([1900, 1905, 1910, 1915, 1920, 1925])
+    assert set(one.prediction_figures(batch, rows_of(one, model, batch))) == {"series"}
