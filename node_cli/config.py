@@ -47,6 +47,7 @@ class Key:
         is_part: of a group, whether its files describe what is built.
         several: of a group, whether several of its files may be chosen.
         or_list: a number by default, and a list will do.
+        or_fraction: a whole number by default, and a fraction will do.
         follows: the key whose value it has unless it is set, as its YAML says.
     """
 
@@ -61,6 +62,7 @@ class Key:
     is_part: bool = True
     several: bool = False
     or_list: bool = False
+    or_fraction: bool = False
     follows: str | None = None
 
 
@@ -132,6 +134,8 @@ KEYS: Mapping[str, Key] = {
     "dataset": _FROM_RUN,
     "dataset.path": replace(_FROM_RUN, may_change=True, is_place=True),
     "dataset.data_dir": replace(_FROM_RUN, may_change=True, is_place=True),
+    "dataset.val": replace(_FROM_RUN, or_fraction=True),
+    "dataset.test": replace(_FROM_RUN, or_fraction=True),
     "dataset.mirrors": replace(_FROM_RUN, may_change=True),
     "task": _FROM_RUN,
     "model": _FROM_RUN,

@@ -65,6 +65,7 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         if key in known
         and not _same_type(value, known[key])
         and not (known_of(key).or_list and isinstance(value, list))
+        and not (known_of(key).or_fraction and isinstance(value, float))
     ]
     problems += [
         f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(set_apart.items())

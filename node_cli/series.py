@@ -95,3 +95,9 @@ class SeriesModel(nn.Module, ABC):
     def energy(self, batch: Batch) -> Tensor | None:
         """What the model conserves `(n, T)`, at `values`; None: nothing."""
         return None
+
+    def prune(self, progress: float) -> None:
+        """Leaves out for good what has proved too small by now; called in training before each loss.
+
+        `progress` of the run goes from 0 to 1.
+        """

@@ -24,7 +24,7 @@ from node_cli.datasets.idx import IdxFiles
 
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
-OF_SERIES = {path.stem for path in CONFIGS.glob("dataset/*.yaml") if ".datasets.series." in path.read_text("utf-8")}
+OF_SERIES = {path.stem for path in CONFIGS.glob("*/*.yaml") if "s.series." in path.read_text("utf-8")}
 HAS_TASK = (CONFIGS / "task" / "trajectory.yaml").is_file()
 OF_TRAINING = [
     (group, choice)

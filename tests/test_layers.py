@@ -23,7 +23,7 @@ BELOW = {
     "ode": set(),
     "advice": {"ode"},
     "tasks": {"batch", "ode"},
-    "models": {"ode"},
+    "models": {"batch", "ode", "series"},
     "datasets": {"batch", "ode", "series"},
     "loggers": {"files", "ode"},
     "training": {"advice", "batch", "config", "figures", "files", "yaml_file", "ode"} | SIBLINGS,

@@ -71,12 +71,16 @@ class OdeBlock(SolvingModule):
         return self.solve(y0, self.ts).ys[-1]
 
     @outside_compilation
-    def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
-        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
+    def solve(self, y0: Tensor, ts: Tensor, vector_field: nn.Module | None = None) -> Solution[Tensor]:
+        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`.
+
+        `vector_field` stands in the place of the block's own for this solve: one that holds what drives this batch.
+        """
         if y0.dtype in (torch.bfloat16, torch.float16):
             y0 = y0.float()
+        vector_field = self.vector_field if vector_field is None else vector_field
         first_steps = self.first_steps if self.training else FirstSteps()
-        solution = self.gradient.solve(self.solver, self.vector_field, y0, ts, first_steps)
+        solution = self.gradient.solve(self.solver, vector_field, y0, ts, first_steps)
         self.stats, self.backward_stats = solution.stats, solution.backward_stats
         if self.solves is not None:
             self.solves.append(SolveRecord(self.stats, self.backward_stats))

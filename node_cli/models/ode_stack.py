@@ -29,6 +29,30 @@ class ZeroChannels(nn.Module):
         return torch.cat([y, y.new_zeros(len(y), self.augment_dim, *y.shape[2:])], dim=1)
 
 
+def ode_block(
+    vector_field: nn.Module,
+    solver: Solver,
+    gradient: Gradient,
+    channels: int,
+    *,
+    t0: float,
+    t1: float,
+    learn_times: bool,
+) -> OdeBlock:
+    """An ODE-solve block from t0 to t1 for a state with so many channels.
+
+    Raises:
+        ValueError: the block refuses the interval or the solver, or the solver has tolerances for another number of
+            channels.
+    """
+    atol = vars(solver).get("atol")
+    if isinstance(atol, list) and len(atol) != channels:
+        raise ValueError(
+            f"solver.atol must be a number, or one for each of the state's {channels} channels, got {len(atol)}"
+        )
+    return OdeBlock(vector_field, solver, gradient, t0=t0, t1=t1, learn_times=learn_times)
+
+
 def ode_stack(
     make_vector_field: Callable[[], nn.Module],
     solver: Solver,
@@ -43,18 +67,12 @@ def ode_stack(
     """`num_blocks` ODE-solve blocks in a row from t0 to t1, each with its own vector field.
 
     Raises:
-        ValueError: when `num_blocks` is below 1, a block refuses the interval or the solver, or the solver has
-            tolerances for another number of `channels`.
+        ValueError: when `num_blocks` is below 1, or `ode_block` refuses.
     """
     require_at_least("num_blocks", num_blocks, 1)
-    atol = vars(solver).get("atol")
-    if isinstance(atol, list) and len(atol) != channels:
-        raise ValueError(
-            f"solver.atol must be a number, or one for each of the state's {channels} channels, got {len(atol)}"
-        )
     return nn.Sequential(
         *(
-            OdeBlock(make_vector_field(), solver, gradient, t0=t0, t1=t1, learn_times=learn_times)
+            ode_block(make_vector_field(), solver, gradient, channels, t0=t0, t1=t1, learn_times=learn_times)
             for _ in range(num_blocks)
         )
     )

@@ -15,7 +15,9 @@ from node_cli.datasets.series.raw import RawSeries, Series
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "val", "test")
 LEAST = 2  # times that a series must have for training
+ROUNDING = 1e-6  # of a horizon
 
 
 class Sample(NamedTuple):
@@ -66,51 +68,42 @@ def _by_time(raw: RawSeries, keys: SeriesKeys) -> Cut:
                 f"dataset.val={keys.val}, dataset.test={keys.test}: series {series.name} has {total} times, which "
                 f"leaves {max(left, 0)} for training; at least {LEAST} are needed"
             )
-        ends[number] = (left, left + val, total)
-    samples: dict[str, list[Sample]] = {}
-    for name, begin, end in (("train", None, 0), ("val", 0, 1), ("test", 1, 2)):
-        if name != "train" and not getattr(keys, name):
-            continue
-        found = []
-        for number, of_series in ends.items():
-            start = 0 if begin is None else of_series[begin]
-            found += list(_of_stretch(raw, keys, number, start, of_series[end]))
-        samples[name] = _sound(raw, keys, name, found)
-    return Cut(samples, {number: end[0] for number, end in ends.items()})
+        ends[number] = (0, left, left + val, total)
+    samples = {}
+    for k, name in enumerate(SPLITS):
+        if name == "train" or getattr(keys, name):
+            found = {number: list(_of_stretch(raw, keys, number, *of_it[k : k + 2])) for number, of_it in ends.items()}
+            samples[name] = _sound(raw, keys, name, found)
+    return Cut(samples, {number: of_it[1] for number, of_it in ends.items()})
 
 
 def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
     members = _members_of_splits(raw, keys)
-    samples: dict[str, list[Sample]] = {}
+    lengths = [len(series.times) for series in raw.series]
+    is_cut = keys.window is not None or raw.horizon is not None
+    samples = {}
     for name, numbers in members.items():
-        found: list[Sample] = []
-        for number in numbers:
-            total = len(raw.series[number].times)
-            if keys.window is None and raw.horizon is None and name != "train":
-                if total <= keys.context:
-                    raise ValueError(
-                        f"dataset.context={keys.context}: series {raw.series[number].name} of {name} has {total} "
-                        "times, which leaves none to forecast"
-                    )
-                found.append(Sample(number, 0, keys.context, keys.context, total))
-            else:
-                found += list(_of_stretch(raw, keys, number, 0, total))
+        if is_cut or name == "train":
+            found = {number: list(_of_stretch(raw, keys, number, 0, lengths[number])) for number in numbers}
+        else:
+            seen = keys.context
+            found = {n: [Sample(n, 0, seen, seen, lengths[n])] if lengths[n] > seen else [] for n in numbers}
         samples[name] = _sound(raw, keys, name, found)
-    return Cut(samples, {number: len(raw.series[number].times) for number in members["train"]})
+    return Cut(samples, {number: lengths[number] for number in members["train"]})
 
 
 def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]:
     """The series of each split: the last periods are test, or, where there are none, what the seed chooses."""
     periods = [number if each.period is None else each.period for number, each in enumerate(raw.series)]
     groups = sorted(set(periods))
-    unit = "periods" if raw.has_periods else "series"
+    unit = raw.period_name or "series"
     val, test = (count_of(name, getattr(keys, name), len(groups), unit) for name in ("val", "test"))
     if val + test >= len(groups):
         raise ValueError(
             f"dataset.val={keys.val}, dataset.test={keys.test}: there are {len(groups)} {unit}, which leaves none for "
             "training" + ("" if len(groups) > 1 else "; dataset.split=time splits a single one")
         )
-    if not raw.has_periods:
+    if not raw.period_name:
         order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(keys.split_seed)).tolist()
         groups = [groups[index] for index in order]
     end, middle = len(groups) - test, len(groups) - test - val
@@ -146,49 +139,43 @@ def _windows_of_time(
     times = series.times[:stop].tolist()
     for begin in range(first, stop - keys.context, keys.stride):
         seen = begin + keys.context
-        end = bisect.bisect_left(times, times[seen - 1] + horizon)
-        if end < stop and times[end] == times[seen - 1] + horizon:
+        wanted, nearly = times[seen - 1] + horizon, ROUNDING * horizon
+        end = bisect.bisect_left(times, wanted - nearly)
+        if end < stop and times[end] <= wanted + nearly:
             yield Sample(number, begin, seen, seen, end + 1)
 
 
-def _sound(raw: RawSeries, keys: SeriesKeys, name: str, samples: list[Sample]) -> list[Sample]:
-    """The samples of which something is seen and something to be predicted was observed."""
-    observed: list[list[int]] = [series.values.isfinite().any(dim=1).cumsum(0).tolist() for series in raw.series]
-
-    def count(sample: Sample, start: int, stop: int) -> int:
-        counts = observed[sample.series]
-        return counts[stop - 1] - (counts[start - 1] if start else 0)
-
-    kept = [
-        sample
-        for sample in samples
-        if count(sample, sample.start, sample.seen) and count(sample, sample.target, sample.stop)
-    ]
+def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list[Sample]]) -> list[Sample]:
+    """The samples of a split, given by their series, of which something both seen and to be predicted was observed."""
+    kept = []
+    for number, samples in found.items():
+        observed = raw.series[number].values.isfinite().any(dim=1)
+        counts = [0, *observed.cumsum(0).tolist()]
+        kept += [
+            each
+            for each in samples
+            if counts[each.seen] > counts[each.start] and counts[each.stop] > counts[each.target]
+        ]
+    total = sum(map(len, found.values()))
     if not kept:
-        raise ValueError(_nothing_left(raw, keys, name, len(samples)))
-    if len(kept) < len(samples):
-        told = "nothing observed in what the model sees, or in what it is to predict"
-        log.warning(
-            "dataset: %d of %d samples of %s are left out: %s", len(samples) - len(kept), len(samples), name, told
-        )
-    short = (
-        {*range(len(raw.series))} - {sample.series for sample in kept}
-        if name == "train" and keys.split == "time"
-        else ()
-    )
-    if short and keys.window is not None:
-        log.warning("dataset.window=%d: %d series have too few times for it and are left out", keys.window, len(short))
+        raise ValueError(_nothing_left(raw, keys, name, total))
+    if len(kept) < total:
+        told = "nothing was observed in what the model sees, or in what it is to predict"
+        log.info("dataset: %d of %d samples of %s are left out: %s", total - len(kept), total, name, told)
+    if empty := sum(not samples for samples in found.values()):
+        log.info("dataset: %d of %d series of %s are too short for a sample and are left out", empty, len(found), name)
     return kept
 
 
 def _nothing_left(raw: RawSeries, keys: SeriesKeys, name: str, num_found: int) -> str:
     if num_found:
-        return f"dataset: no sample of {name} has an observed value both in what the model sees and after it"
+        return f"dataset: no sample of {name} has an observed value both in what the model sees and in what it predicts"
+    longest = f"the longest series has {max(len(series.times) for series in raw.series)} times"
+    if raw.horizon is not None:
+        return f"dataset.horizon={raw.horizon:g}: no window of {name} ends so long after what is seen; {longest}"
     if keys.window is None:
-        return f"dataset: no window of {name} ends {raw.horizon:g} after what is seen"
-    longest = max(len(series.times) for series in raw.series)
+        return f"dataset.context={keys.context}: no series of {name} has more times than that; {longest}"
     amount = "" if name == "train" or keys.split == "series" else f" (dataset.{name}={getattr(keys, name)})"
     return (
-        f"dataset.window={keys.window}, dataset.context={keys.context}: no window fits into {name}{amount}; the "
-        f"longest series has {longest} times in all"
+        f"dataset.window={keys.window}, dataset.context={keys.context}: no window fits into {name}{amount}; {longest}"
     )

@@ -47,6 +47,7 @@ class RawSeries:
         calendar: "days": times are days since 1970-01-01 and are shown as dates; "": they are numbers.
         position_channels: which channels are a latitude and a longitude in degrees, if any.
         is_computed: another machine may compute other last digits.
+        period_name: what the periods of the series are, years perhaps; empty: they have none.
         horizon: windows end so much time after their context, in the units of the times; None: they have a number of
             times.
     """
@@ -60,9 +61,5 @@ class RawSeries:
     calendar: str = ""
     position_channels: tuple[int, ...] = ()
     is_computed: bool = False
+    period_name: str = ""
     horizon: float | None = None
-
-    @property
-    def has_periods(self) -> bool:
-        """Whether a split is a matter of periods."""
-        return self.series[0].period is not None

@@ -126,7 +126,9 @@ def test_whole_series_are_split_by_the_seed():
 
 def test_series_of_one_period_stay_together_and_the_last_ones_are_test():
     years = [2000, 2000, 2001, 2002, 2002, 2002]
-    data = RawSeries(tuple(series(str(i), 6 + i, period=year) for i, year in enumerate(years)), ("a", "b"))
+    data = RawSeries(
+        tuple(series(str(i), 6 + i, period=year) for i, year in enumerate(years)), ("a", "b"), period_name="years"
+    )
     splits = made(data, split="series", val=1, test=1).splits
     assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 2, "val": 1, "test": 3}
 
@@ -187,11 +189,12 @@ def test_controls_and_statics_are_scaled_and_known_at_all_times():
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_windows_with_nothing_to_see_or_to_predict_are_left_out(number, caplog):
+    caplog.set_level("INFO")
     one = series("s", 12)
     one.values[3 + number] = NAN
     dataset = made(RawSeries((one,), ("a", "b")), window=2)
     assert len(dataset.splits["train"]["series"]) == 6 - 2
-    assert "2 of 6 samples of train are left out: nothing observed" in caplog.text
+    assert "2 of 6 samples of train are left out: nothing was observed" in caplog.text
 
 
 MISTAKES = [
@@ -216,7 +219,7 @@ MISTAKES = [
     ({"split_seed": -1}, "split_seed must be 0 or more, got -1"),
     (
         {"split": "series", "val": 1, "test": 0, "context": 10},
-        "dataset.context=10: series s1 of val has 9 times, which leaves none to forecast",
+        "dataset.context=10: no series of val has more times than that; the longest series has 10 times",
     ),
 ]
 

@@ -1,0 +1,128 @@
+"""What holds for all models of series, on batches with gaps and padding."""
+
+import copy
+import math
+
+import pytest
+import torch
+from series_data import batch_of
+from series_models import series_model
+
+from node_cli.series import CONTROLS, MASK, TIMES, VALUES
+
+SMALL = {"width": 4, "num_hidden_layers": 1}
+MODELS = {
+    "neural_ode": ("neural_ode", SMALL, {}),
+    "neural_ode with all inputs": (
+        "neural_ode",
+        {**SMALL, "time_input": True, "augment_dim": 1, "start": "encoder", "encoder_width": 3},
+        {"num_controls": 2, "num_statics": 1},
+    ),
+    "neural_ode with linear controls": (
+        "neural_ode",
+        {**SMALL, "start": "learned", "controls_between": "linear"},
+        {"num_controls": 1},
+    ),
+    "neural_ode from the last": (
+        "neural_ode",
+        {**SMALL, "start": "last", "controls_between": "hermite"},
+        {"num_controls": 1},
+    ),
+    "known": ("known", {}, {"is_log": True}),
+    "known with a hidden part": (
+        "known",
+        {"equations": "linear", "hidden": {"owl": 0.5}, "parameters": {"a_1_3": 0.2, "a_2_1": -0.4}},
+        {},
+    ),
+}
+
+
+def made(case, **more):
+    name, keys, data = MODELS[case]
+    return series_model(name, data=data, **keys, **more)
+
+
+def batch_for(case, **more):
+    data = MODELS[case][2]
+    sizes = {"C": data.get("num_channels", 2), "k": data.get("num_controls", 0), "s": data.get("num_statics", 0)}
+    return batch_of(**sizes, **more)
+
+
+def loss_of(model, batch):
+    """Of both kinds of prediction, where a time has been passed."""
+    values, steps = model(batch), model.one_step(batch)[:, 1:]
+    penalty = model.penalty()
+    return values.square().sum() + steps.sin().sum() + (0 if penalty is None else penalty)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_gives_a_value_at_every_time_and_a_gradient_to_every_parameter(case):
+    model, batch = made(case), batch_for(case)
+    assert model(batch).shape == batch[VALUES].shape
+    steps = model.one_step(batch)
+    assert steps[:, 0].isnan().all()
+    assert steps[:, 1:].isfinite().all()
+    loss_of(model, batch).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_does_not_read_what_the_mask_hides(case):
+    model = made(case)
+    results = []
+    for hidden in (0.0, math.nan):
+        model.zero_grad()
+        batch = batch_for(case, hidden=hidden)
+        loss = loss_of(model, batch)
+        loss.backward()
+        results.append([loss.detach(), model(batch).detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_one_step_does_not_read_what_comes_after(case):
+    model, batch = made(case), batch_for(case)
+    changed = {**batch, VALUES: batch[VALUES].clone(), MASK: batch[MASK].clone()}
+    changed[VALUES][:, 3:], changed[MASK][:, 3:] = 1.5, True
+    assert torch.equal(model.one_step(batch)[:, 1:4], model.one_step(changed)[:, 1:4])
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_gradients_are_those_of_finite_differences(case):
+    model, batch = made(case), batch_for(case, T=4)
+    loss_of(model, batch).backward()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        found, eps = [], 1e-6
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter.add_(sign * eps * direction)
+                found.append(loss_of(model, batch))
+                parameter.sub_(sign * eps * direction)
+        slope = (found[0] - found[1]) / (2 * eps)
+        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_goes_on_from_its_state_in_float32_and_can_be_copied(case):
+    model, batch = made(case, dtype=torch.float32), batch_for(case, dtype=torch.float32)
+    values = model(batch)
+    assert values.dtype == torch.float32
+    other = copy.deepcopy(model)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(batch), values)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_slopes_are_those_that_the_values_have(case):
+    model, batch = made(case).eval(), batch_for(case)
+    batch = {**batch, MASK: torch.ones_like(batch[MASK])}
+    slopes = model.slopes(batch)
+    if slopes is None:
+        return
+    step = 1e-5
+    pairs = {**batch, TIMES: torch.stack([batch[TIMES][:, 0], batch[TIMES][:, 0] + step], dim=1)}
+    pairs |= {name: batch[name][:, [0, 0]] for name in (VALUES, MASK, CONTROLS) if name in batch}
+    ahead = model.one_step(pairs)[:, 1]
+    torch.testing.assert_close((ahead - batch[VALUES][:, 0]) / step, slopes[:, 0], rtol=1e-3, atol=1e-4)
