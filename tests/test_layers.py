@@ -22,7 +22,7 @@ BELOW = {
     "tables": set(),
     "ode": set(),
     "advice": {"ode"},
-    "tasks": {"batch", "ode"},
+    "tasks": {"batch", "figures", "ode", "series"},
     "models": {"batch", "ode", "series"},
     "datasets": {"batch", "ode", "series"},
     "loggers": {"files", "ode"},

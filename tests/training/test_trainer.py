@@ -42,9 +42,9 @@ class WatchedDataset:
     def __getattr__(self, name):
         return getattr(self.dataset, name)
 
-    def train_batches(self, *args):
+    def train_batches(self, *args, **keys):
         self.read.append("train")
-        return self.dataset.train_batches(*args)
+        return self.dataset.train_batches(*args, **keys)
 
     def batches(self, split, batch_size):
         self.read.append(split)
