@@ -21,6 +21,7 @@ from node_cli.config import config_dir, resolved
 from node_cli.datasets import cifar10, fashion_mnist, mnist
 from node_cli.datasets.download import RemoteFile
 from node_cli.datasets.idx import IdxFiles
+from node_cli.datasets.series.tables import FILES
 
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
@@ -91,6 +92,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.{path}"]
     if choice in ("moons", "spheres", "spirals"):
         overrides += ["model=odenet_mlp"]
+    if choice == "csv":
+        overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:
         overrides += ["task=trajectory"]
     if choice == "odenet_mlp":

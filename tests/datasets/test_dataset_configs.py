@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from node_cli.datasets.dataset import Dataset
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "dataset").glob("*.yaml"))
-NEED_FILES = {"mnist", "fashion_mnist", "cifar10", "npz"}
+NEED_FILES = {"mnist", "fashion_mnist", "cifar10", "npz", "csv"}
 
 
 def load(path):

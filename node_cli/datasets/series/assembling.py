@@ -35,9 +35,10 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
 def _require_positive_values(raw: RawSeries) -> None:
     for series in raw.series:
         for row, column in (series.values <= 0).nonzero().tolist()[:1]:
+            where = f"{series.place(row, column)}, column {raw.channel_names[column]}"
             raise ValueError(
-                f"dataset.log=true needs values above 0: {series.place(row)}, column {raw.channel_names[column]} has "
-                f"{series.values[row, column].item():g}; set dataset.log=false, or leave the value empty"
+                f"dataset.log=true needs values above 0: {where} has {series.values[row, column].item():g}; set "
+                "dataset.log=false, or leave the value empty"
             )
 
 
@@ -74,6 +75,8 @@ class _Flat:
         self._offsets = lengths.cumsum(0) - lengths
         values = scaling.units.scaled(torch.cat([series.values for series in raw.series])).float()
         self._observed = ~values.isnan()
+        if values.isinf().any():
+            raise ValueError("dataset.normalize: the values are too large for float32; give them in another unit")
         self._rows = {
             TIMES: scaling.units.scaled_times(torch.cat([series.times for series in raw.series])),
             VALUES: values.nan_to_num(0.0),

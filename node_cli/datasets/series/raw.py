@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +19,7 @@ class Series:
         values: `(T, channels)`, NaN where nothing was observed.
         controls: `(T, controls)`, known at all times.
         statics: `(statics,)`, what does not change in time.
-        rows: where each time stands in the file; empty: the first is 1.
+        rows: where each value stands in the file, a list for each time; empty: the first time is row 1.
         period: series of one period, such as a year, go into the same split.
     """
 
@@ -27,12 +28,12 @@ class Series:
     values: Tensor
     controls: Tensor = field(default_factory=lambda: torch.empty(0))
     statics: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
-    rows: tuple[int, ...] = ()
+    rows: Sequence[Sequence[int]] = ()
     period: int | None = None
 
-    def place(self, index: int) -> str:
-        """The series and the row of one of its times, for messages."""
-        return f"series {self.name}, row {self.rows[index] if self.rows else index + 1}"
+    def place(self, index: int, column: int) -> str:
+        """The series and the row of one of its values, for messages."""
+        return f"series {self.name}, row {self.rows[index][column] if self.rows else index + 1}"
 
 
 @dataclass(frozen=True)
