@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from node_cli.models.series.parts.networks import network
+from node_cli.models.series.parts.networks import FieldNetwork
 from node_cli.models.series.parts.ode_series import OdeSeries, PlainDynamics
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_at_least
@@ -15,36 +14,24 @@ from node_cli.ode.gradients import Gradient
 
 
 class NeuralDynamics(PlainDynamics):
-    """A vector field of one's own, or a network of the state, the inputs and, if asked, the time.
+    """Any module as the vector field: called with `(t, y)`, or, where there are inputs, with `(t, y, inputs)`."""
 
-    A vector field of one's own is called with `(t, y)`; where there are inputs, with `(t, y, inputs)`.
-    """
-
-    def __init__(
-        self, field: nn.Module, num_channels: int, num_extra: int, *, is_network: bool, time_input: bool
-    ) -> None:
+    def __init__(self, field: nn.Module, num_channels: int, num_extra: int) -> None:
         super().__init__(num_channels, num_extra)
         self.field = field
-        self.is_network = is_network
-        self.time_input = time_input
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """See `Dynamics.forward`."""
-        given = [] if inputs is None else [inputs]
-        if self.is_network:
-            time = [t.reshape(-1, 1).to(y.dtype).expand(len(y), 1)] if self.time_input else []
-            dy: Tensor = self.field(torch.cat([y, *given, *time], dim=1))
-        else:
-            dy = self.field(t, y, *given)
+        dy: Tensor = self.field(t, y) if inputs is None else self.field(t, y, inputs)
         return dy
 
 
 class NeuralOde(OdeSeries):
     """Series `(n, T, C)` as solutions of dy/dt = f(y, controls, statics, t), with f a multilayer perceptron.
 
-    `augment_dim` numbers are added to the state, 0 at first, or from the encoder (Dupont et al. 2019). A
-    `vector_field` of one's own is called with the number of channels of the state; None: a network of `width`,
-    `num_hidden_layers` and `activation`, which say nothing else.
+    `augment_dim` numbers are added to the state, 0 at first, or learned or encoded as the start is (Dupont et al.
+    2019). A `vector_field` of one's own is called with the number of channels of the state; None: a network of
+    `width`, `num_hidden_layers`, `activation` and `time_input`, which say nothing else.
 
     Raises:
         ValueError: a key is out of range.
@@ -74,13 +61,21 @@ class NeuralOde(OdeSeries):
     ) -> None:
         require_at_least("augment_dim", augment_dim, 0)
         num_states, num_inputs = num_channels + augment_dim, num_controls + num_statics
-        if vector_field is None:
-            sizes = {"width": width, "num_hidden_layers": num_hidden_layers}
-            field: nn.Module = network(num_states + num_inputs + time_input, num_states, activation=activation, **sizes)
-        else:
-            field = vector_field(num_states)
+        field = (
+            vector_field(num_states)
+            if vector_field
+            else FieldNetwork(
+                num_states,
+                num_inputs,
+                num_states,
+                time_input=time_input,
+                width=width,
+                num_hidden_layers=num_hidden_layers,
+                activation=activation,
+            )
+        )
         super().__init__(
-            NeuralDynamics(field, num_channels, augment_dim, is_network=vector_field is None, time_input=time_input),
+            NeuralDynamics(field, num_channels, augment_dim),
             solver=solver,
             gradient=gradient,
             num_channels=num_channels,

@@ -22,6 +22,7 @@ def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segm
         "num_segments": num_segments,
         "channel_names": NAMES[:num_channels],
         "control_names": tuple(f"dose{i}" for i in range(num_controls)),
+        "static_names": tuple(f"age{i}" for i in range(num_statics)),
         "units": units or Units(*scaling(num_channels, 0.4), is_log=is_log, t0=3.0, time_scale=1.5),
         "time_name": "year",
         "control_scaling": scaling(num_controls, 1.0) if num_controls else None,

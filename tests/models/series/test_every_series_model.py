@@ -34,6 +34,29 @@ MODELS = {
         {"equations": "linear", "hidden": {"owl": 0.5}, "parameters": {"a_1_3": 0.2, "a_2_1": -0.4}},
         {},
     ),
+    "second_order": (
+        "second_order",
+        {**SMALL, "time_input": True, "velocities": {"hare": "owl"}, "start": "learned"},
+        {"num_channels": 3, "num_controls": 1},
+    ),
+    "second_order with all velocities": ("second_order", {**SMALL, "velocities": {"lynx": "hare"}}, {}),
+    "second_order from the last": ("second_order", {**SMALL, "start": "last"}, {"num_statics": 1}),
+    "hamiltonian": ("hamiltonian", SMALL, {"num_channels": 4}),
+    "lagrangian": ("lagrangian", {**SMALL, "start": "encoder", "encoder_width": 2}, {"num_channels": 4}),
+    "hybrid": ("hybrid", {**SMALL, "network_penalty": 0.5}, {"is_log": True}),
+    "hybrid with inputs": (
+        "hybrid",
+        {**SMALL, "equations": "linear", "time_input": True, "start": "last"},
+        {"num_controls": 1, "num_statics": 1},
+    ),
+    "sindy": ("sindy", {"degree": 3, "start": "first"}, {}),
+    "sindy with all": (
+        "sindy",
+        {"trigonometric": True, "controls_between": "linear"},
+        {"num_controls": 1, "is_log": True},
+    ),
+    "gru": ("gru", {"width": 3}, {"num_controls": 1, "num_statics": 1}),
+    "linear_ar": ("linear_ar", {"lags": 3}, {"num_controls": 1}),
 }
 
 

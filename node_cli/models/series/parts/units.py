@@ -111,3 +111,7 @@ class InputUnits(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Scaled inputs `(n, k + s)` in the user's units."""
         return inputs * self.std + self.mean
+
+    def typical_sizes(self) -> list[float]:
+        """How large each is in the user's units: the root of its mean square."""
+        return [math.hypot(*pair) or 1.0 for pair in zip(self.mean.tolist(), self.std.tolist(), strict=True)]

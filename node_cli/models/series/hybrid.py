@@ -1,0 +1,98 @@
+"""Known equations, and a network for what they leave out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from node_cli.models.series.parts.known_dynamics import known_dynamics
+from node_cli.models.series.parts.networks import FieldNetwork
+from node_cli.models.series.parts.ode_series import OdeSeries
+from node_cli.models.series.parts.units import InputUnits
+from node_cli.ode.base import Solver
+from node_cli.ode.checks import require_at_least
+from node_cli.ode.gradients import Gradient
+from node_cli.series import Units
+
+NEAR_ZERO = 0.01  # of the usual weights of the last layer
+
+
+class Hybrid(OdeSeries):
+    """Series `(n, T, C)` as solutions of known equations plus a network for what they leave out.
+
+    The network sees the state, controls and statics, and the time if `time_input`; the equations see no controls. It
+    starts near zero. `network_penalty` times the mean square of its share, along the trajectories and in scaled units,
+    is added to the loss: the larger it is, the more the equations have to explain. For the other keys see `Known`.
+
+    Raises:
+        ValueError: a key is out of range, or the data do not go with the equations.
+
+    Source: Rackauckas et al. 2020, *Universal Differential Equations for Scientific Machine Learning*,
+    arXiv:2001.04385.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        num_controls: int,
+        num_statics: int,
+        num_series: int,
+        num_segments: int,
+        channel_names: tuple[str, ...],
+        units: Units,
+        time_name: str,
+        solver: Solver,
+        gradient: Gradient,
+        equations: Any,
+        parameters: dict[str, float] | None,
+        bounds: dict[str, list[float | None]] | None,
+        fixed: dict[str, float] | None,
+        hidden: dict[str, float] | None,
+        width: int,
+        num_hidden_layers: int,
+        activation: str,
+        time_input: bool,
+        network_penalty: float,
+        start: str,
+        encoder_width: int,
+        controls_between: str,
+    ) -> None:
+        require_at_least("network_penalty", network_penalty, 0)
+
+        def near_zero(num_states: int) -> FieldNetwork:
+            made = FieldNetwork(
+                num_states,
+                num_controls + num_statics,
+                num_states,
+                time_input=time_input,
+                width=width,
+                num_hidden_layers=num_hidden_layers,
+                activation=activation,
+            )
+            made.scale_output(NEAR_ZERO)
+            return made
+
+        super().__init__(
+            known_dynamics(
+                equations=equations,
+                parameters=parameters,
+                bounds=bounds,
+                fixed=fixed,
+                hidden=hidden,
+                channel_names=channel_names,
+                units=units,
+                time_name=time_name,
+                inputs=InputUnits(),
+                rest=near_zero,
+                rest_penalty=network_penalty,
+            ),
+            solver=solver,
+            gradient=gradient,
+            num_channels=num_channels,
+            num_series=num_series,
+            num_segments=num_segments,
+            has_inputs=num_controls + num_statics > 0,
+            start=start,
+            encoder_width=encoder_width,
+            controls_between=controls_between,
+        )
