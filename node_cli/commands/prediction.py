@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from node_cli.advice import in_keys
-from node_cli.batch import Batch, concatenate, num_samples
+from node_cli.batch import Batch, concatenate, num_samples, take
 from node_cli.config import ConfigError
 from node_cli.datasets.npz_file import opened_arrays
+from node_cli.datasets.series.own_table import read_new_series
 from node_cli.figures import file_of
 from node_cli.files import kind_of, write_whole
 from node_cli.loaded_run import Run
@@ -110,6 +111,11 @@ def _extended(batches: Iterator[Batch], run: Run, until: float | str) -> Iterato
 def _new_batches(path: Path, size: int, run: Run) -> Iterator[Batch]:
     """The samples of a file, prepared as the run's own were."""
     try:
+        if "units" in run.data.offers and path.suffix != ".npz":
+            table = read_new_series(str(path), run.data.offers, run.config["dataset"])
+            batch = run.prepared(table.arrays())
+            yield from (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size))
+            return
         with opened_arrays(path, tuple(run.data.samples)) as arrays:
             for number, raw in enumerate(arrays.batches(size)):
                 try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from node_cli.series import CONTROLS, STATICS, TIMES, VALUES
+
 
 @dataclass(frozen=True)
 class Series:
@@ -64,3 +66,23 @@ class RawSeries:
     is_computed: bool = False
     period_name: str = ""
     horizon: float | None = None
+
+    def arrays(self) -> dict[str, Tensor]:
+        """`times` `(n, T)`, `values` `(n, T, channels)` and so on, as `prepared_series` takes them.
+
+        A shorter series repeats its last time and controls, and its values are NaN there.
+        """
+        longest = max(len(each.times) for each in self.series)
+
+        def padded(tensor: Tensor, filling: Tensor) -> Tensor:
+            return torch.cat([tensor, filling.expand(longest - len(tensor), *filling.shape[1:])])
+
+        arrays = {
+            TIMES: torch.stack([padded(each.times, each.times[-1:]) for each in self.series]),
+            VALUES: torch.stack([padded(each.values, each.values[-1:] * torch.nan) for each in self.series]),
+        }
+        if self.control_names:
+            arrays[CONTROLS] = torch.stack([padded(each.controls, each.controls[-1:]) for each in self.series])
+        if self.static_names:
+            arrays[STATICS] = torch.stack([each.statics for each in self.series])
+        return arrays
