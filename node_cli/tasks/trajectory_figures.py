@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from node_cli.batch import Batch, num_samples, take
@@ -28,7 +30,8 @@ def trajectory_figures(
 ) -> Mapping[str, Figure]:
     """All that can be drawn of a split: `shown` is what the model sees of the `batch`; None: there is no model."""
     prediction = rows["prediction"]
-    figures = {"series": series_figure(axis, model, shown, batch, prediction)}
+    curves = _curves(axis, model, shown, batch, prediction)
+    figures = {"series": series_figure(axis, batch, curves)}
     if model is None:
         return figures
     last = axis.units.values(persistence(shown))
@@ -39,7 +42,7 @@ def trajectory_figures(
     if len(horizon["ahead"]["steps"]) > 1:
         figures["error_by_horizon"] = horizon_figure(axis, horizon)
     if len(axis.channel_names) == 2 and not (CONTROLS in batch or STATICS in batch):
-        portrait = phase_portrait(axis, model, batch, prediction)
+        portrait = phase_portrait(axis, model, batch, curves)
         figures |= {} if portrait is None else {"phase_portrait": portrait}
     energy = model.energy({**shown, VALUES: rows["scaled"]})
     if energy is not None:
@@ -47,36 +50,46 @@ def trajectory_figures(
     return figures
 
 
-def series_figure(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, prediction: Tensor) -> Figure:
+class Curves(NamedTuple):
+    """The first few series as a model has them, in the user's units: times `(n, points)`, values `(n, points, C)`."""
+
+    times: np.ndarray
+    values: np.ndarray
+
+
+def series_figure(axis: Axis, batch: Batch, curves: Curves) -> Figure:
     """The first few series: dots where something was observed, the line of the model, the forecast shaded."""
     names = axis.channel_names[:NUM_CHANNELS]
     figure, all_axes = panels(len(names), columns=1 if len(names) < 4 else 2, size=(8, 2.9))
-    count = min(NUM_SERIES, num_samples(batch))
-    first = slice(count)
-    dense = _refined(take(shown, first)) if model is not None and model.is_continuous else None
-    if dense is not None and model is not None:
-        line_times, lines = axis.times(dense), axis.units.values(model(dense)).numpy(force=True)
-    else:
-        line_times, lines = axis.times(take(batch, first)), prediction[first].numpy(force=True)
     times = axis.times(batch)
     observed = axis.units.values(batch[VALUES]).numpy(force=True)
     mask, target = (batch[name].numpy(force=True) for name in (MASK, TARGET))
     for channel, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
-        for number in range(count):
-            colour = f"C{number}"
-            label = number == 0
+        for number, (line_times, line) in enumerate(zip(*curves, strict=True)):
+            colour, label = f"C{number}", number == 0
             seen, held_out = mask[number, :, channel], target[number, :, channel] & ~mask[number, :, channel]
-            axes.plot(line_times[number], lines[number, :, channel], color=colour, lw=1.6, label="model" * label)
             value = observed[number, :, channel]
+            axes.plot(line_times, line[:, channel], color=colour, lw=1.6, label="model" * label)
             axes.plot(times[number][seen], value[seen], "o", color=colour, ms=4, label="observed" * label)
-            held = "observed, not shown to it" * label
-            axes.plot(times[number][held_out], value[held_out], "o", mec=colour, mfc="white", ms=5, label=held)
-        if count == 1:
-            _mark_forecast(axes, times[0], mask[0], target[0])
+            if held_out.any():
+                held = "observed, not shown to it" * label
+                axes.plot(times[number][held_out], value[held_out], "o", mec=colour, mfc="white", ms=5, label=held)
+        if len(curves.times) == 1:
+            _mark_forecast(axes, times[0], mask[0])
         if axis.calendar:
             axes.xaxis_date()
+        elif (times == times.round()).all():
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_panel(axes, "", axis.time_label, name)
     return figure
+
+
+def _curves(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, prediction: Tensor) -> Curves:
+    first = slice(NUM_SERIES)
+    dense = _refined(take(shown, first)) if model is not None and model.is_continuous else None
+    if dense is None or model is None:
+        return Curves(axis.times(take(batch, first)), prediction[first].numpy(force=True))
+    return Curves(axis.times(dense), axis.units.values(model(dense)).numpy(force=True))
 
 
 def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]]) -> Figure:
@@ -93,7 +106,7 @@ def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]])
     return figure
 
 
-def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, prediction: Tensor) -> Figure | None:
+def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, curves: Curves) -> Figure | None:
     """The plane of two channels: the learned vector field as streamlines, data and predictions; None: no field."""
     observed = axis.units.values(batch[VALUES]).numpy(force=True)
     there = (batch[MASK] | batch[TARGET]).all(2).numpy(force=True)
@@ -117,9 +130,8 @@ def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, prediction: Ten
     u, v = slopes.numpy(force=True).reshape(GRID, GRID, 2).transpose(2, 0, 1)
     figure, (axes,) = panels(1, size=(6, 5))
     axes.streamplot(x, y, u, v, color="0.75", linewidth=0.8, density=1.2)
-    lines = prediction.numpy(force=True)
-    for number in range(min(NUM_SERIES, num_samples(batch))):
-        axes.plot(*lines[number].T, color=f"C{number}", lw=1.6, label="model" * (number == 0))
+    for number, line in enumerate(curves.values):
+        axes.plot(*line.T, color=f"C{number}", lw=1.6, label="model" * (number == 0))
         axes.plot(*observed[number][there[number]].T, "o", ms=4, color=f"C{number}", label="observed" * (number == 0))
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     label_panel(axes, "", *axis.channel_names)
@@ -136,13 +148,12 @@ def energy_figure(axis: Axis, batch: Batch, energy: Tensor) -> Figure:
     return figure
 
 
-def _mark_forecast(axes: Axes, times: np.ndarray, mask: np.ndarray, target: np.ndarray) -> None:
+def _mark_forecast(axes: Axes, times: np.ndarray, mask: np.ndarray) -> None:
     """Shades what lies behind the last observation that was shown."""
     seen = np.flatnonzero(mask.any(1))
-    ahead = np.flatnonzero((target & ~mask).any(1))
-    if len(seen) and len(ahead) and ahead[-1] > seen[-1]:
+    if len(seen) and times[-1] > times[seen[-1]]:
         axes.axvline(times[seen[-1]], color="0.5", lw=1, ls="--")
-        axes.axvspan(times[seen[-1]], times[ahead[-1]], color="0.93", zorder=0, label="forecast")
+        axes.axvspan(times[seen[-1]], times[-1], color="0.93", zorder=0, label="forecast")
 
 
 def _refined(shown: Batch) -> Batch | None:
