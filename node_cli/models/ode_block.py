@@ -72,7 +72,7 @@ class OdeBlock(SolvingModule):
 
     @outside_compilation
     def solve(self, y0: Tensor, ts: Tensor, vector_field: nn.Module | None = None) -> Solution[Tensor]:
-        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`.
+        """See `SolvingModule.solve`.
 
         `vector_field` stands in the place of the block's own for this solve: one that holds what drives this batch.
         """

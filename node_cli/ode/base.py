@@ -61,13 +61,14 @@ class Solver(ABC):
         norm: NormOfParts | None = None,
         first_step: float | None = None,
     ) -> Solution[State]:
-        """Solves dy/dt = vector_field(t, y) from `y0` at `ts[0]`.
+        """Solves dy/dt = vector_field(t, y) from `y0` at the first of `ts`.
 
         Args:
             vector_field: maps a time and a state to dy/dt. The time is 0-dim, or `(batch, 1, ..., 1)` where each
                 sample has its own.
             y0: `(batch, ...)` or a tuple of tensors of any shapes.
-            ts: output times, 1-dim, float64, strictly increasing or decreasing; `ys[0]` is `y0`.
+            ts: output times, float64, increasing or decreasing, of all samples `(times,)`, or, for a state that is one
+                tensor, of each sample's own `(batch, times)`; `ys[0]` is `y0`.
             norm: for a tuple state, what the error of a step is measured with; for steps that processes share, over
                 all of them.
             first_step: the step to try first, for a solver that carries it over from the last solve.

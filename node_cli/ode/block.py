@@ -17,7 +17,11 @@ class SolvingModule(nn.Module, ABC):
 
     @abstractmethod
     def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:
-        """The states at all `ts` (1-dim, float64), shape `(len(ts), *y0.shape)`."""
+        """The states at all `ts` (float64), shape `(times, *y0.shape)`.
+
+        `ts` are `(times,)`, or `(batch, times)` where each sample has times of its own, and starts from the first of
+        them; a shorter row repeats its last time, which costs nothing.
+        """
 
 
 def solving_modules(model: nn.Module) -> list[SolvingModule]:

@@ -32,6 +32,7 @@ class Tolerance:
     atol: float | Tensor
     norm: Norm
     all_finite: Callable[[tuple[Tensor, ...]], bool] = all_finite  # of what a step starts from
+    largest: Callable[[Any], Any] = lambda values: values  # of what processes that share their steps found, each
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """The norm of the error in units of what is allowed; 1 is just good enough."""
@@ -119,11 +120,13 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
 
 
-def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: float) -> Tensor:
+def choose_first_step(
+    tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time, longest: Time | None = None
+) -> Tensor:
     """A first step size, a magnitude, from the size of the state and of its first two derivatives; one evaluation.
 
-    The slope at the start is in `stepper.stages[0]`; `span` is the signed length of the interval, which bounds the
-    result. All of it stays on the device.
+    The slope at the start is in `stepper.stages[0]`; `span` is the signed length of the interval, of that of each
+    sample, and `longest` (None: that) bounds the result. All of it stays on the device.
 
     Source: Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, section II.4.
     """
@@ -131,15 +134,15 @@ def choose_first_step(tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tens
     dy0 = stepper.stages[0]
     scale = tolerance.scale(y0.abs())
     size, speed = tolerance.norm(y0 / scale), tolerance.norm(dy0 / scale)
-    longest = size.new_full((), abs(span))
-    guess = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).minimum(longest)
-    step = as_column(guess * math.copysign(1.0, span), y0)
+    spans, bound = size.new_tensor(span), size.new_tensor(np.abs(span) if longest is None else longest)
+    guess = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).minimum(bound)
+    step = as_column(guess.minimum(spans.abs()) * spans.sign(), y0)
     t = as_column(guess.new_tensor(t0), y0) + step
     probe = stepper.slope(t, torch.addcmul(y0, step, dy0))
     steepest = torch.maximum(speed, tolerance.norm((probe - dy0) / scale) / guess)
     exponent = 1 / (stepper.tableau.error_order + 1)
     chosen = torch.where(steepest <= 1e-15, (1e-3 * guess).clamp(min=1e-6), (0.01 / steepest) ** exponent)
-    return torch.where(steepest.isfinite(), torch.minimum(100 * guess, chosen), 1e-6).minimum(longest)
+    return torch.where(steepest.isfinite(), torch.minimum(100 * guess, chosen), 1e-6).minimum(bound)
 
 
 def rms(ratios: Tensor) -> Tensor:

@@ -75,10 +75,12 @@ def odeint(
     in one line; docs/engine.md has the table.
 
     Args:
-        vector_field: maps a 0-dim time (`(batch, 1, ..., 1)` with `batching="per_sample"`) and a state to its slope,
-            made and shaped like the state. A module or any callable: gradients reach every tensor that it uses.
+        vector_field: maps a 0-dim time (`(batch, 1, ..., 1)` with `batching="per_sample"` or own times) and a state to
+            its slope, made and shaped like the state. A module or any callable: gradients reach every tensor it uses.
         y0: float32 or float64, `(batch, ...)` or any shape; or a tuple, list, dict or named tuple of such states.
-        ts: increasing or decreasing, `(times,)`, a tensor, an array or a list; gradients reach a tensor.
+        ts: increasing or decreasing, `(times,)`, a tensor, an array or a list; gradients reach a tensor. Or
+            `(batch, times)`, where each sample of the state `(batch, ...)` has times of its own; a shorter row repeats
+            its last time, which costs nothing.
         rtol: relative tolerance of a step, for an adaptive method; a number, one for each part of the state, or a
             tensor that broadcasts with it.
         atol: absolute tolerance, likewise; a list for a state of one tensor: one for each channel (dimension 1).
@@ -94,7 +96,7 @@ def odeint(
         more: options as keywords.
 
     Returns:
-        States at `ts`, shape `(len(ts), *y0.shape)`, with the structure of `y0`. `solve` returns the cost too.
+        States at `ts`, shape `(times, *y0.shape)`, with the structure of `y0`. `solve` returns the cost too.
 
     Raises:
         SolveError: the solve failed; the message says how, when and what to do.
@@ -199,21 +201,26 @@ def _solve(
 ) -> Solution[Any]:
     _refuse_callbacks(vector_field)
     ts = _times(ts)
-    structure, flat0 = taken_apart(y0, by_sample=options.get("batching") == "per_sample")
+    per_sample = options.get("batching") == "per_sample"
+    structure, flat0 = taken_apart(y0, by_sample=per_sample or ts.dim() == 2)
     rtol, atol = structure.tolerance("rtol", rtol), structure.tolerance("atol", atol)
     solver, stops = arguments.solver_of(method, rtol, atol, options)
     if solver.has_tolerances:
         require_visible(rtol, atol, flat0.dtype)
-    solver = arguments.measured_by(solver, partial(structure.norm, is_shared=bool(options.get("sync_steps"))))
+    norm = partial(structure.norm, per_sample=per_sample, is_shared=bool(options.get("sync_steps")))
+    solver = arguments.measured_by(solver, norm)
     gradient = gradient_of(solver, structure)
     gradient.check(solver)
-    if len(ts) == 1:  # nothing to solve
+    if ts.shape == (1,):  # nothing to solve
         return Solution(structure.unflatten(flat0[None]), SolveStats())
     field = vector_field
     if not structure.is_plain:
         is_compiled = isinstance(solver, RungeKutta) and solver.compile != "none"
         field = (_kept_field_of_parts if is_compiled else FieldOfParts)(vector_field, structure)
     if stops.steps or stops.jumps:
+        if ts.dim() == 2:
+            shape = tuple(ts.shape)
+            raise ValueError(f"step_t and jump_t must be left out where each sample has its own ts, got ts {shape}")
         solution = solve_in_pieces(gradient, solver, field, flat0, ts, stops)
     else:
         solution = gradient.solve(solver, field, flat0, ts, FirstSteps())
@@ -249,9 +256,9 @@ def _adjoint_norm(norm: str | Callable[[Any], Any] | None, structure: Structure,
 
 def _times(ts: Any) -> Tensor:
     if not isinstance(ts, (Tensor, np.ndarray, list, tuple)):
-        raise ValueError(f"ts must be a 1-dim tensor, an array or a list of times, got {type(ts).__name__}")
+        raise ValueError(f"ts must be a tensor, an array or a list of times, got {type(ts).__name__}")
     times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
-    if times.shape != (1,):  # one time alone is its own solution
+    if times.dim() != 2 and times.shape != (1,):  # one time alone is its own solution
         states.output_times(times)
     return times
 

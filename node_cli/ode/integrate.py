@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
 from node_cli.ode.solution import SolveError, SolveStats, Status
-from node_cli.ode.stepping import Output, Step, Stepper
+from node_cli.ode.stepping import Outputs, Step, Stepper
+from node_cli.ode.tableaus import Array
 
 Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
 
@@ -29,13 +31,27 @@ CAUTION = 0.6  # of the first step that an error would have allowed: what goes w
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One solve as a step loop sees it: from where it starts, what takes its steps, and where they are noted."""
+    """One solve as a step loop sees it: from where it starts, what takes its steps, and where they are noted.
+
+    `ts` are the times of all samples, or an array `(batch, times)` of each sample's own, which rise or fall up to the
+    last one; that may be repeated.
+    """
 
     stepper: Stepper
     y0: Tensor
-    ts: list[float]
+    ts: list[float] | Array
     stats: SolveStats
     record: Record
+
+    def states(self) -> Tensor:
+        """Where the states at all `ts` are to be put; all are `y0` as yet."""
+        count = len(self.ts) if isinstance(self.ts, list) else self.ts.shape[1]
+        return self.y0.expand(count, *self.y0.shape).clone()
+
+    def keep(self, ys: Tensor, step: Step, y0: Tensor, y1: Tensor) -> None:
+        """Notes an accepted step from `y0` to `y1`."""
+        self.stepper.keep(ys, step, y0, y1)
+        self.record(step, y0)
 
 
 @dataclass(frozen=True)
@@ -47,9 +63,11 @@ class Limits:
     max_steps: float
     accepts_min_step: bool = False
 
-    def forgives(self, tried: float, ratio: float) -> bool:
-        """Whether a step is kept in spite of its error."""
-        return self.accepts_min_step and tried <= self.min_step and math.isfinite(ratio)
+    def accept(self, tried: float | Array, ratio: float | Array) -> Any:
+        """Whether a step of this length and error is kept; of each sample, where there are arrays of them."""
+        if not self.accepts_min_step:
+            return ratio <= 1
+        return (ratio <= 1) | ((tried <= self.min_step) & np.isfinite(ratio))
 
 
 @dataclass
@@ -78,50 +96,43 @@ class OutputTimes:
         """Positions of the output times between which the steps are free."""
         return (self.next - 1, self.next) if self.stepping_onto else (0, len(self.ts) - 1)
 
-    def reached_by(self, t0: float, t1: float) -> list[Output]:
-        """The next outputs that lie in the step from `t0` to `t1`, which count as reached from now on."""
-        outputs = []
-        target = self.segment[1]
-        while not self.done and self.next <= target and self.sign * (self.ts[self.next] - t1) <= 0:
-            theta = (self.ts[self.next] - t0) / (t1 - t0) if t1 != t0 else 0.0
-            outputs.append(Output(self.next, None if self.next == target else theta))
+    def step(self, t0: float, t1: float, *, is_anchored: bool = False) -> Step:
+        """The step from `t0` to `t1`; the next outputs that lie in it count as reached from now on."""
+        segment, first = self.segment, self.next
+        target = segment[1]
+        while self.next <= target and self.sign * (self.ts[self.next] - t1) <= 0:
             self.next += 1
-        return outputs
+        hits_target = self.next > target
+        index = range(first, self.next - hits_target)
+        theta = [(self.ts[i] - t0) / (t1 - t0) if t1 != t0 else 0.0 for i in index]
+        return Step(t0, t1, Outputs([target] if hits_target else ()), Outputs(index, theta), segment, is_anchored)
 
 
-def integrate_on_grid(
-    run: Run, times: OutputTimes, grid: Callable[[float, float], Sequence[float]], *, is_anchored: bool
-) -> Tensor:
-    """States at the output times; `grid` gives the ends of the steps between two times that steps end at.
+def integrate_on_grid(run: Run, times: OutputTimes, ends: Sequence[float], *, is_anchored: bool) -> Tensor:
+    """States at the output times, in steps with these `ends`.
 
-    They lie at shares of that interval, or, if `is_anchored`, at distances from its start.
+    They lie at shares of the interval between two times that steps end at, or, if `is_anchored`, at distances from its
+    start.
 
     Raises:
         SolveError: the state is not finite any more, which is looked for once, at the end.
     """
-    stepper, stats, t, y = run.stepper, run.stats, run.ts[0], run.y0
-    ys: list[Any] = [y] + [None] * (len(run.ts) - 1)
-    ends: list[float] = []
+    stepper, stats, t, y, ys = run.stepper, run.stats, times.ts[0], run.y0, run.states()
     sizes: list[Tensor] = []
     stepper.start(t, y)
-    while not times.done:
-        segment = times.segment
-        for t1 in grid(times.ts[segment[0]], times.ts[segment[1]]):
-            if ends:
-                stepper.next(t, y)
-            y1 = stepper.step(t, t1, y)
-            outputs = times.reached_by(t, t1)
-            _keep(ys, outputs, stepper, t, t1, y, y1)
-            run.record(Step(t, t1, outputs, segment, is_anchored), y)
-            stats.num_accepted += 1
-            stats.step_sizes.append(abs(t1 - t))
-            sizes.append(torch.linalg.vector_norm(y1, math.inf))
-            ends.append(t1)
-            t, y = t1, y1
+    for t1 in ends:
+        if sizes:
+            stepper.next(t, y)
+        y1 = stepper.step(t, t1, y)
+        run.keep(ys, times.step(t, t1, is_anchored=is_anchored), y, y1)
+        stats.num_accepted += 1
+        stats.step_sizes.append(abs(t1 - t))
+        sizes.append(torch.linalg.vector_norm(y1, math.inf))
+        t, y = t1, y1
     finite = torch.isfinite(torch.stack(sizes)).tolist()
     if not all(finite):
         raise SolveError(Status.NON_FINITE, ends[finite.index(False)], stats.nfe)
-    return torch.stack(ys)
+    return ys
 
 
 def integrate_adaptively(
@@ -137,10 +148,9 @@ def integrate_adaptively(
     Raises:
         SolveError: a bound was reached, the step size underflowed, or the state is not finite.
     """
-    stepper, stats, t, y, ratio = run.stepper, run.stats, run.ts[0], run.y0, 0.0
-    ys: list[Any] = [y] + [None] * (len(run.ts) - 1)
+    stepper, stats, t, y, ys, ratio = run.stepper, run.stats, times.ts[0], run.y0, run.states(), 0.0
     stepper.start(t, y)
-    step = first_step or float(choose_first_step(tolerance, stepper, t, y, run.ts[-1] - t))
+    step = first_step or float(choose_first_step(tolerance, stepper, t, y, times.ts[-1] - t))
     while True:
         segment = times.segment
         if limits.accepts_min_step:
@@ -156,22 +166,20 @@ def integrate_adaptively(
         proposed = tried * float(controller.factor(ratio))
         if stats.num_accepted + stats.num_rejected == 0:
             stats.next_first_step = CAUTION * proposed
-        if not (ratio <= 1 or limits.forgives(min(step, tried), ratio)):
+        if not limits.accept(min(step, tried), ratio):
             if not (math.isfinite(ratio) or tolerance.all_finite((y, stepper.stages[0]))):
                 raise SolveError(Status.NON_FINITE, t, stats.nfe)
             stats.num_rejected += 1
             step = proposed
             continue
         step = max(step, proposed) if tried < CUT_OFF * step else proposed
-        outputs = times.reached_by(t, t1)
-        _keep(ys, outputs, stepper, t, t1, y, y1)
-        run.record(Step(t, t1, outputs, segment), y)
+        run.keep(ys, times.step(t, t1), y, y1)
         stats.num_accepted += 1
         stats.step_sizes.append(tried)
         t, y = t1, y1
         if times.done:
             stats.next_step = step
-            return torch.stack(ys)
+            return ys
         stepper.next(t, y)
 
 
@@ -181,15 +189,3 @@ def _end_of_step(t: float, target: float, step: float, longest: float) -> float:
     if left <= min(STRETCH * step, longest * ROUNDING):
         return target
     return t + math.copysign(min(step, longest, left / 2), target - t)
-
-
-def _keep(ys: list[Any], outputs: list[Output], stepper: Stepper, t0: float, t1: float, y0: Tensor, y1: Tensor) -> None:
-    """Puts the states at the outputs of a step in their places."""
-    thetas = {output.index: output.theta for output in outputs if output.theta is not None}
-    if thetas:
-        states = stepper.interpolate(t0, t1, y0, list(thetas.values()))
-        for index, state in zip(thetas, states, strict=True):
-            ys[index] = state
-    for output in outputs:
-        if output.theta is None:
-            ys[output.index] = y1

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +15,10 @@ from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.checks import require_choice, require_positive
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
 from node_cli.ode.integrate import Record, Run
+from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.solution import Solution, State
 from node_cli.ode.stepping import Slope, Stepper
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Array, Tableau
 from node_cli.ode.vector_field import CountedVectorField
 
 
@@ -39,6 +41,16 @@ class RungeKutta(Solver):
     def tableau(self) -> Tableau:
         """The coefficients of a step."""
 
+    @property
+    @abstractmethod
+    def has_own_steps(self) -> bool:
+        """Whether each sample has its own steps, even at times that all have in common."""
+
+    @property
+    @abstractmethod
+    def shares_steps(self) -> bool:
+        """Whether the steps are those of all processes together."""
+
     def integrate(
         self,
         vector_field: VectorField[State],
@@ -58,10 +70,14 @@ class RungeKutta(Solver):
             ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
                 returns another shape.
         """
-        times = states.checked_start(y0, ts)
+        asked = AskedTimes.of(ts, y0)
+        states.require_state(y0)
+        times = np.array(states.on_host(asked.ts)) if asked.ts.dim() == 2 else states.checked_start(y0, ts)
         with torch.no_grad():
             if not isinstance(y0, tuple):
-                return self._solve(vector_field, y0, times, None, first_step, record, compiled)
+                solution = self._solve(vector_field, y0, times, None, first_step, record, compiled)
+                return Solution(asked.spread(solution.ys), solution.stats)
+            assert isinstance(times, list)
             layout, of_parts = states.Layout.of(y0), norm or control.largest_rms
 
             def flat_field(t: Tensor, y: Tensor) -> Tensor:
@@ -77,7 +93,7 @@ class RungeKutta(Solver):
         self,
         vector_field: Slope,
         y0: Tensor,
-        ts: list[float],
+        ts: list[float] | Array,
         norm: control.Norm | None,
         first_step: float | None,
         record: Record,

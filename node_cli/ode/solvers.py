@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +15,9 @@ from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.integrate import Limits, OutputTimes, Run, integrate_adaptively, integrate_on_grid
-from node_cli.ode.per_sample import integrate_per_sample
+from node_cli.ode.per_sample import Samples, integrate_by_sample, integrate_on_own_grids
 from node_cli.ode.runge_kutta import RungeKutta
-from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Tableau
+from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Array, Tableau
 
 # A straight line between the two ends of a step: y + theta h sum_i b_i k_i.
 LINEAR = {name: replace(tableau, dense=tuple((b,) for b in tableau.b)) for name, tableau in TABLEAUS.items()}
@@ -30,9 +31,9 @@ NORMS = {"rms": (control.rms, control.rms_per_sample), "max": (control.largest, 
 class Fixed(RungeKutta):
     """Steps that nothing but the config chooses, by any method of `tableaus.py`.
 
-    Between two output times lie `num_steps` equal steps, or steps of `step_size`, the last one shorter. With
-    `passes_outputs`, as in torchdiffeq, steps of `step_size` run from the first output time to the last one, and the
-    outputs between are interpolated linearly: of order 2, whatever the method.
+    Between two output times, those of all samples or of one, lie `num_steps` equal steps, or steps of `step_size`, the
+    last one shorter. With `passes_outputs`, as in torchdiffeq, steps of `step_size` run from the first output time to
+    the last one, and the outputs between are interpolated linearly: of order 2, whatever the method.
     """
 
     num_steps: int | None
@@ -40,6 +41,8 @@ class Fixed(RungeKutta):
     passes_outputs: bool = False
     has_tolerances: ClassVar[bool] = False
     has_norm: ClassVar[bool] = False
+    has_own_steps: ClassVar[bool] = False
+    shares_steps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,24 +54,36 @@ class Fixed(RungeKutta):
         """See `RungeKutta.tableau`."""
         return (LINEAR if self.passes_outputs else TABLEAUS)[self.method]
 
-    def grid(self, t0: float, t1: float) -> list[float]:
-        """The ends of the steps from `t0` to `t1`; the last one is `t1` exactly. Between equal times, one of none."""
-        if t0 == t1:
-            return [t1]
+    def _grid(self, ts: Array, steps_of_no_length: int) -> Array:
+        """The ends of the steps along the rows of `ts`, `(rows, steps)`; a row of fewer steps stays at its last time.
+
+        Every time in `ts` ends a step exactly. Between equal times lie so many `steps_of_no_length`.
+        """
+        spans = np.diff(ts)
         if self.num_steps is not None:
-            count, size = self.num_steps, (t1 - t0) / self.num_steps
+            counts, sizes = np.full(spans.shape, self.num_steps), spans / self.num_steps
         else:
             assert self.step_size is not None
             # A last step of rounding size, of times in float32 for odeint, would be no step.
             rounding = 1e-6 if self.passes_outputs else 1e-12
-            count = max(1, math.ceil(abs(t1 - t0) / self.step_size * (1 - rounding)))
-            size = math.copysign(self.step_size, t1 - t0)
-        return [*(t0 + i * size for i in range(1, count)), t1]
+            counts = np.maximum(1, np.ceil(np.abs(spans) / self.step_size * (1 - rounding)).astype(int))
+            sizes = np.copysign(self.step_size, spans)
+        counts = np.where(spans == 0, steps_of_no_length, counts)
+        total, number = counts.sum(1), np.concatenate([np.arange(1, count + 1) for count in counts.flat])
+        start, size, last, end = (np.repeat(each, counts.flat) for each in (ts[:, :-1], sizes, counts, ts[:, 1:]))
+        ends = np.repeat(ts[:, -1:], total.max(), 1)
+        ends[np.arange(total.max()) < total[:, None]] = np.where(number == last, end, start + number * size)
+        return ends
 
     def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
-        is_anchored = self.step_size is not None
-        times = OutputTimes(run.ts, stepping_onto=not self.passes_outputs)
-        return integrate_on_grid(run, times, self.grid, is_anchored=is_anchored)
+        is_anchored, has_own_times = self.step_size is not None, isinstance(run.ts, np.ndarray)
+        ts: Array = np.atleast_2d(run.ts)
+        ends = self._grid(ts[:, [0, -1]] if self.passes_outputs else ts, 0 if has_own_times else 1)
+        if has_own_times:
+            samples = Samples(ts, _last_of(ts), stepping_onto=not self.passes_outputs)
+            return integrate_on_own_grids(run, samples, ends, is_anchored=is_anchored)
+        times = OutputTimes(ts[0].tolist(), stepping_onto=not self.passes_outputs)
+        return integrate_on_grid(run, times, ends[0].tolist(), is_anchored=is_anchored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +154,13 @@ class Adaptive(RungeKutta):
         return TABLEAUS[self.method]
 
     @property
+    def has_own_steps(self) -> bool:
+        """See `RungeKutta.has_own_steps`."""
+        return self.batching == "per_sample"
+
+    @property
     def shares_steps(self) -> bool:
-        """Whether the steps are those of all processes together."""
+        """See `RungeKutta.shares_steps`."""
         return self.sync_steps and synchronised.has_others()
 
     def _all_finite(self, y0: Any) -> bool:
@@ -149,7 +169,7 @@ class Adaptive(RungeKutta):
         return synchronised.all_finite(y0 if isinstance(y0, tuple) else (y0,))
 
     def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
-        per_sample, y0 = self.batching == "per_sample" and norm is None, run.y0
+        per_sample, y0 = self.has_own_steps and norm is None, run.y0
         if per_sample and y0.dim() == 0:
             raise ValueError("batching=per_sample needs a state (batch, ...), got a 0-dim one")
         norm = norm or (NORMS[self.norm][per_sample] if isinstance(self.norm, str) else self.norm)
@@ -158,18 +178,22 @@ class Adaptive(RungeKutta):
         atol = atol.clamp(min=tiny) if isinstance(atol, Tensor) else max(atol, tiny)
         tolerance = Tolerance(rtol, atol, norm)
         if self.shares_steps:
-            tolerance = synchronised.of_all_processes(tolerance)
+            tolerance = synchronised.of_all_processes(tolerance, y0.device)
         assert self.tableau.error_order is not None
         coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
         controller = Controller(self.tableau.error_order, *coefficients)
         bounds = (self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
         limits = Limits(*bounds, accepts_min_step=self.accepts_min_step)
-        times = OutputTimes(run.ts, stepping_onto=self.outputs == "step")
-        integrate = integrate_per_sample if per_sample else integrate_adaptively
-        first = None if per_sample else first_step
+        stepping_onto, first = self.outputs == "step", None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
-        ys = integrate(run, times, tolerance, controller, limits, first)
+        if per_sample or isinstance(run.ts, np.ndarray):
+            ts: Array = np.broadcast_to(run.ts, (len(y0), np.shape(run.ts)[-1]))
+            end = _last_of(ts) if isinstance(run.ts, np.ndarray) else np.full(len(ts), ts.shape[1] - 1)
+            samples = Samples(ts, end, stepping_onto)
+            ys = integrate_by_sample(run, samples, tolerance, controller, limits, first, is_joint=not per_sample)
+        else:
+            ys = integrate_adaptively(run, OutputTimes(run.ts, stepping_onto), tolerance, controller, limits, first)
         if self.first_step != "carried":
             run.stats.next_first_step = None
         return ys
@@ -188,6 +212,12 @@ class Adaptive(RungeKutta):
             control.require_broadcast(tolerance, y)
             return tolerance.to(y)
         return tolerance
+
+
+def _last_of(ts: Array) -> Array:
+    """The first position of the last time in each row."""
+    last: Array = (ts != ts[:, -1:]).sum(1)
+    return last
 
 
 def fallback_of(solver: Solver) -> Fixed:

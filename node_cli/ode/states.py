@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import State
+from node_cli.ode.tableaus import Array
 
 Parts = tuple[Tensor, ...]
 MIN_TIMES = 512  # that a dtype must be able to tell apart in an interval
@@ -45,27 +47,53 @@ def require_no_gradient(name: str, value: Tensor) -> None:
         raise ValueError(f"{name} must have no gradient: detach it")
 
 
-def output_times(ts: Tensor) -> list[float]:
+def output_times(ts: Tensor, dtype: torch.dtype | None = None) -> list[float]:
     """The times on the host, in float64; they may repeat.
 
     Raises:
-        ValueError: they are fewer than two, not finite, or neither increasing nor decreasing.
+        ValueError: they are fewer than two, or refused by `require_order`.
     """
     if ts.dim() != 1 or len(ts) < 2:
         raise ValueError(f"ts must be 1-dim with at least two times, got shape {tuple(ts.shape)}")
-    times = on_host(ts)
-    if not all(map(math.isfinite, times)):
-        raise ValueError(f"ts must be finite, got {times}")
-    if times not in (sorted(times), sorted(times, reverse=True)):
-        raise ValueError(f"ts must be increasing or decreasing, got {times}")
+    times: list[float] = on_host(ts)
+    require_order(np.array([times]), dtype)
     return times
 
 
-def on_host(ts: Tensor) -> list[float]:
-    """The times in float64."""
+def on_host(ts: Tensor) -> Any:
+    """The times in float64, as a list, or as one of rows."""
     ts = ts.detach().cpu() if ts.device.type == "mps" else ts.detach()  # Apple's GPUs have no float64
-    times: list[float] = ts.double().tolist()
-    return times
+    return ts.double().tolist()
+
+
+def require_order(rows: Array, dtype: torch.dtype | None = None) -> None:
+    """Raises ValueError for times that no solve can go through: one row, or one for each sample.
+
+    With the `dtype` of a state, also where a time in it hardly moves from one end of a row to the other: a vector field
+    sees times in that dtype. Seconds since 1970 in float32 are known to 128 s only.
+    """
+    steps = np.diff(rows)
+
+    def refuse(holds: Any, rule: Callable[[Array, str], str]) -> None:
+        if not holds.all():
+            sample = int(np.argmin(holds))
+            raise ValueError(rule(rows[sample], "ts" if len(rows) == 1 else f"ts of sample {sample}"))
+
+    refuse(np.isfinite(rows).all(1), lambda row, name: f"{name} must be finite, got {row.tolist()}")
+    in_order = (steps >= 0).all(1) | (steps <= 0).all(1)
+    refuse(in_order, lambda row, name: f"{name} must be increasing or decreasing, got {row.tolist()}")
+    if dtype is None:
+        return
+    interval, rounding = np.abs(rows[:, -1] - rows[:, 0]), torch.finfo(dtype).eps * np.abs(rows).max(1)
+    refuse(
+        (interval == 0) | (interval >= MIN_TIMES * rounding),
+        lambda row, name: (
+            f"{name} from {row[0]:.17g} to {row[-1]:.17g} are too close for their size: the vector field gets times in "
+            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which resolves them to "
+            f"{torch.finfo(dtype).eps * np.abs(row).max():.2g} only. "
+            "Count time from another origin (ts - ts[0]), or solve in float64"
+        ),
+    )
 
 
 def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
@@ -75,24 +103,13 @@ def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
         ValueError: no solve can start from `y0`, or a vector field could not tell the times apart.
     """
     require_state(y0)
-    times = output_times(ts)
-    if not isinstance(y0, tuple):
-        _require_times_that_differ(times, y0.dtype)
-    return times
-
-
-def _require_times_that_differ(times: list[float], dtype: torch.dtype) -> None:
-    """Raises ValueError where a time in the dtype of the state hardly moves from one end to the other.
-
-    A vector field sees times in the dtype of the state: seconds since 1970 in float32 are known to 128 s only.
-    """
-    interval, rounding = abs(times[-1] - times[0]), torch.finfo(dtype).eps * max(map(abs, times))
-    if 0 < interval < MIN_TIMES * rounding:
-        raise ValueError(
-            f"ts from {times[0]:.17g} to {times[-1]:.17g} are too close for their size: the vector field gets times in "
-            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which resolves them to {rounding:.2g} only. "
-            "Count time from another origin (ts - ts[0]), or solve in float64"
+    if ts.dim() == 2 and not isinstance(y0, tuple):
+        raise ArgumentError(
+            "ts of shape {shape}, times of its own for each sample, needs {dopri5}, or another explicit Runge-Kutta "
+            "method of our own, such as {fixed}; this solver takes 1-dim ts",
+            shape=tuple(ts.shape),
         )
+    return output_times(ts, None if isinstance(y0, tuple) else y0.dtype)
 
 
 @dataclass(frozen=True)

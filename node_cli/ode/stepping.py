@@ -27,39 +27,40 @@ CompiledStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tenso
 class Step:
     """One accepted step from `t0` to `t1`, as gradients need it.
 
-    `outputs` are the asked times that it reached. The step was free between `ts[segment[0]]` and `ts[segment[1]]`: as
-    a share of that interval its ends stay where they are when the two times move; with `is_anchored`, as a distance
-    from the first of the two. Per sample, `segment` holds two arrays, and `accepted` `(batch,)` says who moved.
+    Of the asked times that it reached, the end of the step is tied to `ends`; those `inside` are interpolated, one that
+    lies at the end by chance among them. The step was free between `ts[segment[0]]` and `ts[segment[1]]`: as a share of
+    that interval its ends stay where they are when the two times move; with `is_anchored`, as a distance from the first
+    of the two. Where each sample has its own steps, `segment` holds two arrays, and `accepted` `(batch,)` says who
+    moved (None: all).
     """
 
     t0: Time
     t1: Time
-    outputs: list[Output]
+    ends: Outputs
+    inside: Outputs
     segment: tuple[Any, Any]
     is_anchored: bool = False
     accepted: Tensor | None = None
 
-    @property
-    def ends(self) -> list[Output]:
-        """The outputs that the end of the step is tied to."""
-        return [output for output in self.outputs if output.theta is None]
-
-    @property
-    def inside(self) -> list[Output]:
-        """The outputs that are interpolated, the end of the step among them if it lies there by chance."""
-        return [output for output in self.outputs if output.theta is not None]
-
 
 @dataclass(frozen=True, eq=False)
-class Output:
-    """An asked time, by its position in `ts`, and how far into a step it lies, 0 to 1; None: the step aimed at it.
+class Outputs:
+    """Asked times by their positions in `ts`, and how far into a step each lies, 0 to 1.
 
-    Per sample, `theta` is an array `(batch,)`, and `mask` says for which samples it lies in this step.
+    Where each sample has its own steps, `sample` says whose time each one is, and a position is one in its row.
     """
 
-    index: int
-    theta: Time | None
-    mask: Array | None = None
+    index: Sequence[int] | Array = ()
+    theta: Sequence[float] | Array = ()
+    sample: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What picks them from the states at all times, `(times, ...)` or `(times, batch, ...)`."""
+        return (list(self.index),) if self.sample is None else (self.index, self.sample)
 
 
 class Stepper:
@@ -115,15 +116,21 @@ class Stepper:
         error = torch.mv(self._columns[-1], self._weights.error).view(self.stages.shape[1:])
         return error.mul_(as_factor(t1 - t0, error))
 
-    def interpolate(self, t0: Time, t1: Time, y: Tensor, thetas: Sequence[Time]) -> Tensor:
-        """The states at `t0 + theta (t1 - t0)`, `(len(thetas), *y.shape)`."""
-        weights = dense_tensor(self.tableau.dense_weights, thetas, y)
-        h = as_factor(t1 - t0, y)
-        if weights.dim() == 2:
+    def keep(self, ys: Tensor, step: Step, y0: Tensor, y1: Tensor) -> None:
+        """Puts the states at the asked times of a step from `y0` to `y1` in their places in `ys`."""
+        if len(step.inside):
+            ys[step.inside.place] = self.interpolate(step, y0)
+        if len(step.ends):
+            ys[step.ends.place] = y1 if step.ends.sample is None else y1[step.ends.sample]
+
+    def interpolate(self, step: Step, y: Tensor) -> Tensor:
+        """The states at the times inside a step from `y`."""
+        sample, h = step.inside.sample, as_factor(step.t1 - step.t0, y)
+        weights = dense_tensor(self.tableau.dense_weights, step.inside, y)
+        if sample is None:
             rows = torch.addmm(y.reshape(1, -1), weights, self._flat, alpha=h)
             return rows.view(-1, *y.shape)
-        states: Tensor = y + h * torch.einsum("osb,sb...->ob...", weights, self.stages)
-        return states
+        return torch.addcmul(y[sample], h[sample], torch.einsum("ns,sn...->n...", weights, self.stages[:, sample]))
 
     def _combine(self, y: Tensor, weights: Tensor, h: float | Tensor) -> Tensor:
         """`y + h sum_i weights_i stages_i`, in one pass over the memory; `y` is 1-dim where `h` is a number."""
@@ -226,6 +233,6 @@ def as_factor(h: Time, like: Tensor) -> Any:
     return h if isinstance(h, float) else as_tensor(h, like)
 
 
-def dense_tensor(weights: Callable[[Array], Array], thetas: Sequence[Any], like: Tensor) -> Tensor:
-    """Weights of the stages at each theta: `(outputs, stages)`, or `(outputs, stages, batch)` per sample."""
-    return torch.from_numpy(np.ascontiguousarray(weights(np.array(thetas)).swapaxes(0, 1))).to(like)
+def dense_tensor(weights: Callable[[Array], Array], outputs: Outputs, like: Tensor) -> Tensor:
+    """Weights of the stages at each of the outputs, `(outputs, stages)`."""
+    return torch.from_numpy(np.ascontiguousarray(weights(np.array(outputs.theta)).T)).to(like)

@@ -35,14 +35,16 @@ class Structure:
         """Views of the parts; leading dimensions stay."""
         return (flat,) if self.is_plain else self.layout.split(flat)
 
-    def norm(self, norm: str | Callable[[Any], Any], *, is_shared: bool) -> str | Callable[[Tensor], Tensor]:
+    def norm(
+        self, norm: str | Callable[[Any], Any], *, per_sample: bool, is_shared: bool
+    ) -> str | Callable[[Tensor], Tensor]:
         """A norm of the state as one of the flat tensor: rms is that of the part where it is largest."""
         if callable(norm):
             given = norm
             return lambda flat: torch.as_tensor(given(self.unflatten(flat))).to(flat).abs().reshape(())
         if norm != "rms" or self.is_plain:
             return norm
-        if self.layout.by_sample:
+        if per_sample:
             return lambda flat: control.largest_rms_per_sample(self.parts_of(flat))
         if is_shared:
             return lambda flat: synchronised.largest_rms(self.parts_of(flat))
@@ -96,7 +98,7 @@ class FieldOfParts(nn.Module):
 
 
 def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
-    """The structure of a state, and the state itself, flat.
+    """The structure of a state, and the state itself, flat; `by_sample`, as `(batch, n)`.
 
     Raises:
         ValueError: no solve can start from it, or, `by_sample`, its parts share no batch dimension.
@@ -112,8 +114,8 @@ def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
         return Structure(spec, Layout(shapes)), parts[0]
     if by_sample and (not all(shapes) or len({shape[0] for shape in shapes}) > 1):
         raise ValueError(
-            "batching=per_sample needs parts of the state that share their dimension 0, the sample, got "
-            f"{[tuple(shape) for shape in shapes]}: take batching=joint"
+            "batching=per_sample, and ts of each sample's own, need parts of the state that share their dimension 0, "
+            f"the sample, got {[tuple(shape) for shape in shapes]}"
         )
     layout = Layout(shapes, by_sample)
     return Structure(spec, layout), layout.flatten(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from torch import Tensor
 from node_cli.ode import control, vector_field
 from node_cli.ode.control import Norm, Tolerance
 from node_cli.ode.states import Layout, Parts
+from node_cli.ode.tableaus import Array
 
 
 def has_others() -> bool:
@@ -24,10 +26,11 @@ def has_others() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def of_all_processes(tolerance: Tolerance) -> Tolerance:
-    """The same, with an error that is that of all processes; a norm that is not of `control.py` is so already."""
+def of_all_processes(tolerance: Tolerance, device: torch.device) -> Tolerance:
+    """The same, for a state on a device, of all processes; a norm that is not of `control.py` is so already."""
     norms: dict[Norm, Norm] = {control.rms: rms, control.largest: largest}
-    return replace(tolerance, norm=norms.get(tolerance.norm, tolerance.norm), all_finite=all_finite)
+    norm = norms.get(tolerance.norm, tolerance.norm)
+    return replace(tolerance, norm=norm, all_finite=all_finite, largest=partial(largest_of, device=device))
 
 
 def rms(ratios: Tensor) -> Tensor:
@@ -53,6 +56,14 @@ def largest(ratios: Tensor) -> Tensor:
     norm = norm.nan_to_num(nan=math.inf, posinf=math.inf)  # a maximum over processes may lose a NaN
     dist.all_reduce(norm, dist.ReduceOp.MAX)
     return norm
+
+
+def largest_of(values: Array, device: torch.device) -> Array:
+    """Each number as the largest that a process has there."""
+    found = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    numbers: Array = found.cpu().numpy()
+    return numbers
 
 
 def all_finite(y: Parts) -> bool:

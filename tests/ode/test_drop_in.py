@@ -154,11 +154,14 @@ REFUSED = [
     ({"rtol": 1e-12, "atol": 1e-14, "y0": Y0.float()}, "rtol=1e-12 and atol=1e-14 are below what a state in float32"),
     ({"y0": Y0 + 1j}, "y0 must be real"),
     ({"y0": "one"}, "y0 must be a tensor, a number, or a tuple, list, dict or named tuple of them, got str"),
-    ({"ts": 1.0}, "ts must be a 1-dim tensor, an array or a list of times, got float"),
+    ({"ts": 1.0}, "ts must be a tensor, an array or a list of times, got float"),
     ({"func": lambda t, y: 0.0}, "the vector field must return a tensor, got float"),
     ({"func": lambda t, y: (y[0],), "y0": (Y0, Y0)}, "the vector field must return what the state is made of"),
     ({"ts": 1.7e9 + TS, "y0": Y0.float()}, "ts from 1700000000 to 1700000001 are too close for their size"),
-    ({"batching": "per_sample", "y0": (Y0, Y0[0])}, "batching=per_sample needs parts of the state that share"),
+    (
+        {"batching": "per_sample", "y0": (Y0, Y0[0])},
+        "batching=per_sample, and ts of each sample's own, need parts of the state that share",
+    ),
     ({"batching": "per_sample", "norm": torch.norm}, "norm must be rms or max with batching=per_sample"),
 ]
 

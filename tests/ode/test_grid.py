@@ -68,7 +68,8 @@ def test_steps_follow_each_other_and_end_at_the_output_times_exactly(name, value
     )
     assert [step.t0 for step in steps] == [values[0], *(step.t1 for step in steps[:-1])]
     assert [steps[segments - 1].t1, steps[-1].t1] == list(values[1:])
-    assert [(output.index, output.theta) for step in steps for output in step.outputs] == [(1, None), (2, None)]
+    assert [list(step.ends.index) for step in steps if len(step.ends)] == [[1], [2]]
+    assert not any(len(step.inside) for step in steps)
     assert [step.segment for step in steps] == [(0, 1)] * segments + [(1, 2)] * segments
     assert {step.is_anchored for step in steps} == {"step_size" in keys}
 

@@ -6,7 +6,7 @@ import torch
 from parts import ADAPTIVE, FIXED, INTERPOLATING, make_solver
 from problems import LOGISTIC, PROBLEMS, RUNGE, SWING, times
 
-from node_cli.ode.stepping import Stepper
+from node_cli.ode.stepping import Outputs, Step, Stepper
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
 
 FORWARD, BACKWARD = times(0.2, 0.7, 1.2), times(1.2, 0.7, 0.2)
@@ -66,7 +66,8 @@ def test_error_inside_a_step_falls_with_the_power_of_the_interpolants_order_plus
     for h in steps:
         stepper, y0 = first_step(method, SWING, 0.4, h)
         exact = SWING.exact(times(0.4, *(0.4 + theta * h for theta in thetas)))
-        states = stepper.interpolate(0.4, 0.4 + h, exact[0], thetas)
+        step = Step(0.4, 0.4 + h, Outputs(), Outputs(range(3), thetas), (0, 1))
+        states = stepper.interpolate(step, exact[0])
         assert torch.equal(y0, exact[0])
         errors.append((states - exact[1:]).abs().max().item())
     assert slope(steps, errors) == pytest.approx(order + 1, abs=0.3)

@@ -87,7 +87,6 @@ def test_a_first_interval_without_length_says_nothing_of_the_steps_after_it(batc
     [
         (times(0), "ts must be 1-dim with at least two times, got shape (1,)"),
         (times(), "ts must be 1-dim with at least two times, got shape (0,)"),
-        (times(0, 1)[None], "ts must be 1-dim with at least two times, got shape (1, 2)"),
         (times(1).squeeze(), "ts must be 1-dim with at least two times, got shape ()"),
         (times(0, 2, 1), "ts must be increasing or decreasing, got [0.0, 2.0, 1.0]"),
         (times(0, -1, 0), "ts must be increasing or decreasing, got [0.0, -1.0, 0.0]"),
@@ -138,8 +137,8 @@ def test_the_end_is_hit_exactly_by_each_sample(name):
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_stepping_onto_the_outputs_ends_a_step_at_each(name, values):
     steps, _ = steps_of(name, times(*values), outputs="step")
-    assert [output.theta for step in steps for output in step.outputs] == [None] * (len(values) - 1)
-    assert {step.t1: output.index for step in steps for output in step.outputs} == {
+    assert not any(len(step.inside) for step in steps)
+    assert {step.t1: index for step in steps for index in step.ends.index} == {
         float(t): index for index, t in enumerate(values) if index
     }
     for step in steps:
@@ -157,12 +156,11 @@ def test_interpolated_outputs_leave_the_steps_as_they_are(name):
     assert torch.equal(between.ys[-1], plain.ys[-1])
     steps, _ = steps_of(name, many)
     for step in steps:
-        for output in step.outputs:
-            assert step.t0 + (1 if output.theta is None else output.theta) * (step.t1 - step.t0) == pytest.approx(
-                many[output.index].item(), abs=1e-14
-            )
+        for index, theta in zip(step.inside.index, step.inside.theta, strict=True):
+            assert step.t0 + theta * (step.t1 - step.t0) == pytest.approx(many[index].item(), abs=1e-14)
         assert step.segment == (0, 30)
-    assert [output.index for step in steps for output in step.outputs] == list(range(1, 31))
+    assert [index for step in steps for index in step.inside.index] == list(range(1, 30))
+    assert [list(step.ends.index) for step in steps if len(step.ends)] == [[30]]
 
 
 @BATCHINGS

@@ -19,7 +19,7 @@ class Gradient(Protocol):
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
     ) -> Solution[Tensor]:
-        """Solves from `y0` `(batch, ...)` at `ts[0]`.
+        """Solves from `y0` `(batch, ...)` at the first of `ts`: `(times,)`, or each sample's own, `(batch, times)`.
 
         `ys` has a gradient for `y0`, `ts`, the parameters of a module, and every other tensor that the vector field
         uses. `first_steps` are tried first and brought up to date, the backward one by `backward()`.

@@ -5,7 +5,8 @@ With a(t) = dL/dy(t), from Chen et al. 2018, equations 4 and 5 and appendix B:
     da/dt = -a df/dy,    dL/dtheta = -int_{t1}^{t0} a df/dtheta dt,    dL/dt1 = a f at t1,    dL/dt0 = -a f at t0.
 
 The state is solved backwards beside it, so memory does not grow with the evaluations; it is reset to the stored
-value at each output time, where a jumps by the gradient of the loss at that time.
+value at each output time, where a jumps by the gradient of the loss at that time. Where each sample has output times of
+its own, all go from one to the next together, by a common time s with t = t_i + (t_(i-1) - t_i) s / L of each sample.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.backward_solve import AdjointSolve, BackwardProblem
 from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.same_field import precision_of
+from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.solvers import Adaptive
@@ -79,6 +81,12 @@ class Adjoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
+        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
+        asked = AskedTimes(ts)
+        if isinstance(solver, RungeKutta):
+            may_be_joined = not (ts.requires_grad or solver.has_own_steps or is_shared)
+            asked = AskedTimes.of(ts, y0, may_be_joined=may_be_joined, is_shared=is_shared)
+        ts = asked.ts
         field: Any = keep_autocast(compiled_field(solver, vector_field, y0), device)
         watched = None
         if torch.is_grad_enabled():
@@ -91,10 +99,9 @@ class Adjoint:
         with torch.no_grad():
             solution = solver.integrate(field, y0.detach(), ts, **keys)
         if watched is None:
-            return solution
+            return Solution(asked.spread(solution.ys), solution.stats)
         watched.stop_watching()
         first_steps.forward = solution.stats.next_first_step
-        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
         sums_gradients = is_shared and self.norm == "full"
         if sums_gradients:
             _refuse_shares_of_a_batch(watched.inputs)
@@ -109,7 +116,7 @@ class Adjoint:
             wanted = {id(parameter) for parameter in self.params}
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
         ys = AdjointSolve.apply(problem, solution.ys, y0, ts, *inputs)
-        return Solution(ys, solution.stats, problem.stats)
+        return Solution(asked.spread(ys), solution.stats, problem.stats)
 
 
 def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.gradients.same_field import is_repeatable, refuse_changed, restored
 from node_cli.ode.solution import FirstSteps, SolveStats
+from node_cli.ode.stepping import Slope, as_column
 
 log = logging.getLogger(__name__)
 
@@ -74,19 +75,24 @@ def _solve_backwards(
     problem: BackwardProblem, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
     """The gradients of y0, ts and the inputs."""
-    augmented = _augmented_vector_field(problem.vector_field)
-    if problem.sums_gradients:
-        augmented = _with_summed_gradients(augmented)
+    augment = _augmentation(problem.vector_field)
+    lengths = _lengths(problem, ts) if ts.dim() == 2 else None
     parts = tuple(_as_part(torch.zeros_like(tensor), ys) for tensor in inputs if tensor.numel())
     grad_ts = torch.zeros_like(ts) if with_times else None
     adjoint = torch.zeros_like(ys[0])
     first_step, next_first_step = problem.first_steps.backward, None
     distances: list[Tensor] = []
-    for i in range(len(ts) - 1, 0, -1):
+    for i in range(ts.shape[-1] - 1, 0, -1):
         if grad_ts is not None:
-            grad_ts[i] = _times_slope(problem, grad_ys[i], ts[i], ys[i])
+            grad_ts[..., i] = _times_slope(problem, grad_ys[i], ts[..., i], ys[i])
         state = (ys[i], adjoint + grad_ys[i], *parts)
-        interval = torch.stack([ts[i], ts[i - 1]])
+        field: Slope = problem.vector_field
+        interval = ts[..., [i, i - 1]]
+        if lengths is not None:
+            field, interval = _in_common_time(field, interval, lengths[i - 1], ys[i])
+        augmented = augment(field)
+        if problem.sums_gradients:
+            augmented = _with_summed_gradients(augmented)
         solution = problem.solver.integrate(augmented, state, interval, norm=problem.norm, first_step=first_step)
         problem.stats.add(solution.stats)
         # What one interval has found out about the step size holds for the next one.
@@ -96,7 +102,7 @@ def _solve_backwards(
         parts = tuple(rest)
         distances += [y - ys[i - 1], ys[i - 1]]
     if grad_ts is not None:
-        grad_ts[0] = -_times_slope(problem, adjoint, ts[0], ys[0])
+        grad_ts[..., 0] = -_times_slope(problem, adjoint, ts[..., 0], ys[0])
     problem.first_steps.backward = next_first_step
     if problem.sums_gradients:
         parts = synchronised.equal_shares(parts)
@@ -155,23 +161,44 @@ def _from_part(part: Tensor, like: Tensor) -> Tensor:
 
 
 def _times_slope(problem: BackwardProblem, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """A f(t, y), one counted evaluation."""
+    """A f(t, y), one counted evaluation; of each sample, if each has its time."""
     problem.stats.nfe += 1
-    product: Tensor = a * problem.vector_field(t.to(y.dtype), y)
-    return product.sum()
+    product: Tensor = a * problem.vector_field(as_column(t.to(y.dtype), y), y)
+    return product.reshape(*t.shape, -1).sum(-1)
 
 
-def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
-    """d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
+def _lengths(problem: BackwardProblem, ts: Tensor) -> Tensor:
+    """From each time to the next the longest way of a sample, of all processes if they share their steps."""
+    lengths = ts.detach().diff(dim=1).abs().amax(0).double()
+    if not problem.is_shared:
+        return lengths
+    return torch.from_numpy(synchronised.largest_of(lengths.cpu().numpy(), ts.device)).to(ts.device)
+
+
+def _in_common_time(vector_field: Slope, ends: Tensor, length: Tensor, like: Tensor) -> tuple[Slope, Tensor]:
+    """dy/ds, where every sample goes from the first to the second of its `ends` `(batch, 2)` as s goes along `length`.
+
+    The second thing that is returned are the ends of s.
+    """
+    start, rate = as_column(ends[:, 0], like), as_column((ends[:, 1] - ends[:, 0]) / length, like)
+
+    def slope(s: Tensor, y: Tensor) -> Tensor:
+        return rate.to(y.dtype) * vector_field((start + s * rate).to(y.dtype), y)
+
+    return slope, torch.stack([torch.zeros_like(length), length])
+
+
+def _augmentation(vector_field: WatchedVectorField) -> Callable[[Slope], Augmented]:
+    """What makes d/dt of (y, a, dL/dtheta) of a slope that the vector field gives, by one vector-Jacobian product."""
     leaves = vector_field.leaves
     with_numbers = [leaf for leaf in leaves if leaf.numel()]
     known = KnownInputs(leaves, vector_field.replaced, vector_field.side)
 
-    def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def augmented(slope: Slope, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            dy = vector_field(t, y).to(y.dtype)
+            dy = slope(t, y).to(y.dtype)
             wanted = (y, *with_numbers)
             if not dy.requires_grad:  # a constant
                 vjps = tuple(torch.zeros_like(tensor) for tensor in wanted)
@@ -180,7 +207,7 @@ def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
                 vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
         return (dy.detach(), *(_as_part(vjp, y) for vjp in vjps))
 
-    return augmented
+    return lambda slope: partial(augmented, slope)
 
 
 def _with_summed_gradients(augmented: Augmented) -> Augmented:

@@ -22,8 +22,8 @@ from torch import Tensor
 from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.time_gradients import TimeGradients, slopes_of
 from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
-from node_cli.ode.stepping import Output, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.stepping import Outputs, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
+from node_cli.ode.tableaus import Array, Tableau
 
 
 class Pullback:
@@ -38,7 +38,7 @@ class Pullback:
         tableau: Tableau,
         inputs: Sequence[Tensor],
         known: KnownInputs,
-        ts: Sequence[float],
+        ts: Array,
         grad_ys: Tensor,
         *,
         with_times: bool,
@@ -59,7 +59,7 @@ class Pullback:
 
     @property
     def grad_ts(self) -> Tensor | None:
-        """Gradients of the output times, float64."""
+        """Gradients of the output times, float64, with the shape of the times."""
         return self._times.grad_ts if self._times else None
 
     def step(self, step: Step, evaluations: Evaluations) -> None:
@@ -67,8 +67,8 @@ class Pullback:
 
         Of its evaluations the last one may be missing if the next step has it.
         """
-        for output in step.ends:
-            self.grad_y = self.grad_y + _masked(self._grad_ys[output.index], output)
+        if len(step.ends):
+            self.grad_y = self.grad_y + self._summed(self._grad_ys[step.ends.place], step.ends)
         h = as_factor(step.t1 - step.t0, self.grad_y)
         moved = None if step.accepted is None else as_column(step.accepted, self.grad_y)
         grad_outputs, grad_stages = self._through_interpolation(step.inside, h)
@@ -80,7 +80,7 @@ class Pullback:
         if moved is not None:
             grad_y = grad_y + torch.where(moved, 0, self.grad_y)
         if grad_outputs is not None:
-            grad_y = grad_y + grad_outputs.sum(0)
+            grad_y = grad_y + self._summed(grad_outputs, step.inside)
             if self._times:
                 assert slopes is not None
                 self._times.add_outputs(step, grad_outputs, slopes, self._tableau)
@@ -118,11 +118,11 @@ class Pullback:
             return grad_y, None
         self._times.add_step(step, rows, points[:num_own], self._weights.rows)
         stages = [*points[:num_own], last][: self._tableau.num_stages]
-        return grad_y, slopes_of(stages) if step.inside else None
+        return grad_y, slopes_of(stages) if len(step.inside) else None
 
-    def finish(self, first: Step) -> None:
-        """Pulls back what depends on the start of the first step."""
-        if self._shared is not None:
+    def finish(self, first: Step | None) -> None:
+        """Pulls back what depends on the start of the first step, if there was one."""
+        if self._shared is not None and first is not None:
             self.grad_y = self.grad_y + self._pull(*self._shared, first, 0.0)
         self.grad_y = self.grad_y + self._grad_ys[0]
 
@@ -143,16 +143,24 @@ class Pullback:
             self._add_input(i, grad)
         return grad_y, slopes
 
-    def _through_interpolation(self, outputs: list[Output], h: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Cotangents of the outputs inside a step, `(outputs, *y.shape)`, and what they add to those of its stages."""
-        if not outputs:
+    def _through_interpolation(self, outputs: Outputs, h: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Cotangents of the outputs inside a step, one after the other, and what they add to those of its stages."""
+        if not len(outputs):
             return None, None
-        grads = torch.stack([_masked(self._grad_ys[output.index], output) for output in outputs])
-        weights = dense_tensor(self._tableau.dense_weights, [output.theta for output in outputs], grads)
-        if weights.dim() == 2:
+        grads = self._grad_ys[outputs.place]
+        weights = dense_tensor(self._tableau.dense_weights, outputs, grads)
+        if outputs.sample is None:
             return grads, (weights.t() @ grads.view(len(grads), -1)).view(-1, *grads.shape[1:]).mul_(h)
-        of_samples = weights.permute(2, 1, 0) @ grads.reshape(*grads.shape[:2], -1).transpose(0, 1)
-        return grads, of_samples.transpose(0, 1).reshape(-1, *grads.shape[1:]) * h
+        weighted = weights.t().reshape(*weights.shape[::-1], *(1,) * (grads.dim() - 1)) * grads
+        return grads, self._summed(weighted, outputs, 1).mul_(h)
+
+    def _summed(self, grads: Tensor, outputs: Outputs, dim: int = 0) -> Tensor:
+        """The sum along `dim` over the outputs; of each sample, if they are those of single samples."""
+        if outputs.sample is None:
+            return grads.sum(dim)
+        sample = torch.from_numpy(outputs.sample).to(grads.device)
+        sums = grads.new_zeros(*grads.shape[:dim], *self.grad_y.shape)
+        return sums.index_add_(dim, sample, grads)
 
     def _pull_last_stage(
         self, step: Step, point: Point, grad_stages: Tensor | None, moved: Tensor | None
@@ -199,12 +207,6 @@ class Pullback:
             total.add_(grad)
         else:
             self.grad_inputs[i], self._is_owned[i] = total + grad, True
-
-
-def _masked(grad: Tensor, output: Output) -> Tensor:
-    if output.mask is None:
-        return grad
-    return torch.where(as_column(torch.from_numpy(output.mask).to(grad.device), grad), grad, 0)
 
 
 def _combine(columns: Tensor, weights: Tensor, h: Any, like: Tensor, start: Tensor | None) -> Tensor:

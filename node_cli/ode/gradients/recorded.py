@@ -23,7 +23,7 @@ from node_cli.ode.gradients.trajectory import Evaluations, Point, TapedVectorFie
 from node_cli.ode.solution import SolveStats
 from node_cli.ode.states import outside_autocast
 from node_cli.ode.stepping import Slope, Step, Stepper, as_column
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Array, Tableau
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,7 +37,7 @@ class RecordedSolve:
 
     tableau: Tableau
     vector_field: WatchedVectorField
-    ts: list[float]
+    ts: Array  # `(times,)`, or `(batch, times)` if each sample has its own steps
     steps: list[Step]
     states: ThinnedStates
     end: Tensor
@@ -83,10 +83,10 @@ class RecordedSolve:
 
     def _rerun(self, n: int, y: Tensor, end: Tensor, comparison: Comparison) -> Evaluations:
         """The evaluations of step n, made once more from its state `y`, with their graphs."""
-        has_last_stage = n == len(self.steps) - 1 and bool(self.steps[n].inside)
+        has_last_stage = n == len(self.steps) - 1 and len(self.steps[n].inside) > 0
         if self.compiled is not None:
             own = self.tableau.num_stages - self.tableau.is_fsal
-            self.backward_stats.nfe += own + (self.tableau.is_fsal and bool(self.steps[n].inside))
+            self.backward_stats.nfe += own + (self.tableau.is_fsal and len(self.steps[n].inside) > 0)
             return WholeStep(y, self.compiled, lambda y1: comparison.add(n, self._after(n, y, y1), end))
         tape = TapedVectorField(self.vector_field, times_have_gradients=self.with_times)
         y1 = self._step(n, y, tape, with_last_stage=has_last_stage)
@@ -171,7 +171,7 @@ def _pulled_gradients(
         pullback = Pullback(solve.tableau, wanted, known, solve.ts, grad_ys, with_times=needs_ts)
         for n, evaluations in solve.backwards():
             pullback.step(solve.steps[n], evaluations)
-        pullback.finish(solve.steps[0])
+        pullback.finish(next(iter(solve.steps), None))
     found = iter(pullback.grad_inputs)
     grad_ts = None if pullback.grad_ts is None else pullback.grad_ts.to(ts.dtype)
     grad_y0 = pullback.grad_y if needs_y0 else None

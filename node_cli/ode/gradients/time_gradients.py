@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,25 @@ from torch import Tensor
 
 from node_cli.ode.gradients.trajectory import Point
 from node_cli.ode.stepping import Step, dense_tensor
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Array, Tableau
 
 
 class TimeGradients:
-    """Gathers `grad_ts`, float64, over the steps of a solve, per sample or not.
+    """Gathers the gradients of the times `ts` over the steps of a solve, of all samples or of each sample's own.
 
     The two ends of a step move with the output times that it lies between, as `Step` says; a gradient at a time
     between the two ends is shared between them.
     """
 
-    def __init__(self, ts: Sequence[float], grad_ys: Tensor) -> None:
-        self._ts = np.array(ts)
-        self.grad_ts = grad_ys.new_zeros(len(ts), dtype=torch.float64)  # batched where those of the states are
+    def __init__(self, ts: Array, grad_ys: Tensor) -> None:
+        self._ts, self._shape = ts.reshape(-1), ts.shape
+        self._rows: Any = np.arange(len(ts)) * ts.shape[1] if ts.ndim == 2 else 0  # where they begin there
+        self._grads = grad_ys.new_zeros(len(self._ts), dtype=torch.float64)  # batched where those of the states are
+
+    @property
+    def grad_ts(self) -> Tensor:
+        """The gradients, float64, with the shape of the times."""
+        return self._grads.view(self._shape)
 
     def add_stage(self, step: Step, c: float, grad_t: Tensor) -> None:
         """Of an evaluation at `t0 + c (t1 - t0)`."""
@@ -44,33 +49,41 @@ class TimeGradients:
 
     def add_outputs(self, step: Step, grad_outputs: Tensor, slopes: Tensor, tableau: Tableau) -> None:
         """Of the outputs inside a step, `y + h sum_i b_i(theta) k_i` with `theta = (t - t0) / h`."""
-        thetas = [output.theta for output in step.inside]
-        weights = dense_tensor(tableau.dense_weights, thetas, slopes)
-        derivatives = dense_tensor(tableau.dense_slopes, thetas, slopes)
-        for i, output in enumerate(step.inside):
-            if isinstance(output.theta, float):
-                products = (slopes * grad_outputs[i]).reshape(len(slopes), -1).sum(1)
-            else:
-                products = (slopes * grad_outputs[i]).reshape(*slopes.shape[:2], -1).sum(2)
-            # d/dt is h b'(theta) / h; the step's length enters through h and through theta.
-            grad_t = (derivatives[i] * products).sum(0).double()
-            theta = torch.as_tensor(output.theta, dtype=torch.float64, device=grad_t.device)
-            grad_h = (weights[i] * products).sum(0).double() - theta * grad_t
-            self.grad_ts[output.index] += grad_t.sum()
-            self.add_ends(step, -grad_t - grad_h, grad_h)
+        outputs, sample = step.inside, step.inside.sample
+        weights = dense_tensor(tableau.dense_weights, outputs, slopes)
+        derivatives = dense_tensor(tableau.dense_slopes, outputs, slopes)
+        if sample is None:
+            products = slopes.reshape(len(slopes), -1) @ grad_outputs.reshape(len(grad_outputs), -1).t()
+        else:
+            products = (slopes[:, sample] * grad_outputs).reshape(len(slopes), len(grad_outputs), -1).sum(2)
+        # d/dt is h b'(theta) / h; the step's length enters through h and through theta.
+        grad_t = (derivatives * products.t()).sum(1).double()
+        theta = torch.as_tensor(np.array(outputs.theta), device=grad_t.device)
+        grad_h = (weights * products.t()).sum(1).double() - theta * grad_t
+        if sample is None:
+            self._add(np.array(outputs.index), grad_t)
+            self.add_ends(step, (-grad_t - grad_h).sum(), grad_h.sum())
+        else:
+            self._add(outputs.index + self._rows[sample], grad_t)
+            of_samples = torch.from_numpy(sample).to(grad_t.device)
+            both = [grad_t.new_zeros(slopes.shape[1]).index_add_(0, of_samples, grad) for grad in (grad_t, grad_h)]
+            self.add_ends(step, -both[0] - both[1], both[1])
 
     def add_ends(self, step: Step, grad_t0: Tensor, grad_t1: Tensor) -> None:
         """Of the two ends of a step."""
         for t, grad, at_no_length in ((step.t0, grad_t0, 0.0), (step.t1, grad_t1, 1.0)):
             grad = grad.reshape(-1) if grad.dim() else grad
             share = torch.as_tensor(self._share(step, t, at_no_length), device=grad.device)
-            for position, part in ((step.segment[0], (1 - share) * grad), (step.segment[1], share * grad)):
-                index = torch.as_tensor(position, device=grad.device).expand(part.numel())
-                self.grad_ts.index_add_(0, index, part.reshape(-1))
+            self._add(step.segment[0] + self._rows, (1 - share) * grad)
+            self._add(step.segment[1] + self._rows, share * grad)
+
+    def _add(self, position: Any, grad: Tensor) -> None:
+        index = torch.as_tensor(position, device=grad.device).reshape(-1)
+        self._grads.index_add_(0, index, grad.reshape(-1))
 
     def _share(self, step: Step, t: Any, at_no_length: float) -> Any:
         """How much of a change of its segment's second time `t` goes along with, 0 to 1."""
-        start, end = self._ts[step.segment[0]], self._ts[step.segment[1]]
+        start, end = (self._ts[position + self._rows] for position in step.segment)
         length = np.where(end == start, 1.0, end - start)
         share = np.where(t == end, 1.0, 0.0 if step.is_anchored else (t - start) / length)
         return np.where(end == start, at_no_length, share)

@@ -96,7 +96,7 @@ def test_with_chosen_steps_it_is_that_of_a_solve_on_their_grid(method, ts):
         begin, end = step.segment
         share = (step.t1 - ts[begin]) / (ts[end] - ts[begin])
         ends.append(learned[begin] + share * (learned[end] - learned[begin]))
-        outputs += [len(ends) - 1] * len(step.outputs)
+        outputs += [len(ends) - 1] * len(step.ends)
     ys = solve("direct", fixed(method, num_steps=1), field, y0, torch.stack(ends)).ys[outputs]
     torch.testing.assert_close(ys, found.solution.ys, rtol=1e-12, atol=1e-12)
     assert_close(found.grads, grads_of(ys, {"y0": y0, "ts": learned, **dict(field.named_parameters())}), rtol=1e-11)
