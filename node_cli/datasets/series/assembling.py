@@ -62,7 +62,7 @@ def _fit(raw: RawSeries, keys: SeriesKeys, made: Cut) -> SeriesScaling:
     scale = keys.time_scale
     if scale is None:
         scaled = [channels_last(scaling, each) for each in values]
-        pairs = [(series.times[:rows], each) for (series, rows), each in zip(train, scaled, strict=True) if rows > 1]
+        pairs = [(series.times[:rows], each) for (series, rows), each in zip(train, scaled, strict=True)]
         scale = chosen_time_scale(pairs)
     return SeriesScaling(Units(*scaling, keys.log, start, float(scale)), controls, statics)
 
@@ -73,21 +73,19 @@ class _Flat:
     def __init__(self, raw: RawSeries, scaling: SeriesScaling) -> None:
         lengths = torch.tensor([len(series.times) for series in raw.series])
         self._offsets = lengths.cumsum(0) - lengths
-        values = scaling.units.scaled(torch.cat([series.values for series in raw.series])).float()
+        values = _in_float32("values", scaling.units.scaled(torch.cat([series.values for series in raw.series])))
         self._observed = ~values.isnan()
-        if values.isinf().any():
-            raise ValueError("dataset.normalize: the values are too large for float32; give them in another unit")
         self._rows = {
             TIMES: scaling.units.scaled_times(torch.cat([series.times for series in raw.series])),
             VALUES: values.nan_to_num(0.0),
         }
         if raw.control_names:
             controls = torch.cat([series.controls for series in raw.series])
-            self._rows[CONTROLS] = channels_last(scaling.controls, controls).float()
+            self._rows[CONTROLS] = _in_float32("controls", channels_last(scaling.controls, controls))
         self._statics = None
         if raw.static_names:
             statics = torch.stack([series.statics for series in raw.series])
-            self._statics = channels_last(scaling.statics, statics).float()
+            self._statics = _in_float32("statics", channels_last(scaling.statics, statics))
 
     def batch(self, samples: list[Sample], numbers: dict[int, int]) -> dict[str, Tensor]:
         """The tensors of samples, padded to the longest; `numbers` are those of the series of train."""
@@ -104,6 +102,13 @@ class _Flat:
             batch[STATICS] = self._statics[series]
         batch[SERIES] = torch.tensor([numbers.get(number, -1) for number in series.tolist()])
         return batch
+
+
+def _in_float32(name: str, scaled: Tensor) -> Tensor:
+    tensor = scaled.float()
+    if tensor.isinf().any():
+        raise ValueError(f"dataset.normalize: the {name} are too large for float32; give them in another unit")
+    return tensor
 
 
 def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Cut:
         train_rows: how many of its first times each series has for training, by its index.
     """
 
-    samples: Mapping[str, list[Sample]]
+    samples: dict[str, list[Sample]]
     train_rows: Mapping[int, int]
 
 
@@ -47,14 +47,27 @@ def cut(raw: RawSeries, keys: SeriesKeys) -> Cut:
     """The samples of every split; a split of which the key is 0 has those of the training.
 
     Raises:
-        ValueError: nothing is left for a split.
+        ValueError: nothing is left for a split, or a key has no effect.
     """
+    _require_effect(raw, keys)
     made = _by_time(raw, keys) if keys.split == "time" else _by_series(raw, keys)
     for name in ("val", "test"):
         if not getattr(keys, name):
             log.warning("dataset.%s=0: there is no %s split, so %s stands for the training data again", *[name] * 3)
-            made.samples[name] = made.samples["train"]  # type: ignore[index]
+            made.samples[name] = made.samples["train"]
     return made
+
+
+def _require_effect(raw: RawSeries, keys: SeriesKeys) -> None:
+    if raw.horizon is not None and keys.window is not None:
+        raise ValueError(f"window has no effect with dataset.horizon={raw.horizon:g}: set one of them to null")
+    if raw.horizon is None and keys.window is None:
+        if keys.stride != 1:
+            raise ValueError(f"stride has no effect without dataset.window, got {keys.stride}: set it to 1")
+        if keys.context != 1 and keys.split == "time":
+            raise ValueError(
+                f"context has no effect with dataset.split=time and no dataset.window, got {keys.context}: set it to 1"
+            )
 
 
 def _by_time(raw: RawSeries, keys: SeriesKeys) -> Cut:
@@ -107,9 +120,9 @@ def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]
         order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(keys.split_seed)).tolist()
         groups = [groups[index] for index in order]
     end, middle = len(groups) - test, len(groups) - test - val
-    chosen = {"train": groups[:middle], "val": groups[middle:end], "test": groups[end:]}
+    chosen = {"train": set(groups[:middle]), "val": set(groups[middle:end]), "test": set(groups[end:])}
     return {
-        name: [number for number, period in enumerate(periods) if period in set(some)]
+        name: [number for number, period in enumerate(periods) if period in some]
         for name, some in chosen.items()
         if some
     }

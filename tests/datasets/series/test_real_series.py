@@ -74,6 +74,8 @@ def test_whole_storms_are_forecast_without_a_horizon():
     splits = made(storms, horizon=None).splits
     assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 485, "val": 68, "test": 100}
     assert splits["test"]["mask"][..., 0].sum(1).unique().tolist() == [4]
+    with pytest.raises(ValueError, match=r"window has no effect with dataset\.horizon=24: set one of them to null"):
+        made(storms, window=6)
     with pytest.raises(ValueError, match="horizon must be positive, got 0"):
         made(storms, horizon=0)
     with pytest.raises(

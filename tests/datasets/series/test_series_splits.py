@@ -216,6 +216,8 @@ MISTAKES = [
     ),
     ({"window": 5}, "dataset.window=5, dataset.context=1: no window fits into val (dataset.val=2); the longest series"),
     ({"time_scale": 0.0}, "time_scale must be positive, got 0.0"),
+    ({"stride": 2}, "stride has no effect without dataset.window, got 2: set it to 1"),
+    ({"context": 2}, "context has no effect with dataset.split=time and no dataset.window, got 2: set it to 1"),
     ({"split_seed": -1}, "split_seed must be 0 or more, got -1"),
     (
         {"split": "series", "val": 1, "test": 0, "context": 10},
