@@ -14,19 +14,19 @@ from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from node_cli import __version__
 from node_cli.cli.compose import (
     CommandLine,
     Composed,
-    check_keys,
     checked,
     checked_config,
     for_every_choice,
     groups_in,
     hydra_ready,
     typed_packages,
+    with_known_keys,
 )
 from node_cli.cli.errors import Parser, one_line_errors, output_may_be_lost
 from node_cli.cli.overrides import Override, parse, texts_of
@@ -82,10 +82,10 @@ def launch(
             return
         typed = parse(args.overrides)
         line = CommandLine(name, expand(typed), args.config_dir, typed_packages(typed))
-        composed = _checked(line, args)
         if args.cfg:
-            _run_hydra(name, run, args, texts_of(line.overrides))
+            _show(line, run, args)
             return
+        composed = _checked(line, multirun=args.multirun)
         if not needs_output:
             output_may_be_lost()
         if composed is not None:
@@ -188,24 +188,37 @@ def _raise_together(failures: list[Exception]) -> None:
         raise RunFailedError("\n".join(str(error) for error in failures))
 
 
-def _checked(line: CommandLine, args: Namespace) -> Composed | None:
-    """What is to be run, unless that is for Hydra to answer or a sweep."""
+def _show(line: CommandLine, run: Callable[[Composed], None], args: Namespace) -> None:
+    """What --cfg asks for."""
     with hydra_ready(line):
-        jobs = line.jobs()
-        if args.multirun:
-            for job in jobs:
+        _check_is_one(line)
+        cfg = with_known_keys(line)
+    if args.cfg != "job" or args.package is not None:
+        _run_hydra(line.config_name, run, args, texts_of(line.overrides))
+        return
+    if args.resolve:
+        OmegaConf.resolve(cfg)
+    sys.stdout.write(OmegaConf.to_yaml(cfg))
+
+
+def _checked(line: CommandLine, *, multirun: bool) -> Composed | None:
+    """What is to be run, unless that is a sweep."""
+    with hydra_ready(line):
+        if multirun:
+            for job in line.jobs():
                 if checked_config(job).get("resume") is not None:
                     raise ConfigError("resume continues one run: leave -m out")
-        elif len(jobs) > 1:
-            several = " ".join(each.text for each in line.overrides if each.is_sweep)
-            texts = "add -m to run each, or [...] for one list, or '...' for one text"
-            raise ConfigError(f"{several} names several values: {texts}")
-        elif args.cfg:
-            check_keys(line)
-        elif any(each.key.startswith("sweep.") for each in line.overrides):
+            return None
+        _check_is_one(line)
+        if any(each.key.startswith("sweep.") for each in line.overrides):
             raise ConfigError("sweep.name and sweep.resume are those of a sweep: add -m")
-        elif any(each.key.startswith(("hydra/launcher", "hydra.launcher")) for each in line.overrides):
+        if any(each.key.startswith(("hydra/launcher", "hydra.launcher")) for each in line.overrides):
             raise ConfigError("hydra/launcher runs the jobs of a sweep: add -m, or leave it out")
-        else:
-            return checked(line)
-    return None
+        return checked(line)
+
+
+def _check_is_one(line: CommandLine) -> None:
+    if len(line.jobs()) > 1:
+        several = " ".join(each.text for each in line.overrides if each.is_sweep)
+        texts = "add -m to run each, or [...] for one list, or '...' for one text"
+        raise ConfigError(f"{several} names several values: {texts}")

@@ -119,16 +119,18 @@ def for_every_choice(config_name: str, overrides: Sequence[Override]) -> list[Ov
     ]
 
 
-def check_keys(line: CommandLine) -> None:
-    """Refuses keys that the chosen files do not have, and values that refer to what they must not.
+def with_known_keys(line: CommandLine) -> DictConfig:
+    """The config of one run as it stands, to be looked at: its values may be missing or wrong.
 
     Raises:
-        ConfigError: a line for each.
+        ConfigError: a line for each key that the chosen files do not have, and each forbidden reference.
     """
     _reference(line)
-    problems = problems_of_references(OmegaConf.to_container(line.compose(), resolve=False))
+    cfg = line.compose()
+    problems = problems_of_references(OmegaConf.to_container(cfg, resolve=False))
     if problems:
         raise ConfigError("\n".join(problems))
+    return cfg
 
 
 def checked_config(line: CommandLine) -> dict[str, Any]:
