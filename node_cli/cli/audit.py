@@ -10,9 +10,9 @@ from typing import Any
 
 from node_cli.audit.parts import AuditedParts
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine, Composed, hydra_ready
+from node_cli.cli.compose import CommandLine, Composed, composed_by, hydra_ready
 from node_cli.cli.overrides import override, with_data_of_run
-from node_cli.config import KEYS, PLACES, ConfigError, resolved
+from node_cli.config import KEYS, PLACES, ConfigError
 from node_cli.runs.folder import RunFolder
 from node_cli.trust import untrusted_parts
 
@@ -32,7 +32,9 @@ def run(composed: Composed) -> None:
     line = CommandLine("audit", [], composed.own_files)
     with hydra_ready(line):
         beside = _named("solver", config["beside"], line)
-        gradients = _named("gradient", config["gradients"], line, {composed.choices["gradient"]: config["gradient"]})
+        others = [name for name in config["gradients"] if name != composed.choices["gradient"]]
+        named = _named("gradient", others, line)
+    gradients = {name: named.get(name, config["gradient"]) for name in config["gradients"]}
     problems = untrusted_parts({"solver": beside, "gradient": gradients}, config["packages"])
     if problems:
         raise ConfigError("\n".join(problems))
@@ -72,17 +74,10 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
     return lines
 
 
-def _named(
-    group: str, names: Sequence[str], line: CommandLine, chosen: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The parts of these names: the one that was chosen as it was set, others as their YAML stands."""
-    chosen = chosen or {}
-    return {
-        name: chosen[name]
-        if name in chosen
-        else resolved(replace(line, overrides=[override(group, name)]).compose())[group]
-        for name in names
-    }
+def _named(group: str, names: Sequence[str], line: CommandLine) -> dict[str, Any]:
+    """The parts of these names, each as its YAML stands."""
+    lines = {name: replace(line, overrides=[override(group, name)]) for name in names}
+    return {name: composed_by(each).config[group] for name, each in lines.items()}
 
 
 def _run_dir(config: dict[str, Any], job_dir: str | None) -> Path:

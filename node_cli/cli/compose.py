@@ -145,11 +145,7 @@ def checked(line: CommandLine) -> Composed:
         ConfigError: a line for each unknown key; otherwise for each missing, mistyped or untrusted value.
     """
     reference = _reference(line)
-    whole = _whole(line)
-    hydra = whole.hydra
-    with open_dict(whole):
-        del whole["hydra"]
-    composed = Composed.of(whole, hydra)
+    composed = composed_by(line)
     cfg = composed.config
     packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
     problems = problems_of(cfg, reference) + untrusted_parts(cfg, line.packages)
@@ -162,15 +158,17 @@ def checked(line: CommandLine) -> Composed:
     return composed
 
 
-def _whole(line: CommandLine) -> DictConfig:
-    """What was composed for the reference already, where the overrides choose files and no more."""
-    if line.extra_config_dir is not None or not {each.key for each in line.overrides} <= set(
-        groups_in(line.config_name)
-    ):
-        return line.compose(with_hydra=True)
-    cfg = copy.deepcopy(_shipped(line.config_name, tuple(texts_of(line.overrides))))
-    OmegaConf.set_readonly(cfg, None)
-    return cfg
+def composed_by(line: CommandLine) -> Composed:
+    """One run, unchecked; files of our own alone are composed once in a process."""
+    if line.extra_config_dir is None and {each.key for each in line.overrides} <= set(groups_in(line.config_name)):
+        cfg = copy.deepcopy(_shipped(line.config_name, tuple(texts_of(line.overrides))))
+        OmegaConf.set_readonly(cfg, None)
+    else:
+        cfg = line.compose(with_hydra=True)
+    hydra = cfg.hydra
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Composed.of(cfg, hydra)
 
 
 def _outside(cfg: Mapping[str, Any], typed: set[str]) -> Iterator[str]:

@@ -148,7 +148,8 @@ def _write(
         logger.log_text("audit", text)
         for name, figure in report.figures.items():
             write_whole(folder.path / f"{name}.png", file_of(figure))
-            logger.log_image(0, f"audit/{name}", image_of(figure))
+            if logger.takes_images:
+                logger.log_image(0, f"audit/{name}", image_of(figure))
     finally:
         logger.close()
     content = {
