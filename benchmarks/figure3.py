@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from node_cli.audit.backward_pass import BackwardPass
-from node_cli.audit.case import make_cases
+from node_cli.audit.base import make_cases
 from node_cli.build import Problem, build_problem, build_solver
 from node_cli.figures import file_of, label_panel, panels
 from node_cli.models.ode_block import ode_blocks

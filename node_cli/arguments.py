@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from node_cli.config import ConfigError, follows, shown
+from node_cli.config import TYPE_NAMES, ConfigError, follows, shown
+from node_cli.references import children, nodes
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_")  # of its own keys, those that a part may have
 SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -18,13 +19,9 @@ NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "ou
 
 
 def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any], runtime: Collection[str]) -> None:
-    """Holds every value against the annotation of the parameter that it is for.
+    """Holds every value of a part in YAML against the annotation of the parameter of `target` that it is for.
 
-    Args:
-        group: the key of the node.
-        node: a part in YAML.
-        target: what it names.
-        runtime: the names of what `target` is given beside it.
+    `group` is the key of the part; `runtime` are the names of what `target` is given beside it.
 
     Raises:
         ConfigError: a line for each key that does not fit, or for what it cannot be given.
@@ -80,27 +77,25 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def _describe(annotation: Any) -> str:
-    if typing.get_origin(annotation) is list:
-        return "a list"
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in typing.get_args(annotation))
-    if typing.get_origin(annotation) is tuple and Ellipsis not in typing.get_args(annotation):
-        return f"a list of {len(typing.get_args(annotation))}"
-    return names.get(annotation, str(annotation))
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe, arguments))
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}"
+    return TYPE_NAMES.get(origin or annotation, str(annotation))
 
 
 def check_plain(key: str, value: Any) -> None:
     """Refuses what `instantiate` would resolve once more, to a part perhaps that nobody has checked."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, child in children:
-        if not isinstance(name, (str, int)) or (isinstance(value, dict) and not isinstance(name, str)):
-            raise ConfigError(f"{key}: a key must be text, got {name!r}")
-        if any(isinstance(text, str) and "${" in text for text in (name, child)):
-            raise ConfigError(
-                f"{key}.{name} must not refer to anything (with a dollar sign and a brace), got {shown(child)}"
-            )
-        check_plain(f"{key}.{name}", child)
+    for path, node in nodes(value, (key,)):
+        for name, child in children(node):
+            if isinstance(node, dict) and not isinstance(name, str):
+                raise ConfigError(f"{'.'.join(path)}: a key must be text, got {name!r}")
+            if any(isinstance(text, str) and "${" in text for text in (name, child)):
+                raise ConfigError(
+                    f"{'.'.join(path)}.{name} must not refer to anything (with a dollar sign and a brace), "
+                    f"got {shown(child)}"
+                )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -1,4 +1,7 @@
-"""The composition root: a config becomes parts. Nothing else instantiates from a config, and nothing here writes."""
+"""The composition root: a config becomes parts. Nothing else instantiates from a config, and nothing here writes.
+
+What a part refuses is a ConfigError, under the full name of the key.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.advice import in_keys
-from node_cli.arguments import (
-    SEVERAL,
-    check_arguments,
-    check_plain,
-    first_line,
-    is_out_of_memory,
-    under_full_key,
-)
+from node_cli.arguments import SEVERAL, check_arguments, check_plain, first_line, is_out_of_memory, under_full_key
 from node_cli.audit.base import AuditProblem
 from node_cli.config import SPLITS, ConfigError
 from node_cli.datasets.dataset import Dataset
@@ -31,6 +27,7 @@ from node_cli.loggers.base import Loggers, Resume
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
+from node_cli.references import nodes
 from node_cli.tasks.task import Task
 from node_cli.training.machine import place_of, set_num_threads
 from node_cli.training.processes import ALONE, Processes
@@ -65,22 +62,14 @@ class Problem:
 
 
 def build_problem(config: dict[str, Any]) -> Problem:
-    """Dataset, model and task, on the config's device; the weights follow from `seed` alone.
-
-    Raises:
-        ConfigError: what a part refuses, under the key's full name.
-    """
+    """Dataset, model and task, on the config's device; the weights follow from `seed` alone."""
     set_num_threads(config["num_threads"])
     dataset = build_dataset(config)
     return Problem(dataset, *build_model(config, dataset.offers))
 
 
 def build_dataset(config: dict[str, Any]) -> Dataset:
-    """The data, on the config's device and in its precision.
-
-    Raises:
-        ConfigError: what it refuses, under the key's full name.
-    """
+    """The data, on the config's device and in its precision."""
     device, dtype = place_of(config)
     dataset: Dataset = _build(config, "dataset")
     absent = [name for name in SPLITS if name not in dataset.splits]
@@ -90,11 +79,7 @@ def build_dataset(config: dict[str, Any]) -> Dataset:
 
 
 def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.Module, Task]:
-    """The model, on the config's device, and the task, for a dataset with these offers; weights follow from `seed`.
-
-    Raises:
-        ConfigError: what a part refuses, under the key's full name.
-    """
+    """The model, on the config's device, and the task, for a dataset with these offers; weights follow from `seed`."""
     device, dtype = place_of(config)
     task: Task = _build_with(config, "task", offers)
     if task.objective[0] not in task.metric_names:
@@ -145,28 +130,17 @@ def audits_a_model(config: dict[str, Any]) -> bool:
 
 
 def build_audit(config: dict[str, Any], problem: Problem | None) -> AuditProblem:
-    """What `problem` names, with the model, task and data of `problem` if it asks for them.
-
-    Raises:
-        ConfigError: what it refuses, under the key's full name.
-    """
+    """What `problem` names, with the model, task and data of `problem` if it asks for them."""
     runtime = {} if problem is None else _of_the_problem(config, problem) | {"rtols": config["rtols"]}
     audit: AuditProblem = _build(config, "problem", **runtime)
     return audit
 
 
 def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes = ALONE) -> Trainer:
-    """The trainer with its optimizer and schedule; each of `processes` draws random numbers of its own from now on.
-
-    Raises:
-        ConfigError: what a part refuses, under the key's full name.
-    """
+    """The trainer with its optimizer and schedule; each of `processes` draws random numbers of its own from now on."""
     if processes.rank:
         torch.manual_seed(int(np.random.SeedSequence([config["seed"], processes.rank]).generate_state(1, np.uint64)[0]))
-    try:
-        trained = freeze(problem.model, config["trainer"].get("freeze", []))
-    except ValueError as error:
-        raise ConfigError(f"trainer.{error}") from error
+    trained = freeze(problem.model, config["trainer"].get("freeze", []))
     schedule = {key: value for key, value in config["scheduler"].items() if key != "on_resume"}
     trainer: Trainer = _build(
         config,
@@ -186,11 +160,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
 
 
 def build_loggers(config: dict[str, Any], folder: Path, resume: Resume | None) -> Loggers:
-    """The loggers of the config, writing to `folder` from now on.
-
-    Raises:
-        ConfigError: what a logger refuses, in its settings or in the records that it should continue.
-    """
+    """The loggers of the config, writing to `folder` from now on."""
     nodes = config["logger"].items()
     factories = [_build_node(f"logger.{name}", node, config["packages"]) for name, node in nodes]
     try:
@@ -224,15 +194,6 @@ def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[...
         raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}.{target.__name__}")
     callable_target: Callable[..., Any] = target
     return callable_target
-
-
-def _check_nested_parts(key: str, value: Any, packages: list[str]) -> None:
-    """What lies deeper in a node is instantiated with it, so it is held to the same rule."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, child in children:
-        if isinstance(child, dict) and "_target_" in child:
-            _target(f"{key}.{name}", child, packages)
-        _check_nested_parts(f"{key}.{name}", child, packages)
 
 
 def _of_the_problem(config: dict[str, Any], problem: Problem) -> dict[str, Any]:
@@ -282,7 +243,9 @@ def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
 
 
 def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime: Any) -> Any:
-    _check_nested_parts(group, node, packages)
+    for path, inner in nodes(node, (group,)):  # what lies deeper is instantiated with it
+        if path != (group,) and isinstance(inner, dict) and "_target_" in inner:
+            _target(".".join(path), inner, packages)
     check_plain(group, node)
     check_arguments(group, node, _target(group, node, packages), runtime)
     try:

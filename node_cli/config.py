@@ -25,6 +25,15 @@ MAX_THREADS = 1024
 LARGEST = 3.4e38  # what a float32 can be, about
 MAX_SHOWN = 100
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
+TYPE_NAMES: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a group of keys",
+    type(None): "null",
+}
 
 
 class ConfigError(ValueError):
@@ -160,7 +169,7 @@ KEYS: Mapping[str, Key] = {
     "trainer.patience": _MAY_CHANGE,
     "trainer.log_every_steps": _MAY_CHANGE,
     "trainer.histograms_every_epochs": _MAY_CHANGE,
-    "trainer.pictures_every_epochs": _MAY_CHANGE,
+    "trainer.figures_every_epochs": _MAY_CHANGE,
     "trainer.save_every_steps": _MAY_CHANGE,
     "trainer.keep": _MAY_CHANGE,
     "trainer.devices": _MAY_CHANGE,
@@ -204,34 +213,25 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: something is missing, or refers to what is not there or to anything but keys and the time.
     """
-    problems = problems_of_references(OmegaConf.to_container(cfg, resolve=False))
+    problems = problems_of_references(OmegaConf.to_container(cfg, resolve=False)) or list(_unresolved(cfg))
     if problems:
         raise ConfigError("\n".join(problems))
-    _resolve_all(cfg)
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def _resolve_all(node: Any, prefix: str = "") -> None:
-    problems = []
+def _unresolved(node: Any, prefix: str = "") -> Iterator[str]:
+    """A line for each value that is missing or cannot be resolved."""
     for key in node:
         full = f"{prefix}{key}"
         try:
             if OmegaConf.is_missing(node, key):
-                problems.append(f"{full} is required: set {full}=...")
-                continue
-            value = node[key]
+                yield f"{full} is required: set {full}=..."
+            elif isinstance(node[key], DictConfig):
+                yield from _unresolved(node[key], f"{full}.")
         except OmegaConfBaseException as error:
-            problems.append(f"{full} cannot be resolved: {str(error).splitlines()[0]}")
-            continue
-        if isinstance(value, DictConfig):
-            try:
-                _resolve_all(value, f"{full}.")
-            except ConfigError as error:
-                problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
+            yield f"{full} cannot be resolved: {str(error).splitlines()[0]}"
 
 
 def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, str]]:

@@ -12,10 +12,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +70,7 @@ def read_text(path: Path, limit: int = MAX_TEXT, inside: Path | None = None) -> 
 
 
 def check_inside(path: Path, folder: Path | None) -> None:
-    """Refuses what a link leads out of the folder.
-
-    Raises:
-        OSError: it does.
-    """
+    """Raises OSError where a link leads out of the folder."""
     if folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise OSError(errno.ELOOP, f"it is a link that leads out of {folder}", str(path))
 
@@ -92,9 +87,8 @@ def kind_of(path: Path) -> str | None:
 
 def _regular(path: Path, flags: int) -> int:
     """The descriptor of a regular file, opened without waiting for anybody; links are followed as `flags` say."""
-    _require_plain(
-        path if flags & os.O_NOFOLLOW else Path(os.path.realpath(path))
-    )  # opened, a tape would be wound back
+    # Looked at before it is opened: a tape would be wound back.
+    _require_plain(path if flags & os.O_NOFOLLOW else Path(os.path.realpath(path)))
     return os.open(path, flags | NO_WAITING, 0o666)
 
 
@@ -105,8 +99,8 @@ def _require_plain(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if kind not in ("a file", None):
         is_link = kind == "a link"
-        told = "it is a link" if is_link else "it is no regular file"
-        raise OSError(errno.ELOOP if is_link else errno.EINVAL, told, str(path))
+        reason = "it is a link" if is_link else "it is no regular file"
+        raise OSError(errno.ELOOP if is_link else errno.EINVAL, reason, str(path))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -174,11 +168,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to the end of the file, now.
-
-    Raises:
-        OSError: it cannot be written, or is a link, pipe or device.
-    """
+    """Adds to the end of the file, now. Raises OSError if it cannot be written, or is a link, pipe or device."""
     with os.fdopen(_regular(path, APPENDING), "ab") as file:
         file.write(content)
 
@@ -254,19 +244,13 @@ class GrowingFile:
             self._error = None
 
 
-class Closable(Protocol):
-    """What has to be closed, and may say then that something is unwritten."""
-
-    def close(self) -> None: ...
-
-
 @contextmanager
-def closed_at_the_end(file: Closable) -> Iterator[None]:
-    """Closes `file` at the end; an error before is what is told then, and not what is unwritten besides."""
+def closed_at_the_end(close: Callable[[], None]) -> Iterator[None]:
+    """Calls `close` at the end; an error before is what is raised then, and not what is unwritten besides."""
     try:
         yield
     except BaseException:
         with suppress(UnwrittenError):
-            file.close()
+            close()
         raise
-    file.close()
+    close()

@@ -15,13 +15,12 @@ from node_cli.build import build_dataset, build_model, build_solver, uses_solver
 from node_cli.config import ConfigError
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.spec import DataSpec
-from node_cli.loggers.jsonl import read_records
+from node_cli.loggers.jsonl_file import read_records
 from node_cli.models.ode_block import ode_blocks
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import RUN, check_data, spec_in
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.trained_run import checkpoint_of_run, config_of_run, take_weights
-from node_cli.training.checkpoint import CheckpointError
 from node_cli.training.evaluation import predictions
 
 
@@ -35,7 +34,7 @@ class Run:
             inputs say; `predict` takes raw ones.
         task: loss, predictions and metrics.
         data: what the model knows of its dataset: class names, the shape of a sample, how inputs are scaled.
-        notes: a line for each thing that cannot be told, or is elsewhere.
+        notes: a line for each thing that is not known, or is elsewhere.
     """
 
     def __init__(self, command: dict[str, Any]) -> None:
@@ -85,10 +84,7 @@ class Run:
         """
         if self._dataset is None:
             dataset = build_dataset(self.config)
-            try:
-                check_data(self._checkpoint, self._payload, self.config, dataset.digest)
-            except CheckpointError as error:
-                raise ConfigError(str(error)) from error
+            check_data(self._checkpoint, self._payload, self.config, dataset.digest)
             self._dataset = dataset
         return self._dataset
 
@@ -170,10 +166,7 @@ class Run:
 
     def _spec(self) -> DataSpec:
         """As the checkpoint has it; from the dataset itself, where that says nothing of it."""
-        try:
-            spec = spec_in(self._checkpoint, self._payload)
-        except CheckpointError as error:
-            raise ConfigError(str(error)) from error
+        spec = spec_in(self._checkpoint, self._payload)
         if spec is not None:
             return spec
         try:

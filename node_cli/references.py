@@ -1,14 +1,14 @@
 """`${model.width}` in a config: another of its keys, or `${now:...}`, the time. Nothing else.
 
 The environment least of all: what a config says is recorded in files that people share, and sent to the addresses
-that it names. References to references can also stand for more than a memory holds, so their size is told before
+that it names. References to references can also stand for more than a memory holds, so their size is known before
 anything is made of it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MAX_SIZE = 1_000_000  # characters and values of a config with all references filled in; ours have some 5,000
@@ -31,12 +31,20 @@ def foreign_references(values: Any) -> list[str]:
     ]
 
 
-def _texts(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    if isinstance(node, str):
-        yield path, node
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in children:
-        yield from _texts(child, (*path, str(key)))
+def children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """The keys and values of a mapping, and those of a list by their numbers; nothing else has any."""
+    return node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+
+
+def nodes(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every node of a config with the keys that lead to it, the whole of it first."""
+    yield path, tree
+    for key, child in children(tree):
+        yield from nodes(child, (*path, str(key)))
+
+
+def _texts(values: Any) -> list[tuple[tuple[str, ...], str]]:
+    return [(path, node) for path, node in nodes(values) if isinstance(node, str)]
 
 
 class _Sizes:
@@ -74,8 +82,7 @@ class _Sizes:
     def _sum(self, path: tuple[str, ...], node: Any) -> int:
         if isinstance(node, str):
             return len(node) + sum(self._referred(path, name) for name in PLAIN.findall(node) if name)
-        children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-        return 1 + sum(self._size((*path, str(key)), child) for key, child in children)
+        return 1 + sum(self._size((*path, str(key)), child) for key, child in children(node))
 
     def _referred(self, path: tuple[str, ...], name: str) -> int:
         """Of what a reference leads to; through another one, of all that that one leads to."""
@@ -88,7 +95,5 @@ class _Sizes:
             elif isinstance(node, dict) and key in node:
                 node = node[key]
             else:
-                return (
-                    self._size(names[:depth], node) if isinstance(node, str) else 0
-                )  # not there: who resolves says it
+                return self._size(names[:depth], node) if isinstance(node, str) else 0  # who resolves it says so
         return self._size(names, node)

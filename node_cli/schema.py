@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import FOLLOWING, follows, known_of, leaves, out_of_range, shown, wrong_values
+from node_cli.config import FOLLOWING, TYPE_NAMES, follows, known_of, leaves, out_of_range, shown, wrong_values
 from node_cli.suggestions import suggestion
 
 OPEN = "tune.space."  # any keys: who reads them checks them
@@ -15,19 +15,12 @@ OPEN = "tune.space."  # any keys: who reads them checks them
 
 @dataclass(frozen=True)
 class Reference:
-    """The chosen YAML files as they stand: the schema.
-
-    Attributes:
-        values: what is in them.
-        choices: the file of each group that has one.
-        groups: all groups of the command.
-        folders: where its YAML files lie.
-    """
+    """The chosen YAML files as they stand: the schema."""
 
     values: dict[str, Any]
-    choices: dict[str, str]
-    groups: set[str]
-    folders: Sequence[Path]
+    choices: dict[str, str]  # the file of each group that has one
+    groups: set[str]  # all of the command
+    folders: Sequence[Path]  # where its YAML files lie
 
 
 def unknown_key(key: str, reference: Reference) -> str:
@@ -40,12 +33,12 @@ def unknown_key(key: str, reference: Reference) -> str:
     if group in reference.groups - set(reference.choices) and not own:
         return f"{key} is set, but no {group}: choose one, {group}=NAME"
     hint = suggestion(key, known, reference.groups, reference.folders)
-    told = f"unknown key {key}: {hint}".rstrip()
+    message = f"unknown key {key}: {hint}".rstrip()
     if group in reference.groups:
         chosen = f"{group}={reference.choices[group]}" if group in reference.choices else group
-        return f"{told} {chosen} takes {', '.join(own) or 'no options'}"
+        return f"{message} {chosen} takes {', '.join(own) or 'no options'}"
     top = [name for name, value in reference.values.items() if not isinstance(value, Mapping)]
-    return f"{told} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
+    return f"{message} there are {', '.join(top)} and the groups {', '.join(sorted(reference.groups))}"
 
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
@@ -58,9 +51,10 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         for key in known
         if not any(path == key or path.startswith(f"{key}.") for path in given)
     ]
-    set_apart = {key: value for key, value in given.items() if not follows(key, given)}  # a wrong value is told once
+    set_apart = {key: value for key, value in given.items() if not follows(key, given)}  # a mistake is one line
     problems += [
-        f"{key} must be {_TYPE_NAMES[type(known[key])]}, got {shown(value)} ({_type_name(value)})"
+        f"{key} must be {TYPE_NAMES[type(known[key])]}, got {shown(value)} "
+        f"({TYPE_NAMES.get(type(value), type(value).__name__)})"
         for key, value in set_apart.items()
         if key in known
         and not _same_type(value, known[key])
@@ -98,21 +92,6 @@ def parts_of(cfg: Mapping[str, Any], group: str) -> dict[str, Any]:
     if known_of(group).several and isinstance(node, dict):
         return {f"{group}.{name}": part for name, part in node.items()}
     return {group: node}
-
-
-_TYPE_NAMES: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a group of keys",
-    type(None): "null",
-}
-
-
-def _type_name(value: Any) -> str:
-    return _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
 def _same_type(value: Any, default: Any) -> bool:

@@ -20,11 +20,7 @@ ALIKE, VERY_ALIKE = 0.6, 0.8
 def suggestion(key: str, known: Sequence[str], groups: Collection[str], folders: Sequence[Path]) -> str:
     """`did you mean ...?`, or where the key is to be had; nothing, if there is nothing like it.
 
-    Args:
-        key: what was typed.
-        known: the keys of the chosen files.
-        groups: all groups there are.
-        folders: those that have a folder of YAML files for each group.
+    `known` are the keys of the chosen files; each of `folders` has a folder of YAML files for each group.
     """
     group, _, rest = key.partition(".")
     is_of_ours = group in groups or bool(_with_last(key, known) and not rest)

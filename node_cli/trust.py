@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from node_cli.config import ConfigError, config_dir
+from node_cli.references import nodes
 
 OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")  # any of torch's, with any of its keys
 OF_THE_COMMAND = ("params", "_args_", "_convert_", "_recursive_")  # keys that an optimizer's config has not
@@ -38,7 +39,12 @@ def shipped() -> Mapping[str, Mapping[str, frozenset[str]]]:
 
 def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
     """A line for each node of a resolved config that would call what is not to be called, or in another way."""
-    return [line for group, node in cfg.items() for line in _untrusted(str(group), str(group), node, packages)]
+    return [
+        line
+        for path, node in nodes(cfg)
+        if path and isinstance(node, Mapping) and TARGET in node
+        for line in _problems(".".join(path), path[0], node, packages)
+    ]
 
 
 def require_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None:
@@ -49,19 +55,12 @@ def require_trusted(key: str, node: dict[str, Any], packages: list[str]) -> None
         raise ConfigError("\n".join(problems))
 
 
-def _untrusted(full: str, group: str, node: Any, packages: Sequence[str]) -> Iterable[str]:
-    if isinstance(node, Mapping) and TARGET in node:
-        yield from _problems(full, group, node, packages)
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in children:
-        yield from _untrusted(f"{full}.{key}", group, child, packages)
-
-
 def _problems(full: str, group: str, node: Mapping[str, Any], packages: Sequence[str]) -> Iterable[str]:
     target = str(node[TARGET])
     if lies_in(target, packages):
         return
-    if not is_shipped(target, group):
+    is_optimizer = group == "optimizer" and OPTIMIZER.fullmatch(target)
+    if not is_optimizer and target not in shipped().get(group, ()):
         yield f"{full}.{TARGET}={target} is not allowed: {_allowed(target, group)}"
         return
     keys = None if OPTIMIZER.fullmatch(target) else shipped()[group][target]
@@ -81,13 +80,6 @@ def _allowed(target: str, group: str) -> str:
         return f"only {named} may be called here"
     more = ", is one of torch.optim" if group == "optimizer" else ""
     return f"{'an' if group[0] in 'aeiou' else 'a'} {group} is what configs/{group}/ names{more}, or comes from {named}"
-
-
-def is_shipped(target: str, group: str) -> bool:
-    """Whether a shipped file of the group names it; of optimizers, whether it is one of torch's."""
-    if group == "optimizer" and OPTIMIZER.fullmatch(target):
-        return True
-    return target in shipped().get(group, ())
 
 
 def lies_in(name: str, packages: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from node_cli.audit.case import make_cases
+from node_cli.audit.base import make_cases
 from node_cli.build import audits_a_model, build_audit, build_gradient, build_problem, build_solver, build_trainer
 from node_cli.config import config_dir, resolved
 from node_cli.datasets import cifar10, fashion_mnist, mnist

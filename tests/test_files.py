@@ -216,9 +216,9 @@ class Unwritten:
 
 
 def test_closing_tells_what_is_unwritten_unless_something_else_went_wrong():
-    with pytest.raises(UnwrittenError, match="the end is missing"), closed_at_the_end(Unwritten()):
+    with pytest.raises(UnwrittenError, match="the end is missing"), closed_at_the_end(Unwritten().close):
         pass
-    with pytest.raises(ValueError, match="the loss is not finite"), closed_at_the_end(Unwritten()):
+    with pytest.raises(ValueError, match="the loss is not finite"), closed_at_the_end(Unwritten().close):
         raise ValueError("the loss is not finite")
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.audit.comparison import Gradients, difference
-from node_cli.audit.memory import TensorMemory
 from node_cli.audit.stand_ins import Recorder, Replayer, SolvedBack, Tight, WrongSign
 from node_cli.batch import Batch, to_device
 from node_cli.models.ode_block import ode_blocks
@@ -82,11 +85,7 @@ class BackwardPass:
         return list(ode_blocks(self._own))
 
     def of(self, case: Case) -> Pass:
-        """The pass as `case` makes it.
-
-        Raises:
-            SolveError: a solve failed.
-        """
+        """The pass as `case` makes it. Raises SolveError if a solve failed."""
         self._take_up(case)
         return self._run(with_times=True)
 
@@ -99,8 +98,9 @@ class BackwardPass:
             started = time.perf_counter()
             self._run(with_times=False)
             seconds.append(time.perf_counter() - started)
-        costs = self._monitor.take()
-        return Cost(round(costs.nfe_forward), round(costs.nfe_backward), min(seconds), self._peak_bytes(case))
+        costs = self._monitor.take().scalars()
+        nfe_forward, nfe_backward = (round(costs.get(f"nfe/{way}", 0)) for way in ("forward", "backward"))
+        return Cost(nfe_forward, nfe_backward, min(seconds), self._peak_bytes(case))
 
     def exact(self, solver: Solver) -> tuple[Pass, float]:
         """The gradient, in float64, of the steps that `solver` makes of this batch; and the relative error that plain
@@ -139,7 +139,7 @@ class BackwardPass:
         distances: dict[str, list[float]] = {}
 
         def compare(name: str, there: Tensor, back: Tensor) -> None:
-            found = [_relative(b, a) for b, a in zip(back, there, strict=True)]
+            found = [float((b - a).double().norm() / a.double().norm()) for b, a in zip(back, there, strict=True)]
             distances[name] = [max(pair) for pair in zip(found, distances.get(name, found), strict=True)]
 
         for name, block in ode_blocks(self._own).items():
@@ -204,5 +204,32 @@ def _set(model: nn.Module, solver: Solver, gradient: Gradient) -> None:
         block.solver, block.gradient = solver, gradient
 
 
-def _relative(value: Tensor, true: Tensor) -> float:
-    return float((value - true).double().norm() / true.double().norm())
+class TensorMemory(TorchDispatchMode):
+    """While open, counts the bytes of all living tensors that operations have made; `peak` is the maximum.
+
+    Graphs and backward passes count too; earlier tensors, and the scratch space within an operation, do not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_new = func is torch.ops.aten.lift_fresh.default  # numbers from Python, which it hands on
+        known = set() if is_new else {storage._cdata for storage in _storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage._cdata not in known:
+                known.add(storage._cdata)
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
+        return result
+
+    def _add(self, size: int) -> None:
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in tree_iter(tree) if isinstance(value, torch.Tensor)]

@@ -15,10 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from node_cli.audit.base import Tick
-from node_cli.audit.case import Case
-from node_cli.audit.comparison import Gradients, difference, errors_alone
-from node_cli.audit.drawing import draw_errors, hollow, number_counts
+from node_cli.audit.base import Case, Tick
+from node_cli.audit.comparison import Gradients, difference, draw_errors, errors_alone, hollow, number_counts
 from node_cli.audit.fixed_steps import FixedSteps
 from node_cli.audit.linear_problem import ClosedForm, LinearField, LinearProblem
 from node_cli.figures import label_panel, panels
@@ -47,15 +45,16 @@ class CaseResult:
 
 @dataclass(frozen=True, eq=False)
 class StepsResult:
-    """The steps that a solver makes at a tolerance: their exact gradients by autograd, and finite differences."""
+    """The steps that the solver of `case` makes: their exact gradients by autograd, and finite differences."""
 
+    case: Case
     exact: Gradients
     finite: Gradients
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What all cases make of `problem`, with z(t) and a(t) at `times`; `steps` by solver and tolerance.
+    """What all cases make of `problem`, with z(t) and a(t) at `times`; `steps` by `Case.steps`.
 
     `mistakes` are the gradients that known mistakes give, by the clause that names each.
     """
@@ -64,7 +63,7 @@ class Results:
     times: Tensor
     mistakes: Mapping[str, Gradients]
     cases: Sequence[CaseResult]
-    steps: Mapping[tuple[str, float | None], StepsResult]
+    steps: Mapping[str, StepsResult]
 
     @cached_property
     def true(self) -> ClosedForm:
@@ -96,7 +95,7 @@ class Results:
             | {"evaluations": f"{each.nfe_forward} + {each.nfe_backward}"}
             for each in self.cases
         ]
-        rows += [row(f"{_name(*key)} finite differences", steps.finite) for key, steps in self.steps.items()]
+        rows += [row(f"{name} finite differences", steps.finite) for name, steps in self.steps.items()]
         return Table("Relative errors", rows + [row(name, gradients) for name, gradients in shown.items()])
 
     def details(self) -> dict[str, Any]:
@@ -121,8 +120,9 @@ class Results:
                 for each in self.cases
             ],
             "passes": [
-                {"solver": solver, "rtol": rtol, "exact": plain(steps.exact), "finite_differences": plain(steps.finite)}
-                for (solver, rtol), steps in self.steps.items()
+                {"solver": each.case.solver_name, "rtol": each.case.rtol}
+                | {"exact": plain(each.exact), "finite_differences": plain(each.finite)}
+                for each in self.steps.values()
             ],
         }
 
@@ -140,10 +140,10 @@ def measure(
     for case in cases:
         tick(case.name)
         results.append(solve_case(problem, case, times))
-    for key, case in _steps_of(cases).items():
-        tick(f"{_name(*key)} by finite differences")
+    for name, case in _steps_of(cases).items():
+        tick(f"{name} by finite differences")
         taken = FixedSteps(case.solver, LinearField(problem.matrix), problem.z0[None], problem.ts)
-        steps[key] = StepsResult(problem.gradients(taken), problem.finite_differences(taken))
+        steps[name] = StepsResult(case, problem.gradients(taken), problem.finite_differences(taken))
     return Results(problem, times, mistakes, results, steps)
 
 
@@ -221,13 +221,9 @@ def draw_gradient_errors(results: Results, by_rtol: Axes, by_nfe: Axes) -> None:
     number_counts(by_nfe)
 
 
-def _steps_of(cases: Sequence[Case]) -> dict[tuple[str, float | None], Case]:
-    """By solver and tolerance: cases of the same steps differ in their gradient methods alone."""
-    return {(case.solver_name, case.rtol): case for case in cases if case.solver.differentiable}
-
-
-def _name(solver: str, rtol: float | None) -> str:
-    return solver if rtol is None else f"{solver} {rtol:g}"
+def _steps_of(cases: Sequence[Case]) -> dict[str, Case]:
+    """A case for each of its `steps`: others of the same differ in their gradient methods alone."""
+    return {case.steps: case for case in cases if case.solver.differentiable}
 
 
 def _largest(computed: Tensor, true: Tensor) -> str:

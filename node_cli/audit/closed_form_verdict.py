@@ -53,7 +53,7 @@ def _finding(results: Results, result: CaseResult) -> Finding:
     case, computed, true = result.case, result.gradients, results.true.gradients
     found = difference(computed, true)
     error, steps_error, is_exact = found.relative_error, None, False
-    if steps := results.steps.get((case.solver_name, case.rtol)):
+    if steps := results.steps.get(case.steps):
         steps_error = difference(steps.exact, true).relative_error
         is_exact = difference(computed, steps.exact).relative_error <= EXACT
     allowed = SLACK * max(case.rtol or 0.0, steps_error or 0.0, ROUNDING)

@@ -1,17 +1,24 @@
-"""How far computed gradients are from true ones, and what is wrong with them."""
+"""How far computed gradients are from true ones, in numbers and in figures, and what is wrong with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch import Tensor
+
+from node_cli.figures import label_panel
 
 Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the CPU
 
 SMALL = 1e-3  # errors of gradients below this fraction of the whole are relative to it: zero has no relative error
+MARKERS = "osD^v"
+Curve = Sequence[tuple[float, float]]  # a tolerance or a cost, and the relative error
 SURELY = 0.2  # a known mistake is named if it explains all but this fraction of the error
 
 
@@ -77,6 +84,28 @@ def order(steps: Sequence[float], errors: Sequence[float]) -> float:
     """How fast errors fall with growing numbers of steps, by regression over the finer half of them."""
     half = len(steps) // 2
     return -float(np.polyfit(np.log(steps[half:]), np.log(errors[half:]), 1)[0])
+
+
+def hollow(index: int) -> dict[str, Any]:
+    """A mark for one of several curves: larger and larger ones, so that what lies on top of each other shows."""
+    place = index % len(MARKERS)
+    return {"marker": MARKERS[place], "markersize": 4 + 2 * place, "markerfacecolor": "none"}
+
+
+def draw_errors(axes: Axes, title: str, xlabel: str, curves: Mapping[str, Curve]) -> None:
+    """Relative errors over a tolerance or a cost, both logarithmic; an error of zero has no place on them."""
+    for index, (name, curve) in enumerate(curves.items()):
+        points = sorted((x, error) for x, error in curve if 0 < error < np.inf)
+        if points:
+            axes.loglog(*zip(*points, strict=True), label=name, color=f"C{index}", **hollow(index))
+    label_panel(axes, title, xlabel, "relative error")
+
+
+def number_counts(axes: Axes) -> None:
+    """Plain numbers along a logarithmic x axis of counts."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _explains(wrong: Gradients, computed: Gradients, true: Gradients) -> bool:

@@ -13,8 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from node_cli.audit.base import AuditReport, Tick
-from node_cli.audit.case import Case
+from node_cli.audit.base import AuditReport, Case, Tick
 from node_cli.audit.closed_form import (
     WRONG_SIGN,
     CaseResult,
@@ -26,8 +25,7 @@ from node_cli.audit.closed_form import (
     plain,
 )
 from node_cli.audit.closed_form_verdict import closed_form_report
-from node_cli.audit.comparison import Gradients, difference, order
-from node_cli.audit.drawing import draw_errors, number_counts
+from node_cli.audit.comparison import Gradients, difference, draw_errors, number_counts, order
 from node_cli.audit.linear_problem import LinearProblem
 from node_cli.figures import panels
 from node_cli.ode.checks import require

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.audit.comparison import Gradients
 from node_cli.ode.base import VectorField
 

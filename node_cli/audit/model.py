@@ -7,6 +7,7 @@ own. Against a float64 solve at a tight tolerance: the method's and the discreti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -14,9 +15,8 @@ from torch import nn
 
 from node_cli.advice import in_keys
 from node_cli.audit.backward_pass import BackwardPass, Cost, Pass
-from node_cli.audit.base import AuditReport, Tick
-from node_cli.audit.case import Case
-from node_cli.audit.comparison import Gradients, difference, norm
+from node_cli.audit.base import AuditReport, Case, Tick
+from node_cli.audit.comparison import difference, norm
 from node_cli.audit.model_report import model_report
 from node_cli.audit.model_rows import ModelRow
 from node_cli.audit.verdict import Verdict
@@ -24,6 +24,7 @@ from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
+from node_cli.ode.checks import require, require_at_least
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 
@@ -55,17 +56,13 @@ class ModelAudit:
     num_times: int
 
     def __post_init__(self) -> None:
-        for key, least in (("batch_size", 1), ("num_times", 2)):
-            if vars(self)[key] < least:
-                raise ValueError(f"{key} must be at least {least}, got {vars(self)[key]}")
+        require_at_least("batch_size", self.batch_size, 1)
+        require_at_least("num_times", self.num_times, 2)
         for key in ("reference_rtol", "accepted_error"):
-            if not 0 < vars(self)[key] < 1:
-                raise ValueError(f"{key} must be between 0 and 1, got {vars(self)[key]}")
-        if self.rtols and self.reference_rtol > min(self.rtols) / 10:
-            raise ValueError(
-                f"reference_rtol must be at most a tenth of the smallest of rtols ({min(self.rtols):g}), "
-                f"got {self.reference_rtol:g}"
-            )
+            require(0 < vars(self)[key] < 1, f"{key} must be between 0 and 1", vars(self)[key])
+        tightest = min(self.rtols, default=1.0)
+        rule = f"reference_rtol must be at most a tenth of the smallest of rtols ({tightest:g})"
+        require(self.reference_rtol <= tightest / 10, rule, f"{self.reference_rtol:g}")
         if not ode_blocks(self.model):
             raise ValueError(
                 f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet"
@@ -136,30 +133,28 @@ class _Measuring:
     def _explained(self, row: ModelRow) -> ModelRow:
         """The same; where it is far off for no reason known, held against the adjoint with the wrong sign too."""
         assert row.against_pass is not None
-        if row.mistake or row.against_pass.relative_error < FAR_OFF:
-            return row
-        return replace(row, mistakes=self._once("wrong sign", row.case.solver, self._wrong_sign))
-
-    def _wrong_sign(self, solver: Solver) -> dict[str, Gradients]:
-        if isinstance(vars(solver).get("atol"), list):
-            return {}  # one for each channel, which the adjoint's solve does not have
-        try:
-            return {WRONG_SIGN: self.passes.with_wrong_sign(solver)}
-        except SolveError:
-            return {}
+        solver = row.case.solver
+        if row.mistake or row.against_pass.relative_error < FAR_OFF or isinstance(vars(solver).get("atol"), list):
+            return row  # the adjoint's solve has no tolerances channel by channel
+        with suppress(SolveError):
+            wrong = self._once("wrong sign", solver, self.passes.with_wrong_sign)
+            return replace(row, mistakes={WRONG_SIGN: wrong})
+        return row
 
     def _reconstruction(self, case: Case) -> dict[str, list[float]]:
-        def solve_back(_: Solver) -> dict[str, list[float]]:
-            try:
-                return self.passes.reconstruction(case, self.num_times)
-            except SolveError:
-                return {}
-
-        return self._once("reconstruction", case.solver, solve_back)
+        with suppress(SolveError):
+            return self._once("back", case.solver, lambda _: self.passes.reconstruction(case, self.num_times))
+        return {}
 
     def _once(self, what: str, solver: Solver, measure: Callable[[Solver], Found]) -> Found:
+        """What `measure` gives for this solver, or the SolveError that it raises; measured once."""
         key = (what, repr(solver))
         if key not in self._shared:
-            self._shared[key] = measure(solver)
-        found: Found = self._shared[key]
+            try:
+                self._shared[key] = measure(solver)
+            except SolveError as error:
+                self._shared[key] = error
+        found: Found | SolveError = self._shared[key]
+        if isinstance(found, SolveError):
+            raise found
         return found

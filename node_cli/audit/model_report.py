@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from node_cli.audit.base import AuditReport
-from node_cli.audit.comparison import Difference
-from node_cli.audit.drawing import Curve, draw_errors, number_counts
+from node_cli.audit.comparison import Curve, Difference, draw_errors, number_counts
 from node_cli.audit.model_rows import ModelRow
 from node_cli.audit.verdict import Verdict
 from node_cli.figures import label_panel, panels
@@ -127,7 +126,7 @@ def _draw_reconstruction(axes: Axes, rows: Sequence[ModelRow]) -> None:
     drawn = set()
     for row in rows:
         for block, misses in row.reconstruction.items():
-            label = " ".join(word for word in (row.case.solver_name, _case(row)["rtol"], block) if word != "-")
+            label = " ".join(part for part in (row.case.solver_name, _case(row)["rtol"], block) if part != "-")
             if label not in drawn:
                 drawn.add(label)
                 places = [n / (len(misses) - 1) for n in range(len(misses))]

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from node_cli.audit.backward_pass import Cost, Pass
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.audit.comparison import Difference, Gradients, difference, what_is_wrong
 
 THE_REST = "the rest"

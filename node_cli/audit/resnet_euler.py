@@ -14,14 +14,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from node_cli.audit.base import AuditReport, Tick
-from node_cli.audit.case import Case
-from node_cli.audit.comparison import Gradients, difference, order, what_is_wrong
-from node_cli.audit.drawing import draw_errors
+from node_cli.audit.base import AuditReport, Case, Tick
+from node_cli.audit.comparison import Gradients, difference, draw_errors, order, what_is_wrong
 from node_cli.audit.fixed_steps import FixedSteps
 from node_cli.figures import panels
 from node_cli.models.odenet import ConvField
-from node_cli.ode.checks import require_at_least
+from node_cli.ode.checks import require, require_at_least
 from node_cli.ode.functional import solve
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import Solution
@@ -44,7 +42,7 @@ NOTES = (
     ),
 )
 
-Row = dict[str, Any]  # a computation beside the ResNet and the ODE: `Computed.beside`
+Row = dict[str, Any]  # the numbers of a computation beside those of the ResNet and of the ODE
 
 
 @dataclass(frozen=True)
@@ -63,24 +61,18 @@ class Computed:
         gradient = asdict(difference(self.gradients, true.gradients))
         return {"output": output, "loss": abs(self.loss - true.loss) / true.loss, "gradient": gradient}
 
-    def beside(self, resnet: Computed, ode: Computed, exact: Computed | None = None, mistake: str = "") -> Row:
-        """Its numbers; `exact` has the exact gradient of its own steps, if that is available."""
-        return {
-            "loss": self.loss,
-            "nfe_forward": self.nfe_forward,
-            "nfe_backward": self.nfe_backward,
-            "from_resnet": self.off(resnet),
-            "from_ode": self.off(ode),
-            "from_own_steps": exact and asdict(difference(self.gradients, exact.gradients)),
-            "mistake": mistake,
-        }
+    def beside(self, resnet: Computed, ode: Computed) -> Row:
+        """Its row; what its own steps would give, and a mistake, are not known."""
+        evaluations = {"nfe_forward": self.nfe_forward, "nfe_backward": self.nfe_backward}
+        distances = {"from_resnet": self.off(resnet), "from_ode": self.off(ode), "from_own_steps": None}
+        return {"loss": self.loss, **evaluations, **distances, "mistake": ""}
 
 
 class ResnetEulerAudit:
     """Images `(batch_size, channels, 6, 6)` through y + h f(t, y), `num_blocks` times, in float64.
 
     Raises:
-        ValueError: when a key is out of range.
+        ValueError: a key is out of range.
     """
 
     def __init__(
@@ -89,10 +81,9 @@ class ResnetEulerAudit:
         for key, value in (("channels", channels), ("num_blocks", num_blocks), ("batch_size", batch_size)):
             require_at_least(key, value, 1)
         require_at_least("seed", seed, 0)
-        if len(euler_steps) < 3 or list(euler_steps) != sorted({n for n in euler_steps if n > 0}):
-            raise ValueError(f"euler_steps must be three or more growing numbers from 1 up, got {list(euler_steps)}")
-        self._num_blocks = num_blocks
-        self._euler_steps = euler_steps
+        grows = len(euler_steps) >= 3 and list(euler_steps) == sorted({n for n in euler_steps if n > 0})
+        require(grows, "euler_steps must be three or more growing numbers from 1 up", list(euler_steps))
+        self._num_blocks, self._euler_steps = num_blocks, euler_steps
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
             self._field = ConvField(channels).double()
@@ -126,10 +117,11 @@ class ResnetEulerAudit:
         }
         title = f"The ODE-Net under Euler with {self._num_blocks} steps, compared with the ResNet"
         nothing = dict.fromkeys(("output from ODE", "gradient from ODE", "worst from ODE"), "-")
-        solvers = [_solver_cells("the ODE", of_ode) | nothing, *(_solver_cells(case.name, row) for case, row in rows)]
+        solvers = [_columns_of_solver("the ODE", of_ode) | nothing]
+        solvers += [_columns_of_solver(case.name, row) for case, row in rows]
         tables = [
-            Table(title, [_cells_under_euler(name, off, mistakes[name]) for name, off in same.items()]),
-            Table("Euler with more steps, direct", [{"steps": str(n)} | _cells(row) for n, row in euler.items()]),
+            Table(title, [_columns_under_euler(name, off, mistakes[name]) for name, off in same.items()]),
+            Table("Euler with more steps, direct", [{"steps": str(n)} | _columns(row) for n, row in euler.items()]),
             Table("The ODE itself, and the chosen solvers and gradients", solvers),
         ]
         reference = (
@@ -171,15 +163,16 @@ class ResnetEulerAudit:
     def _row(self, case: Case, resnet: Computed, ode: Computed, tick: Tick) -> Row:
         tick(case.name)
         made = self._compute(lambda: case.solve(self._field, self._y0, self._ts))
+        row = made.beside(resnet, ode)
         if not case.solver.differentiable:
-            return made.beside(resnet, ode, mistake=what_is_wrong(made.gradients, ode.gradients, {}))
+            return row | {"mistake": what_is_wrong(made.gradients, ode.gradients, {})}
         steps = FixedSteps(case.solver, self._field, self._y0, self._ts)
         exact = self._compute(lambda: steps(self._field, self._y0, self._ts)[-1])
         mistake = what_is_wrong(made.gradients, exact.gradients, {})
         error, of_steps = (difference(each.gradients, ode.gradients).relative_error for each in (made, exact))
         if not mistake and error > max(NOTICEABLE, UNEXPLAINED * of_steps):
             mistake = f"it is {percent(error)} off, the exact one of its steps {percent(of_steps)}"
-        return made.beside(resnet, ode, exact, mistake)
+        return row | {"from_own_steps": asdict(difference(made.gradients, exact.gradients)), "mistake": mistake}
 
     def _compute(self, forward: Callable[[], Tensor | Solution[Tensor]]) -> Computed:
         found = forward()
@@ -211,30 +204,23 @@ def _largest(off: Mapping[str, Any]) -> float:
     return float(max(off["output"], off["loss"], off["gradient"]["relative_error"]))
 
 
-def _cells(row: Row) -> dict[str, str]:
-    resnet, ode = row["from_resnet"], row["from_ode"]
-    return {
-        "evaluations": f"{row['nfe_forward']} + {row['nfe_backward']}",
-        "output from ResNet": percent(resnet["output"]),
-        "output from ODE": percent(ode["output"]),
-        "gradient from ResNet": percent(resnet["gradient"]["relative_error"]),
-        "gradient from ODE": percent(_gradient_error(row)),
-    }
-
-
-def _solver_cells(name: str, row: Row) -> dict[str, str]:
-    own_steps, ode = row["from_own_steps"], row["from_ode"]["gradient"]
+def _columns(row: Row) -> dict[str, str]:
+    of_both = {"ResNet": row["from_resnet"], "ODE": row["from_ode"]}
     return (
-        {"solver": name}
-        | _cells(row)
-        | {
-            "from its own steps": "-" if own_steps is None else percent(own_steps["relative_error"]),
-            "worst from ODE": f"{ode['worst']} {percent(ode['worst_error'])}",
-        }
+        {"evaluations": f"{row['nfe_forward']} + {row['nfe_backward']}"}
+        | {f"output from {name}": percent(off["output"]) for name, off in of_both.items()}
+        | {f"gradient from {name}": percent(off["gradient"]["relative_error"]) for name, off in of_both.items()}
     )
 
 
-def _cells_under_euler(name: str, off: Mapping[str, Any], mistake: str) -> dict[str, str]:
+def _columns_of_solver(name: str, row: Row) -> dict[str, str]:
+    steps, ode = row["from_own_steps"], row["from_ode"]["gradient"]
+    of_steps = {"from its own steps": "-" if steps is None else percent(steps["relative_error"])}
+    worst = {"worst from ODE": f"{ode['worst']} {percent(ode['worst_error'])}"}
+    return {"solver": name} | _columns(row) | of_steps | worst
+
+
+def _columns_under_euler(name: str, off: Mapping[str, Any], mistake: str) -> dict[str, str]:
     gradient, unlike = off["gradient"], f"no: {mistake}" if mistake else "no"
     return {
         "gradient method": name,
@@ -274,24 +260,29 @@ def _outcome(away: Mapping[str, Any], orders: Mapping[str, float]) -> str:
 def _figure(
     num_blocks: int, euler: Mapping[int, Row], orders: Mapping[str, float], rows: Sequence[tuple[Case, Row]]
 ) -> Figure:
-    def output(row: Row) -> tuple[float, float]:
-        return row["nfe_forward"], row["from_ode"]["output"]
-
-    def gradient(row: Row) -> tuple[float, float]:
-        return row["nfe_forward"] + row["nfe_backward"], _gradient_error(row)
-
     figure, axes = panels(3, title=f"A ResNet of {num_blocks} blocks with shared weights is Euler's method")
+    outputs, gradients = (
+        {"Euler, more steps": [point(row) for row in euler.values()]} for point in (_output_point, _gradient_point)
+    )
     over_steps = {
-        f"{name}, order {orders[name]:.2f}": [(n, point(row)[1]) for n, row in euler.items()]
-        for name, point in (("output", output), ("gradient", gradient))
+        f"{name}, order {orders[name]:.2f}": [(n, error) for n, (_, error) in zip(euler, curve, strict=True)]
+        for name, points in (("output", outputs), ("gradient", gradients))
+        for curve in points.values()
     }
-    outputs, gradients = ({"Euler, more steps": [point(row) for row in euler.values()]} for point in (output, gradient))
     for case, row in rows:
-        outputs.setdefault(case.solver_name, []).append(output(row))
-        gradients.setdefault(case.method, []).append(gradient(row))
+        outputs.setdefault(case.solver_name, []).append(_output_point(row))
+        gradients.setdefault(case.method, []).append(_gradient_point(row))
     draw_errors(axes[0], "Euler: distance from the ODE", "steps", over_steps)
     axes[0].axvline(num_blocks, color="0.5", linestyle=":", label="the ResNet")
     axes[0].legend(frameon=False, fontsize=8)
     draw_errors(axes[1], "Output: distance from the ODE", "evaluations, forward", outputs)
     draw_errors(axes[2], "Gradient: distance from the ODE", "evaluations, forward and backward", gradients)
     return figure
+
+
+def _output_point(row: Row) -> tuple[float, float]:
+    return row["nfe_forward"], row["from_ode"]["output"]
+
+
+def _gradient_point(row: Row) -> tuple[float, float]:
+    return row["nfe_forward"] + row["nfe_backward"], _gradient_error(row)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from node_cli.audit.base import AuditReport, Tick
-from node_cli.audit.case import Case
+from node_cli.audit.base import AuditReport, Case, Tick
 from node_cli.audit.closed_form import WRONG_SIGN, draw_curves, draw_gradient_errors, measure, num_measurements, plain
 from node_cli.audit.closed_form_verdict import closed_form_report
 from node_cli.audit.linear_problem import LinearProblem

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.solution import SolveError
-from node_cli.tables import four_digits, with_names
+from node_cli.tables import four_digits, two_digits, with_names
 from node_cli.tasks.task import FAILED, Task
 from node_cli.training.evaluation import Evaluation, autocast, evaluate
 
@@ -42,19 +41,17 @@ class UnderSolver:
         return int(self.evaluation.metrics.get(FAILED, 0))
 
 
+@dataclass
 class SolverComparison:
     """Evaluates `model` on one split of `dataset`, first with its own solver, then with others."""
 
-    def __init__(
-        self, model: torch.nn.Module, task: Task, dataset: Dataset, split: str, batch_size: int, precision: str
-    ) -> None:
-        self._model = model
-        self._task = task
-        self._dataset = dataset
-        self._split = split
-        self._batch_size = batch_size
-        self._precision = precision
-        self.results: list[UnderSolver] = []
+    model: torch.nn.Module
+    task: Task
+    dataset: Dataset
+    split: str
+    batch_size: int
+    precision: str
+    results: list[UnderSolver] = field(default_factory=list)
 
     def evaluate(self, name: str, solver: Solver | None = None) -> UnderSolver:
         """Evaluates with `solver` (None: the model's own).
@@ -62,10 +59,10 @@ class SolverComparison:
         Raises:
             SolveError: the forward solve failed; unless `on_failure` is `raise`, that of every sample alone.
         """
-        for block in ode_blocks(self._model).values():
+        for block in ode_blocks(self.model).values():
             block.solver = solver or block.solver
-        how = (self._split, self._batch_size, self._precision)
-        evaluation = evaluate(self._model, self._task, self._dataset, *how)
+        how = (self.split, self.batch_size, self.precision)
+        evaluation = evaluate(self.model, self.task, self.dataset, *how)
         first = self.results[0].evaluation if self.results else evaluation
         alike = agreement(first.rows, evaluation.rows)
         result = UnderSolver(name, evaluation, evaluation.nfe or 0.0, alike, self._reconstruction())
@@ -75,7 +72,7 @@ class SolverComparison:
     def verdict(self) -> str:
         """One sentence that compares the last solver with the first."""
         own, other = self.results[0], self.results[-1]
-        objective = self._task.objective[0]
+        objective = self.task.objective[0]
         was, now = (result.evaluation.metrics[objective] for result in (own, other))
         moved = f"{objective} from {was:.4g} to {now:.4g}, agreement of the predictions {other.agreement:.4f}"
         steps = f"the steps of {own.name.removesuffix(', its own')}"
@@ -101,36 +98,26 @@ class SolverComparison:
 
     def _reconstruction(self) -> float | None:
         """|y(t0) solved forward and back - y(t0)| / |y(t0)| over all samples and blocks."""
-        meter, device = _Distance(), next(self._model.parameters()).device
-        blocks = ode_blocks(self._model).values()
+        squares = {"missed": 0.0, "size": 0.0}
+        blocks = ode_blocks(self.model).values()
         own = {block: block.gradient for block in blocks}
+
+        def add(there: Tensor, back: Tensor) -> None:
+            squares["missed"] += (back[0] - there[0]).double().pow(2).sum().item()
+            squares["size"] += there[0].double().pow(2).sum().item()
+
         try:
             for block, gradient in own.items():
-                block.gradient = SolvedBack(gradient, 2, meter.add)
-            with torch.no_grad(), autocast(device, self._precision):
-                for batch in self._dataset.batches(self._split, self._batch_size):
-                    self._task.predict(self._model, batch, torch.Generator().manual_seed(0))
+                block.gradient = SolvedBack(gradient, 2, add)
+            with torch.no_grad(), autocast(next(self.model.parameters()).device, self.precision):
+                for batch in self.dataset.batches(self.split, self.batch_size):
+                    self.task.predict(self.model, batch, torch.Generator().manual_seed(0))
         except SolveError:
             return None
         finally:
             for block, gradient in own.items():
                 block.gradient = gradient
-        return meter.relative
-
-
-class _Distance:
-    """How far solves back have missed their starts, over all of them."""
-
-    def __init__(self) -> None:
-        self._distance, self._size = 0.0, 0.0
-
-    def add(self, there: Tensor, back: Tensor) -> None:
-        self._distance += (back[0] - there[0]).double().pow(2).sum().item()
-        self._size += there[0].double().pow(2).sum().item()
-
-    @property
-    def relative(self) -> float:
-        return math.sqrt(self._distance / self._size) if self._size else math.inf
+        return math.sqrt(squares["missed"] / squares["size"]) if squares["size"] else math.inf
 
 
 def agreement(one: Batch, other: Batch) -> float:
@@ -160,18 +147,13 @@ def comparison_table(results: Sequence[UnderSolver]) -> list[str]:
     """The solvers side by side, one line each under a line of names; failed samples only if there are any."""
     names = [name for name in results[0].evaluation.metrics if name != FAILED]
     any_failed = any(result.num_failed for result in results)
-    rows: list[dict[str, Any]] = [
-        {
-            "solver": result.name,
-            **{name: four_digits(result.evaluation.metrics[name]) for name in names},
-            **({"failed": str(result.num_failed)} if any_failed else {}),
-            **({"NFE": f"{result.nfe:.1f}", "reconstruction": _number(result.reconstruction)} if result.nfe else {}),
-            "agreement": f"{result.agreement:.4f}",
-        }
-        for result in results
-    ]
+    rows = []
+    for result in results:
+        row = {"solver": result.name} | {name: four_digits(result.evaluation.metrics[name]) for name in names}
+        if any_failed:
+            row["failed"] = str(result.num_failed)
+        if result.nfe:
+            back = result.reconstruction
+            row |= {"NFE": f"{result.nfe:.1f}", "reconstruction": "failed" if back is None else two_digits(back)}
+        rows.append(row | {"agreement": f"{result.agreement:.4f}"})
     return with_names(rows)
-
-
-def _number(value: float | None) -> str:
-    return "failed" if value is None else f"{value:.1e}"

@@ -16,14 +16,16 @@ from node_cli.ode.gradients.adjoint import Adjoint
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
-class Recorder:
+class _OfAnySolver:
+    def check(self, solver: Solver) -> None:
+        """Goes with any solver, or with any that autograd can look through."""
+
+
+class Recorder(_OfAnySolver):
     """Solves without a graph and records the steps of every solve in `solves`."""
 
     def __init__(self) -> None:
         self.solves: list[FixedSteps] = []
-
-    def check(self, solver: Solver) -> None:
-        """Goes with any solver that autograd can look through."""
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
@@ -33,14 +35,11 @@ class Recorder:
         return self.solves[-1].solution
 
 
-class Replayer:
+class Replayer(_OfAnySolver):
     """Takes the steps of recorded solves again, in order, with plain graphs."""
 
     def __init__(self, solves: Sequence[FixedSteps]) -> None:
         self._solves = iter(solves)
-
-    def check(self, solver: Solver) -> None:
-        """Goes with any solver that autograd can look through."""
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
@@ -49,11 +48,8 @@ class Replayer:
         return Solution(next(self._solves)(vector_field, y0, ts), SolveStats())
 
 
-class WrongSign:
+class WrongSign(_OfAnySolver):
     """The adjoint method with its classic mistake: it solves da/dt = +a df/dy."""
-
-    def check(self, solver: Solver) -> None:
-        """Goes with any solver."""
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps
@@ -105,15 +101,12 @@ class SolvedBack:
         return solution
 
 
-class Tight:
+class Tight(_OfAnySolver):
     """Solves by dopri5 at rtol = atol = `rtol`, whatever the solver; `nfe` counts the forward evaluations."""
 
     def __init__(self, rtol: float) -> None:
         self._rtol = rtol
         self.nfe = 0
-
-    def check(self, solver: Solver) -> None:
-        """Goes with any solver: it uses none."""
 
     def solve(
         self, solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, first_steps: FirstSteps

@@ -10,11 +10,12 @@ from torch import nn
 
 from node_cli.advice import in_keys
 from node_cli.audit.backward_pass import BackwardPass
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.audit.comparison import difference
 from node_cli.batch import Batch
 from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import ode_blocks
+from node_cli.ode.checks import require, require_at_least
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 
@@ -39,18 +40,12 @@ class TrainingAudit:
     reference_rtol: float
 
     def __post_init__(self) -> None:
-        if self.every_n_epochs < 0:
-            raise ValueError(f"every_n_epochs must be 0 or more, got {self.every_n_epochs}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 < self.reference_rtol < 1:
-            raise ValueError(f"reference_rtol must be between 0 and 1, got {self.reference_rtol}")
-        if self.every_n_epochs and not ode_blocks(self.model):
-            raise ValueError(
-                f"every_n_epochs must be 0 with a model that has no ODE block, as {type(self.model).__name__}, "
-                f"got {self.every_n_epochs}"
-            )
+        require(self.every_n_epochs >= 0, "every_n_epochs must be 0 or more", self.every_n_epochs)
+        require_at_least("batch_size", self.batch_size, 1)
+        require(0 < self.reference_rtol < 1, "reference_rtol must be between 0 and 1", self.reference_rtol)
         if self.every_n_epochs:
+            rule = f"every_n_epochs must be 0 with a model that has no ODE block, as {type(self.model).__name__}"
+            require(bool(ode_blocks(self.model)), rule, self.every_n_epochs)
             with torch.random.fork_rng(self._devices()):
                 self._passes(progress=0.0).check_float64()
 

@@ -164,13 +164,13 @@ def tune(search: Search) -> None:
         RunFailedError: no trial has finished, or one is left unfinished.
     """
     from node_cli.tuning.results import sum_up
-    from node_cli.tuning.storage import storage_told
+    from node_cli.tuning.storage import reporting_storage_errors
     from node_cli.tuning.workers import run_workers, signals_stop
 
     _check_space(search)
     search = _with_objectives(search)
     settings = search.settings
-    with storage_told(settings), signals_stop():
+    with reporting_storage_errors(settings), signals_stop():
         shared = search.open()
         begun = len(shared.trials())
         sys.stdout.write(f"study {settings.path}: {begun} of {settings.trials} trials begun\n")
@@ -182,11 +182,11 @@ def tune(search: Search) -> None:
 def work(search: Search) -> None:
     """What a worker process does."""
     from node_cli.commands.training import run_training
-    from node_cli.tuning.storage import storage_told
+    from node_cli.tuning.storage import reporting_storage_errors
     from node_cli.tuning.worker import run_trials
 
     launched.end_with_parent()
-    with one_line_errors("node-tune", needs_output=False), storage_told(search.settings):
+    with one_line_errors("node-tune", needs_output=False), reporting_storage_errors(search.settings):
         run_trials(search.open(), search.request, run_training)
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from node_cli.advice import in_keys
-from node_cli.audit.base import AuditProblem, AuditReport, Tick, write_json
-from node_cli.audit.case import Case, make_cases
+from node_cli.audit.base import AuditProblem, AuditReport, Case, Tick, make_cases, write_json
 from node_cli.audit.parts import AuditedParts
 from node_cli.build import (
     Problem,

@@ -28,7 +28,7 @@ from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
 from node_cli.training.records import last_losses, log_figures
 from node_cli.training.starting import start_from
-from node_cli.training.state import ContinuationError, TrainingError
+from node_cli.training.state import TrainingError
 from node_cli.training.stopping import Stopped, Stopping
 from node_cli.training.trainer import Trainer
 
@@ -85,10 +85,7 @@ def _start(model: nn.Module, config: Mapping[str, Any]) -> str:
         if skip:
             raise ConfigError(f"init_skip={skip} has no effect without init_from: set init_from=... too")
         return ""
-    try:
-        return start_from(model, source, skip)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return start_from(model, source, skip)
 
 
 def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkpoints: Sequence[Path]) -> Path | None:
@@ -107,12 +104,9 @@ def _restore(trainer: Trainer, config: dict[str, Any], folder: RunFolder, checkp
             raise OtherRunError(f"{note}, so {moved[0].partition(':')[0]} must stay as it was")
         unknown.append(note)
 
-    try:
-        if checkpoints:
-            path, payload = read_first_sound(checkpoints, check)
-            trainer.load_state_dict(payload)
-    except (CheckpointError, ContinuationError) as error:
-        raise ConfigError(str(error)) from error
+    if checkpoints:
+        path, payload = read_first_sound(checkpoints, check)
+        trainer.load_state_dict(payload)
     for line in [*moved, *unknown]:
         if line:
             log.warning("%s", line)
@@ -156,7 +150,7 @@ def _lead(
         checkpoints.go_back_to(checkpoint, state.step, trainer.best_weights)
         resume = Resume(state.step, state.epoch, state.recorded)
     logger = Loggers([*build_loggers(config, folder.path, resume).loggers, *loggers])
-    with closed_at_the_end(logger):
+    with closed_at_the_end(logger.close):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
         _log_start(config, logger, trainer, is_new=checkpoint is None)

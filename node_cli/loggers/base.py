@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,42 +34,35 @@ def warn_of_missing(path: Path, kept: int, resume: Resume) -> None:
         )
 
 
-class Logger(ABC):
+class Logger:
     """A place that keeps the records of one run.
 
     A logger is built as `logger(folder, resume, **its own keys)`: `folder` is the run folder, `resume` says where a
     resumed run continues (None for a run that starts). Whatever stands in the folder after that comes from a run that
-    was killed; the logger takes it back, so that no step and no epoch stands twice. A logger that cannot show a kind of
-    record passes it by, and says so.
+    was killed; the logger takes it back, so that no step and no epoch stands twice. A logger leaves out the methods for
+    what it does not keep.
     """
 
     takes_images = True  # where no logger does, none is drawn: it takes as long as a short run
 
-    @abstractmethod
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of one global step, each under its tag ("train/loss")."""
 
-    @abstractmethod
     def log_histogram(self, step: int, tag: str, values: Tensor) -> None:
         """Record how `values`, of any shape, are distributed."""
 
-    @abstractmethod
     def log_image(self, step: int, tag: str, image: np.ndarray) -> None:
-        """Record a picture: (height, width, 3), uint8."""
+        """Record a figure: (height, width, 3), uint8."""
 
-    @abstractmethod
     def log_text(self, tag: str, text: str) -> None:
         """Record a text, once, at the start; it is shown as it stands."""
 
-    @abstractmethod
     def log_metric_names(self, names: Sequence[str]) -> None:
         """Record what is measured in training and of every split ("loss", ...), once, at the start."""
 
-    @abstractmethod
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Record the (nested) hyperparameters, once, at the start."""
 
-    @abstractmethod
     def flush(self) -> None:
         """Hand everything recorded so far to the disk; called before a checkpoint is written.
 
@@ -78,11 +70,9 @@ class Logger(ABC):
             OSError: something is not there: a checkpoint written now would stand ahead of the records.
         """
 
-    @abstractmethod
     def finish(self) -> None:
         """Record that the run came to its end; a run that failed or was stopped never says so."""
 
-    @abstractmethod
     def close(self) -> None:
         """Flush and let go of the files.
 

@@ -65,11 +65,7 @@ class EventFile:
             self._hand_over()
 
     def flush(self) -> None:
-        """Hand all events to the disk itself.
-
-        Raises:
-            UnwrittenError: some are not there.
-        """
+        """Hand all events to the disk itself. Raises UnwrittenError if some are not there."""
         self._hand_over()
         self._file.sync()
 

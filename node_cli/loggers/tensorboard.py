@@ -1,4 +1,4 @@
-"""TensorBoard: scalars, histograms, pictures, text and hyperparameters in one run."""
+"""TensorBoard: scalars, histograms, figures, text and hyperparameters in one run."""
 
 from __future__ import annotations
 
@@ -55,8 +55,6 @@ class TensorBoardLogger(Logger):
     A resumed run opens a second event file there, and cuts the first one where it resumes.
 
     Args:
-        folder: the run folder.
-        resume: events up to this step and epoch stay; None: the run starts, and nothing that stands there stays.
         flush_secs: how often events go to disk, in seconds.
         run_name: a folder below `folder` for the events, by which TensorBoard calls the run too; None: `folder` itself.
             Events that are there already go on where they are.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from node_cli.figures import file_of, label_panel, panels
@@ -20,18 +19,16 @@ STYLES = {"train": "C0", "val": "C1", "forward": "C2", "backward": "C3"}
 def write_curves(history: History, path: Path, title: str) -> None:
     """Draws the loss, each metric of both splits, and NFE over the epochs; the file is written whole or not at all.
 
-    Args:
-        history: an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry may
-            lack a tag; a panel without any data is left out.
-        path: the PNG to write.
-        title: shown above the panels.
+    `history` has an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry may
+    lack a tag; a panel without any data is left out.
     """
     drawn = _panels(history)
     assert drawn, f"nothing to draw in {history}"
     figure, all_axes = panels(len(drawn), columns=len(drawn), size=(4.2, 3.6), title=title)
     for axes, (name, tags) in zip(all_axes, drawn.items(), strict=True):
         for label, tag in tags.items():
-            _plot(axes, history, label, tag)
+            points = [(entry["epoch"], entry[tag]) for entry in history if tag in entry]
+            axes.plot(*zip(*points, strict=True), label=label, color=STYLES[label], marker="o", markersize=3)
         label_panel(axes, name, "epoch", "evaluations per pass" if name == "NFE" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     write_whole(path, file_of(figure))
@@ -40,18 +37,9 @@ def write_curves(history: History, path: Path, title: str) -> None:
 def _panels(history: History) -> dict[str, dict[str, str]]:
     """Panel name -> label -> tag, of what the history holds."""
     tags = {tag for entry in history for tag in entry}
-    shared = _metrics(tags, "train") & _metrics(tags, "val") - {"loss"}
-    names = ["loss", *sorted(shared)]
+    train, val = ({tag.partition("/")[2] for tag in tags if tag.startswith(f"{split}/")} for split in ("train", "val"))
+    names = ["loss", *sorted(train & val - {"loss"})]
     wanted = {name: {split: f"{split}/{name}" for split in ("train", "val")} for name in names}
     wanted["NFE"] = {direction: f"nfe/{direction}" for direction in ("forward", "backward")}
     found = {name: {label: tag for label, tag in panel.items() if tag in tags} for name, panel in wanted.items()}
     return {name: panel for name, panel in found.items() if panel}
-
-
-def _metrics(tags: set[str], split: str) -> set[str]:
-    return {tag.removeprefix(f"{split}/") for tag in tags if tag.startswith(f"{split}/")}
-
-
-def _plot(axes: Axes, history: History, label: str, tag: str) -> None:
-    points = [(entry["epoch"], entry[tag]) for entry in history if tag in entry]
-    axes.plot(*zip(*points, strict=True), label=label, color=STYLES[label], marker="o", markersize=3)

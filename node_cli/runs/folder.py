@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +19,17 @@ from filelock import FileLock, Timeout
 
 from node_cli.config import ConfigError, shown
 from node_cli.files import TEMPORARY, append, kind_of, read_text, remove_unfinished, write_whole
+from node_cli.loggers.jsonl_file import FILE_NAME as METRICS
 from node_cli.yaml_file import read_yaml
 
-SUMMARY, METRICS = "summary.json", "metrics.jsonl"
+SUMMARY = "summary.json"
 CONFIG, CHOICES = Path(".hydra", "config.yaml"), Path(".hydra", "choices.yaml")
 MAX_NAME = 120  # characters of the name of one run among others
 MAX_SUMMARY = 1 << 24  # bytes of a summary
 EVENT_FILES = "events.out.tfevents."
-RENAMED = {"node_cli.analysis.audit": "node_cli.audit"}  # modules of parts that recorded configs may name
+# What earlier versions recorded under other names: modules of parts, and keys.
+RENAMED_MODULES = {"node_cli.analysis.audit.": "node_cli.audit."}
+RENAMED_KEYS = {("trainer", "pictures_every_epochs"): "figures_every_epochs"}
 
 
 @dataclass(frozen=True)
@@ -159,37 +162,38 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(request.config, sort_keys=False).encode())
 
     def read_config(self) -> dict[str, Any]:
-        """The config as it was recorded, plain containers."""
-        config = read_yaml(self.config, inside=self.path)
-        if not isinstance(config, dict):
-            raise ConfigError(f"{self.config} is damaged: it holds no config")
-        return {group: _renamed(node) for group, node in config.items()}
+        """The config as it was recorded, plain containers, by today's names."""
+        return as_today(self._read(self.config, dict, "config"))
 
     def read_origin(self) -> str | None:
         """The working folder in which the run was started or last continued; None of a run that has not recorded it."""
         if not os.path.lexists(self.origin):
             return None
-        origin = read_yaml(self.origin, inside=self.path)
-        if not isinstance(origin, str) or not os.path.isabs(origin):
+        origin: str = self._read(self.origin, str, "folder")
+        if not os.path.isabs(origin):
             raise ConfigError(f"{self.origin} is damaged: it holds no folder")
         return origin
 
     def read_overrides(self) -> list[str]:
-        """The overrides as they were typed."""
-        overrides = read_yaml(self.overrides, inside=self.path)
-        if not isinstance(overrides, list):
-            raise ConfigError(f"{self.overrides} is damaged: it holds no overrides")
+        """The overrides as they were typed, by today's names of the keys."""
+        overrides: list[str] = self._read(self.overrides, list, "overrides")
         odd = [each for each in overrides if not isinstance(each, str)]
         if odd:
             raise ConfigError(f"{self.overrides} is damaged: {shown(odd[0])} is no override")
+        for (group, old), new in RENAMED_KEYS.items():
+            overrides = [each.replace(f"{group}.{old}=", f"{group}.{new}=") for each in overrides]
         return overrides
 
     def read_choices(self) -> dict[str, Any]:
         """The YAML chosen for each group."""
-        choices = read_yaml(self.choices, inside=self.path)
-        if not isinstance(choices, dict):
-            raise ConfigError(f"{self.choices} is damaged: it holds no choices")
+        choices: dict[str, Any] = self._read(self.choices, dict, "choices")
         return choices
+
+    def _read(self, path: Path, kind: type, what: str) -> Any:
+        content = read_yaml(path, inside=self.path)
+        if not isinstance(content, kind):
+            raise ConfigError(f"{path} is damaged: it holds no {what}")
+        return content
 
     def read_summary(self) -> dict[str, Any] | None:
         """What `summary.json` holds; None without one that can be read."""
@@ -216,10 +220,13 @@ def _holds_events(path: Path) -> bool:
     return all(child.name.startswith(EVENT_FILES) for child in children or [path])
 
 
-def _renamed(node: Any) -> Any:
-    """A part as it is called today: earlier versions had it in another module."""
-    if isinstance(node, dict) and isinstance(node.get("_target_"), str):
-        for old, new in RENAMED.items():
-            if node["_target_"].startswith(f"{old}."):
-                return node | {"_target_": new + node["_target_"].removeprefix(old)}
-    return node
+def as_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config with parts and keys as they are called today."""
+    today: dict[str, Any] = dict(config)
+    for group, node in config.items():
+        if isinstance(node, dict):
+            today[group] = {RENAMED_KEYS.get((group, key), key): value for key, value in node.items()}
+            for old, new in RENAMED_MODULES.items():
+                if str(node.get("_target_")).startswith(old):
+                    today[group]["_target_"] = new + node["_target_"].removeprefix(old)
+    return today

@@ -9,6 +9,7 @@ from typing import Any
 from node_cli.config import differences
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.spec import DataSpec
+from node_cli.runs.folder import as_today
 from node_cli.training.checkpoint import CheckpointError, OtherRunError
 
 RUN = "run"
@@ -34,10 +35,7 @@ def spec_in(path: Path, payload: Mapping[str, Any]) -> DataSpec | None:
 
 
 def check_identity(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], data: str | None) -> str:
-    """Holds a checkpoint against the config and the data that it is to go on with.
-
-    Returns:
-        As `check_config`.
+    """Holds a checkpoint against the config and the data that it is to go on with; returns what `check_config` does.
 
     Raises:
         OtherRunError: they are not those that it was trained with, but for keys that a run may change.
@@ -48,18 +46,14 @@ def check_identity(path: Path, payload: Mapping[str, Any], config: Mapping[str, 
 
 
 def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The same of the config alone.
-
-    Returns:
-        A sentence where it cannot be told, as an earlier version wrote the checkpoint; empty otherwise.
-    """
-    known = payload.get(RUN)
-    if not isinstance(known, dict) or not isinstance(known.get("config"), dict):
+    """The same of the config alone; returns a sentence where an earlier version wrote the checkpoint, else nothing."""
+    known = _known(payload)
+    if known is None:
         return (
             f"{path} was written by a version that recorded neither its config nor its data in it: "
             "whether they are the same cannot be told"
         )
-    changed = differences(known["config"], config)
+    changed = differences(as_today(known["config"]), config)
     if changed:
         raise OtherRunError(
             f"{path} was trained with another config than this run has ({'; '.join(changed)}): "
@@ -70,12 +64,17 @@ def check_config(path: Path, payload: Mapping[str, Any], config: Mapping[str, An
 
 def check_data(path: Path, payload: Mapping[str, Any], config: Mapping[str, Any], data: str | None) -> None:
     """The same of the data alone, by their digest."""
-    known = payload.get(RUN)
-    if isinstance(known, dict) and isinstance(known.get("config"), dict) and known.get("data") != data:
+    known = _known(payload)
+    if known is not None and known.get("data") != data:
         raise OtherRunError(
             f"{path} was trained with other data than dataset={_name(config)} gives now: restore them, or set "
             "dataset.path or dataset.data_dir to where they are"
         )
+
+
+def _known(payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    known = payload.get(RUN)
+    return known if isinstance(known, dict) and isinstance(known.get("config"), dict) else None
 
 
 def _name(config: Mapping[str, Any]) -> str:

@@ -35,9 +35,9 @@ def run_in_processes(arguments: Sequence[str], count: int, max_restarts: int, *,
         ConfigError, RunFailedError, Stopped: what ended them.
     """
     for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):  # which tells at length what is told here in a line
+        if name.startswith("torch.distributed.elastic"):  # which says at length what is said here in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with handling(HANDLED, _ending_once()), _environment(count, sets_threads=sets_threads), launched.parent_told():
+    with handling(HANDLED, _ending_once()), _environment(count, sets_threads=sets_threads), launched.naming_parent():
         try:
             for attempt in range(max_restarts + 1):
                 killed = _run(arguments if attempt == 0 else [*arguments, "resume=auto"], count)
@@ -71,20 +71,15 @@ def _run(arguments: Sequence[str], count: int) -> str | None:
         except SignalException as asked:
             _raise_outcome(outcomes, otherwise=asked.sigval)
         except ChildFailedError as error:
-            killed = _killed(error)
+            ended = [(rank, failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
+            if ended:
+                killed = f"process {ended[0][0]} was ended by {signal.Signals(-ended[0][1]).name}"
             _raise_outcome(outcomes)
             if killed is None:
                 raise RunFailedError("one of the processes failed; its traceback stands above") from error
         finally:
             del os.environ[OUTCOMES]
     return killed
-
-
-def _killed(error: ChildFailedError) -> str | None:
-    for rank, failure in error.failures.items():
-        if failure.exitcode < 0:
-            return f"process {rank} was ended by {signal.Signals(-failure.exitcode).name}"
-    return None
 
 
 def _raise_outcome(folder: str, otherwise: signal.Signals | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from node_cli.files import GrowingFile, closed_at_the_end
+from node_cli.files import GrowingFile, closed_at_the_end, read_end
 
 
 class RunLog(logging.Handler):
@@ -26,16 +25,12 @@ class RunLog(logging.Handler):
         """Appends one message."""
         if self._file is None:
             self._file = GrowingFile(self._path)
-            if _ends_within_a_line(self._path):  # a killed run
+            if read_end(self._path, 1) not in (b"", b"\n"):  # a killed run has ended within a line
                 self._file.write(b"\n")
         self._file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:
-        """Lets go of the file.
-
-        Raises:
-            UnwrittenError: some messages could not be written.
-        """
+        """Lets go of the file. Raises UnwrittenError if some messages could not be written."""
         super().close()
         if self._file is not None:
             self._file.close()
@@ -70,16 +65,9 @@ def log_to(path: Path) -> Iterator[None]:
     for handler in (console, file):
         root.addHandler(handler)
     try:
-        with closed_at_the_end(file):
+        with closed_at_the_end(file.close):
             yield
     finally:
         for handler in (console, file):
             root.removeHandler(handler)
         console.close()
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read() not in (b"", b"\n")

@@ -85,7 +85,11 @@ def _write_npz(path: Path, batches: Iterable[Rows], column_names: Mapping[str, S
         with zipfile.ZipFile(file, "w") as archive:
             for name, values in files.items():
                 values.seek(0)
-                _add(archive, name, (count, *first[name].shape[1:]), first[name].dtype, values)
+                descr, shape = npy.dtype_to_descr(first[name].dtype), (count, *first[name].shape[1:])
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    header = {"descr": descr, "fortran_order": False, "shape": shape}
+                    npy.write_array_header_1_0(member, header)
+                    shutil.copyfileobj(values, member, 1 << 20)
             for name, names in column_names.items():
                 if name in first and first[name].ndim > 1:
                     with archive.open(f"{name}_columns.npy", "w") as member:
@@ -93,13 +97,6 @@ def _write_npz(path: Path, batches: Iterable[Rows], column_names: Mapping[str, S
         file.flush()
         os.fsync(file.fileno())
     return count
-
-
-def _add(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype, values: BinaryIO) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(member, header)
-        shutil.copyfileobj(values, member, 1 << 20)
 
 
 WRITERS: dict[str, Callable[[Path, Iterable[Rows], Mapping[str, Sequence[str]]], int]] = {

@@ -35,42 +35,28 @@ LAUNCHERS = ("joblib", "submitit")  # whose errors are about their processes
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it was begun, and as its folder records it.
+    """A sweep as it was begun, and as its folder records it."""
 
-    Attributes:
-        path: its folder; job 0 lies in `<path>/0`.
-        overrides: as they were typed, but for those about the sweep.
-        jobs: the overrides of each job.
-    """
-
-    path: Path
-    overrides: Sequence[str]
-    jobs: Sequence[Sequence[str]]
+    path: Path  # job 0 lies in `<path>/0`
+    overrides: Sequence[str]  # as they were typed, but for those about the sweep
+    jobs: Sequence[Sequence[str]]  # the overrides of each
 
     @classmethod
     def read(cls, path: Path) -> Sweep:
-        """The sweep that a folder holds.
-
-        Raises:
-            ConfigError: there is none, or its record is damaged.
-        """
+        """The sweep that a folder holds. Raises ConfigError if there is none, or its record is damaged."""
         try:
             record = json.loads(read_text(path / RECORD, MAX_RECORD, inside=path))
-            overrides, cells = record["overrides"], record["cells"]
-            if not all(isinstance(text, str) for texts in (overrides, *cells) for text in texts):
+            overrides, jobs = record["overrides"], record["jobs" if "jobs" in record else "cells"]  # as it was called
+            if not all(isinstance(text, str) for texts in (overrides, *jobs) for text in texts):
                 raise ValueError
-            return cls(path, list(overrides), list(cells))
+            return cls(path, list(overrides), list(jobs))
         except OSError as error:
             raise ConfigError(f"sweep.resume: no sweep at {path}: {path / RECORD} cannot be read") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged(path) from error
 
     def begin(self) -> None:
-        """Makes the folder and its record.
-
-        Raises:
-            ConfigError: it exists, or cannot be written.
-        """
+        """Makes the folder and its record. Raises ConfigError if it exists, or cannot be written."""
         make_folder(self.path.parent)
         try:
             self.path.mkdir()  # of two sweeps that begin at once, one is refused
@@ -80,7 +66,7 @@ class Sweep:
             ) from error
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}") from error
-        record = {"overrides": self.overrides, "cells": self.jobs}
+        record = {"overrides": self.overrides, "jobs": self.jobs}
         write(self.path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
     def check_same(self) -> None:
@@ -146,11 +132,7 @@ class Sweep:
 
 
 def folder_named(name: Any) -> Path:
-    """Where `sweep.name` puts a sweep.
-
-    Raises:
-        ConfigError: it is no folder below that of all sweeps.
-    """
+    """Where `sweep.name` puts a sweep. Raises ConfigError if it is no folder below that of all sweeps."""
     path = SWEEPS / name if is_path(name) else SWEEPS
     if path == SWEEPS or Path(name).is_absolute() or ".." in path.parts:
         raise ConfigError(f"sweep.name must be a folder below {SWEEPS}, got {shown(name)}")
@@ -194,9 +176,9 @@ def _run_job(request: Request, path: Path, train: Callable[[Request, RunFolder],
             raise
         Worker.stopped = True  # raised, it would have the others killed, which are at work on their last step
     except Exception as error:  # one job's failure is not the others'
-        first = Worker.told.setdefault(str(error), f"job {path.name}")
-        told = error if first == f"job {path.name}" else f"the same as {first}"
-        sys.stderr.write(f"{name}: {told}\n")
+        first = Worker.reported.setdefault(str(error), f"job {path.name}")
+        message = error if first == f"job {path.name}" else f"the same as {first}"
+        sys.stderr.write(f"{name}: {message}\n")
         if not isinstance(error, RunFailedError):  # which is recorded already
             is_mistake = isinstance(error, ConfigError)
             details = "" if is_mistake else traceback.format_exc()
@@ -229,7 +211,7 @@ def passing_on() -> Iterator[list[signal.Signals]]:
         for worker in workers:
             worker.terminate()  # SIGTERM; a terminal has sent SIGINT to all, and a second one would end them at once
 
-    with handling(HANDLED, pass_on), launched.parent_told():
+    with handling(HANDLED, pass_on), launched.naming_parent():
         yield asked
 
 
@@ -237,7 +219,7 @@ class Worker:
     """What a process knows of itself that runs many jobs."""
 
     stopped = False  # then the jobs that wait for it are not begun
-    told: ClassVar[dict[str, str]] = {}  # failures, and the job of which each was reported first
+    reported: ClassVar[dict[str, str]] = {}  # failures, and the job of which each was reported first
 
     @staticmethod
     def is_this() -> bool:

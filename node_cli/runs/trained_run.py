@@ -46,7 +46,7 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
 
 
 def checkpoint_of_run(config: Mapping[str, Any]) -> tuple[Path, dict[str, Any], str]:
-    """The checkpoint that `run` and `checkpoint` name: its path, its payload, and what cannot be told of it.
+    """The checkpoint that `run` and `checkpoint` name: its path, its payload, and what is not known of it.
 
     Raises:
         ConfigError: there is no such checkpoint, it is damaged, or of another config than the run has.
@@ -54,32 +54,20 @@ def checkpoint_of_run(config: Mapping[str, Any]) -> tuple[Path, dict[str, Any], 
     folder, path = RunFolder.of(config["run"]), Path(config["run"])
     if path.suffix != ".pt":
         path = folder.checkpoints / f"{config['checkpoint']}.pt"
-    try:
-        payload = read_checkpoint(path)
-        return path, payload, check_config(path, payload, folder.read_config())
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+    payload = read_checkpoint(path)
+    return path, payload, check_config(path, payload, folder.read_config())
 
 
 def load_weights(model: nn.Module, data: str | None, config: dict[str, Any]) -> list[str]:
-    """Gives the model the weights, averaged if they were, of the checkpoint that `run` and `checkpoint` name.
+    """Gives the model of a run the weights of the checkpoint that `run` and `checkpoint` of a command name.
 
-    Args:
-        model: as the config of the run describes it.
-        data: the digest of the dataset that it has now.
-        config: of the command, with the keys `run` and `checkpoint`.
-
-    Returns:
-        What is to be said of it: a line where the data lie elsewhere, one where it cannot be told if they are the same.
+    `data` is the digest of the dataset that it has now. Returns a line where it is not known whether that is the same.
 
     Raises:
         ConfigError: there is no such checkpoint, it is damaged, or of another config or other data than there are now.
     """
     path, payload, note = checkpoint_of_run(config)
-    try:
-        check_data(path, payload, RunFolder.of(config["run"]).read_config(), data)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+    check_data(path, payload, RunFolder.of(config["run"]).read_config(), data)
     take_weights(model, path, payload)
     return [note] if note else []
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_cli.config import ConfigError
 from node_cli.files import link_whole, read_bytes, read_end, remove_unfinished, write_whole
 from node_cli.training.payload import OTHER_MODEL, unlike
 
@@ -29,7 +30,7 @@ DIGEST = re.compile(rb"[0-9a-f]{64}")
 MAX_BYTES = 1 << 36
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
     """A checkpoint that is missing or damaged, named in one line."""
 
 
@@ -150,7 +151,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         payload = torch.load(archive, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch stumbles over: the file is as it was written, but not by us
-        raise CheckpointError(f"{path} is whole, but no checkpoint of node-cli: {_first_line(error)}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is whole, but no checkpoint of node-cli: {reason}") from error
     if not isinstance(payload, dict) or type(payload.get("format")) is not int:
         raise CheckpointError(f"{path} is whole, but no checkpoint of node-cli: it has no format")
     if payload["format"] != FORMAT:
@@ -158,16 +160,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return payload
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Gives `model` the weights.
-
-    Raises:
-        CheckpointError: they are those of another model.
-    """
+    """Gives `model` the weights. Raises CheckpointError if they are those of another model."""
     problem = unlike(weights, model.state_dict(), "model")
     if problem:
         raise CheckpointError(f"{OTHER_MODEL}: {problem}")

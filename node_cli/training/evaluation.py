@@ -70,7 +70,7 @@ def evaluate(
     monitor = SolveMonitor(model)
     batches = watch(dataset.batches(split, batch_size))
     rows = concatenate(list(predictions(model, task, batches, precision, processes)))
-    costs = monitor.take(dataset.num_batches(split, batch_size))
+    nfe = monitor.take(dataset.num_batches(split, batch_size)).scalars().get("nfe/forward")
     with torch.no_grad():
         metrics = task.metrics(dataset.splits[split], rows)
         details = task.details(model, dataset.splits[split], rows) if with_details else {}
@@ -79,7 +79,7 @@ def evaluate(
         raise ValueError(f"{type(task).__name__}.metrics must give {names}, got {', '.join(metrics)}")
     if FAILED in rows:
         metrics[FAILED] = int(rows[FAILED].sum().item())
-    return Evaluation(split, metrics, details, rows, costs.nfe_forward if costs else None)
+    return Evaluation(split, metrics, details, rows, nfe)
 
 
 def predictions(

@@ -47,7 +47,7 @@ def was_started_again() -> bool:
 
 
 @contextmanager
-def parent_told() -> Iterator[None]:
+def naming_parent() -> Iterator[None]:
     """Within it, processes that are started know this one as their parent, though it may be gone when they ask."""
     before = os.environ.get(PARENT)
     os.environ[PARENT] = str(os.getpid())

@@ -1,7 +1,8 @@
-"""What a run is computed on: device, threads, precision."""
+"""What a run is computed on, and what the last digits of a result depend on besides its config."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from node_cli.config import ConfigError
 from node_cli.training import launched
+
+log = logging.getLogger(__name__)
 
 CHOICE_OF_TORCH = torch.get_num_threads()
 
@@ -34,25 +37,52 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name, launched.local_rank())
 
 
-def dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of data and weights; None: they stay as they are, with bfloat16 too.
-
-    Raises:
-        ConfigError: the device has no float64.
-    """
-    if precision != "float64":
-        return None
-    if device.type == "mps":
-        raise ConfigError("precision=float64 is not available on device=mps: take device=cpu, or precision=float32")
-    return torch.float64
-
-
 def set_num_threads(number: int | None) -> None:
     """Sets the number of CPU threads; None: torch's choice, whatever ran in this process before."""
     torch.set_num_threads(number or CHOICE_OF_TORCH)
 
 
 def place_of(config: Mapping[str, Any]) -> tuple[torch.device, torch.dtype | None]:
-    """The device, and the dtype of floating-point tensors where it is not that of torch."""
+    """The device, and the dtype of data and weights; None: they stay as they are, with bfloat16 too.
+
+    Raises:
+        ConfigError: this machine has no such device, or the device no float64.
+    """
     device = chosen_device(config["device"])
-    return device, dtype_of(config["precision"], device)
+    if config["precision"] != "float64":
+        return device, None
+    if device.type == "mps":
+        raise ConfigError("precision=float64 is not available on device=mps: take device=cpu, or precision=float32")
+    return device, torch.float64
+
+
+def environment(device: torch.device, num_processes: int) -> dict[str, str]:
+    """Versions and machine, in words."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "torch": str(torch.__version__),
+        "num_threads": str(torch.get_num_threads()),
+        "device": name,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "processes": str(num_processes),
+    }
+
+
+def name_changes(was: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Logs in one line what has changed."""
+    changed = [f"{key} was {was[key]} and is {now[key]}" for key in was.keys() & now.keys() if was[key] != now[key]]
+    if changed:
+        log.warning("%s: results may differ in the last digits from here on", ", ".join(sorted(changed)))
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of the generators that a model draws from."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Restores `random_state`; the state of a GPU only on a GPU."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if state["cuda"] and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"][0].cpu(), device)

@@ -39,7 +39,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 @contextmanager
-def out_of_memory_told(where: str, advice: str) -> Iterator[None]:
+def reporting_out_of_memory(where: str, advice: str) -> Iterator[None]:
     """Turns a failed allocation into a TrainingError: where, how much was asked for, and what to do."""
     try:
         yield

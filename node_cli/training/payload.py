@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def refusal(
         wrong_optimizer(payload["optimizer"], optimizer)
         or wrong_state(payload["state"])
         or wrong_processes(payload["processes"], beside)
-        or _wrong_environment(payload["environment"])
+        or ("" if _are_texts(payload["environment"]) else "environment must hold text")
         or _wrong_rate(payload.get("learning_rate"), learning_rate)
     )
     return f"cannot be of this run: {problem}" if problem else ""
@@ -55,9 +56,10 @@ def wrong_processes(states: Any, like: Mapping[str, Any]) -> str:
         return "processes is no list of states"
     for number, state in enumerate(states):
         random = state.get("random") if isinstance(state, Mapping) else None
-        if not isinstance(random, Mapping) or not _are_states(random.get("cuda")):
+        cuda = random.get("cuda") if isinstance(random, Mapping) else None
+        if not isinstance(cuda, list) or not all(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in cuda):
             return f"processes.{number}.random is no state of generators"
-        own = {"random": {"cpu": random.get("cpu")}, "beside_weights": state.get("beside_weights")}
+        own = {"random": {"cpu": state["random"].get("cpu")}, "beside_weights": state.get("beside_weights")}
         if problem := unlike(own, like, f"processes.{number}"):
             return problem
     return ""
@@ -74,13 +76,8 @@ def _wrong_rate(saved: Any, like: Mapping[str, Any]) -> str:
     return unlike(without, {**like, "constant": None}, "learning_rate")
 
 
-def _wrong_environment(environment: Any) -> str:
-    is_text = isinstance(environment, dict) and all(isinstance(value, str) for value in environment.values())
-    return "" if is_text else "environment must hold text"
-
-
-def _are_states(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in values)
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
 
 
 def unlike(value: Any, like: Any, place: str) -> str:
@@ -138,9 +135,10 @@ def wrong_state(state: Any) -> str:
             fits = isinstance(value, type(default))
         if not fits or (key in COUNTS and value < 0):
             return f"state.{key} must be like {default!r}"
-    values = [state.get("sums", {}), *state.get("history", [])]
-    if not all(_are_values(each) for each in values):
-        return "state.history must hold numbers by their tags"
+    for values in (state.get("sums", {}), *state.get("history", [])):
+        has_tags = isinstance(values, dict) and all(isinstance(tag, str) for tag in values)
+        if not has_tags or not _all_numbers(values.values()):
+            return "state.history must hold numbers by their tags"
     sizes = state.get("step_sizes", {})
     if not all(isinstance(steps, list) and _all_numbers(steps) for steps in sizes.values()):
         return "state.step_sizes must hold lists of numbers"
@@ -152,10 +150,6 @@ def wrong_state(state: Any) -> str:
     return ""
 
 
-def _are_values(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(tag, str) for tag in value) and _all_numbers(value.values())
-
-
 def _all_numbers(values: Any) -> bool:
     return all(type(value) in NUMBERS for value in values)
 
@@ -165,10 +159,7 @@ def wrong_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> str:
     own = optimizer.state_dict()
     if not isinstance(state, Mapping) or not isinstance(state.get("state"), Mapping):
         return "optimizer is no state of an optimizer"
-    groups = state.get("param_groups")
-    alike = [
-        group | {k: v for k, v in mine.items() if k not in group and _is_flag(v)} for group, mine in _pairs(groups, own)
-    ]
+    alike = _like(state.get("param_groups"), own["param_groups"])
     problem = unlike(alike, own["param_groups"], "optimizer.param_groups")
     if problem or [group["params"] for group in alike] != [group["params"] for group in own["param_groups"]]:
         return problem or "optimizer.param_groups has the parameters of another run"
@@ -186,24 +177,17 @@ def wrong_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> str:
                 return f"optimizer.state.{number}.{name} is of type {type(value).__name__}"
             if name == "step" and not float(value or 0) >= 0:
                 return f"optimizer.state.{number}.step is below 0"
-        if _kinds(values) != _kinds(next(iter(state["state"].values()))):
+        first = next(iter(state["state"].values()))
+        if {name: type(v) for name, v in values.items()} != {name: type(v) for name, v in first.items()}:
             return f"optimizer.state.{number} holds other things than that of the first parameter"
     return ""
 
 
-def _is_flag(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _kinds(values: Mapping[str, Any]) -> dict[str, type]:
-    return {name: type(value) for name, value in values.items()}
-
-
-def _pairs(groups: Any, own: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each group beside that of this run; none where they are no groups. Another torch may know more flags."""
+def _like(groups: Any, own: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The groups with the keys of `own`, as another torch may know other flags; none where they are no groups."""
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         return []
     return [
-        ({key: value for key, value in group.items() if key in mine}, mine)
-        for group, mine in zip(groups, own["param_groups"], strict=False)
+        {key: group.get(key, v) for key, v in mine.items() if key in group or isinstance(v, (bool, NoneType))}
+        for group, mine in zip(groups, own, strict=False)
     ]

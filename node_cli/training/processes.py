@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -88,8 +87,8 @@ class Processes:
         if self.count == 1:
             return
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        for _, alike in itertools.groupby(sorted(grads, key=_kind), key=_kind):
-            tensors = list(alike)
+        for dtype in sorted({grad.dtype for grad in grads}, key=str):
+            tensors = [grad for grad in grads if grad.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
             dist.all_reduce(flat)
             for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -159,7 +158,3 @@ def joined(device: torch.device) -> Iterator[Processes]:
     finally:
         gc.collect()  # what still holds the group, dropped after it, aborts the process at its exit now and then
         dist.destroy_process_group()
-
-
-def _kind(tensor: Tensor) -> str:
-    return str(tensor.dtype)

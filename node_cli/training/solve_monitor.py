@@ -38,19 +38,6 @@ class SolveCosts:
         self._solves = {name: records for name, records in solves.items() if records}
         self._num_passes = num_passes
 
-    def __bool__(self) -> bool:
-        return bool(self._solves)
-
-    @property
-    def nfe_forward(self) -> float:
-        """Evaluations of the vector fields in a forward pass."""
-        return self._count([forward for forward, _ in chain(*self._solves.values())], "nfe")
-
-    @property
-    def nfe_backward(self) -> float:
-        """Evaluations of the vector fields in a backward pass."""
-        return self._count([backward for _, backward in chain(*self._solves.values())], "nfe")
-
     @property
     def step_sizes(self) -> dict[str, list[float]]:
         """Every accepted step of the forward solves of each block, in units of t."""

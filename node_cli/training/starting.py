@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_cli.config import ConfigError
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, read_checkpoint
 
 MAX_NAMED = 3  # tensors that one line names
@@ -17,13 +18,10 @@ MAX_NAMED = 3  # tensors that one line names
 def start_from(model: nn.Module, run_or_checkpoint: str, skip: Sequence[str]) -> str:
     """Gives `model` the weights of a run's best validation, or of one checkpoint, but for the parts in `skip`.
 
-    Step sizes that a solver has carried over are no weights and stay behind.
-
-    Returns:
-        What the model starts from, in words.
+    Step sizes that a solver has carried over are not weights and stay behind. Returns a line for the log.
 
     Raises:
-        ValueError: there is no such checkpoint, a part outside `skip` does not fit, or `skip` has an unknown name.
+        ConfigError: there is no such checkpoint, a part outside `skip` does not fit, or `skip` has an unknown name.
     """
     path = Path(run_or_checkpoint)
     path = path if path.suffix == ".pt" else path / "checkpoints" / "best.pt"
@@ -31,44 +29,42 @@ def start_from(model: nn.Module, run_or_checkpoint: str, skip: Sequence[str]) ->
         theirs = _without_step_sizes(evaluated_weights(read_checkpoint(path)))
     except CheckpointError as error:
         text = str(error)
-        raise ValueError(f"init_from: {text if str(path) in text else f'{path} {text}'}") from error
+        raise ConfigError(f"init_from: {text if str(path) in text else f'{path} {text}'}") from error
     own = _without_step_sizes(model.state_dict())
     names = {**own, **theirs}
     _require_known("init_skip", skip, names)
     unfit = {name: why for name in names if not _lies_in(name, skip) and (why := _mismatch(own, theirs, name))}
     if unfit:
-        told = [f"{name} {why}" for name, why in unfit.items()]
-        more = f" and {len(told) - MAX_NAMED} more" if len(told) > MAX_NAMED else ""
+        reasons = [f"{name} {why}" for name, why in unfit.items()]
+        more = f" and {len(reasons) - MAX_NAMED} more" if len(reasons) > MAX_NAMED else ""
         anew = ",".join([*skip, *_largest_parts(unfit, names)])
-        raise ValueError(
-            f"init_from: the weights in {path} do not fit this model: {', '.join(told[:MAX_NAMED])}{more}; list the "
+        raise ConfigError(
+            f"init_from: the weights in {path} do not fit this model: {', '.join(reasons[:MAX_NAMED])}{more}; list the "
             f"parts that are to start anew: 'init_skip=[{anew}]'"
         )
     taken = {name: theirs[name] for name in own if not _lies_in(name, skip)}
     if not taken:
-        raise ValueError(f"init_skip: nothing of {path} is left: list fewer parts, or leave init_from out")
+        raise ConfigError(f"init_skip: nothing of {path} is left: list fewer parts, or leave init_from out")
     model.load_state_dict(taken, strict=False)
     anew = f", but for {', '.join(skip)}" if skip else ""
     return f"starting from the weights in {path}{anew}"
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
-    """Takes the parts with these names, modules or single parameters, out of what training changes.
-
-    Returns:
-        The parameters that are left to train.
+    """Takes these modules or single parameters out of what training changes; returns the parameters that are left.
 
     Raises:
-        ValueError: a name is unknown, or nothing is left.
+        ConfigError: a name is unknown, or nothing is left.
     """
-    _require_known("freeze", names, [*model.state_dict(), *(name for name, _ in model.named_modules())])
+    _require_known("trainer.freeze", names, [*model.state_dict(), *(name for name, _ in model.named_modules())])
     frozen = [p for name, p in model.named_parameters(remove_duplicate=False) if _lies_in(name, names)]
     for parameter in frozen:
         parameter.requires_grad_(False)
     held = {id(parameter) for parameter in frozen}
     left = [parameter for parameter in model.parameters() if id(parameter) not in held]
     if not left:
-        raise ValueError(f"freeze must leave something to train, got {', '.join(names)}, which is all of the model")
+        given = ", ".join(names)
+        raise ConfigError(f"trainer.freeze must leave something to train, got {given}, which is all of the model")
     return left
 
 
@@ -81,12 +77,12 @@ def set_to_train(model: nn.Module, frozen: Sequence[str]) -> None:
 
 
 def _require_known(key: str, names: Sequence[Any], known: Iterable[str]) -> None:
-    """Raises ValueError for a name that is neither one of the tensors and modules nor the beginning of one."""
+    """Raises ConfigError for a name that is neither one of the tensors and modules nor the beginning of one."""
     known = [name for name in known if name]
     for name in names:
         if not isinstance(name, str) or not any(_lies_in(each, [name]) for each in known):
             tops = list(dict.fromkeys(each.partition(".")[0] for each in known))
-            raise ValueError(
+            raise ConfigError(
                 f"{key} must name parts of the model, got {name!r}: there are {', '.join(tops)}, and what they hold, "
                 f"such as {max(known, key=lambda each: each.count('.'))}"
             )

@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from node_cli.config import ConfigError
+
 SAMPLES, WEIGHT = "samples", "weight"  # among the sums of an epoch
 
 
@@ -14,7 +16,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step, why, and what to do."""
 
 
-class ContinuationError(RuntimeError):
+class ContinuationError(ConfigError):
     """A run cannot go on from its checkpoint in the way that is asked for; the message says what to do."""
 
 

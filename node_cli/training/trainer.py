@@ -21,11 +21,11 @@ from node_cli.loggers.progress import Progress
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import Checkpoints, load_into
-from node_cli.training.environment import environment, name_changes, random_state, set_random_state
 from node_cli.training.evaluation import Evaluation, evaluate, is_finite, rank_of, rank_of_epoch
 from node_cli.training.failures import check_fallback, state_beside_weights
 from node_cli.training.learning_rate import LearningRate
-from node_cli.training.memory import out_of_memory_told, peak_memory_mb, reset_peak_memory
+from node_cli.training.machine import environment, name_changes, random_state, set_random_state
+from node_cli.training.memory import peak_memory_mb, reporting_out_of_memory, reset_peak_memory
 from node_cli.training.processes import Processes
 from node_cli.training.ranges import require_in_range, require_no_more_done
 from node_cli.training.records import epoch_line, log_histograms, log_results, shown_in_bar
@@ -77,7 +77,7 @@ class Trainer:
     patience: int | None
     log_every_steps: int
     histograms_every_epochs: int
-    pictures_every_epochs: int
+    figures_every_epochs: int
     save_every_steps: int | None
     keep: int
     devices: int
@@ -209,7 +209,7 @@ class Trainer:
                 update.costs["time/step_ms"] = 1000 * seconds
                 self.state.add(*update, samples=num_samples(batch))
             self._log_step(logger, update, has_failed=self.state.num_failed > num_failed)
-            progress.update(num_samples(batch), shown_in_bar(update) if update else {})
+            progress.advance(num_samples(batch), shown_in_bar(update) if update else {})
             save_is_due = self.save_every_steps and self.state.step % self.save_every_steps == 0
             if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)
@@ -242,7 +242,7 @@ class Trainer:
         self.state.recorded = self.state.step
         if self.histograms_every_epochs and self.state.epoch % self.histograms_every_epochs == 0:
             log_histograms(logger, self.model, self.state)
-        if self.pictures_every_epochs and self.state.epoch % self.pictures_every_epochs == 0:
+        if self.figures_every_epochs and self.state.epoch % self.figures_every_epochs == 0:
             self._log_figures(logger, self.evaluated, validation, self.state.step)
         self.state.step_sizes = {}
         epochs = math.ceil(self.total_steps / self.steps_per_epoch)
@@ -254,7 +254,7 @@ class Trainer:
         where = f"evaluating the {split} split after step {self.state.step}"
         how = (self.eval_batch_size, self.precision, self.processes, self._until_asked)
         try:
-            with out_of_memory_told(where, "Lower trainer.eval_batch_size"):
+            with reporting_out_of_memory(where, "Lower trainer.eval_batch_size"):
                 return evaluate(model, self.task, self.dataset, split, *how, with_details=split == "test")
         except SolveError as error:
             raise TrainingError(f"{where}: {self.updater.growth()}{in_keys(error)}") from error
@@ -292,8 +292,8 @@ class Trainer:
                 logger.flush()
                 checkpoints.save(payload, self.state.step, is_best=is_best)
             except OSError as error:
-                told = f"the checkpoint after step {self.state.step} could not be written ({error.strerror or error})"
+                what = f"the checkpoint after step {self.state.step} could not be written ({error.strerror or error})"
                 if is_last:
-                    raise TrainingError(f"{told}: make room for {checkpoints.folder}, and resume the run") from error
-                log.warning("%s; training goes on, and the checkpoints before it stay", told)
+                    raise TrainingError(f"{what}: make room for {checkpoints.folder}, and resume the run") from error
+                log.warning("%s; training goes on, and the checkpoints before it stay", what)
         self._stopping.took(time.perf_counter() - started)

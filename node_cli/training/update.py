@@ -20,7 +20,7 @@ from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 from node_cli.training.evaluation import autocast
 from node_cli.training.failures import fallback_solvers, on_failure, state_beside_weights
-from node_cli.training.memory import out_of_memory_told
+from node_cli.training.memory import reporting_out_of_memory
 from node_cli.training.processes import Processes
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.state import BadStepError, TrainingError, TrainState
@@ -147,8 +147,8 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         mine, counts = self.processes.shard(batch)
         step, device = f"step {state.step + 1}", next(self.model.parameters()).device
-        together, told = self.processes.failing_together, partial(out_of_memory_told, step, LESS_MEMORY)
-        with together(), told(), autocast(device, self.precision):
+        together, reporting = self.processes.failing_together, partial(reporting_out_of_memory, step, LESS_MEMORY)
+        with together(), reporting(), autocast(device, self.precision):
             loss = self.task.loss(self.model, mine, progress)
         weight = self.processes.total(counts * loss.weight.detach())
         if not weight:
@@ -157,7 +157,7 @@ class Updater:
                 "(trainer.batch_size), or skip such ones (trainer.on_bad_step=skip_batch)"
             )
         share = counts * loss.total / weight
-        with together(), told():
+        with together(), reporting():
             share.backward()
         costs = self.monitor.take()
         self.processes.sum_gradients(self.model)

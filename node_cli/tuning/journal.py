@@ -44,7 +44,9 @@ class Journal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         if kind_of(path) not in ("a file", None):
-            raise StorageInternalError(f"{path} is {kind_of(path)}, and should be a file")
+            raise StorageInternalError(
+                f"{path} must be a file of the study, and is {kind_of(path)}: give another tune.name"
+            )
         super().__init__(str(path), JournalLock(path.with_name("journal.lock")))
         with get_lock_file(self._lock):
             self._cut_torn_end()
@@ -84,7 +86,7 @@ class Journal(JournalFileBackend):
             raise
 
     def _cut_torn_end(self) -> None:
-        """Nobody has built upon the last change: whoever made it was not told that it is written."""
+        """Nobody has built upon the last change: whoever made it does not know it to be written."""
         content = self._path.read_bytes()
         end = content.rfind(b"\n") + 1
         while end and not _is_whole(content[:end]):

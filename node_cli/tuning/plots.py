@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from node_cli.figures import file_of
 from node_cli.tuning.study import SharedStudy
@@ -36,17 +36,15 @@ def _plots(shared: SharedStudy) -> dict[str, Callable[[], object]]:
     if len(names) == 1:  # then Optuna draws the best value so far as well
         return {name: partial(plot, study, target_name=names[0]) for name, plot in OF_EACH_OBJECTIVE.items()}
     plots: dict[str, Callable[[], object]] = {
-        f"{name}_{metric.replace('/', '_')}": partial(plot, study, target=partial(_value, index), target_name=metric)
+        f"{name}_{metric.replace('/', '_')}": partial(
+            plot, study, target=lambda trial, index=index: float(trial.values[index]), target_name=metric
+        )
         for index, metric in enumerate(names)
         for name, plot in OF_EACH_OBJECTIVE.items()
     }
     if len(names) <= DRAWN_OBJECTIVES:
         plots["pareto"] = partial(draw.plot_pareto_front, study, target_names=names)
     return plots
-
-
-def _value(index: int, trial: FrozenTrial) -> float:
-    return float(trial.values[index])
 
 
 def _png(plot: Callable[[], object]) -> bytes | str:
@@ -66,7 +64,7 @@ def _png(plot: Callable[[], object]) -> bytes | str:
 
 
 def _parallel(study: optuna.Study, **target: Any) -> Axes:
-    """Optuna's, in colours that can be told from the white behind them, with whole names and numbers that show."""
+    """Optuna's, in colours that stand out from the white behind them, with whole names and numbers that show."""
     axes = draw.plot_parallel_coordinate(study, **target)
     (lines,) = (each for each in axes.collections if isinstance(each, LineCollection))
     scale = colormaps["viridis"](np.linspace(0.0, 0.8, 256))  # the best are dark
@@ -74,17 +72,13 @@ def _parallel(study: optuna.Study, **target: Any) -> Axes:
     lines.set_linewidth(1.6)
     axes.grid(visible=False)
     keys = sorted({key for trial in study.trials for key in trial.params}, key=len)
-    names = [_whole(label.get_text(), keys) for label in axes.get_xticklabels()]
+    cut = [label.get_text() for label in axes.get_xticklabels()]  # a long key ends in "..."
+    names = [next((k for k in keys if text.endswith("...") and k.startswith(text[:-3])), text) for text in cut]
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right", rotation_mode="anchor", fontsize=9)
     for scale_axes in axes.figure.axes:
         for label in scale_axes.get_yticklabels(which="both"):
             label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
     return axes
-
-
-def _whole(label: str, keys: Sequence[str]) -> str:
-    """The key that Optuna has cut."""
-    return next((key for key in keys if label.endswith("...") and key.startswith(label[:-3])), label)
 
 
 OF_EACH_OBJECTIVE: dict[str, Callable[..., object]] = {

@@ -10,15 +10,13 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial
 
-from node_cli.config import known_of
+from node_cli.config import known_of, leaves
 from node_cli.runs.outcome import FINISHED, UNFINISHED, RunFailedError
 from node_cli.runs.report.formats import RunTable, notes_on, terminal
 from node_cli.runs.report.grouping import group_runs, sort_groups
-from node_cli.runs.report.reading import leaves
 from node_cli.runs.report.writing import make_folder, write
 from node_cli.tuning.plots import figures
 from node_cli.tuning.search_space import Params
-from node_cli.tuning.settings import Settings
 from node_cli.tuning.study import SharedStudy
 
 SHOWN = 15  # rows of the table
@@ -51,19 +49,17 @@ def experiment(config: Mapping[str, Any], choices: Mapping[str, Any], unchanged:
     content: dict[str, Any] = {"defaults": defaults} if defaults else {}
     for key, value in leaves(config):
         if _is_kept(key) and (key not in known or known[key] != value):
-            _put(content, key.split("."), value)
+            *above, last = key.split(".")
+            node = content
+            for part in above:
+                node = node.setdefault(part, {})
+            node[last] = value
     return f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}"
 
 
 def _is_kept(key: str) -> bool:
     """Whether it is of the config of a trial, and not of how it ran."""
     return known_of(key).is_hyperparameter and not known_of(key).of_machine
-
-
-def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[path[-1]] = value
 
 
 def sum_up(shared: SharedStudy, as_experiment: Callable[[Params], str]) -> None:
@@ -92,11 +88,12 @@ def sum_up(shared: SharedStudy, as_experiment: Callable[[Params], str]) -> None:
     for name in names:
         sys.stdout.write(f"node-train --config-dir {quote(str(path))} experiment={name}\n")
     missing = sum(run.status == UNFINISHED for run in shared.runs())
-    if missing or not best:
-        raise RunFailedError(_unfinished(missing, shared.settings) if missing else f"no trial of {path} has finished")
-
-
-def _unfinished(missing: int, settings: Settings) -> str:
-    trials = "1 trial has" if missing == 1 else f"{missing} trials have"
-    text = f"{trials} not finished: another process is at work, or was killed: the same command takes up what is left"
-    return f"{text}, {settings.lost_after} s (tune.lost_after) after a machine was lost" if settings.storage else text
+    if missing:
+        trials = "1 trial has" if missing == 1 else f"{missing} trials have"
+        later = f", {shared.settings.lost_after} s (tune.lost_after) after a machine was lost"
+        raise RunFailedError(
+            f"{trials} not finished: another process is at work, or was killed: the same command takes up what is left"
+            f"{later if shared.settings.storage else ''}"
+        )
+    if not best:
+        raise RunFailedError(f"no trial of {path} has finished")

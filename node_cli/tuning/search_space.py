@@ -98,18 +98,15 @@ class SearchSpace:
                 params[parameter.key] = parameter.suggest(trial)
         return params
 
-    def cells(self) -> Iterator[Params]:
-        """Every combination, of a space without endless ranges."""
-        return self._cells({}, self.parameters)
-
-    def _cells(self, params: Params, rest: Sequence[Parameter]) -> Iterator[Params]:
+    def combinations(self, params: Params | None = None) -> Iterator[Params]:
+        """Every combination, of a space without endless ranges; those that begin with `params`."""
+        params = params or {}
+        rest = [each for each in self.parameters if each.key not in params and each.is_asked_for(params)]
         if not rest:
             yield params
-        elif not rest[0].is_asked_for(params):
-            yield from self._cells(params, rest[1:])
-        else:
-            for value in rest[0].values or ():
-                yield from self._cells({**params, rest[0].key: value}, rest[1:])
+            return
+        for value in rest[0].values or ():
+            yield from self.combinations({**params, rest[0].key: value})
 
     def examples(self) -> Iterator[Params]:
         """A few combinations, in which every choice and both ends of every range occur, or at least one of them."""
@@ -173,7 +170,9 @@ def parse(space: Mapping[str, Any]) -> SearchSpace:
 def _misspelt(key: str, space: Mapping[str, Any]) -> str:
     """`optimizer.lr.lwo`, beside the range of `optimizer.lr`."""
     parent, _, last = key.rpartition(".")
-    return f"{last} is no word of {parent}: there are {', '.join(RANGE)}" if isinstance(space.get(parent), dict) else ""
+    if not isinstance(space.get(parent), dict):
+        return ""
+    return f"{last} is not a key of {parent}: there are {', '.join(RANGE)}"
 
 
 def _what_is_wrong(node: Any) -> str:
@@ -182,7 +181,7 @@ def _what_is_wrong(node: Any) -> str:
     allowed = CHOICES if "choices" in node else RANGE
     unknown = [name for name in node if name not in allowed]
     if unknown:
-        return f"{unknown[0]} is no word here: there are {', '.join(allowed)}"
+        return f"{unknown[0]} is not allowed here: there are {', '.join(allowed)}"
     return _what_is_wrong_with_choices(node["choices"]) if "choices" in node else _what_is_wrong_with_range(node)
 
 

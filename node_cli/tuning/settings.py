@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,40 @@ from node_cli.runs.report.filters import ALIASES
 from node_cli.tuning.search_space import MOST_VALUES
 
 STUDIES = Path("outputs/studies")
-SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("none", "median", "halving")
+# A living machine gives a sign every 15 seconds: `lost_after` is longer than a few of them.
+LEAST = {
+    **dict.fromkeys(("trials", "workers"), 1),
+    **dict.fromkeys(("startup_trials", "warmup_epochs", "seed", "max_retries"), 0),
+    "lost_after": 60,
+}
+
+
+def _is_name(name: Any) -> bool:
+    """A data base knows a study by this name alone: `a`, `a/` and `./a` would be three, in one folder."""
+    parts = Path(str(name)).parts
+    return bool(is_path(name) and parts and not {"..", "/"} & set(parts) and name == name.strip() == str(Path(name)))
+
+
+def _is_at_least(least: int, value: Any) -> bool:
+    return type(value) is int and value >= least
+
+
+# For each key what it must be, in words, and whether a value is that.
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("the name of a folder, as mine or lab/mine", _is_name),
+    "storage": (
+        "null or a URL, sqlite:///studies.db say",
+        lambda value: value is None or (isinstance(value, str) and bool(value.strip())),
+    ),
+    **{key: (f"a whole number, {least} or more", partial(_is_at_least, least)) for key, least in LEAST.items()},
+    "sampler": ("one of tpe, random, grid", lambda value: value in ("tpe", "random", "grid")),
+    "pruner": ("one of none, median, halving", lambda value: value in ("none", "median", "halving")),
+}
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of a run, as `node-report` names it; the less the better, or the more."""
+    """A value of a run, as `node-report` names it; the less the better, or the more."""
 
     metric: str
     maximize: bool
@@ -68,14 +97,11 @@ def read_settings(tune: Mapping[str, Any], endless: list[str]) -> Settings:
         raise ConfigError(
             f"tune.objectives must be null (the task's own) or a list of metrics, as [val/loss], got {shown(asked)}"
         )
-    settings = Settings(**{**values, "objectives": [_objective(text) for text in asked or []]})
     problems = [
-        *_not_a_name(settings.name),
-        *_no_storage(settings.storage),
-        *_out_of_range(tune),
-        *_unknown(tune),
-        *_bad_objectives(settings, asked or []),
+        f"tune.{key} must be {what}, got {tune[key]!r}" for key, (what, holds) in RULES.items() if not holds(tune[key])
     ]
+    settings = Settings(**{**values, "objectives": [_objective(text) for text in asked or []]})
+    problems += _bad_objectives(settings, asked or [])
     if settings.sampler == "grid" and endless:
         problems.append(
             f"tune.sampler=grid needs choices, whole numbers or a step, {MOST_VALUES:,} values at most: "
@@ -89,37 +115,6 @@ def read_settings(tune: Mapping[str, Any], endless: list[str]) -> Settings:
 def _objective(text: Any) -> Objective:
     first, _, rest = str(text).partition(" ")
     return Objective(rest.strip(), maximize=True) if first == "max" else Objective(str(text), maximize=False)
-
-
-def _not_a_name(name: Any) -> list[str]:
-    """A data base knows a study by this name alone: `a`, `a/` and `./a` would be three, in one folder."""
-    parts = Path(str(name)).parts
-    sound = is_path(name) and parts and not {"..", "/"} & set(parts) and name == name.strip() == str(Path(name))
-    return [] if sound else [f"tune.name must be the name of a folder, as mine or lab/mine, got {name!r}"]
-
-
-def _no_storage(storage: Any) -> list[str]:
-    if storage is not None and not (isinstance(storage, str) and storage.strip()):
-        return [f"tune.storage must be null or a URL, sqlite:///studies.db say, got {storage!r}"]
-    return []
-
-
-def _out_of_range(tune: Mapping[str, Any]) -> list[str]:
-    least = {"trials": 1, "workers": 1, "startup_trials": 0, "warmup_epochs": 0, "seed": 0, "max_retries": 0}
-    least |= {"lost_after": 60}  # a living machine gives a sign every 15 seconds
-    return [
-        f"tune.{key} must be a whole number, {low} or more, got {tune[key]!r}"
-        for key, low in least.items()
-        if type(tune[key]) is not int or tune[key] < low
-    ]
-
-
-def _unknown(tune: Mapping[str, Any]) -> list[str]:
-    return [
-        f"tune.{key} must be one of {', '.join(allowed)}, got {tune[key]!r}"
-        for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS))
-        if tune[key] not in allowed
-    ]
 
 
 def _bad_objectives(settings: Settings, asked: list[Any]) -> list[str]:
@@ -138,7 +133,7 @@ def _bad_objectives(settings: Settings, asked: list[Any]) -> list[str]:
     ]
     if settings.prunes and names and not problems and (len(names) > 1 or not names[0].startswith("val/")):
         problems.append(
-            f"tune.pruner={settings.pruner} compares one figure of validation (val/...) after each epoch, not "
+            f"tune.pruner={settings.pruner} compares one metric of validation (val/...) after each epoch, not "
             f"{', '.join(names)}: name one alone, or set tune.pruner=none"
         )
     return problems

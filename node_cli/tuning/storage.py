@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -23,8 +22,8 @@ from node_cli.tuning.heartbeat import BEAT, quietly, retry_elsewhere
 from node_cli.tuning.journal import Journal
 from node_cli.tuning.settings import Settings
 
-JOURNAL = "journal.log"
 BEGUN = "begun"  # what the study was begun with
+OTHER = {"space": "another search space", "objectives": "other objectives", "words": "other overrides"}
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 OPENINGS = 3  # to open a data base in which another command is making the tables
 DRIVERS = {  # what to install for the modules that SQLAlchemy asks for
@@ -44,11 +43,15 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if settings.storage is None:
         make_folder(settings.path)
-        _check_journal(settings.path / JOURNAL)
     directions = [StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE for o in settings.objectives]
     try:
+        storage: BaseStorage = (
+            JournalStorage(Journal(settings.path / "journal.log"))
+            if settings.storage is None
+            else _database(settings.storage, settings)
+        )
         study = optuna.create_study(
-            storage=_storage(settings), study_name=settings.name, directions=directions, load_if_exists=True
+            storage=storage, study_name=settings.name, directions=directions, load_if_exists=True
         )
     except Exception as error:  # each data base has errors of its own
         raise ConfigError(what_is_wrong(settings, error)) from error
@@ -57,20 +60,8 @@ def open_study(settings: Settings, begun: dict[str, Any]) -> optuna.Study:
     if known is None:
         study.set_user_attr(BEGUN, json.dumps(begun))
     else:
-        _check_same(settings, _begun(settings, known), begun)
+        _check_same(settings, known, begun)
     return study
-
-
-def _check_journal(path: Path) -> None:
-    """Optuna would wait for a pipe, and write through a link."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ConfigError(f"{path} must be a file of the study, and is a link or no file: give another tune.name")
-
-
-def _storage(settings: Settings) -> BaseStorage:
-    if settings.storage is not None:
-        return _database(settings.storage, settings)
-    return JournalStorage(Journal(settings.path / JOURNAL))
 
 
 def _database(url: str, settings: Settings) -> RDBStorage:
@@ -103,18 +94,14 @@ def what_is_wrong(settings: Settings, error: Exception) -> str:
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         needed = f"needs {cause.name}: {DRIVERS.get(cause.name, f'pip install {cause.name}')}"
         return f"tune.storage: {without_passwords(place)} {needed}"
-    told = cause if isinstance(error, optuna.exceptions.StorageInternalError) and cause else error
-    first = str(told).strip().partition("\n")[0]
+    original = cause if isinstance(error, optuna.exceptions.StorageInternalError) and cause else error
+    first = str(original).strip().partition("\n")[0]
     return f"tune.storage: {without_passwords(place)} cannot be reached: {without_passwords(first, place)}"
 
 
 @contextmanager
-def storage_told(settings: Settings) -> Iterator[None]:
-    """Where the storage is lost midway, one line says so.
-
-    Raises:
-        RunFailedError: it is.
-    """
+def reporting_storage_errors(settings: Settings) -> Iterator[None]:
+    """Turns the loss of the storage midway into a RunFailedError, which says so in one line."""
     try:
         yield
     except STORAGE_ERRORS as error:
@@ -124,30 +111,20 @@ def storage_told(settings: Settings) -> Iterator[None]:
 def _answers(url: str) -> bool:
     try:
         sqlalchemy.create_engine(url).connect().close()
-    except Exception:  # as above
+    except Exception:  # each data base has errors of its own
         return False
     return True
 
 
-def _begun(settings: Settings, known: Any) -> dict[str, Any]:
+def _check_same(settings: Settings, known: Any, now: dict[str, Any]) -> None:
+    """Holds what the study was begun with, as it recorded that, against what is asked for now."""
     try:
         was = json.loads(known)
-        begun: dict[str, Any] = {key: was[key] for key in ("space", "objectives", "words")}
-        if not all(
-            isinstance(words, list) and all(isinstance(word, str) for word in words) for words in begun.values()
-        ):
+        if not all(isinstance(was[key], list) and all(isinstance(text, str) for text in was[key]) for key in OTHER):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"tune.name: {settings.path} is damaged: it does not tell what it was begun with") from error
-    return begun
-
-
-def _check_same(settings: Settings, was: dict[str, Any], now: dict[str, Any]) -> None:
-    for key, name in (
-        ("space", "another search space"),
-        ("objectives", "other objectives"),
-        ("words", "other overrides"),
-    ):
+    for key, name in OTHER.items():
         if was[key] != now[key]:
             shown = f" ({' '.join(was[key]) or 'none'})" if key != "space" else ""
             raise ConfigError(

@@ -8,8 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from filelock import FileLock
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from node_cli.config import ConfigError
@@ -18,7 +21,6 @@ from node_cli.runs.folder import RunFolder
 from node_cli.runs.outcome import FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.reading import RunRecord, read_runs
 from node_cli.tuning.heartbeat import ATTEMPTS, ATTEMPTS_BEFORE, RETRY_OF, beat, end_lost_trials, quietly
-from node_cli.tuning.samplers import make_pruner, make_sampler
 from node_cli.tuning.search_space import Params, SearchSpace, identity, shown
 from node_cli.tuning.settings import Settings
 from node_cli.tuning.storage import STORAGE_ERRORS, open_study
@@ -39,7 +41,7 @@ class SharedStudy:
     def __init__(self, settings: Settings, space: SearchSpace, begun: dict[str, Any]) -> None:
         self.settings, self.space = settings, space
         self.study = open_study(settings, begun)
-        self.study.pruner = make_pruner(settings)
+        self.study.pruner = _pruner(settings)
         self.lock = FileLock(settings.path / ".lock")
         # A journal lies in the folder with its trials: whoever can lock a run folder there may go on with it.
         self._place = f"{platform.node()}:{settings.path.resolve()}" if settings.storage else "beside the journal"
@@ -55,11 +57,7 @@ class SharedStudy:
         ]
 
     def folder(self, number: int) -> Path:
-        """The run folder of a trial.
-
-        Raises:
-            ConfigError: a link leads out of the study.
-        """
+        """The run folder of a trial. Raises ConfigError if a link leads out of the study."""
         path = self.settings.path / "trials" / str(number)
         try:
             check_inside(path, self.settings.path)
@@ -121,7 +119,9 @@ class SharedStudy:
                 self._void(trial, "killed before it began")
                 continue
             folder = RunFolder(self.folder(frozen.number))
-            if not _locked(folder):
+            try:
+                folder.lock()
+            except ConfigError:
                 continue
             if self._may_go_on(trial, folder):
                 return trial, folder
@@ -148,14 +148,15 @@ class SharedStudy:
         for draw in range(RANDOM_DRAWS):
             if len(self.trials()) >= self.settings.trials:
                 return None
-            if self._needs_free_cell(draw) and not self._enqueue_free_cell():
+            in_order = not self.space.endless and (self.settings.sampler == "grid" or draw >= LEARNED_DRAWS)
+            if in_order and not self._enqueue_free_combination():
                 return None
             with quietly():
                 trial = self.study.ask()
             trial.set_user_attr(PLACE, self._place)
             beat(trial)
             learns = self.settings.sampler == "tpe" and draw < LEARNED_DRAWS
-            self.study.sampler = make_sampler(self.settings, trial.number, learns=learns)
+            self.study.sampler = _sampler(self.settings, trial.number, learns=learns)
             why_not = self._why_not(trial, self.space.suggest(trial))
             if not why_not:
                 return self._begin(trial)
@@ -173,18 +174,15 @@ class SharedStudy:
         trial.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS_BEFORE, 0) + 1)
         return trial, folder
 
-    def _needs_free_cell(self, draw: int) -> bool:
-        return not self.space.endless and (self.settings.sampler == "grid" or draw >= LEARNED_DRAWS)
-
-    def _enqueue_free_cell(self) -> bool:
+    def _enqueue_free_combination(self) -> bool:
         """The next trial gets the first combination that none has had; False: there is none."""
         if self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
             return True
         used = {identity(trial.params) for trial in self.trials()}
-        cell = next((cell for cell in self.space.cells() if identity(cell) not in used), None)
-        if cell is not None:
-            self.study.enqueue_trial(cell)
-        return cell is not None
+        free = next((params for params in self.space.combinations() if identity(params) not in used), None)
+        if free is not None:
+            self.study.enqueue_trial(free)
+        return free is not None
 
     def _why_not(self, trial: optuna.Trial, params: Params) -> str:
         others = [other for other in self.trials() if other.number != trial.number]
@@ -212,9 +210,18 @@ class SharedStudy:
         return RunRecord(folder, STATUS.get(trial.state, UNFINISHED), reason, summary)
 
 
-def _locked(folder: RunFolder) -> bool:
-    try:
-        folder.lock()
-    except ConfigError:
-        return False
-    return True
+def _sampler(settings: Settings, number: int, *, learns: bool) -> BaseSampler:
+    """What draws one trial. Its seed follows from the trial's number: a study that goes on repeats no draw."""
+    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
+    if not learns:
+        return RandomSampler(seed)
+    return TPESampler(seed=seed, n_startup_trials=settings.startup_trials, multivariate=False)
+
+
+def _pruner(settings: Settings) -> BasePruner:
+    """What stops trials that fall behind, after `warmup_epochs`."""
+    if settings.pruner == "median":
+        return MedianPruner(settings.startup_trials, settings.warmup_epochs)
+    if settings.pruner == "halving":
+        return SuccessiveHalvingPruner(min_resource=max(1, settings.warmup_epochs), reduction_factor=3)
+    return NopPruner()

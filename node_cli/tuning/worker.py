@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from node_cli.runs.outcome import PRUNED, RunFailedError, UnwrittenRunError
 from node_cli.runs.resume import checkpoints_to_resume
 from node_cli.training.stopping import STATUS, Stopping
 from node_cli.tuning.heartbeat import beating
-from node_cli.tuning.reporter import PrunedError, Reporter
 from node_cli.tuning.search_space import Params, shown
 from node_cli.tuning.storage import STORAGE_ERRORS
 from node_cli.tuning.study import SharedStudy
@@ -30,13 +29,41 @@ Ask = Callable[[Params, RunFolder], Request]
 Train = Callable[[Request, RunFolder, Sequence[Path], Sequence[Logger]], Any]
 
 
-def run_trials(shared: SharedStudy, ask: Ask, train: Train) -> None:
-    """Until the study has no trial left.
+class PrunedError(Exception):
+    """The run has fallen behind; `epoch` was its last, with `metrics` of the validation."""
 
-    Args:
-        shared: the study.
-        ask: what the run of a trial with such values is asked for, in its folder.
-        train: trains it there, with loggers besides its own.
+    def __init__(self, metric: str, epoch: int, values: Mapping[str, float]) -> None:
+        super().__init__(f"after epoch {epoch}, with {metric} {values[metric]:.4g}")
+        self.epoch = epoch
+        self.metrics = {tag: value for tag, value in values.items() if tag.startswith("val/")}
+
+
+class Reporter(Logger):
+    """Passes `metric` of each epoch to `trial`. What a resumed run reports again is passed by.
+
+    Raises:
+        PrunedError: the study's pruner would not go on; never after the last of `epochs`, when nothing is saved.
+    """
+
+    takes_images = False
+
+    def __init__(self, trial: optuna.Trial, metric: str, epochs: int | None) -> None:
+        self._trial, self._metric, self._epochs = trial, metric, epochs
+        (frozen,) = (t for t in trial.study.get_trials(deepcopy=False) if t.number == trial.number)
+        self._reported = set(frozen.intermediate_values)
+
+    def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if "epoch" not in values or self._metric not in values:
+            return
+        epoch = int(values["epoch"])
+        if epoch not in self._reported:
+            self._trial.report(values[self._metric], epoch)
+        if epoch != self._epochs and self._trial.should_prune():
+            raise PrunedError(self._metric, epoch, values)
+
+
+def run_trials(shared: SharedStudy, ask: Ask, train: Train) -> None:
+    """Runs trials until the study has none left; `train` trains what `ask` makes of the values that a trial has drawn.
 
     Raises:
         RunFailedError: a trial could not be written down.
@@ -63,8 +90,8 @@ def _unwritten_is_not_its_fault(shared: SharedStudy, trial: optuna.Trial, folder
         yield
     except (UnwrittenRunError, OSError) as error:
         shared.give_back(trial)
-        told = error if isinstance(error, UnwrittenRunError) else f"{folder.path} cannot be written: {error.strerror}"
-        raise RunFailedError(f"trial {trial.number}: {told}; make room, and the same command goes on") from error
+        what = error if isinstance(error, UnwrittenRunError) else f"{folder.path} cannot be written: {error.strerror}"
+        raise RunFailedError(f"trial {trial.number}: {what}; make room, and the same command goes on") from error
 
 
 def _run_trial(shared: SharedStudy, trial: optuna.Trial, folder: RunFolder, ask: Ask, train: Train) -> None:
@@ -77,7 +104,7 @@ def _run_trial(shared: SharedStudy, trial: optuna.Trial, folder: RunFolder, ask:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             train(request, folder, checkpoints_to_resume(request.config, folder), reports)
     except PrunedError as pruned:
-        outcome = {"status": PRUNED, "reason": str(pruned), "epochs": pruned.epoch, "metrics": pruned.figures}
+        outcome = {"status": PRUNED, "reason": str(pruned), "epochs": pruned.epoch, "metrics": pruned.metrics}
         folder.write_summary({**outcome, "config": request.config, "choices": request.choices})
     except (*STORAGE_ERRORS, UnwrittenRunError):  # not the trial's: it goes on later
         raise

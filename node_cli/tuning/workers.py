@@ -12,14 +12,14 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from node_cli.training.launched import parent_told
+from node_cli.training.launched import naming_parent
 from node_cli.training.stopping import STATUS, WARNINGS, Stopped, handling
 
 
 def run_workers(work: Callable[[], None], count: int, restarts: int) -> None:
     """Runs `work` in `count` processes until no trial is left; one that was killed is started again, so many times."""
     running: list[BaseProcess] = []
-    with _ending_together(running), parent_told():
+    with _ending_together(running), naming_parent():
         running += [_started(work) for _ in range(count)]
         while running:
             wait([process.sentinel for process in running])

@@ -4,7 +4,7 @@ import planted
 import pytest
 from parts import make_gradient, make_solver, names
 
-from node_cli.audit.case import make_cases
+from node_cli.audit.base import make_cases
 
 
 def _gradient(name):

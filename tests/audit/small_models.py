@@ -7,7 +7,7 @@ from parts import make_gradient, make_solver
 from training.small_runs import build_ode_net, image_dataset, point_dataset
 
 from node_cli.audit.backward_pass import BackwardPass
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.tasks.task import Loss, Task
 
 TWO_BLOCKS = {"num_blocks": 2, "augment_dim": 1, "learn_times": True}

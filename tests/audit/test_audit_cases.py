@@ -3,7 +3,7 @@
 import pytest
 from parts import make_gradient, make_solver
 
-from node_cli.audit.case import make_cases
+from node_cli.audit.base import make_cases
 
 RTOLS = [1e-2, 1e-4]
 CHECKPOINT = (

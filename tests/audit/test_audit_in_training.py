@@ -8,7 +8,7 @@ from audited_runs import STEPS_PER_EPOCH, fine_case, make_run, run
 from touchy import Touchy
 from training.small_runs import point_dataset
 
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow

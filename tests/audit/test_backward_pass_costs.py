@@ -87,4 +87,4 @@ def test_the_model_stays_as_it_is(gradient):
         assert (block.solver, block.gradient) == (case.solver, case.gradient)
         assert block.stats is known
     mean_loss(task, net, batch)
-    assert monitor.take().nfe_forward == sum(block.stats.nfe for block in ode_blocks(net).values())
+    assert monitor.take().scalars()["nfe/forward"] == sum(block.stats.nfe for block in ode_blocks(net).values())

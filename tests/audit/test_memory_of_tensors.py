@@ -4,7 +4,7 @@ import pytest
 import torch
 from parts import make_gradient, make_solver
 
-from node_cli.audit.memory import TensorMemory
+from node_cli.audit.backward_pass import TensorMemory
 from node_cli.ode.solution import FirstSteps
 
 SIZE = 4096  # bytes of every tensor here, but for single numbers

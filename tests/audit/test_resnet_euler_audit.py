@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from parts import load, make_gradient, make_solver
 from torch import nn
 
-from node_cli.audit.case import Case, make_cases
+from node_cli.audit.base import Case, make_cases
 from node_cli.audit.resnet_euler import ResnetEulerAudit
 from node_cli.ode.solution import Solution
 

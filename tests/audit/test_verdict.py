@@ -9,7 +9,7 @@ import torch
 from parts import make_gradient, make_solver
 
 from node_cli.audit.backward_pass import Cost, Pass
-from node_cli.audit.case import Case
+from node_cli.audit.base import Case
 from node_cli.audit.model_rows import ModelRow
 from node_cli.audit.verdict import Verdict
 

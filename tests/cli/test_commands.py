@@ -147,8 +147,8 @@ def test_a_sweep_runs_every_combination_in_its_own_folder(typed, tmp_path: Path)
     assert result.status == 0
     (sweep,) = (tmp_path / "outputs" / "sweeps").glob("*/*")
     summaries = [json.loads((sweep / str(job) / "summary.json").read_text()) for job in range(4)]
-    cells = [(s["config"]["seed"], s["config"]["optimizer"]["_target_"]) for s in summaries]
-    assert cells == [(seed, f"torch.optim.{name}") for seed in (0, 1) for name in ("Adam", "SGD")]
+    jobs = [(s["config"]["seed"], s["config"]["optimizer"]["_target_"]) for s in summaries]
+    assert jobs == [(seed, f"torch.optim.{name}") for seed in (0, 1) for name in ("Adam", "SGD")]
     losses = {s["metrics"]["test/loss"] for s in summaries}
     assert len(losses) == 4
 

@@ -11,7 +11,7 @@ def test_jobs_that_choose_the_same_files_read_them_once_and_share_nothing():
     line = CommandLine("train", parse(["model=mlp", "dataset=moons", "seed=0,1", "model.width=3"]))
     _shipped.cache_clear()
     with hydra_ready(line):
-        first, second = (checked_config(cell) for cell in line.jobs())
+        first, second = (checked_config(job) for job in line.jobs())
         first["model"]["width"] = first["dataset"]["noise"] = None
         third = checked_config(CommandLine("train", parse(["dataset=moons", "model=mlp"])))  # in another order
     assert (_shipped.cache_info().hits, _shipped.cache_info().misses) == (2, 2)

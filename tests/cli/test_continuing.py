@@ -65,7 +65,7 @@ def test_the_log_tells_rate_and_loss_before_and_after(typed, tmp_path: Path):
     )
     assert said in longer.out
     assert re.search(r"epoch 3/3 .*  lr 0\.0005\d+", longer.out)
-    again = typed("node-train", "resume=mine")  # what was said for that continuation is no word of this one
+    again = typed("node-train", "resume=mine")  # what was said for that continuation has no effect on this one
     assert again.out == "mine is finished already; for more, set trainer.epochs or trainer.max_steps\n"
     more = typed("node-train", "resume=mine", "trainer.epochs=4", "trainer.max_steps=61").out
     assert "(scheduler.on_resume=continue); its schedule has ended, for another one" in more

@@ -229,7 +229,7 @@ def test_a_run_that_fails_is_told_once(launch, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_a_cell_of_a_grid_may_take_two(whole, launch, tmp_path):
+def test_a_job_of_a_grid_may_take_two(whole, launch, tmp_path):
     """And is the run of two machines to the last bit."""
     status, out, err = launch("-m", *LONG, "sweep.name=grid")
     assert (status, err) == (0, "")

@@ -143,9 +143,9 @@ class Command:
 
 
 def composing(words: list[str]) -> list[str]:
-    """What puts the first cell of a command line together, and runs nothing."""
-    cell = [re.sub(r"=(\w+)(,\w+)+$", r"=\1", word) for word in words if word != "-m"]
-    return [*cell, "--cfg", "job"]
+    """What puts the first job of a command line together, and runs nothing."""
+    job = [re.sub(r"=(\w+)(,\w+)+$", r"=\1", word) for word in words if word != "-m"]
+    return [*job, "--cfg", "job"]
 
 
 def without_code(block: re.Match[str]) -> str:
@@ -320,7 +320,7 @@ def _named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choices = {"dataset": "npz", "model": "mlp", "solver": "dopri5"}
     RunFolder(run).write_request(Request(config, texts_of(line.overrides), choices))
     files = {
-        "outputs/sweeps/mine/sweep.json": '{"overrides": ["seed=0"], "cells": [["seed=0"]]}',
+        "outputs/sweeps/mine/sweep.json": '{"overrides": ["seed=0"], "jobs": [["seed=0"]]}',
         "mine/model/mine.yaml": "defaults: [mlp]",
         "mine/tune/mine.yaml": "defaults: [default, _self_]",
         "outputs/studies/odenet/experiment/best.yaml": "# @package _global_\nmodel: {width: 8}",

@@ -82,14 +82,14 @@ def test_packages_of_a_run_are_named_again(refused, typed, trained, tmp_path):
 
 def test_packages_and_launchers_of_a_sweep_are_named_again(refused, tmp_path):
     words = [*SMALL, "packages=[outputs]", "gradient._target_=outputs.sweeps.theirs.payload.Net"]
-    record = {"overrides": words, "cells": [words]}
+    record = {"overrides": words, "jobs": [words]}
     write(tmp_path / "outputs/sweeps/theirs/payload.py", PAYLOAD)
     write(tmp_path / "outputs/sweeps/theirs/sweep.json", json.dumps(record))
     line = refused("node-train", "-m", "sweep.resume=outputs/sweeps/theirs")
     command = "node-train -m 'packages=[outputs]' sweep.resume=outputs/sweeps/theirs"
     assert line.endswith(f"was begun with packages: if you trust them, name them again: {command}")
     for word in ("hydra/launcher=joblib", "+hydra.launcher.pre_dispatch=1", "sweep.name=x"):
-        write(tmp_path / "outputs/sweeps/theirs/sweep.json", json.dumps({"overrides": [word], "cells": [[word]]}))
+        write(tmp_path / "outputs/sweeps/theirs/sweep.json", json.dumps({"overrides": [word], "jobs": [[word]]}))
         assert refused("node-train", "-m", "sweep.resume=outputs/sweeps/theirs").endswith("sweep.json is damaged")
 
 
@@ -205,9 +205,9 @@ def test_links_and_pipes_in_a_folder_of_yaml_files(refused, tmp_path):
         (lambda path: path.symlink_to("nowhere"), "a link"),
     ],
 )
-def test_cells_of_a_sweep_have_folders_of_it(refused, tmp_path, put, kind):
-    cells = [[*SMALL, f"seed={seed}"] for seed in (0, 1)]
-    write(tmp_path / "sweep/sweep.json", json.dumps({"overrides": [*SMALL, "seed=0,1"], "cells": cells}))
+def test_jobs_of_a_sweep_have_folders_of_it(refused, tmp_path, put, kind):
+    jobs = [[*SMALL, f"seed={seed}"] for seed in (0, 1)]
+    write(tmp_path / "sweep/sweep.json", json.dumps({"overrides": [*SMALL, "seed=0,1"], "jobs": jobs}))
     (tmp_path / "elsewhere").mkdir()
     put(tmp_path / "sweep/1")
     line = refused("node-train", "-m", "sweep.resume=sweep")

@@ -135,7 +135,7 @@ def make(top: Path) -> None:
     (work / "theirs.py").write_text(f"open({str(top / 'executed')!r}, 'w')\nclass Net: pass\n")
     shutil.copy(Path(config_dir(), "model/mlp.yaml"), work / "mine/model/own.yaml")
     (work / "mine/experiment/own.yaml").write_text("# @package _global_\nseed: 1\n")
-    (work / "sweep/sweep.json").write_text(json.dumps({"overrides": SMALL, "cells": [SMALL]}))
+    (work / "sweep/sweep.json").write_text(json.dumps({"overrides": SMALL, "cells": [SMALL]}))  # as it was called
     os.chdir(work)
     assert typed_quietly(["node-train", *SMALL, "run_dir=run"])[0] == 0
 

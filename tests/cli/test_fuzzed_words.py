@@ -66,6 +66,6 @@ def outcome(words: list[str]) -> tuple[list[dict], object]:
         with one_line_errors("node-train"):
             line = CommandLine("train", with_overrides_of_run(with_overrides_of_sweep(parse(words))))
             with hydra_ready(line):
-                return [checked_config(cell) for cell in line.jobs()[:3]], 0
+                return [checked_config(job) for job in line.jobs()[:3]], 0
     except SystemExit as end:
         return [], end.code

@@ -1,4 +1,4 @@
-"""A run that an earlier version left is still continued and judged."""
+"""A run that an earlier version left is still continued and evaluated."""
 
 import json
 import shutil
@@ -19,6 +19,8 @@ def lines(folder):
 
 
 def test_it_is_continued(typed, run):
+    with (run / ".hydra" / "overrides.yaml").open("a") as overrides:
+        overrides.write("- trainer.pictures_every_epochs=1\n")  # as figures_every_epochs was called
     result = typed("node-train", f"resume={run}", "trainer.epochs=3")
     assert (result.status, result.err) == (0, "")
     assert f"continuing from {run}/checkpoints/last.pt at step 10 of 15" in result.out
@@ -28,7 +30,7 @@ def test_it_is_continued(typed, run):
     assert json.loads((run / "summary.json").read_text())["steps"] == 15
 
 
-def test_it_is_judged(typed, run):
+def test_it_is_evaluated(typed, run):
     result = typed("node-eval", f"run={run}", "checkpoint=last")
     assert (result.status, result.err) == (0, "")
     assert f"{lines(KEPT)[-1]['test/loss']:.4f}" in result.out

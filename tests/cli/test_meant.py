@@ -170,7 +170,7 @@ def test_a_launcher_of_an_extra_that_is_not_installed():
     assert _missing_choice(error) == told
 
 
-def test_a_failure_of_all_cells_is_told_once(typed):
+def test_a_failure_of_all_jobs_is_told_once(typed):
     result = typed("node-train", "-m", "dataset=npz", "dataset.path=no.npz", "seed=0,1,2", "sweep.name=a")
     first, *others, last = result.err.splitlines()
     assert first.startswith("job 0: dataset=npz dataset.path=no.npz seed=0: dataset.path")

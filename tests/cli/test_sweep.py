@@ -22,8 +22,8 @@ FOUR = ["-m", *QUICK, "seed=0,1", "optimizer.lr=1e-2,1e-1"]
 GRID = Path("outputs/sweeps/grid")
 
 
-def summary(cell: Path) -> dict[str, object]:
-    return json.loads((cell / "summary.json").read_text())
+def summary(job: Path) -> dict[str, object]:
+    return json.loads((job / "summary.json").read_text())
 
 
 def kill_when(there: Path, folder: Path, *words: str) -> None:
@@ -45,22 +45,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory, typed_in: Callable[..., N
 
 @pytest.fixture
 def four(finished: Path, tmp_path: Path) -> list[str]:
-    """The words of a grid of four cells, all of them finished in this folder."""
+    """The words of a grid of four jobs, all of them finished in this folder."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return FOUR
 
 
 @pytest.fixture
 def eight(tmp_path: Path) -> list[str]:
-    """A grid of eight cells: number 2 diverges, number 5 has a solver that cannot do it."""
+    """A grid of eight jobs: number 2 diverges, number 5 has a solver that cannot do it."""
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)
     planted = {2: "optimizer:\n  lr: 1.0e+30\n", 5: "solver:\n  max_nfe: 3\n"}
     for number in range(8):
         own = planted.get(number, f"optimizer:\n  lr: {0.01 + 0.001 * number}\n")
-        (folder / f"cell{number}.yaml").write_text(f"# @package _global_\n{own}")
-    cells = ",".join(f"cell{number}" for number in range(8))
-    return ["--config-dir", "mine", "-m", f"experiment={cells}", *ODE, "trainer.max_steps=3"]
+        (folder / f"job{number}.yaml").write_text(f"# @package _global_\n{own}")
+    jobs = ",".join(f"job{number}" for number in range(8))
+    return ["--config-dir", "mine", "-m", f"experiment={jobs}", *ODE, "trainer.max_steps=3"]
 
 
 def test_a_key_that_every_choice_has_but_the_default_has_not(typed, tmp_path: Path):
@@ -81,10 +81,10 @@ def test_a_key_that_every_choice_has_but_the_default_has_not(typed, tmp_path: Pa
     assert RunFolder(tmp_path / "outputs/sweeps/s/1").read_config()["trainer"]["epochs"] == 2
 
 
-def test_a_cell_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Path):
+def test_a_job_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Path):
     (tmp_path / GRID / "0" / "run.log").mkdir(parents=True)
-    cells = [[*ODE, "trainer.max_steps=1", f"seed={seed}"] for seed in (1, 2)]
-    record = {"cells": cells, "overrides": [*cells[0][:-1], "seed=1,2"]}
+    jobs = [[*ODE, "trainer.max_steps=1", f"seed={seed}"] for seed in (1, 2)]
+    record = {"jobs": jobs, "overrides": [*jobs[0][:-1], "seed=1,2"]}
     (tmp_path / GRID / "sweep.json").write_text(json.dumps(record))
     result = typed("node-train", "-m", *record["overrides"], f"sweep.resume={GRID}")
     assert result.status == 1
@@ -93,8 +93,8 @@ def test_a_cell_whose_failure_cannot_be_written_down_is_told(typed, tmp_path: Pa
     assert "1 of 2 jobs did not finish (0)" in result.err
 
 
-def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
-    """Killed in the middle, the sweep goes on, and no finished cell runs again."""
+def test_of_eight_jobs_six_finish_and_two_are_listed_with_their_reasons(typed, eight, tmp_path: Path):
+    """Killed in the middle, the sweep goes on, and no finished job runs again."""
     kill_when(tmp_path / GRID / "3" / "summary.json", tmp_path, *eight, "sweep.name=grid")
     before = {path: path.read_bytes() for path in GRID.glob("*/summary.json") if b'"finished"' in path.read_bytes()}
     assert 3 <= len(before) < 6
@@ -106,20 +106,20 @@ def test_of_eight_cells_six_finish_and_two_are_listed_with_their_reasons(typed, 
     )
     assert {path: path.read_bytes() for path in before} == before
     assert result.out.count(", finished before\n") == len(before)
-    cells = [summary(GRID / str(number)) for number in range(8)]
-    assert [n for n, cell in enumerate(cells) if cell["status"] == "failed"] == [2, 5]
-    assert "the loss or its gradient is not finite" in cells[2]["reason"] or "no longer finite" in cells[2]["reason"]
-    assert "after 3 evaluations" in cells[5]["reason"]
-    assert cells[5]["choices"]["experiment"] == "cell5"
-    assert not any(group.startswith("hydra") for group in cells[5]["choices"])
-    assert f"FAILED {cells[5]['reason']}" in (GRID / "5" / "run.log").read_text()
+    jobs = [summary(GRID / str(number)) for number in range(8)]
+    assert [n for n, job in enumerate(jobs) if job["status"] == "failed"] == [2, 5]
+    assert "the loss or its gradient is not finite" in jobs[2]["reason"] or "no longer finite" in jobs[2]["reason"]
+    assert "after 3 evaluations" in jobs[5]["reason"]
+    assert jobs[5]["choices"]["experiment"] == "job5"
+    assert not any(group.startswith("hydra") for group in jobs[5]["choices"])
+    assert f"FAILED {jobs[5]['reason']}" in (GRID / "5" / "run.log").read_text()
     assert "8 runs: 6 finished, 2 failed" in result.out
     for number in (2, 5):
-        assert f"failed: outputs/sweeps/grid/{number}: {cells[number]['reason']}" in result.out
+        assert f"failed: outputs/sweeps/grid/{number}: {jobs[number]['reason']}" in result.out
     assert "best on validation: outputs/sweeps/grid/" in result.out
 
 
-def test_a_cell_that_cannot_be_built_is_written_down(typed):
+def test_a_job_that_cannot_be_built_is_written_down(typed):
     result = typed("node-train", "-m", *QUICK, "trainer.batch_size=0,64", "sweep.name=grid")
     assert result.status == 1
     assert summary(GRID / "0")["reason"] == "trainer.batch_size must be at least 1, got 0"
@@ -148,7 +148,7 @@ def test_a_table_over_seeds_ends_a_sweep_even_if_nothing_was_left_to_do(typed, f
 
 
 def test_a_sweep_killed_midway_goes_on_bit_for_bit(typed, tmp_path: Path):
-    """The process is killed while its second cell trains; the third was never begun."""
+    """The process is killed while its second job trains; the third was never begun."""
     words = ["-m", *QUICK[:2], "trainer.epochs=6", *QUICK[3:], "seed=0,1,2"]
     kill_when(tmp_path / GRID / "1" / "checkpoints" / "last.pt", tmp_path, *words, "sweep.name=grid")
     first = (GRID / "0" / "summary.json").read_bytes()
@@ -195,7 +195,7 @@ def test_a_sweep_that_is_there_is_not_begun_again(typed, four):
     assert sorted(GRID.rglob("*")) == [path for path in before if path.name != "sweep.json"]
 
 
-CELLS = {
+JOBS = {
     "seed=1": (["model=mlp", "seed=0"], ["model=mlp", "seed=1"]),
     "model=resnet,optimizer.lr=1e-3": (["model=mlp", "optimizer.lr=0.1"], ["model=resnet", "optimizer.lr=1e-3"]),
     "model.blocks=_1,2_": (["model.blocks=[1]"], ["+model.blocks=[1,2]"]),
@@ -205,10 +205,10 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", JOBS)
 def test_a_job_is_called_by_what_was_swept(name, tmp_path: Path):
-    (tmp_path / "sweep.json").write_text(json.dumps({"overrides": [], "cells": CELLS[name]}))
-    assert name_of(Sweep.read(tmp_path).swept(CELLS[name][1])) == name
+    (tmp_path / "sweep.json").write_text(json.dumps({"overrides": [], "jobs": JOBS[name]}))
+    assert name_of(Sweep.read(tmp_path).swept(JOBS[name][1])) == name
 
 
 def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
@@ -219,7 +219,7 @@ def test_sweeps_begun_at_once_have_folders_of_their_own(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("four")
-def test_a_cell_that_runs_elsewhere_is_left_alone(typed):
+def test_a_job_that_runs_elsewhere_is_left_alone(typed):
     (GRID / "1" / "summary.json").unlink()
     other = RunFolder(GRID / "1")
     other.lock()

@@ -54,7 +54,7 @@ def main(disk, copy):
     try:
         with log_to(run / "run.log"):
             loggers = Loggers([TensorBoardLogger(run, None, flush_secs=600, run_name=None), JsonlLogger(run, None)])
-            with closed_at_the_end(loggers):
+            with closed_at_the_end(loggers.close):
                 train(loggers, disk / "ballast", refusals)
     except UnwrittenError as error:
         refusals.append(["end", str(error)])

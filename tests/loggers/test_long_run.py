@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 SMALL = ["dataset=moons", "model=odenet_mlp", "model.width=4", "solver=euler", "trainer.batch_size=16"]
-SMALL += ["trainer.epochs=null", "trainer.max_steps=600", "trainer.pictures_every_epochs=0"]
+SMALL += ["trainer.epochs=null", "trainer.max_steps=600", "trainer.figures_every_epochs=0"]
 SMALL += ["num_threads=1", "device=cpu"]
 
 

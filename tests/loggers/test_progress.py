@@ -109,7 +109,7 @@ def test_numbers_give_way_to_the_bar(columns: int, shown: int, monkeypatch: pyte
     with terminal(columns, monkeypatch) as recorded, Progress(total_steps=2000, initial=5, enabled=True) as progress:
         for _ in range(12):
             time.sleep(0.02)
-            progress.update(64, {"loss": 0.25, "accuracy": 0.875, "nfe": 32.0})
+            progress.advance(64, {"loss": 0.25, "accuracy": 0.875, "nfe": 32.0})
     first, *_, last = drawn(recorded[0])
     assert first[2] == "5"  # a resumed bar starts where the run stopped
     assert (last[2], last[3]) == ("17", "2000")
@@ -122,12 +122,12 @@ def test_numbers_give_way_to_the_bar(columns: int, shown: int, monkeypatch: pyte
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch):
     with terminal(80, monkeypatch) as recorded, Progress(total_steps=2, initial=0, enabled=False) as progress:
-        progress.update(8, {"loss": 0.5})
+        progress.advance(8, {"loss": 0.5})
     assert recorded == [""]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_elsewhere_it_is_quiet(enabled: bool, capfd: pytest.CaptureFixture[str]):
     with Progress(total_steps=2, initial=0, enabled=enabled) as progress:
-        progress.update(8, {"loss": 0.5})
+        progress.advance(8, {"loss": 0.5})
     assert capfd.readouterr() == ("", "")

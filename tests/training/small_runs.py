@@ -39,7 +39,7 @@ SETTINGS = {
     "patience": None,
     "log_every_steps": 1,
     "histograms_every_epochs": 0,
-    "pictures_every_epochs": 0,
+    "figures_every_epochs": 0,
     "save_every_steps": None,
     "keep": 2,
     "devices": 1,

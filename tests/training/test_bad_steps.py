@@ -15,7 +15,7 @@ from torch import nn
 from node_cli.tasks.classification import Classification
 from node_cli.tasks.task import Loss
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
-from node_cli.training.memory import out_of_memory_told
+from node_cli.training.memory import reporting_out_of_memory
 from node_cli.training.state import TrainingError
 
 
@@ -205,10 +205,10 @@ def test_out_of_memory_is_told_with_what_to_change(tmp_path):
 
 
 def test_other_errors_are_left_as_they_are():
-    with pytest.raises(RuntimeError, match=r"^a bug$"), out_of_memory_told("here", "do this"):
+    with pytest.raises(RuntimeError, match=r"^a bug$"), reporting_out_of_memory("here", "do this"):
         raise RuntimeError("a bug")
     told = r"^here: out of memory \(CUDA out of memory\. Tried\)\. do this$"
-    with pytest.raises(TrainingError, match=told), out_of_memory_told("here", "do this"):
+    with pytest.raises(TrainingError, match=told), reporting_out_of_memory("here", "do this"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried")
 
 

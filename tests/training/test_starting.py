@@ -6,6 +6,7 @@ from small_runs import build_ode_net, build_part, build_trainer, image_dataset, 
 from test_continuation import assert_continues_exactly, run
 from torch import nn
 
+from node_cli.config import ConfigError
 from node_cli.training.checkpoint import write_checkpoint
 from node_cli.training.starting import freeze, set_to_train, start_from
 
@@ -91,7 +92,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_taken(change, skip, message, 
     model = net()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     path = saved(tmp_path, change({name: w + 1 for name, w in net().state_dict().items()}))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ConfigError) as error:
         start_from(model, path, skip)
     assert message.format(path=path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -106,7 +107,7 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(tmp_path):
         (tmp_path / "no", f"init_from: no checkpoint at {tmp_path}/no/checkpoints/best.pt"),
         (tmp_path, f"init_from: {tmp_path}/checkpoints/best.pt is damaged, or no checkpoint of node-cli"),
     ):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ConfigError) as error:
             start_from(net(), str(path), [])
         assert str(error.value).startswith(message)
 
@@ -151,15 +152,18 @@ def test_running_means_of_frozen_parts_stay_and_nothing_drops_out_there():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["sten"], "freeze must name parts of the model, got 'sten': there are stem, blocks, head, augment, and what"),
-        (["stem", "head.9"], "freeze must name parts of the model, got 'head.9': there are"),
-        ([""], "freeze must name parts of the model, got '': there are"),
-        ([1], "freeze must name parts of the model, got 1: there are"),
-        (["stem", "blocks", "head"], "freeze must leave something to train, got stem, blocks, head, which is all of"),
+        (
+            ["sten"],
+            "trainer.freeze must name parts of the model, got 'sten': there are stem, blocks, head, augment, and",
+        ),
+        (["stem", "head.9"], "trainer.freeze must name parts of the model, got 'head.9': there are"),
+        ([""], "trainer.freeze must name parts of the model, got '': there are"),
+        ([1], "trainer.freeze must name parts of the model, got 1: there are"),
+        (["stem", "blocks", "head"], "trainer.freeze must leave something to train, got stem, blocks, head, which is"),
     ],
 )
 def test_names_that_cannot_be_frozen_are_refused(names, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ConfigError) as error:
         freeze(net(), names)
     assert str(error.value).startswith(message)
 

@@ -173,7 +173,7 @@ def test_no_time_for_a_single_step_is_an_error_and_not_an_invitation(saved, tmp_
     monkeypatch.setattr(Stopping, "got_on", False)
     with pytest.raises(TrainingError, match=r"^trainer.max_seconds=1 is over before this process has finished a step"):
         fit(trainer, tmp_path, Recorder())
-    monkeypatch.setattr(Stopping, "got_on", True)  # by another cell of a grid, say
+    monkeypatch.setattr(Stopping, "got_on", True)  # by another job of a grid, say
     assert stopped(trainer, tmp_path, Recorder()).status == 75
 
 
@@ -187,7 +187,7 @@ def test_once_all_is_saved_a_second_signal_changes_nothing(number, tmp_path):
 
 
 def test_a_signal_that_comes_too_late_for_a_run_is_not_forgotten(tmp_path):
-    """The next cell of a grid, or trial of a study, is not begun."""
+    """The next job of a grid, or trial of a study, is not begun."""
     with Stopping():
         os.kill(os.getpid(), signal.SIGTERM)
     assert Stopping.missed == signal.SIGTERM

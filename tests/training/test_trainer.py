@@ -272,7 +272,7 @@ def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
 
 
 def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
-    trainer = build_trainer(epochs=5, pictures_every_epochs=2)
+    trainer = build_trainer(epochs=5, figures_every_epochs=2)
     recorder, _ = fit(trainer, tmp_path, takes_images=True)
     steps = trainer.steps_per_epoch
     assert [(step, tag) for step, tag in recorder.images if tag.startswith("val/")] == [
@@ -304,7 +304,7 @@ def test_a_run_goes_on_as_if_nothing_had_been_drawn(fails, tmp_path, caplog):
 
     task = DrawsASolve(("a", "b"), label_smoothing=0.0)
     task.fails = fails
-    drawn, own = records(task, tmp_path / "drawn", pictures_every_epochs=1)
+    drawn, own = records(task, tmp_path / "drawn", figures_every_epochs=1)
     _, plain = records(Classification(("a", "b"), label_smoothing=0.0), tmp_path / "plain")
     assert own == plain
     assert drawn.tags == ([] if fails else ["val/flow", "val/flow", "test/flow"])
@@ -313,7 +313,7 @@ def test_a_run_goes_on_as_if_nothing_had_been_drawn(fails, tmp_path, caplog):
 
 def test_no_picture_is_drawn_for_nobody(tmp_path):
     dataset = WatchedDataset(point_dataset())
-    recorder, _ = fit(build_trainer(dataset=dataset, epochs=1, pictures_every_epochs=1), tmp_path)
+    recorder, _ = fit(build_trainer(dataset=dataset, epochs=1, figures_every_epochs=1), tmp_path)
     assert dataset.read == ["train", "val", "test"]
     assert recorder.tags == []
 
@@ -439,7 +439,7 @@ def test_the_model_is_told_when_it_is_trained_and_when_evaluated(tmp_path):
         ({"clip_norm": 0.0}, "clip_norm must be positive or null, got 0.0"),
         ({"clip_norm": math.nan}, "clip_norm must be positive or null, got nan"),
         ({"max_skipped": -1}, "max_skipped must be 0 or more, got -1"),
-        ({"pictures_every_epochs": -1}, "pictures_every_epochs must be 0 or more, got -1"),
+        ({"figures_every_epochs": -1}, "figures_every_epochs must be 0 or more, got -1"),
         ({"histograms_every_epochs": -1}, "histograms_every_epochs must be 0 or more, got -1"),
     ],
 )

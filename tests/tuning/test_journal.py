@@ -70,7 +70,7 @@ def test_what_is_no_journal_is_refused(tmp_path):
     assert path.read_text() == "my thesis\nchapter one\n"
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(StorageInternalError, match="is a link, and should be a file"):
+    with pytest.raises(StorageInternalError, match="must be a file of the study, and is a link"):
         Journal(link)
 
 

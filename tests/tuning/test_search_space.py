@@ -15,12 +15,12 @@ SPACE = {
 
 
 def test_every_combination_once_and_a_conditional_key_beside_its_value_alone():
-    cells = list(parse(SPACE).cells())
-    assert [cell for cell in cells if cell["optimizer"] == "adam"] == [
+    found = list(parse(SPACE).combinations())
+    assert [params for params in found if params["optimizer"] == "adam"] == [
         {"optimizer": "adam", "model.width": 2},
         {"optimizer": "adam", "model.width": 3},
     ]
-    assert sorted(cell["optimizer.momentum"] for cell in cells if cell["optimizer"] == "sgd") == [
+    assert sorted(params["optimizer.momentum"] for params in found if params["optimizer"] == "sgd") == [
         0,
         0,
         0.4,
@@ -28,14 +28,14 @@ def test_every_combination_once_and_a_conditional_key_beside_its_value_alone():
         0.8,
         0.8,
     ]
-    assert len({identity(cell) for cell in cells}) == len(cells) == 8
+    assert len({identity(params) for params in found}) == len(found) == 8
 
 
 def test_what_is_drawn_is_one_of_the_combinations():
     space = parse(SPACE)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     drawn = [space.suggest(study.ask()) for _ in range(30)]
-    assert {identity(params) for params in drawn} <= {identity(cell) for cell in space.cells()}
+    assert {identity(params) for params in drawn} <= {identity(params) for params in space.combinations()}
     assert {"optimizer.momentum" in params for params in drawn} == {True, False}
 
 

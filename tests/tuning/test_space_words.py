@@ -30,7 +30,7 @@ CHANGES = {
 }
 MISTAKES = {
     "tune.space.optimizer.lr.lwo=1": (
-        "tune.space: optimizer.lr.lwo: lwo is no word of optimizer.lr: there are low, high, log, step, when"
+        "tune.space: optimizer.lr.lwo: lwo is not a key of optimizer.lr: there are low, high, log, step, when"
     ),
     "tune.space.optimizer.lr.low=1": "tune.space: optimizer.lr: low must be less than high, got 1 and 0.1",
     "tune.space.optimizer.lr.low=": "tune.space.optimizer.lr.low= has no value",

@@ -142,7 +142,7 @@ SPACES = {
     ),
     "misspelt word": (
         "space: {optimizer.lr: {low: 0.1, high: 1, logg: true}}",
-        "tune.space: optimizer.lr: logg is no word here: there are low, high, log, step, when",
+        "tune.space: optimizer.lr: logg is not allowed here: there are low, high, log, step, when",
     ),
     "when names an unknown key": (
         "space: {optimizer: [adam, sgd], optimizer.momentum: {low: 0, high: 1, when: {optimiser: sgd}}}",
@@ -164,7 +164,7 @@ SETTINGS = {
     "pruning with two objectives": (
         {"objectives": ["val/error", "seconds"]},
         (
-            "tune.pruner=median compares one figure of validation (val/...) after each epoch, not val/error, seconds: "
+            "tune.pruner=median compares one metric of validation (val/...) after each epoch, not val/error, seconds: "
             "name one alone, or set tune.pruner=none"
         ),
     ),

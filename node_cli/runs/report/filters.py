@@ -42,11 +42,7 @@ class Condition:
 
 
 def parse_condition(typed: str) -> Condition:
-    """`solver.rtol<=1e-3` as a condition.
-
-    Raises:
-        ConfigError: it is not a condition.
-    """
+    """`solver.rtol<=1e-3` as a condition. Raises ConfigError if it is not a condition."""
     parts = re.fullmatch(r"([^=!<>]+)(==|=|!=|<=|>=|<|>)(.*)", typed)
     if parts is None:
         raise ConfigError(f"--where {typed}: write KEY=VALUE (or != < <= > >=); folders come before the options")

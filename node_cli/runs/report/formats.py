@@ -140,15 +140,15 @@ def comma_separated(table: RunTable, notes: Sequence[str]) -> str:
     writer.writerow(map(_as_text, [*table.keys, *table.counts, *chain(*names)]))
     for group in table.groups:
         keys = [_as_text(group.full_text(key) or "") for key in table.keys]
-        cells = [_apart(group.cell(name), name in numeric) for name in table.columns]
-        writer.writerow([*keys, *(count(group) for count in table.counts.values()), *chain(*cells)])
+        cells: list[str] = []
+        for name in table.columns:
+            cell = group.cell(name)
+            if isinstance(cell, Statistic):
+                cells += [text(cell.mean), "" if cell.std is None else text(cell.std)]
+            else:
+                cells += [_as_text(cell or ""), *([""] if name in numeric else [])]
+        writer.writerow([*keys, *(count(group) for count in table.counts.values()), *cells])
     return content.getvalue()
-
-
-def _apart(cell: Statistic | str | None, is_numeric: bool) -> list[str]:
-    if not isinstance(cell, Statistic):
-        return [_as_text(cell or ""), ""] if is_numeric else [_as_text(cell or "")]
-    return [text(cell.mean), "" if cell.std is None else text(cell.std)]
 
 
 def _as_text(cell: str) -> str:
@@ -172,12 +172,8 @@ def _escaped(cell: str) -> str:
 
 def _in_math(value: Statistic) -> str:
     digits = plain(value).replace("±", r"\pm")
-    digits = re.sub(r"e([+-]\d+)", _as_power, digits)
+    digits = re.sub(r"e([+-]\d+)", lambda power: rf" \times 10^{{{int(power[1])}}}", digits)
     return f"${digits}$"
-
-
-def _as_power(exponent: re.Match[str]) -> str:
-    return rf" \times 10^{{{int(exponent[1])}}}"
 
 
 def plain(value: Statistic) -> str:

@@ -54,7 +54,11 @@ class Group:
         values = [run.values[column] for run in self.runs if run.values.get(column) is not None]
         numbers = [value for value in values if is_number(value)]
         if numbers or not values:
-            return self._statistic(numbers) if numbers else None
+            if not numbers:
+                return None
+            found = statistic(numbers)
+            is_measured = found.std != 0 or self.num_seeds > 1  # runs of one seed that agree say nothing of the std
+            return found if is_measured else replace(found, std=None)
         different = sorted(set(map(text, values)))
         return different[0] if len(different) == 1 else f"{len(different)} different"
 
@@ -72,11 +76,6 @@ class Group:
     def repeats_seeds(self) -> bool:
         """Whether runs share a seed though the groups are not by seed."""
         return "seed" not in self.keys and self.num_seeds < len(self.runs)
-
-    def _statistic(self, numbers: Sequence[float]) -> Statistic:
-        """Runs of one seed that agree to the last digit have no std: none was measured."""
-        found = statistic(numbers)
-        return replace(found, std=None) if found.std == 0 and self.num_seeds == 1 else found
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -145,16 +144,16 @@ def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
     """
     names = dict.fromkeys(name for run in runs for name in run.compared)
     groups = {name.partition(".")[0] for name in names if "." in name}
-    different = [name for name in names if _counts(name) and not _all_equal(runs, name)]
+    first = runs[0].compared if runs else {}
+    different = [  # values as they are: turning them into text would take most of the time of a report
+        name
+        for name in names
+        if known_of(name).is_hyperparameter and name != "seed" and not name.rpartition(".")[2].startswith("_")
+        if not all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
+    ]
     different = [name for name in different if not all(follows(name, r.compared) for r in runs if name in r.compared)]
     choices = [name for name in different if name in groups]
     return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
-
-
-def _all_equal(runs: Sequence[RunRecord], name: str) -> bool:
-    """Compares the values as they are: turning them into text would take most of the time of a report."""
-    first = runs[0].compared
-    return all(name in run.compared and name in first and run.compared[name] == first[name] for run in runs)
 
 
 def _differs_within_a_choice(runs: Sequence[RunRecord], name: str) -> bool:
@@ -167,10 +166,6 @@ def _differs_within_a_choice(runs: Sequence[RunRecord], name: str) -> bool:
 
 def _known(values: Mapping[str, Any], key: str) -> str | None:
     return text(values[key]) if key in values else None
-
-
-def _counts(key: str) -> bool:
-    return known_of(key).is_hyperparameter and key != "seed" and not key.rpartition(".")[2].startswith("_")
 
 
 def default_columns(runs: Sequence[RunRecord]) -> list[str]:

@@ -40,12 +40,8 @@ class Parser(ArgumentParser):
         raise ConfigError(message)
 
 
-def parse(words: list[str]) -> Namespace:
-    """What was asked for.
-
-    Raises:
-        ConfigError: an option is unknown or has a value that is not allowed.
-    """
+def parse(arguments: list[str]) -> Namespace:
+    """What was asked for. Raises ConfigError if an option is unknown or has a value that is not allowed."""
     parser = Parser(
         PROGRAM,
         description="Tables and figures over the runs below some folders.",
@@ -66,7 +62,7 @@ def parse(words: list[str]) -> Namespace:
     add("--out-dir", type=Path, metavar="FOLDER", help="where figures go; default: the first folder")
     add("--watch", nargs="?", const=2.0, type=float, metavar="SECONDS", help="look again every SECONDS, 2 by default")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
-    args = parser.parse_args(_sort_in_one_word(words))
+    args = parser.parse_args(_sort_in_one_argument(arguments))
     if args.watch is not None and not args.watch > 0:
         raise ConfigError(f"--watch must be a positive number of seconds, got {args.watch:g}")
     args.format = _format(args.format, args.out)
@@ -97,12 +93,12 @@ def _format(asked: str | None, out: Path | None) -> str:
     return by_ending
 
 
-def _sort_in_one_word(words: Sequence[str]) -> list[str]:
-    """`--sort -test/error` as `--sort=-test/error`: argparse takes a word with a dash for an option."""
+def _sort_in_one_argument(arguments: Sequence[str]) -> list[str]:
+    """`--sort -test/error` as `--sort=-test/error`: argparse takes what begins with a dash for an option."""
     joined: list[str] = []
-    for word in words:
+    for argument in arguments:
         if joined and joined[-1] == "--sort":
-            joined[-1] = f"--sort={word}"
+            joined[-1] = f"--sort={argument}"
         else:
-            joined.append(word)
+            joined.append(argument)
     return joined

@@ -65,7 +65,7 @@ def _draw_curves(groups: Sequence[Group], metric: str) -> Figure:
     figure, all_axes = panels(len(tags), columns=2, size=PANEL)
     styles = styles_of(groups)
     for axes, tag in zip(all_axes, tags, strict=True):
-        of_groups = [_means([_series(lines[run.folder], tag) for run in group.runs]) for group in groups]
+        of_groups = [_means(tag, [lines[run.folder] for run in group.runs]) for group in groups]
         drawn = [(means, style) for means, style in zip(of_groups, styles.of_groups, strict=True) if means]
         for means, style in drawn:
             _draw_line(axes, means, style, with_band=len(drawn) <= FEW_BANDS)
@@ -80,15 +80,12 @@ def _draw_curves(groups: Sequence[Group], metric: str) -> Figure:
     return figure
 
 
-def _series(lines: Sequence[Mapping[str, float]], tag: str) -> dict[float, float]:
-    """By epoch where the line has one, else by step."""
-    return {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
-
-
-def _means(series: Sequence[Mapping[float, float]]) -> dict[float, Statistic]:
+def _means(tag: str, runs: Sequence[Sequence[Mapping[str, float]]]) -> dict[float, Statistic]:
+    """Over the runs; by epoch where a line has one, else by step."""
     values: dict[float, list[float]] = defaultdict(list)
-    for each in series:
-        for x, value in each.items():
+    for lines in runs:
+        of_run = {line.get("epoch", line["step"]): line[tag] for line in lines if tag in line}
+        for x, value in of_run.items():
             values[x].append(value)
     return {x: statistic(values[x]) for x in sorted(values)}
 

@@ -11,15 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import ConfigError, shown
+from node_cli.config import ConfigError, leaves, shown
 from node_cli.files import read_bytes, read_end
-from node_cli.runs.folder import CHOICES, CONFIG, MAX_SUMMARY, METRICS, SUMMARY
+from node_cli.loggers.jsonl_file import MAX_BYTES, numbers_of
+from node_cli.runs.folder import CHOICES, CONFIG, MAX_SUMMARY, METRICS, SUMMARY, as_today
 from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.yaml_file import read_yaml
 
 LARGEST = 1 << 1023  # a larger whole number cannot be a float
 MAX_DEPTH = 30  # of what a summary nests
-MAX_METRICS = 1 << 30  # bytes; a million records have some 300 million
 TAIL = 1 << 16  # bytes read to see how far a run has come
 
 
@@ -35,7 +35,7 @@ class RunRecord:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """From the summary, else from YAML, which is slow to read."""
-        return self.summary.get("config") or self._read_yaml(CONFIG)
+        return as_today(self.summary.get("config") or self._read_yaml(CONFIG))
 
     @property
     def objective(self) -> tuple[str, str] | None:
@@ -70,15 +70,6 @@ class RunRecord:
 def is_number(value: Any) -> bool:
     """Whether it is a number that has a mean with others."""
     return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`("solver.rtol", 0.001)` and the like."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, str]:
@@ -130,7 +121,8 @@ def _below(folder: str) -> Iterator[tuple[str, bool]]:
     while waiting:
         path = waiting.pop()
         try:
-            entries = sorted(os.scandir(path), key=lambda entry: _natural(entry.name))
+            found = os.scandir(path)
+            entries = sorted(found, key=lambda e: (len(e.name) if e.name.isdigit() else 0, e.name))  # 2 before 10
         except OSError:
             yield path, True  # listed as damaged when its summary cannot be read either
             continue
@@ -140,29 +132,20 @@ def _below(folder: str) -> Iterator[tuple[str, bool]]:
         waiting += [entry.path for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)]
 
 
-def _natural(name: str) -> tuple[int, str]:
-    """Sorts 2 before 10."""
-    return (len(name), name) if name.isdigit() else (0, name)
-
-
 def _read(folder: Path, has_summary: bool) -> RunRecord:
     if not has_summary:
         return RunRecord(folder, UNFINISHED, "", {})
     try:
         summary = json.loads(read_bytes(folder / SUMMARY, MAX_SUMMARY, inside=folder))
     except OSError as error:
-        return _damaged(folder, f"{SUMMARY} cannot be read: {error.strerror}")
+        return RunRecord(folder, DAMAGED, f"{SUMMARY} cannot be read: {error.strerror}", {})
     except (ValueError, RecursionError) as error:
-        return _damaged(folder, f"{SUMMARY} is no JSON: {error}")
+        return RunRecord(folder, DAMAGED, f"{SUMMARY} is no JSON: {error}", {})
     wrong = _what_is_wrong(summary)
     if wrong:
-        return _damaged(folder, f"{SUMMARY}: {wrong}")
+        return RunRecord(folder, DAMAGED, f"{SUMMARY}: {wrong}", {})
     reason = "" if summary["status"] == FINISHED else str(summary.get("reason", "no reason is given"))
     return RunRecord(folder, summary["status"], reason, summary)
-
-
-def _damaged(folder: Path, reason: str) -> RunRecord:
-    return RunRecord(folder, DAMAGED, reason, {})
 
 
 def _what_is_wrong(summary: Any) -> str:
@@ -178,14 +161,12 @@ def _what_is_wrong(summary: Any) -> str:
             return f"{key} must be an object, got a {type(summary[key]).__name__}"
     if summary["status"] == FINISHED and "metrics" not in summary:
         return "finished, but without metrics"
-    if "objective" in summary and not _is_objective(summary["objective"]):
-        return f"objective must name a metric, and min or max, got {shown(summary['objective'])}"
+    objective = summary.get("objective", {"metric": "", "goal": "min"})
+    names = [objective.get("metric"), objective.get("goal")] if isinstance(objective, dict) else [None, None]
+    if not isinstance(names[0], str) or names[1] not in ("min", "max"):
+        return f"objective must name a metric, and min or max, got {shown(objective)}"
     odd = [tag for tag, value in summary.get("metrics", {}).items() if not is_number(value)]
     return f"{odd[0]} must be a number, got {shown(summary['metrics'][odd[0]])}" if odd else ""
-
-
-def _is_objective(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("metric"), str) and value.get("goal") in ("min", "max")
 
 
 def _is_flat(summary: Any) -> bool:
@@ -199,7 +180,11 @@ def _is_flat(summary: Any) -> bool:
 
 def progress(run: RunRecord) -> str:
     """How far the run has come by its last whole lines, and how long ago the last one was written."""
-    lines = _last_lines(run.folder)
+    try:
+        texts = read_end(run.folder / METRICS, TAIL, inside=run.folder).split(b"\n")[:-1]
+    except OSError:
+        texts = []
+    lines = [line for line in map(numbers_of, texts) if line is not None]
     epoch, step = (next((line[key] for line in reversed(lines) if key in line), None) for key in ("epoch", "step"))
     if step is None:
         return "nothing written yet" if run.folder.is_dir() else "not on this machine"
@@ -217,31 +202,14 @@ def curves(run: RunRecord) -> list[dict[str, float]]:
     """
     path = run.folder / METRICS
     try:
-        lines = read_bytes(path, MAX_METRICS, inside=run.folder).split(b"\n")[:-1]
+        lines = read_bytes(path, MAX_BYTES, inside=run.folder).split(b"\n")[:-1]
     except OSError:
         return []
-    records = [_record(line) for line in lines]
-    if None in records:
-        number = records.index(None) + 1
+    records = [record for record in map(numbers_of, lines) if record is not None]
+    if len(records) < len(lines):
+        number = next(number for number, line in enumerate(lines, 1) if numbers_of(line) is None)
         raise ConfigError(f"{path}, line {number} is damaged: leave the run out, --where 'folder!={run.folder}'")
-    return [record for record in records if record is not None]
-
-
-def _last_lines(folder: Path) -> list[dict[str, float]]:
-    try:
-        records = map(_record, read_end(folder / METRICS, TAIL, inside=folder).split(b"\n")[:-1])
-        return [record for record in records if record is not None]
-    except OSError:
-        return []
-
-
-def _record(line: bytes) -> dict[str, float] | None:
-    """The numbers of a line, also those written as text ("nan", "inf"); None if it is damaged."""
-    try:
-        record = {str(tag): float(value) for tag, value in json.loads(line).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
-        return None
-    return record if "step" in record else None
+    return records
 
 
 def _ago(then: float) -> str:

@@ -97,27 +97,21 @@ def styles_of(groups: Sequence[Group]) -> Styles:
     keys = [key for key in groups[0].keys if len({group.key_text(key) for group in groups}) > 1]
     num_values = len({group.key_text(key) for group in groups for key in keys[:1]})
     are_many = len(keys) == 1 or len(groups) > MOST_ENTRIES
-    if num_values > NUM_COLORS and are_many and _is_numeric(groups, keys[0]):
+    is_numeric = all(is_number(group.keys[key]) and isfinite(group.keys[key]) for key in keys[:1] for group in groups)
+    if num_values > NUM_COLORS and are_many and is_numeric:
         return _by_scale(groups, keys[0], keys[1:])
     if len(groups) <= MOST_ENTRIES:
         styles = [_numbered(index) for index in range(len(groups))]
         labels = [", ".join(group.key_text(key) or "-" for key in keys) or group.label() for group in groups]
-        return Styles(styles, ", ".join(keys), dict(zip(_distinct(labels), styles, strict=True)))
+        labels = [each if labels.count(each) == 1 else f"{each} ({n})" for n, each in enumerate(labels, 1)]
+        return Styles(styles, ", ".join(keys), dict(zip(labels, styles, strict=True)))
     return _by_value(groups, keys)
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    return [label if labels.count(label) == 1 else f"{label} ({index + 1})" for index, label in enumerate(labels)]
 
 
 def _numbered(index: int) -> Style:
     """Ten colours; lines and markers go on, so that twenty are twenty."""
     color = to_hex(colormaps["tab10"](index % NUM_COLORS))
     return Style(color, LINES[index % len(LINES)], MARKERS[index // NUM_COLORS % len(MARKERS)])
-
-
-def _is_numeric(groups: Sequence[Group], key: str) -> bool:
-    return all(is_number(group.keys[key]) and isfinite(group.keys[key]) for group in groups)
 
 
 def _by_scale(groups: Sequence[Group], key: str, others: Sequence[str]) -> Styles:

@@ -1,4 +1,4 @@
-"""Files of a report: whole or not at all, a mistake in their place told in one line."""
+"""Files of a report: whole or not at all, a mistake in their place is one line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from node_cli.files import write_whole
 
 
 def write(path: Path, content: bytes) -> None:
-    """Puts it in the place of the file.
-
-    Raises:
-        ConfigError: it cannot be written there.
-    """
+    """Replaces the file. Raises ConfigError if it cannot be written."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -25,11 +21,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder and those above it, where they are not there.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
+    """Makes the folder and those above it, where they are not there. Raises ConfigError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
