@@ -201,7 +201,7 @@ def _command(pid: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("kills", 50), ("damages", 30), ("starts", 20), ("commands", 2), ("seed", 0)):
+    for name, default in (("kills", 50), ("damages", 30), ("starts", 20), ("jobs", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seconds", type=float, default=3600.0)
     asked = parser.parse_args()

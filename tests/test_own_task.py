@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -111,26 +107,24 @@ def test_means_of_an_epoch_are_over_observed_values(finished):
     assert min(losses) < epoch["train/loss"] < max(losses)
 
 
-def test_killed_and_resumed_it_is_the_same_to_the_last_bit(place, finished, here):
-    command = [sys.executable, "-m", "node_cli.cli.train", *OWN, *RUN, *HERE, "run_dir=killed"]
-    run = place / "killed"
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not (run / "checkpoints" / "step-00000003.pt").exists():
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+def test_killed_and_resumed_it_is_the_same_to_the_last_bit(place, finished, here, begin):
+    run, process = place / "killed", begin(place, "node-train", *OWN, *RUN, *HERE, "run_dir=killed")
+    while not (run / "checkpoints" / "step-00000003.pt").exists():
+        assert process.poll() is None, process.said()
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
     here("node-train", "resume=killed")
     assert lines(run) == lines(finished)
     assert all(torch.equal(tensor, weights(run)[name]) for name, tensor in weights(finished).items())
 
 
-def test_two_processes_are_one_but_for_rounding(place, finished):
+def test_two_processes_are_one_but_for_rounding(place, finished, begin):
     """Each has half of the series of a batch, and another number of observed values."""
     words = [*OWN, *SMALL, *HERE, "trainer.devices=2", "logger=jsonl", "run_dir=two"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "node_cli.cli.train", *words]
-    ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    process = begin(place, "node-train", *words)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
     two = lines(place / "two")
     for tag in ("train/loss", "train/mae", "val/rmse", "test/rmse", "nfe/forward"):
         expected = [line[tag] for line in lines(finished) if tag in line]

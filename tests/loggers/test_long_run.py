@@ -1,26 +1,23 @@
 """A short version of the long run that benchmarks/long_run.py makes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "long_run.py"
 SMALL = ["dataset=moons", "model=odenet_mlp", "model.width=4", "solver=euler", "trainer.batch_size=16"]
 SMALL += ["trainer.epochs=null", "trainer.max_steps=600", "trainer.figures_every_epochs=0"]
 SMALL += ["num_threads=1", "device=cpu"]
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+def figures(begin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("long_run")
-    command = [sys.executable, str(SCRIPT), "--mark", "100", "--out", "figures.json", *SMALL]
-    process = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return json.loads((folder / "figures.json").read_text()) | {"said": process.stdout}
+    process = begin(folder, "benchmarks.long_run", "--mark", "100", "--out", "figures.json", *SMALL)
+    said, error = process.communicate()
+    assert process.returncode == 0, error
+    return json.loads((folder / "figures.json").read_text()) | {"said": said}
 
 
 def test_memory_does_not_grow(figures):

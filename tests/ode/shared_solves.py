@@ -177,8 +177,9 @@ def run_tuple(share, **keys):
     return {"ys": solution.ys, "step_sizes": solution.stats.step_sizes}
 
 
-def work(rank, folder):
-    """One of two processes: runs every case on its share and leaves `<rank>.pt` in the folder."""
+def main():
+    """One of two processes, for `forked.Command`: runs every case on its share and leaves `<rank>.pt` where it is."""
+    rank, folder = int(sys.argv[1]), os.getcwd()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.set_num_threads(1)
     init_method, timeout = f"file://{folder}/store", timedelta(seconds=600)

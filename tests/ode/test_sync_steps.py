@@ -1,7 +1,5 @@
 """Two processes, each with a share of the batch, take the steps and have the gradients of one process."""
 
-import multiprocessing
-
 import pytest
 import shared_solves
 import torch
@@ -11,25 +9,15 @@ from shared_solves import ALONE, CASES, DOUBLE, FAILING, SHARES, SINGLE, WHOLE, 
 pytestmark = pytest.mark.slow
 
 COUNTS = ("nfe", "num_accepted", "num_rejected")
-TIMEOUT = 600
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(begin, tmp_path_factory):
     """What two processes found in all cases."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=shared_solves.work, args=(rank, str(folder))) for rank in (0, 1)]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(TIMEOUT)
-        assert [process.exitcode for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
+    processes = [begin(folder, "shared_solves", str(rank)) for rank in (0, 1)]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

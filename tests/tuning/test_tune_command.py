@@ -19,14 +19,19 @@ STUDY = Path("outputs/studies/default")
 WORDS = [*QUICK, "tune.trials=4", "tune.pruner=none"]
 
 
-def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, tmp_path):
-    """Killed while its second trial trains; then two commands share what is left, one of them with two workers."""
+def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, tmp_path, monkeypatch):
+    """Killed while its second trial trains; then two commands share what is left, one of them with two workers.
+
+    The work of the other one, which has one, is done in this process, without the start of a third.
+    """
     killed = start(tmp_path, *WORDS)
     wait_for(tmp_path / STUDY / "trials" / "1" / ".hydra" / "config.yaml")
     killed.kill()  # its worker ends with it
     killed.communicate()
     done = summary(STUDY, 0)
     other = start(tmp_path, *WORDS, "tune.workers=2")
+    monkeypatch.setattr("node_cli.tuning.workers.run_workers", lambda work, count, restarts: work())
+    monkeypatch.setattr("node_cli.training.launched.end_with_parent", lambda: None)
     texts = [typed("node-tune", *WORDS).out, other.communicate()[0]]
     assert any("4 runs: 4 finished" in text for text in texts), texts
     assert sorted(path.name for path in (STUDY / "trials").iterdir()) == ["0", "1", "2", "3"]
