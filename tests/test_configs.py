@@ -26,12 +26,7 @@ from node_cli.datasets.series.tables import FILES
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
 OF_SERIES = {path.stem for path in CONFIGS.glob("*/*.yaml") if "s.series." in path.read_text("utf-8")}
-HAS_TASK = (CONFIGS / "task" / "trajectory.yaml").is_file()
-OF_TRAINING = [
-    (group, choice)
-    for group, choice in CHOICES
-    if group not in ("problem", "tune") and (HAS_TASK or choice not in OF_SERIES)
-]
+OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
@@ -95,7 +90,10 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
     if choice == "csv":
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:
-        overrides += ["task=trajectory"]
+        overrides += [
+            "task=trajectory",
+            *(["model=gru"] if choice == "storms" else []),
+        ]  # storms have times of their own
     if choice == "odenet_mlp":
         overrides += ["dataset=moons"]
     if choice == "concat_squash":
