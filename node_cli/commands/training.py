@@ -160,7 +160,7 @@ def _lead(
         logger.finish()
     write_curves(trainer.state.history, folder.curves, str(folder.path))
     folder.write_summary(summary)
-    for line in final_table(summary, folder.path):
+    for line in final_table(summary, folder.path, trainer.task.shown(summary["details"])):
         log.info("%s", line)
 
 

@@ -26,7 +26,7 @@ DISTRIBUTIONS = ("torch", "torchdiffeq", "hydra-core", "omegaconf", "numpy")
 def summarize(request: Request, trainer: Trainer, test: Evaluation, started: float) -> dict[str, Any]:
     """All that is worth keeping of a run, in plain containers; times in seconds, memory in MB (2^20 bytes).
 
-    `training` are the seconds of all updates, `epoch` those of one pass over the training split, without evaluations.
+    `training` are the seconds of all updates, `epoch` those of one epoch, without evaluations.
     """
     history = trainer.state.history
     best, last = history[trainer.state.best_epoch - 1], history[-1]
@@ -64,8 +64,8 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
     }
 
 
-def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """The lines shown at the end of a run. Metrics are fractions, as in every table, file and curve."""
+def final_table(summary: Mapping[str, Any], folder: Path, found: Mapping[str, str]) -> list[str]:
+    """The lines shown at the end of a run, with what the task has `found`. Metrics are as in every file and curve."""
     metrics, nfe, seconds = summary["metrics"], summary["nfe"], summary["seconds"]
     rows = {}
     objective = f"test/{summary['objective']['metric']}"
@@ -74,6 +74,7 @@ def final_table(summary: Mapping[str, Any], folder: Path) -> list[str]:
             rows[tag.replace("/", " ")] = four_digits(metrics[tag])
         elif metrics[tag]:
             rows[tag.replace("/", " ")] = f"{metrics[tag]} samples"
+    rows |= found
     rows["parameters"] = f"{summary['parameters']:,}"
     for name, count in summary["failures"].items():
         if count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,15 @@ def parameter_intervals(model: SeriesModel, residuals: Callable[[], Tensor]) -> 
         value |= dict(zip(("std", "low", "high"), found, strict=True))
         value["is_identified"] = not is_loose and each <= UNCERTAIN * abs(value["value"])
     return values
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """`0.5402 (0.4251 to 0.6552)`, the 95 % interval of a value; or that the data do not identify it."""
+    value = f"{found['value']:.4g}"
+    if "std" not in found:
+        return value
+    interval = f" ({found['low']:.4g} to {found['high']:.4g})" if found["std"] is not None else ""
+    return f"{value}{interval}{'' if found['is_identified'] else ', which the data do not identify'}"
 
 
 def _jacobian(outputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:

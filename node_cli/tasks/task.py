@@ -78,6 +78,10 @@ class Task(ABC):
         """Further results of a whole split for `summary.json`, in plain containers."""
         return {}
 
+    def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
+        """Those of the details that the table at the end of a run shows, by name."""
+        return {}
+
     def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray] | None:
         """What `node-predict` writes, equally many rows of each column; None: the rows as they are, one a sample."""
         return None

@@ -22,7 +22,7 @@ from node_cli.tasks.forecast_metrics import (
     same_as_last_season,
 )
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
-from node_cli.tasks.intervals import parameter_intervals
+from node_cli.tasks.intervals import in_words, parameter_intervals
 from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
 from node_cli.tasks.smoothing import smooth
 from node_cli.tasks.task import Loss, Task, solved
@@ -207,6 +207,12 @@ class Trajectory(Task):
     def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Observed and predicted series."""
         return trajectory_figures(self.axis, None, _visible(batch), batch, rows)
+
+    def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
+        """Parameters with their intervals, and equations."""
+        parameters = {name: in_words(found) for name, found in details.get("parameters", {}).items()}
+        sides = [equation.split(" = ", 1) for equation in details.get("equations", [])]
+        return parameters | {left: f"= {right}" for left, right in sides}
 
     def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray]:
         """A row for each series and time."""

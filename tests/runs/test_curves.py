@@ -27,7 +27,7 @@ def test_three_panels_are_drawn_and_nothing_else_is_left(tmp_path):
     assert os.listdir(tmp_path) == ["curves.png"]
 
 
-@pytest.mark.parametrize("prefix", ["nfe/", "train/acc", "val/acc"])
+@pytest.mark.parametrize("prefix", ["nfe/", "train/acc"])
 def test_a_panel_without_data_is_left_out(prefix, tmp_path):
     assert width(without(prefix), tmp_path) == width([entry(1)], tmp_path) * 2 // 3
 
@@ -63,3 +63,7 @@ def test_a_killed_writer_leaves_the_old_picture(tmp_path, monkeypatch):
 def test_an_empty_history_is_our_mistake(tmp_path):
     with pytest.raises(AssertionError, match="nothing to draw"):
         write_curves([], tmp_path / "curves.png", "a run")
+
+
+def test_a_metric_of_training_alone_has_a_panel(tmp_path):
+    assert width(without("val/acc"), tmp_path) == width([entry(1)], tmp_path)

@@ -52,7 +52,7 @@ SUMMARY = {
 
 
 def test_the_final_table_has_one_system_of_units():
-    assert final_table(SUMMARY, Path("outputs/mine")) == [
+    assert final_table(SUMMARY, Path("outputs/mine"), {"alpha": "0.5 (0.4 to 0.6)"}) == [
         *("", "  test error     0.04000", "  test loss      12.35", "  test accuracy  0.9600"),
         *(
             "  test failed    2 samples",
@@ -60,6 +60,7 @@ def test_the_final_table_has_one_system_of_units():
             "  val accuracy   0.9750",
             "  val error      0.02500",
         ),
+        "  alpha          0.5 (0.4 to 0.6)",
         *("  parameters     142,538", "  fallbacks      3 of 160 batches"),
         "  NFE            25.0 forward, 24.0 backward (last epoch); 26.0 test",
         *("  best epoch     7 of 8", "  seconds        19.5 (17.2 in updates)", "  memory         481 MB at most"),
