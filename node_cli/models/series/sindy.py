@@ -93,13 +93,12 @@ class SparseDynamics(Dynamics):
             self.num_pruned.fill_(due)
 
     def named_values(self) -> Mapping[str, Tensor]:
-        """Coefficients in the user's units that are not pruned: `hare: hare lynx` is that of the term in dhare/dt."""
-        values, active = self._sparse() * self.factor, self.active.tolist()
+        """The coefficients in the user's units: `hare: hare lynx` is that of the term in dhare/dt; 0 if pruned."""
+        values = self._sparse() * self.factor
         return {
             f"{channel}: {term}": values[i, j]
             for i, channel in enumerate(self.channel_names)
             for j, term in enumerate(self.library.names)
-            if active[i][j]
         }
 
     def equations(self) -> list[str]:

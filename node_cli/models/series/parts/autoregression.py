@@ -22,6 +22,8 @@ Step = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 class Autoregressive(SeriesModel):
     """A model that steps from time to time; where a value is seen, it stands in the place of its prediction."""
 
+    is_continuous = False
+
     @abstractmethod
     def stepper(self, batch_size: int, like: Tensor) -> Step:
         """What steps through a batch, with the memory that it needs; tensors are made as `like` is."""

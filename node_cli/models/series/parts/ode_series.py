@@ -159,7 +159,7 @@ class OdeSeries(SeriesModel):
         own = starting_at(batch, beginning.first) if moves else batch
         times, inputs = own[TIMES].double(), self._inputs(own)
         states = _solved(self.block, state, times) if inputs is None else self._driven(state, times, inputs)
-        if self.dynamics.needs_trajectory and self.training:
+        if self.dynamics.needs_trajectory and torch.is_grad_enabled():
             self._trajectory.value = Trajectory(times, states, None if inputs is None else inputs.at_times())
         values = self.dynamics.values(states)
         return put_back(values, History.of(batch).carried(), beginning.first) if moves else values
@@ -189,7 +189,7 @@ class OdeSeries(SeriesModel):
         return dynamics.value_slopes(states, dy)
 
     def penalty(self) -> Tensor | None:
-        """See `SeriesModel.penalty`; of the last forward pass in training."""
+        """See `SeriesModel.penalty`; of the last forward pass with a graph."""
         trajectory, self._trajectory.value = self._trajectory.value, None
         return self.dynamics.penalty(trajectory)
 

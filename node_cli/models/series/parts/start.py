@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from node_cli.batch import Batch
 from node_cli.models.series.parts.history import History, at_index
 from node_cli.ode.checks import require_at_least, require_choice
+from node_cli.ode.errors import ArgumentError
 from node_cli.series import SEGMENT, SERIES
 
 STARTS = ("first", "learned", "encoder", "last")
@@ -79,7 +80,10 @@ class Start(nn.Module):
             return values.new_zeros(len(values), self.num_channels + self.num_extra)
         series = batch[SERIES]
         if self.training and (series < 0).any():
-            raise ValueError("start must not be learned for series that are not in the training data: take start=first")
+            raise ArgumentError(
+                "model.start must not be learned for samples that are no whole series of the training data, such as "
+                "those of task.strategy=windows: take model.start=first, or task.strategy=multiple_shooting"
+            )
         segment = batch.get(SEGMENT, torch.zeros_like(series))
         offset: Tensor = self.offsets[series.clamp(min=0), segment]
         return offset.masked_fill((series < 0)[:, None], 0.0)
