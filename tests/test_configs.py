@@ -90,10 +90,9 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
     if choice == "csv":
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:
-        overrides += [
-            "task=trajectory",
-            *(["model=gru"] if choice == "storms" else []),
-        ]  # storms have times of their own
+        overrides += ["task=trajectory"]
+    if choice == "lagrangian":
+        overrides += ["dataset.log=false"]
     if choice == "odenet_mlp":
         overrides += ["dataset=moons"]
     if choice == "concat_squash":

@@ -32,7 +32,7 @@ class HamiltonianDynamics(PlainDynamics):
         self.network = network(
             num_channels, 1, width=width, num_hidden_layers=num_hidden_layers, activation=activation, has_bias=False
         )
-        relative = torch.tensor([factor * self.energy_scale for factor in factors], dtype=torch.float64)
+        relative = torch.tensor([factor * self.energy_scale for factor in factors])
         self.register_buffer("factors", torch.cat([relative, -relative]), persistent=False)
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ class SparseDynamics(Dynamics):
         self.register_buffer("active", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("num_pruned", torch.zeros((), dtype=torch.int64))
         factor = [[1 / (rate * size) for size in library.sizes] for rate in units.rate.tolist()]
-        self.register_buffer("factor", torch.tensor(factor, dtype=torch.float64), persistent=False)
+        self.register_buffer("factor", torch.tensor(factor), persistent=False)
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """See `Dynamics.forward`."""

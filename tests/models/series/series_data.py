@@ -8,7 +8,7 @@ from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALU
 NAMES = ("hare", "lynx", "owl", "fox")
 
 
-def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segments=1, is_log=False, units=None):
+def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segments=1, is_log=False, **others):
     """As a dataset of so many channels offers it; the time is in years, one and a half of them a unit."""
 
     def scaling(size, mean):
@@ -23,10 +23,11 @@ def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segm
         "channel_names": NAMES[:num_channels],
         "control_names": tuple(f"dose{i}" for i in range(num_controls)),
         "static_names": tuple(f"age{i}" for i in range(num_statics)),
-        "units": units or Units(*scaling(num_channels, 0.4), is_log=is_log, t0=3.0, time_scale=1.5),
+        "units": Units(*scaling(num_channels, 0.4), is_log=is_log, t0=3.0, time_scale=1.5),
         "time_name": "year",
         "control_scaling": scaling(num_controls, 1.0) if num_controls else None,
         "static_scaling": scaling(num_statics, 2.0) if num_statics else None,
+        **others,
     }
 
 

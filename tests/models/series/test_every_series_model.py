@@ -8,6 +8,7 @@ import torch
 from series_data import batch_of
 from series_models import series_model
 
+from node_cli.batch import take
 from node_cli.series import CONTROLS, MASK, TIMES, VALUES
 
 SMALL = {"width": 4, "num_hidden_layers": 1}
@@ -119,12 +120,22 @@ def test_gradients_are_those_of_finite_differences(case):
         direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         found, eps = [], 1e-6
         for sign in (1, -1):
-            with torch.no_grad():
-                parameter.add_(sign * eps * direction)
-                found.append(loss_of(model, batch))
-                parameter.sub_(sign * eps * direction)
+            parameter.data += sign * eps * direction
+            found.append(loss_of(model, batch).detach())
+            parameter.data -= sign * eps * direction
         slope = (found[0] - found[1]) / (2 * eps)
         torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_series_of_a_batch_have_their_own_times_and_do_not_see_each_other(case):
+    model, batch = made(case), batch_for(case, own_times=True)
+    together = (model(batch), model.one_step(batch)[:, 1:])
+    for i in range(3):
+        sample = take(batch, slice(i, i + 1))
+        for found, alone in zip(together, (model(sample), model.one_step(sample)[:, 1:]), strict=True):
+            torch.testing.assert_close(found[i], alone[0], rtol=1e-9, atol=1e-12)
+    assert torch.equal(together[0][2, 3], together[0][2, 5]) or case in ("gru", "linear_ar")  # no time passes
 
 
 @pytest.mark.parametrize("case", MODELS)

@@ -30,7 +30,7 @@ class Library(nn.Module):
         require_at_least("degree", degree, 1)
         self.degree = degree
         self.trigonometric = trigonometric
-        self.register_buffer("size", torch.tensor(sizes, dtype=torch.float64), persistent=False)
+        self.register_buffer("size", torch.tensor(sizes), persistent=False)
         products = [
             product
             for number in range(degree + 1)

@@ -239,6 +239,20 @@ class _Driven(nn.Module):
         return dy
 
 
+class _Stretched(nn.Module):
+    """A vector field over the gap between two times of each sample, as time goes from 0 to 1."""
+
+    def __init__(self, vector_field: nn.Module, ends: Tensor) -> None:
+        super().__init__()
+        self.vector_field = vector_field
+        self.start, self.end = ends.split(1, dim=1)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        length = self.end - self.start
+        slope: Tensor = self.vector_field(self.start + t * length, y) * length
+        return slope
+
+
 class _Kept:
     """Holds what has a graph; a copy of its model does not take it along."""
 
@@ -250,14 +264,14 @@ class _Kept:
 
 
 def _solved(block: OdeBlock, state: Tensor, times: Tensor, source: Source | None = None) -> Tensor:
-    """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first.
-
-    Raises:
-        ValueError: the samples have times of their own.
-    """
+    """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
     if times.shape[1] == 1:
         return state[:, None]
     field = None if source is None else _Driven(block.vector_field, source)
-    if not (times == times[:1]).all():
-        raise ValueError("the series of a batch must have the same times")
-    return block.solve(state, times[0], field).ys.transpose(0, 1)
+    if (times == times[:1]).all():
+        return block.solve(state, times[0], field).ys.transpose(0, 1)
+    rows, unit = [state], torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for i in range(times.shape[1] - 1):
+        stretched = _Stretched(field or block.vector_field, times[:, i : i + 2].to(state.dtype))
+        rows.append(block.solve(rows[-1], unit, stretched).ys[1])
+    return torch.stack(rows, dim=1)

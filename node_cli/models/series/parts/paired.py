@@ -53,7 +53,7 @@ class PairedDynamics(Dynamics):
             "offset": [units.mean[v] * units.time_scale / units.std[p] for p, v in pairs],
         }
         for name, factors in scales.items():
-            self.register_buffer(name, torch.tensor(factors, dtype=torch.float64), persistent=False)
+            self.register_buffer(name, torch.tensor(factors), persistent=False)
 
     def initial(self, values: Tensor, slopes: Tensor, extra: Tensor) -> Tensor:
         """See `Dynamics.initial`."""

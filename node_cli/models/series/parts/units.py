@@ -58,7 +58,7 @@ class StateUnits(nn.Module):
             "rate": [units.time_scale / size for size in sizes],  # from slopes in the user's units to the state's
         }
         for name, numbers in constants.items():
-            self.register_buffer(name, torch.tensor(numbers, dtype=torch.float64), persistent=False)
+            self.register_buffer(name, torch.tensor(numbers), persistent=False)
 
     def raised(self, values: Tensor) -> Tensor:
         """Scaled values `(..., C)` in the user's units."""
@@ -105,8 +105,8 @@ class InputUnits(nn.Module):
         means = [mean for count, scaling in scaled for mean in ([0.0] * count if scaling is None else scaling.mean)]
         stds = [std for count, scaling in scaled for std in ([1.0] * count if scaling is None else scaling.std)]
         self.num_inputs = len(means)
-        self.register_buffer("mean", torch.tensor(means, dtype=torch.float64), persistent=False)
-        self.register_buffer("std", torch.tensor(stds, dtype=torch.float64), persistent=False)
+        self.register_buffer("mean", torch.tensor(means), persistent=False)
+        self.register_buffer("std", torch.tensor(stds), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scaled inputs `(n, k + s)` in the user's units."""
