@@ -1,8 +1,10 @@
 """Solvers and gradients as their YAML describes them, with some keys changed."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
-from hydra.utils import instantiate
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -12,9 +14,17 @@ def names(group):
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+@cache
 def load(group, name):
-    """A part's YAML."""
-    return OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+    """A part's YAML, which is read once."""
+    config = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+@cache
+def _values(group, name):
+    return OmegaConf.to_container(load(group, name), resolve=True)
 
 
 def _solvers(target):
@@ -25,13 +35,16 @@ ADAPTIVE, FIXED = _solvers("Adaptive"), _solvers("Fixed")
 INTERPOLATING = [name for name in ADAPTIVE if load("solver", name).outputs == "interpolate"]
 
 
-def _part(group, name, keys):
-    return instantiate({**load(group, name), **keys}, _convert_="all")
+def make_part(group, name, **keys):
+    """What a YAML names, with its values and with those that `keys` change; of a partial one the whole."""
+    values = {**deepcopy(_values(group, name)), **keys}
+    values.pop("_partial_", None)
+    return get_object(values.pop("_target_"))(**values)
 
 
 def make_solver(name, **keys):
-    return _part("solver", name, keys)
+    return make_part("solver", name, **keys)
 
 
 def make_gradient(name, **keys):
-    return _part("gradient", name, keys)
+    return make_part("gradient", name, **keys)

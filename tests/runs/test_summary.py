@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from training.small_runs import Recorder, build_ode_net, build_part, build_trainer
+from parts import make_part
+from training.small_runs import Recorder, build_ode_net, build_trainer
 
 from node_cli.runs.folder import Request
 from node_cli.runs.summary import final_table, summarize
@@ -19,9 +20,7 @@ def finished(kind: str, *parts):
 
 
 def test_all_that_is_recorded_of_the_test_stands_in_the_summary():
-    summary, recorder = finished(
-        "odenet_mlp", build_part("solver", "rk4", num_steps=3), build_part("gradient", "direct")
-    )
+    summary, recorder = finished("odenet_mlp", make_part("solver", "rk4", num_steps=3), make_part("gradient", "direct"))
     assert summary["nfe"] == {"nfe/forward": 12, "nfe/backward": 0, "nfe/val": 12, "nfe/test": 12}
     of_test = {tag: value for _, tag, value in recorder.scalars if tag.endswith("/test") or tag.startswith("test/")}
     assert of_test == {tag: (summary["metrics"] | summary["nfe"])[tag] for tag in of_test}

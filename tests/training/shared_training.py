@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, image_dataset, point_dataset
+from parts import make_part
+from small_runs import Recorder, build_ode_net, build_trainer, image_dataset, point_dataset
 from torch import nn
 from touchy import Touchy
 
@@ -26,7 +27,7 @@ SYNC = {"sync_steps": True, "rtol": 1e-3, "atol": 1e-3}
 
 
 def net(solver, gradient, **changes):
-    return build_ode_net("odenet", build_part("solver", **solver), build_part("gradient", gradient, **changes))
+    return build_ode_net("odenet", make_part("solver", **solver), make_part("gradient", gradient, **changes))
 
 
 EXACT = {
@@ -99,7 +100,7 @@ def far_dataset(position):
 
 
 def touchy(policy, **settings):
-    model = build_ode_net("odenet_mlp", Touchy(on_failure=policy), build_part("gradient", "direct"))
+    model = build_ode_net("odenet_mlp", Touchy(on_failure=policy), make_part("gradient", "direct"))
     return build_trainer(model, far_dataset(3), optimizer=SGD, **settings)
 
 

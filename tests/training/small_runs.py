@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
-from omegaconf import OmegaConf
+from parts import make_part
 
 from node_cli.datasets.augmentation import CropAndFlip
 from node_cli.datasets.dataset import Dataset
@@ -19,7 +17,6 @@ from node_cli.training.schedules import Constant
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = {
     "seed": 0,
     "precision": "float32",
@@ -75,13 +72,6 @@ class Recorder(Loggers):
         return [value for _, found, value in self.scalars if found == tag]
 
 
-def build_part(group: str, name: str, **changes: Any) -> Any:
-    """What `configs/<group>/<name>.yaml` names, with some values changed."""
-    node = {**OmegaConf.load(CONFIGS / group / f"{name}.yaml")} | changes
-    node.pop("_partial_", None)
-    return get_object(node.pop("_target_"))(**node)
-
-
 def point_dataset(num_train: int = 20) -> Dataset:
     """Points in the plane of two classes apart: `num_train` to train with, eight to validate and eight to test."""
     generator = torch.Generator().manual_seed(0)
@@ -109,7 +99,7 @@ def build_ode_net(kind: str, solver: Any, gradient: Any, **changes: Any) -> torc
     torch.manual_seed(0)
     shape = (1, 6, 6) if kind == "odenet" else (2,)
     runtime = {"input_shape": shape, "num_outputs": 2, "solver": solver, "gradient": gradient}
-    return build_part("model", kind, width=4, **runtime, **changes)
+    return make_part("model", kind, width=4, **runtime, **changes)
 
 
 def build_trainer(model=None, dataset=None, task=None, optimizer=SGD, schedule=None, **settings: Any) -> Trainer:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
+from parts import make_part
+from small_runs import Recorder, build_ode_net, build_trainer, point_dataset
 from torch import nn
 
 from node_cli.tasks.classification import Classification
@@ -136,7 +137,7 @@ def test_a_fallback_that_ends_in_a_bad_step_is_skipped(tmp_path):
 
     dataset = point_dataset()
     dataset.splits["train"]["inputs"][3] = 1e38  # fails the solve, and overflows in its fallback's loss
-    model = build_ode_net("odenet_mlp", Touchy(on_failure="fallback"), build_part("gradient", "direct"))
+    model = build_ode_net("odenet_mlp", Touchy(on_failure="fallback"), make_part("gradient", "direct"))
     trainer = build_trainer(model, dataset, epochs=1, on_bad_step="skip_batch")
     before = weights(trainer.model)
     fit(trainer, tmp_path)

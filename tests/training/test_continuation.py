@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, image_dataset, point_dataset
+from parts import make_part
+from small_runs import Recorder, build_ode_net, build_trainer, image_dataset, point_dataset
 from touchy import Touchy
 
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
@@ -44,8 +45,8 @@ CLOCKS = ("time/step_ms", "memory/peak_mb")
 
 
 def build(optimizer, schedule, gradient, solver, precision, **settings):
-    part = build_part("solver", "rk4" if solver == "rk4" else "dopri5", **COARSE[solver])
-    model = build_ode_net("odenet", part, build_part("gradient", gradient))
+    part = make_part("solver", "rk4" if solver == "rk4" else "dopri5", **COARSE[solver])
+    model = build_ode_net("odenet", part, make_part("gradient", gradient))
     return build_trainer(
         model,
         image_dataset(),
@@ -116,7 +117,7 @@ def test_stopped_before_and_after_batches_whose_solve_failed(policy, only_backwa
         dataset = point_dataset()
         dataset.splits["train"]["inputs"][3] = 9.0  # fails in each epoch
         solver = Touchy(on_failure=policy, only_backward=only_backward)
-        net = build_ode_net("odenet_mlp", solver, build_part("gradient", "adjoint" if only_backward else "direct"))
+        net = build_ode_net("odenet_mlp", solver, make_part("gradient", "adjoint" if only_backward else "direct"))
         model = torch.nn.Sequential(net, torch.nn.Dropout(0.5))  # a failed attempt draws random numbers too
         return build_trainer(model, dataset, optimizer=OPTIMIZERS["adamw"], schedule=SCHEDULES["cosine"], **settings)
 

@@ -7,7 +7,8 @@ import re
 
 import pytest
 import torch
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
+from parts import make_part
+from small_runs import Recorder, build_ode_net, build_trainer, point_dataset
 from torch import nn
 from touchy import Touchy
 
@@ -24,7 +25,7 @@ FAR = 9.0  # beyond the limit of `Touchy`
 
 
 def point_net(solver, gradient="direct", **changes):
-    return build_ode_net("odenet_mlp", solver, build_part("gradient", gradient), **changes)
+    return build_ode_net("odenet_mlp", solver, make_part("gradient", gradient), **changes)
 
 
 def dataset_with(split="train", far=(3,), num_train=20):
@@ -272,7 +273,7 @@ class Drifting(nn.Module):
 
 
 def test_a_field_that_a_gradient_refuses_ends_the_run_with_advice_in_keys(tmp_path):
-    model = point_net(build_part("solver", "rk4", num_steps=2), "checkpoint")
+    model = point_net(make_part("solver", "rk4", num_steps=2), "checkpoint")
     for block in ode_blocks(model).values():
         block.vector_field = Drifting(block.vector_field)
     expected = (

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from small_runs import build_ode_net, build_part, build_trainer
+from parts import make_part
+from small_runs import build_ode_net, build_trainer
 
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into
 from node_cli.training.payload import refusal
@@ -20,7 +21,7 @@ GONE = object()
 
 def make_trainer(**settings):
     model = build_ode_net(
-        "odenet_mlp", build_part("solver", "dopri5", first_step="carried"), build_part("gradient", "direct")
+        "odenet_mlp", make_part("solver", "dopri5", first_step="carried"), make_part("gradient", "direct")
     )
     adam = torch.optim.Adam
     return build_trainer(

@@ -1,13 +1,14 @@
 import pytest
 import torch
-from small_runs import build_ode_net, build_part
+from parts import make_part
+from small_runs import build_ode_net
 
 from node_cli.ode.solution import SolveStats
 from node_cli.training.solve_monitor import SolveCosts, SolveMonitor
 
 
 def rk4(num_steps):
-    return build_part("solver", "rk4", num_steps=num_steps)
+    return make_part("solver", "rk4", num_steps=num_steps)
 
 
 def test_a_model_without_solves_costs_nothing():
@@ -16,7 +17,7 @@ def test_a_model_without_solves_costs_nothing():
 
 
 def test_one_block_is_reported_under_the_plain_tags():
-    model = build_ode_net("odenet_mlp", rk4(5), build_part("gradient", "direct"))
+    model = build_ode_net("odenet_mlp", rk4(5), make_part("gradient", "direct"))
     monitor = SolveMonitor(model)
     model(torch.ones(3, 2))
     expected = {"nfe/forward": 20, "nfe/backward": 0, "solver/accepted": 5, "solver/rejected": 0}
@@ -27,7 +28,7 @@ def test_one_block_is_reported_under_the_plain_tags():
 
 
 def test_two_blocks_are_summed_and_reported_apart():
-    model = build_ode_net("odenet_mlp", rk4(5), build_part("gradient", "adjoint"), num_blocks=2)
+    model = build_ode_net("odenet_mlp", rk4(5), make_part("gradient", "adjoint"), num_blocks=2)
     model.blocks[1].solver = rk4(2)
     monitor = SolveMonitor(model)
     model(torch.ones(3, 2)).sum().backward()
@@ -79,7 +80,7 @@ def test_figures_of_unequal_steps():
 
 
 def test_a_block_that_solves_more_than_once_in_a_pass_is_counted_each_time():
-    model = build_ode_net("odenet_mlp", rk4(5), build_part("gradient", "adjoint"))
+    model = build_ode_net("odenet_mlp", rk4(5), make_part("gradient", "adjoint"))
     monitor, block = SolveMonitor(model), model.blocks[0]
     y0 = torch.ones(3, 2)
     for _ in range(2):
@@ -95,7 +96,7 @@ def test_a_solver_that_tells_no_steps_has_no_figures_of_them():
 
 
 def test_figures_are_means_over_the_passes_since_the_last_take():
-    model = build_ode_net("odenet_mlp", rk4(1), build_part("gradient", "direct"))
+    model = build_ode_net("odenet_mlp", rk4(1), make_part("gradient", "direct"))
     monitor = SolveMonitor(model)
     for num_steps in (2, 4):
         model.blocks[0].solver = rk4(num_steps)

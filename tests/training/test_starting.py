@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small_runs import build_ode_net, build_part, build_trainer, image_dataset, point_dataset
+from parts import make_part
+from small_runs import build_ode_net, build_trainer, image_dataset, point_dataset
 from test_continuation import assert_continues_exactly, run
 from torch import nn
 
@@ -12,9 +13,7 @@ from node_cli.training.starting import freeze, set_to_train, start_from
 
 
 def net(gradient="direct", **changes):
-    return build_ode_net(
-        "odenet", build_part("solver", "rk4", num_steps=1), build_part("gradient", gradient), **changes
-    )
+    return build_ode_net("odenet", make_part("solver", "rk4", num_steps=1), make_part("gradient", gradient), **changes)
 
 
 def saved(tmp_path, weights, average=None):
@@ -136,7 +135,7 @@ def test_a_run_with_frozen_parts_goes_on_exactly(tmp_path):
 
 
 def build_point_net():
-    return build_ode_net("odenet_mlp", build_part("solver", "rk4", num_steps=1), build_part("gradient", "direct"))
+    return build_ode_net("odenet_mlp", make_part("solver", "rk4", num_steps=1), make_part("gradient", "direct"))
 
 
 def test_running_means_of_frozen_parts_stay_and_nothing_drops_out_there():

@@ -4,7 +4,8 @@ import re
 import pytest
 import torch
 from matplotlib.figure import Figure
-from small_runs import Recorder, build_ode_net, build_part, build_trainer, point_dataset
+from parts import make_part
+from small_runs import Recorder, build_ode_net, build_trainer, point_dataset
 from torch import nn
 
 from node_cli.ode.solution import SolveError, Status
@@ -73,11 +74,11 @@ def fit(trainer, folder, *, takes_images=False):
 
 
 def rk4(num_steps):
-    return build_part("solver", "rk4", num_steps=num_steps)
+    return make_part("solver", "rk4", num_steps=num_steps)
 
 
 def point_net(solver, **changes):
-    return build_ode_net("odenet_mlp", solver, build_part("gradient", "direct"), **changes)
+    return build_ode_net("odenet_mlp", solver, make_part("gradient", "direct"), **changes)
 
 
 def test_the_loss_falls_on_a_small_problem(tmp_path):
@@ -202,7 +203,7 @@ def test_a_failure_in_a_later_step_names_it_and_leaves_the_checkpoint_of_the_las
 
 
 def test_a_failed_solve_names_the_step_and_says_what_to_do(tmp_path):
-    solver = build_part("solver", "dopri5", max_nfe=10)
+    solver = make_part("solver", "dopri5", max_nfe=10)
     model = point_net(solver)
     before = weights(model)
     with pytest.raises(
@@ -215,7 +216,7 @@ def test_a_failed_solve_names_the_step_and_says_what_to_do(tmp_path):
 def test_a_solve_that_fails_in_a_validation_names_the_split(tmp_path):
     class FailsInEvaluation(Classification):
         def predict(self, model, batch, generator):
-            model.blocks[0].solver = build_part("solver", "dopri5", max_nfe=3)
+            model.blocks[0].solver = make_part("solver", "dopri5", max_nfe=3)
             return super().predict(model, batch, generator)
 
     task = FailsInEvaluation(("a", "b"), label_smoothing=0.0)
@@ -321,7 +322,7 @@ def test_no_picture_is_drawn_for_nobody(tmp_path):
 def test_evaluations_of_a_validation_do_not_count_as_training(tmp_path):
     class EulerInEvaluation(Classification):
         def predict(self, model, batch, generator):
-            solver, model.blocks[0].solver = model.blocks[0].solver, build_part("solver", "euler", num_steps=1)
+            solver, model.blocks[0].solver = model.blocks[0].solver, make_part("solver", "euler", num_steps=1)
             rows = super().predict(model, batch, generator)
             model.blocks[0].solver = solver
             return rows
