@@ -73,6 +73,7 @@ AUDIT = f"rtols=[1e-2] problem.batch_size=2 problem.reference_rtol=1e-4 problem.
 SMALL = {  # the first pattern that a command matches: the sizes that are added to it
     r"--help|sweep\.resume=|node-report": "",
     r"node-train resume=": "trainer.max_steps=4",
+    r"node-train .*task=trajectory": f"trainer.passes_per_epoch=2 {RUN}",
     r"node-train .*dataset=moons": f"dataset.num_samples=100 {RUN}",
     r"node-train .*dataset=npz": f"model.width=4 {RUN}",
     r"node-train .*(experiment=best|model=linear)": f"{DIGITS} {RUN}",
@@ -179,7 +180,7 @@ def write_files_of(path: Path) -> None:
     """The files that a document names before a block, in backquotes: `mylab/nets.py`."""
     found = re.findall(r"^((?:[^\n]+\n)+)\n```\w+\n(.*?)^```", path.read_text("utf-8"), flags=re.M | re.S)
     for paragraph, content in found:
-        for name in re.findall(r"`([\w/]+\.(?:py|yaml))`", paragraph)[-1:]:
+        for name in re.findall(r"`([\w/]+\.(?:py|yaml|csv))`", paragraph)[-1:]:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text(content)
 
