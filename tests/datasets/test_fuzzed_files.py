@@ -13,16 +13,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutations, same_every_time
+from shipped import dataset_keys
 
 from node_cli.datasets.cifar10 import RECORD_BYTES, TEST_MEMBER, TRAIN_MEMBERS, read_archive
 from node_cli.datasets.idx import read_idx
 from node_cli.datasets.npz import npz
+from node_cli.datasets.series.own_table import own_table
 
 pytestmark = pytest.mark.slow
 
 IDX = b"\0\0\10\3\0\0\0\3\0\0\0\4\0\0\0\5" + bytes(range(60))
 POINTS, TARGETS = np.random.default_rng(0).normal(size=(30, 2)).astype("f4"), np.arange(30) % 2
 KEYS = {"split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "crop_padding": 0, "flip": False}
+TABLE = b"""who,day,dose,a,b
+x,0,0,1,5
+x,1.5,1,2,
+x,2,0,-3e1,7
+x,4,1,5,8
+"y",0,2,3.25,6
+y,1,1,4,4
+y,3,1,,5
+y,7,1,1,1
+"""
+KEYS_OF_TABLE = dataset_keys("csv") | {"time": "day", "series": "who", "controls": ["dose"], "val": 1, "test": 1}
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -100,12 +113,35 @@ def check_cifar10(path: Path, content: bytes) -> None:
         assert split["targets"].max() <= 9
 
 
+def check_table(path: Path, content: bytes) -> bool:
+    path.write_bytes(content)
+    refusal = None
+    try:
+        dataset = own_table(**{**KEYS_OF_TABLE, "path": str(path)})
+    except ValueError as error:
+        refusal = error
+    if refusal is not None:
+        assert type(refusal) is ValueError
+        assert str(refusal).isprintable()
+        assert len(str(refusal)) < 2000
+        return False
+    for split in dataset.splits.values():
+        for name in ("times", "values", "controls"):
+            assert split[name].isfinite().all()
+        assert (split["times"].diff() >= 0).all()
+        assert not split["values"][~(split["mask"] | split["target"])].any()
+        assert split["target"].any(2).any(1).all()
+    return True
+
+
 def test_what_is_changed_was_sound(path):
     for check, content in ((check_npz, SOUND), (check_idx, gzip.compress(IDX)), (check_cifar10, gzip.compress(tar()))):
         check(path, content)
     assert npz(path=str(_written(path, SOUND)), **KEYS, normalize=False).offers["class_names"] == ("0", "1")
     assert read_idx(_written(path, gzip.compress(IDX)), 3).shape == (3, 4, 5)
     assert len(read_archive(_written(path, gzip.compress(tar())))[0]["targets"]) == 5
+
+    assert check_table(path, TABLE)
 
 
 def _written(path: Path, content: bytes) -> Path:
@@ -116,9 +152,16 @@ def _written(path: Path, content: bytes) -> Path:
 @settings(same_every_time, max_examples=100)
 @given(content=st.binary(max_size=600))
 def test_any_bytes(path, content):
+    check_table(path, content)
     for check in (check_npz, check_idx, check_cifar10):
         for packed in (content, gzip.compress(content, 1), zipped(content, npy(TARGETS))):
             check(path, packed)
+
+
+@settings(same_every_time, max_examples=300)
+@given(content=mutations(TABLE))
+def test_a_changed_table(path, content):
+    check_table(path, content)
 
 
 @settings(same_every_time, max_examples=500)

@@ -75,8 +75,10 @@ class _Flat:
         self._offsets = lengths.cumsum(0) - lengths
         values = _in_float32("values", scaling.units.scaled(torch.cat([series.values for series in raw.series])))
         self._observed = ~values.isnan()
+        times = [scaling.units.scaled_times(series.times) for series in raw.series]
+        _require_increase(raw, times)
         self._rows = {
-            TIMES: scaling.units.scaled_times(torch.cat([series.times for series in raw.series])),
+            TIMES: torch.cat(times),
             VALUES: values.nan_to_num(0.0),
         }
         if raw.control_names:
@@ -102,6 +104,16 @@ class _Flat:
             batch[STATICS] = self._statics[series]
         batch[SERIES] = torch.tensor([numbers.get(number, -1) for number in series.tolist()])
         return batch
+
+
+def _require_increase(raw: RawSeries, scaled: list[Tensor]) -> None:
+    """In float64 the scaled times still differ."""
+    for series, times in zip(raw.series, scaled, strict=True):
+        if not (times.diff() > 0).all() or not times.isfinite().all():
+            raise ValueError(
+                f"dataset: the times of series {series.name} are too far apart, or too close to each other, to be told "
+                "apart in float64"
+            )
 
 
 def _in_float32(name: str, scaled: Tensor) -> Tensor:

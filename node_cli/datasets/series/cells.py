@@ -14,6 +14,7 @@ LIKE_A_DATE = re.compile(r"(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", re
 DATE = re.compile(r"(\d{4}-\d{2})(-\d{2})?(?:[T ](\d{2}:\d{2})(:\d{2})?(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MAX_SHOWN = 40
+LONGEST_NAME = 100  # characters
 
 
 def number_in(cell: str) -> float:
@@ -44,6 +45,20 @@ def reader_of_times(cells: Sequence[str]) -> tuple[Callable[[str], float], str]:
         return _number_of_time, ""
     has_zone = cells[0].endswith("Z") or bool(re.search(r"[+-]\d{2}:\d{2}$", cells[0]))
     return lambda cell: _days(cell, has_zone), "days"
+
+
+def check_name(name: str) -> None:
+    """Refuses what tables, figures and messages could not show as the name of a column or of a series.
+
+    Raises:
+        ValueError: it is empty, too long, or not printable.
+    """
+    if not name:
+        raise ValueError("the name is missing")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"the name has {len(name):,} characters, at most {LONGEST_NAME} are allowed")
+    if not name.isprintable():
+        raise ValueError(f"the name {shown(name)} holds what cannot be printed")
 
 
 def shown(cell: str) -> str:

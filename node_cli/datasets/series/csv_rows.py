@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from node_cli.datasets.series.cells import check_name
+
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 LONGEST_LINE = 1 << 20  # bytes
 MAX_SHOWN = 40  # characters of a cell, and columns, in a message
@@ -138,12 +140,11 @@ def _delimiter(path: str, header: str) -> str:
 def _header(path: str, cells: Sequence[str]) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     for number, name in enumerate(names, start=1):
-        if not name:
-            raise ValueError(
-                f"dataset.path: {path}: column {number} has no name in the header (pandas: to_csv(index=False))"
-            )
-        if not name.isprintable():
-            raise ValueError(f"dataset.path: {path}: the name of column {number} holds what cannot be printed")
+        try:
+            check_name(name)
+        except ValueError as error:
+            hint = "" if name else " in the header (pandas: to_csv(index=False))"
+            raise ValueError(f"dataset.path: {path}, column {number}: {error}{hint}") from error
         if name in names[: number - 1]:
             raise ValueError(f"dataset.path: {path} has two columns {name}: {names.index(name) + 1} and {number}")
     return names

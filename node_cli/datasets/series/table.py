@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from node_cli.datasets.series.cells import number_in, reader_of_times, shown
+from node_cli.datasets.series.cells import check_name, number_in, reader_of_times, shown
 from node_cli.datasets.series.csv_rows import Table, read_table
 from node_cli.datasets.series.raw import RawSeries, Series
 
@@ -101,12 +101,20 @@ def _times(table: Table, column: int) -> tuple[list[float], str]:
 
 def _rows_of_series(table: Table, column: int | None) -> dict[str, list[int]]:
     """The rows of each series, in the order in which they come."""
+    if column is None:
+        return {ONLY: list(range(len(table.rows)))}
+    return _rows_by_name(table, column)
+
+
+def _rows_by_name(table: Table, column: int) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for number, row in enumerate(table.rows):
-        name = ONLY if column is None else row[column]
-        if column is not None and not name:
-            raise table.error(number, column, "the series is missing")
-        found.setdefault(name, []).append(number)
+        if row[column] not in found:
+            try:
+                check_name(row[column])
+            except ValueError as error:
+                raise table.error(number, column, str(error)) from error
+        found.setdefault(row[column], []).append(number)
     return found
 
 
@@ -114,10 +122,7 @@ def _channels(table: Table, layout: _Layout, columns: list[str] | None) -> list[
     if not layout.is_long:
         return [table.names[place] for place in layout.values]
     column = layout.values[0]
-    variables = list(dict.fromkeys(row[column] for row in table.rows))
-    if "" in variables:
-        row = next(number for number, row in enumerate(table.rows) if not row[column])
-        raise table.error(row, column, "the variable is missing")
+    variables = list(_rows_by_name(table, column))
     for name in columns or ():
         if name not in variables:
             raise ValueError(

@@ -1,13 +1,11 @@
 """Computed series against closed forms, what they conserve, and smaller steps."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from shipped import dataset_keys
 
-from node_cli.config import config_dir
 from node_cli.datasets.series import generated
 
 EXACT = {"noise": 0.0, "val": 0, "test": 0, "normalize": False, "time_scale": 1.0, "log": False}
@@ -16,9 +14,7 @@ NAMES = ["spiral", "lotka_volterra", "pendulum", "spring", "two_body", "lorenz",
 
 def made(name, **changes):
     """Times `(n, T)` and values `(n, T, C)` of the shipped config."""
-    keys = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "dataset" / f"{name}.yaml"))
-    del keys["_target_"]
-    return getattr(generated, name)(**{**keys, **EXACT, **changes})
+    return getattr(generated, name)(**{**dataset_keys(name), **EXACT, **changes})
 
 
 def table(name, **changes):

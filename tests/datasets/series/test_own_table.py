@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from shipped import dataset_keys
 
-from node_cli.config import config_dir
 from node_cli.datasets.series.own_table import own_table
 
 WIDE = """patient,day,a,b,dose,age
@@ -37,9 +36,7 @@ OF_PATIENTS = {"series": "patient", "time": "day", "controls": ["dose"], "static
 def made(folder, text, **changes):
     path = Path(folder) / "mine.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    keys = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "dataset" / "csv.yaml"))
-    del keys["_target_"]
-    return own_table(**{**keys, "path": str(path), "time": "day", **changes})
+    return own_table(**{**dataset_keys("csv"), "path": str(path), "time": "day", **changes})
 
 
 def observed(dataset, split="train"):
@@ -223,7 +220,7 @@ MISTAKES = {
         {"series": "p"},
         "{path}: series y has 1 time (row 4); at least",
     ),
-    "no series": ("day,a,p\n0,1,x\n1,2,\n", {"series": "p"}, "{path}, row 3, column p: the series is missing"),
+    "no series": ("day,a,p\n0,1,x\n1,2,\n", {"series": "p"}, "{path}, row 3, column p: the name is missing"),
     "an empty column": (
         "day,a,b\n0,1,\n1,2,NA\n",
         {},
@@ -242,7 +239,7 @@ MISTAKES = {
     "a missing variable": (
         "day,what,value\n0,a,1\n1,,2\n",
         {"long": ["what", "value"]},
-        "{path}, row 3, column what: the variable is missing",
+        "{path}, row 3, column what: the name is missing",
     ),
     "a static that changes": (
         HEAD + LINES,
@@ -299,8 +296,31 @@ MISTAKES = {
     "blank lines": ("\n\n", {}, "dataset.path: {path} is empty; it must have a header and rows"),
     "a header alone": (HEAD, {}, "dataset.path: {path} has a header and no rows"),
     "a name twice": ("day,a,a\n0,1,2\n", {}, "dataset.path: {path} has two columns a: 2 and 3"),
-    "no name": (",day,a\n0,1,2\n", {}, "{path}: column 1 has no name in the header (pandas: to_csv(index=False))"),
-    "an unprintable name": ("day,a\x1b[2J\n0,1\n", {}, "{path}: the name of column 2 holds what cannot be printed"),
+    "no name": (
+        ",day,a\n0,1,2\n",
+        {},
+        "{path}, column 1: the name is missing in the header (pandas: to_csv(index=False))",
+    ),
+    "an unprintable name": (
+        "day,a\x1b[2J\n0,1\n",
+        {},
+        "{path}, column 2: the name 'a\\x1b[2J' holds what cannot be printed",
+    ),
+    "a long name": (
+        "day," + "a" * 101 + "\n0,1\n",
+        {},
+        "{path}, column 2: the name has 101 characters, at most 100 are",
+    ),
+    "a series in two lines": (
+        'day,a,p\n0,1,"x\ny"\n',
+        {"series": "p"},
+        "{path}, row 3, column p: the name 'x\\ny' holds",
+    ),
+    "times far apart": (
+        "day,a\n-1e300,1\n1,2\n2,3\n",
+        EXACT,
+        "are too far apart, or too close to each other, to be told",
+    ),
     "the header again": (HEAD + LINES + HEAD, {}, "{path}, row 5 is the header again; take it out"),
     "a short row": (HEAD + LINES + "3,4\n", {}, "{path}, row 5 has 2 cells, the header has 3: a cell that holds the"),
     "an open quote": (HEAD + '0,"1,2\n', {}, "{path}, row 2: unexpected end of data"),

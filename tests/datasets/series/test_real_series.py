@@ -1,21 +1,16 @@
 """The real series that come with the package."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from shipped import dataset_keys
 
-from node_cli.config import config_dir
 from node_cli.datasets.series.storms import storms
 from node_cli.datasets.series.tables import FILES, influenza, lynx_hare
 
 
 def made(function, **changes):
-    keys = OmegaConf.to_container(OmegaConf.load(Path(config_dir()) / "dataset" / f"{function.__name__}.yaml"))
-    del keys["_target_"]
-    return function(**{**keys, **changes})
+    return function(**{**dataset_keys(function.__name__), **changes})
 
 
 @pytest.mark.parametrize(("function", "sizes"), [(lynx_hare, (13, 16, 21)), (influenza, (7, 9, 14))])
