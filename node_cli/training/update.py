@@ -32,6 +32,7 @@ LESS_MEMORY = (
     "model's width"
 )
 GROWN = 30.0  # times their size at the start: weights that only a learning rate that is too high makes
+WALL = 10.0  # times the loss before it: what a line search finds where there is none. It comes back in small steps
 INERTIA = 0.95  # of the loss that a spike is held against
 
 
@@ -175,10 +176,22 @@ class Updater:
         """
         parameters = list(self.model.parameters())
         before, memory = [each.detach().clone() for each in parameters], deepcopy(self.optimizer.state_dict())
-        found = [loss]
+        first, comes_back = [loss], self.optimizer.param_groups[0]["line_search_fn"] is not None
 
         def closure() -> float:
-            return found.pop() if found else self._gradients(batch, state, progress)[0].means["train/loss"]
+            if first:
+                return first.pop()
+            try:
+                value = self._gradients(batch, state, progress)[0].means["train/loss"]
+            except SolveError:
+                if not comes_back:
+                    raise
+                self.monitor.take()
+                value = math.nan
+            if math.isfinite(value) or not comes_back:
+                return value
+            self.optimizer.zero_grad(set_to_none=True)
+            return loss + WALL * abs(loss)
 
         try:
             self.optimizer.step(closure)

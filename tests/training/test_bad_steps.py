@@ -13,6 +13,7 @@ from parts import make_part
 from small_runs import Recorder, build_ode_net, build_trainer, point_dataset
 from torch import nn
 
+from node_cli.ode.solution import SolveError, Status
 from node_cli.tasks.classification import Classification
 from node_cli.tasks.task import Loss
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
@@ -255,6 +256,43 @@ def test_a_line_search_into_infinity_changes_nothing():
         trainer.fit(Recorder(), None)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
     assert not trainer.optimizer.state_dict()["state"]
+
+
+class Fence(Classification):
+    """A parabola around 2 that cannot be solved, or is not a number, further than 0.05 from where the weights are."""
+
+    def __init__(self, beyond):
+        super().__init__(("a", "b"), label_smoothing=0.0)
+        self.beyond, self.start = beyond, None
+
+    def loss(self, model, batch, progress):
+        self.start = model.weight.detach().clone() if self.start is None else self.start
+        total = (model.weight - 2).square().sum()
+        if (model.weight - self.start).abs().max() > 0.05:
+            if self.beyond == "unsolved":
+                raise SolveError(Status.STEP_UNDERFLOW, 0.5, 7)
+            total = total * math.nan
+        return Loss(total, total.new_tensor(1.0), {})
+
+
+@pytest.mark.parametrize("beyond", ["unsolved", "nan"])
+def test_a_line_search_comes_back_from_where_there_is_no_loss(beyond):
+    model, fence = nn.Linear(2, 2), Fence(beyond)
+    optimizer = partial(torch.optim.LBFGS, max_iter=1, line_search_fn="strong_wolfe")
+    trainer = build_trainer(model, point_dataset(), optimizer=optimizer, task=fence, epochs=1, batch_size=999)
+    before = ((model.weight.detach() - 2).square()).sum()
+    trainer.fit(Recorder(), None)
+    assert 0 < (model.weight - fence.start).abs().max() <= 0.05
+    assert (model.weight - 2).square().sum() < before
+
+
+def test_lbfgs_without_a_search_fails_where_a_solve_does():
+    model, fence = nn.Linear(2, 2), Fence("unsolved")
+    optimizer = partial(torch.optim.LBFGS, max_iter=3)
+    trainer = build_trainer(model, point_dataset(), optimizer=optimizer, task=fence, epochs=1, batch_size=999)
+    with pytest.raises(TrainingError, match=r"step 1: the ODE solve failed at t = 0\.5 after 7 evaluations"):
+        trainer.fit(Recorder(), None)
+    assert torch.equal(model.weight, fence.start)
 
 
 def test_lbfgs_and_clipped_gradients_are_refused():
