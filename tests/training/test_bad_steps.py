@@ -173,7 +173,7 @@ def test_without_a_finite_validation_there_is_nothing_to_test(tmp_path):
 FULL = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 import torch
 from small_runs import Recorder, build_trainer, point_dataset
 from node_cli.training.checkpoint import Checkpoints
@@ -278,7 +278,7 @@ class Fence(Classification):
 @pytest.mark.parametrize("beyond", ["unsolved", "nan"])
 def test_a_line_search_comes_back_from_where_there_is_no_loss(beyond):
     model, fence = nn.Linear(2, 2), Fence(beyond)
-    optimizer = partial(torch.optim.LBFGS, max_iter=1, line_search_fn="strong_wolfe")
+    optimizer = partial(torch.optim.LBFGS, max_iter=1, max_eval=20, line_search_fn="strong_wolfe")
     trainer = build_trainer(model, point_dataset(), optimizer=optimizer, task=fence, epochs=1, batch_size=999)
     before = ((model.weight.detach() - 2).square()).sum()
     trainer.fit(Recorder(), None)
