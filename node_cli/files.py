@@ -1,7 +1,9 @@
 """Files that are there whole or not at all, files that grow without losing a byte, and files of a stranger's.
 
 A folder that someone else has made may hold anything: pipes that never end, devices, links to somewhere else. What lies
-in such a folder is read by `read_bytes` and `read_text` alone, and a file of it that grows is no link.
+in such a folder is read by `read_bytes` and `read_text` alone, and a file of it that grows is not a link.
+
+All functions raise OSError where a file cannot be read or written, or is a link, pipe, device or folder.
 """
 
 from __future__ import annotations
@@ -48,11 +50,7 @@ def read_bytes(path: Path, limit: int, inside: Path | None = None) -> bytes:
 
 
 def read_end(path: Path, length: int, inside: Path | None = None) -> bytes:
-    """The last bytes of such a file, `length` at most.
-
-    Raises:
-        OSError: as `read_bytes`, but for the size.
-    """
+    """The last bytes of such a file, `length` at most."""
     check_inside(path, inside)
     with os.fdopen(_regular(path, os.O_RDONLY), "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - length))
@@ -60,12 +58,7 @@ def read_end(path: Path, length: int, inside: Path | None = None) -> bytes:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT, inside: Path | None = None) -> str:
-    """The same, as UTF-8.
-
-    Raises:
-        OSError: as `read_bytes`.
-        UnicodeDecodeError: it is no text.
-    """
+    """The same, as UTF-8. Raises UnicodeDecodeError if it is not text."""
     return read_bytes(path, limit, inside).decode("utf-8")
 
 
@@ -104,12 +97,7 @@ def _require_plain(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts `content` in the place of the file; killed at any time, the old or the new one is there.
-
-    Raises:
-        OSError: it could not be written (a full disk, say), is not there as it was written, or `path` is a link, a
-            device or the like.
-    """
+    """Puts `content` in the place of the file, and checks it; killed at any time, the old or the new one is there."""
     with replacing(path) as temporary:
         with temporary.open("xb") as file:
             file.write(content)
@@ -137,11 +125,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def cut_down(path: Path, content: bytes) -> None:
-    """Leaves `content`, which is part of the file, in it; where only its end goes, that needs no room on the disk.
-
-    Raises:
-        OSError: it cannot be written, or is a link, pipe or device.
-    """
+    """Leaves `content`, which is part of the file, in it; where only its end goes, that needs no room on the disk."""
     _require_plain(path)
     if path.read_bytes().startswith(content):
         os.truncate(path, len(content))
@@ -168,7 +152,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Adds to the end of the file, now. Raises OSError if it cannot be written, or is a link, pipe or device."""
+    """Adds to the end of the file, now."""
     with os.fdopen(_regular(path, APPENDING), "ab") as file:
         file.write(content)
 
@@ -183,9 +167,6 @@ class GrowingFile:
     What cannot be written now, for whatever reason the system gives, waits in memory and goes before anything later
     as soon as it can, from the very byte where a partial write ended. That it fails, and that it has caught up, is
     logged once each.
-
-    Raises:
-        OSError: the file cannot be opened, or is a link, pipe or device.
     """
 
     def __init__(self, path: Path) -> None:

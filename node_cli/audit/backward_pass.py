@@ -86,12 +86,12 @@ class BackwardPass:
 
     def of(self, case: Case) -> Pass:
         """The pass as `case` makes it. Raises SolveError if a solve failed."""
-        self._take_up(case)
+        _set(self._own, case.solver, case.gradient)
         return self._run(with_times=True)
 
     def cost_of(self, case: Case) -> Cost:
         """What a pass costs in training, where times that are not learned need no gradients; the faster of two."""
-        self._take_up(case)
+        _set(self._own, case.solver, case.gradient)
         seconds = []
         for _ in range(2):
             self._monitor.take()
@@ -135,7 +135,7 @@ class BackwardPass:
         `backward_stats.drift` is something else: how far the adjoint's own backward solve strays, which starts again
         from the forward states at every output time. This one exists for every gradient method.
         """
-        self._take_up(case)
+        _set(self._own, case.solver, case.gradient)
         distances: dict[str, list[float]] = {}
 
         def compare(name: str, there: Tensor, back: Tensor) -> None:
@@ -146,9 +146,6 @@ class BackwardPass:
             block.gradient = SolvedBack(case.gradient, num_times, partial(compare, name))
         self._run_without_graph()
         return distances
-
-    def _take_up(self, case: Case) -> None:
-        _set(self._own, case.solver, case.gradient)
 
     def _run(self, *, with_times: bool) -> Pass:
         return self._backward(self._own, self._batch, self._precision, with_times=with_times)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_cli.advice import in_keys
+from node_cli.config import ConfigError
 from node_cli.files import write_whole
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients import Gradient
@@ -60,7 +61,7 @@ def make_cases(
     `atol` keeps its proportion to `rtol`. A solver without tolerances appears once.
 
     Raises:
-        ValueError: a gradient goes with none of the solvers, or a solver with none of the gradients.
+        ConfigError: a gradient goes with none of the solvers, or a solver with none of the gradients.
     """
     cases, refusals = [], {}
     for solver_name, solver in solvers.items():
@@ -77,7 +78,7 @@ def make_cases(
         for name in names:
             lines = [line for pair, line in refusals.items() if pair[place] == name]
             if len(lines) == len((gradients, solvers)[place]):
-                raise ValueError(lines[0])
+                raise ConfigError(lines[0])
     return cases, [f"left out: {' '.join(pair)}: {line}" for pair, line in refusals.items()]
 
 
