@@ -54,7 +54,10 @@ class Run:
         take_weights(self.model, self._checkpoint, self._payload)
         self._payload = {RUN: self._payload.get(RUN)}  # the state of its optimizer is as large again
         if "solver" in command:
-            self._solve_by(command)
+            solver = build_solver(command)
+            self.require_solves()
+            for block in ode_blocks(self.model).values():
+                block.solver = solver
         self.model.eval()
 
     @property
@@ -183,13 +186,6 @@ class Run:
             raise ConfigError(
                 f"solver: {type(self.model).__name__} of {self.path} has no ODE block to solve: leave it out"
             )
-
-    def _solve_by(self, command: dict[str, Any]) -> None:
-        """Gives every ODE block the solver that the command names."""
-        solver = build_solver(command)
-        self.require_solves()
-        for block in ode_blocks(self.model).values():
-            block.solver = solver
 
 
 def load_run(

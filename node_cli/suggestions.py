@@ -31,7 +31,9 @@ def suggestion(key: str, known: Sequence[str], groups: Collection[str], folders:
     key = ".".join([*([group] if rest else []), *(SYNONYMS.get(part, part) for part in (rest or group).split("."))])
     if not rest:
         of_files = "" if key in groups else _in_other_files(groups, key, folders)
-        return _did_you_mean(_with_last(key, known)) or of_files or _meant_at_the_top(key, known, groups)
+        top = [path for path in known if "." not in path]
+        close = difflib.get_close_matches(key, [*top, *groups], n=1, cutoff=0.7) or _alike(key, known, VERY_ALIKE)
+        return _did_you_mean(_with_last(key, known)) or of_files or _did_you_mean(close)
     if group not in groups:
         close = difflib.get_close_matches(group, groups, n=1)
         corrected = f"{close[0]}.{rest}" if close else ""
@@ -43,12 +45,6 @@ def suggestion(key: str, known: Sequence[str], groups: Collection[str], folders:
         or elsewhere
         or _did_you_mean(_with_last(_last(key), known) or _alike(key, own, ALIKE))
     )
-
-
-def _meant_at_the_top(key: str, known: Sequence[str], groups: Collection[str]) -> str:
-    top = [path for path in known if "." not in path]
-    close = difflib.get_close_matches(key, [*top, *groups], n=1, cutoff=0.7)
-    return _did_you_mean(close or _alike(key, known, VERY_ALIKE))
 
 
 def _with_last(name: str, known: Sequence[str]) -> list[str]:

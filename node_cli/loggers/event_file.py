@@ -47,7 +47,10 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, first_step: int, flush_secs: float) -> None:
-        name = f"events.out.tfevents.{_new_second(folder):010d}.{socket.gethostname()}.{os.getpid()}.0"
+        # Readers take the files in the order of their names: a run that goes on within a second is still the later one.
+        taken = [int(second) for path in folder.glob(PATTERN) if (second := path.name.split(".")[3]).isdecimal()]
+        second = max([int(time.time()), *(each + 1 for each in taken)])
+        name = f"events.out.tfevents.{second:010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = GrowingFile(folder / name)
         self._recent = io.BytesIO()
         self._records = RecordWriter(self._recent)
@@ -86,12 +89,6 @@ class EventFile:
         self._recent.seek(0)
         self._recent.truncate()
         self._flushed = time.monotonic()
-
-
-def _new_second(folder: Path) -> int:
-    """Readers take the files in the order of their names: a run that goes on within a second is still the later one."""
-    taken = [int(second) for path in folder.glob(PATTERN) if (second := path.name.split(".")[3]).isdecimal()]
-    return max([int(time.time()), *(second + 1 for second in taken)])
 
 
 def cut_event_files(folder: Path, resume: Resume | None) -> None:

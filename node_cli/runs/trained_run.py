@@ -32,7 +32,15 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     """
     folder = RunFolder.of(config["run"])
     trained = folder.read_config()
-    problems = _what_is_missing(trained) or [*wrong_values(trained).values(), *_out_of_range(trained)]
+    groups = [key for key in NEEDED if key in trained and not KEYS[key].must_be]
+    problems = [f"it has no {key}" for key in NEEDED if key not in trained]
+    problems += [f"{key} names no class" for key in groups if not has_target(trained[key])]
+    if not problems:
+        problems = [*wrong_values(trained).values()]
+        problems += [f"{key} must be {what}, got {shown(value)}" for key, value, what in out_of_range(leaves(trained))]
+        size = trained["trainer"].get("eval_batch_size")
+        if type(size) is not int or size < 1:
+            problems.append(f"trainer.eval_batch_size must be a whole number, 1 or more, got {shown(size)}")
     if problems:
         raise ConfigError(f"{folder.config} is damaged: {'; '.join(problems)}")
     problems = untrusted_parts(trained, config["packages"])
@@ -82,19 +90,3 @@ def take_weights(model: nn.Module, path: Path, payload: Mapping[str, Any]) -> No
         load_into(model, evaluated_weights(payload))
     except CheckpointError as error:
         raise ConfigError(f"{path} {error}") from error
-
-
-def _out_of_range(trained: dict[str, Any]) -> list[str]:
-    """A line for each number that no part can take, and for a batch that none can be."""
-    problems = [f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(leaves(trained))]
-    size = trained["trainer"].get("eval_batch_size")
-    if type(size) is not int or size < 1:
-        problems.append(f"trainer.eval_batch_size must be a whole number, 1 or more, got {shown(size)}")
-    return problems
-
-
-def _what_is_missing(trained: dict[str, Any]) -> list[str]:
-    """A line for each part and key that the config of a run must have, and this one has not."""
-    problems = [f"it has no {key}" for key in NEEDED if key not in trained]
-    groups = [key for key in NEEDED if key in trained and not KEYS[key].must_be]
-    return problems + [f"{key} names no class" for key in groups if not has_target(trained[key])]

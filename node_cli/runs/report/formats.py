@@ -49,11 +49,6 @@ class RunTable:
     groups: Sequence[Group]
 
     @property
-    def header(self) -> list[str]:
-        """The names of the columns."""
-        return [*self.keys, *self.counts, *self.columns]
-
-    @property
     def counts(self) -> dict[str, Callable[[Group], int]]:
         """The columns of counts, by their names."""
         counts: dict[str, Callable[[Group], int]] = {"runs": lambda group: len(group.runs)}
@@ -62,12 +57,12 @@ class RunTable:
         return counts
 
     def rows(self, number: Callable[[Statistic], str], escape: Callable[[str], str]) -> list[list[str]]:
-        """Every cell as text: statistics by `number`, all else by `escape`."""
+        """The names of the columns, then every cell as text: statistics by `number`, all else by `escape`."""
 
         def shown(cell: Statistic | str | None) -> str:
             return number(cell) if isinstance(cell, Statistic) else escape(NOTHING if cell is None else cell)
 
-        return [
+        rows = [
             [
                 *(shown(group.key_text(key)) for key in self.keys),
                 *(str(count(group)) for count in self.counts.values()),
@@ -75,6 +70,11 @@ class RunTable:
             ]
             for group in self.groups
         ]
+        return [list(map(escape, [*self.keys, *self.counts, *self.columns])), *rows]
+
+    def sides(self, left: str, right: str) -> list[str]:
+        """A sign for each column: keys stand to the left, numbers to the right."""
+        return [left] * len(self.keys) + [right] * (len(self.counts) + len(self.columns))
 
 
 def notes_on(table: RunTable, selected: Sequence[RunRecord], num_all: int) -> list[str]:
@@ -107,8 +107,7 @@ def notes_on(table: RunTable, selected: Sequence[RunRecord], num_all: int) -> li
 
 def terminal(table: RunTable, notes: Sequence[str]) -> str:
     """Aligned columns, keys to the left and numbers to the right."""
-    rows = [list(map(_bounded, table.header)), *table.rows(plain, _bounded)]
-    lines = aligned(rows, "<" * len(table.keys) + ">" * (len(table.header) - len(table.keys)))
+    lines = aligned(table.rows(plain, _bounded), "".join(table.sides("<", ">")))
     above = [*lines, *([""] if notes else [])] if table.groups else []
     return "\n".join([*above, *map(printable, notes)]) + "\n"
 
@@ -121,9 +120,8 @@ def _bounded(cell: str) -> str:
 
 def markdown(table: RunTable, notes: Sequence[str]) -> str:
     """A table in GitHub's Markdown, the notes as a list."""
-    rule = ["---"] * len(table.keys) + ["---:"] * (len(table.header) - len(table.keys))
-    rows = [list(map(_as_markdown, table.header)), rule, *table.rows(plain, _as_markdown)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    header, *rows = table.rows(plain, _as_markdown)
+    lines = [f"| {' | '.join(row)} |" for row in [header, table.sides("---", "---:"), *rows]]
     return "\n".join([*lines, "", *(f"- {_as_markdown(note)}" for note in notes)]).rstrip() + "\n"
 
 
@@ -158,11 +156,9 @@ def _as_text(cell: str) -> str:
 
 def latex(table: RunTable, notes: Sequence[str]) -> str:
     """A tabular that needs no LaTeX package; the notes as comments."""
-    shape = "l" * len(table.keys) + "r" * (len(table.header) - len(table.keys))
-    header = " & ".join(map(_escaped, table.header))
-    rows = map(" & ".join, table.rows(_in_math, _escaped))
-    lines = [rf"\begin{{tabular}}{{{shape}}}", r"\hline", rf"{header} \\", r"\hline"]
-    lines += [rf"{row} \\" for row in rows] + [r"\hline", r"\end{tabular}"]
+    header, *rows = [rf"{' & '.join(row)} \\" for row in table.rows(_in_math, _escaped)]
+    lines = [rf"\begin{{tabular}}{{{''.join(table.sides('l', 'r'))}}}", r"\hline", header, r"\hline"]
+    lines += [*rows, r"\hline", r"\end{tabular}"]
     return "\n".join([*lines, *(f"% {printable(note)}" for note in notes)]) + "\n"
 
 
