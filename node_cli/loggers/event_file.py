@@ -49,8 +49,8 @@ class EventFile:
     def __init__(self, folder: Path, first_step: int, flush_secs: float) -> None:
         # Readers take the files in the order of their names: a run that goes on within a second is still the later one.
         taken = [int(second) for path in folder.glob(PATTERN) if (second := path.name.split(".")[3]).isdecimal()]
-        second = max([int(time.time()), *(each + 1 for each in taken)])
-        name = f"events.out.tfevents.{second:010d}.{socket.gethostname()}.{os.getpid()}.0"
+        now = max([int(time.time()), *(each + 1 for each in taken)])
+        name = f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = GrowingFile(folder / name)
         self._recent = io.BytesIO()
         self._records = RecordWriter(self._recent)
