@@ -150,76 +150,70 @@ def parse(space: Mapping[str, Any]) -> SearchSpace:
     problems = [] if space else ["tune.space is empty: name a config key and its range"]
     parameters: list[Parameter] = []
     for key, node in space.items():
-        node = {"choices": node} if isinstance(node, list) else node
-        wrong = (
-            ("" if KEY.fullmatch(str(key)) else "it is no config key")
-            or _misspelt(key, space)
-            or _what_is_wrong(node)
-            or _what_is_wrong_with_when(node.get("when") or {}, parameters, list(space))
-        )
-        if wrong:
-            problems.append(f"tune.space: {key}: {wrong}")
-            continue
-        when = {name: value if isinstance(value, list) else [value] for name, value in (node.get("when") or {}).items()}
-        parameters.append(Parameter(key, **{**node, "log": bool(node.get("log")), "when": when}))
+        try:
+            parameters.append(_parameter(key, {"choices": node} if isinstance(node, list) else node, space, parameters))
+        except ValueError as error:
+            problems.append(f"tune.space: {key}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
     return SearchSpace(parameters)
 
 
-def _misspelt(key: str, space: Mapping[str, Any]) -> str:
-    """`optimizer.lr.lwo`, beside the range of `optimizer.lr`."""
+def _parameter(key: str, node: Any, space: Mapping[str, Any], before: Sequence[Parameter]) -> Parameter:
+    """Raises ValueError for what cannot be."""
+    if not KEY.fullmatch(str(key)):
+        raise ValueError("it is no config key")
     parent, _, last = key.rpartition(".")
-    if not isinstance(space.get(parent), dict):
-        return ""
-    return f"{last} is not a key of {parent}: there are {', '.join(RANGE)}"
-
-
-def _what_is_wrong(node: Any) -> str:
+    if isinstance(space.get(parent), dict):  # `optimizer.lr.lwo`, beside the range of `optimizer.lr`
+        raise ValueError(f"{last} is not a key of {parent}: there are {', '.join(RANGE)}")
     if not isinstance(node, dict) or not ("choices" in node or {"low", "high"} <= set(node)):
-        return f"write {{low: ..., high: ...}} or a list of choices, got {node!r}"
+        raise ValueError(f"write {{low: ..., high: ...}} or a list of choices, got {node!r}")
     allowed = CHOICES if "choices" in node else RANGE
     unknown = [name for name in node if name not in allowed]
     if unknown:
-        return f"{unknown[0]} is not allowed here: there are {', '.join(allowed)}"
-    return _what_is_wrong_with_choices(node["choices"]) if "choices" in node else _what_is_wrong_with_range(node)
+        raise ValueError(f"{unknown[0]} is not allowed here: there are {', '.join(allowed)}")
+    if "choices" in node:
+        _check_choices(node["choices"])
+    else:
+        _check_range(node)
+    when = node.get("when") or {}
+    if not isinstance(when, dict):
+        raise ValueError(f"when must be {{key: value}}, got {when!r}")
+    when = {name: value if isinstance(value, list) else [value] for name, value in when.items()}
+    _check_when(when, {parameter.key: parameter for parameter in before}, list(space))
+    return Parameter(key, **{**node, "log": bool(node.get("log")), "when": when})
 
 
-def _what_is_wrong_with_choices(choices: Any) -> str:
+def _check_choices(choices: Any) -> None:
     plain = isinstance(choices, list) and all(isinstance(c, (str, int, float, type(None))) for c in choices)
     if not plain or not choices or len(set(map(repr, choices))) < len(choices):
-        return f"choices must be different plain values, one or more, got {choices!r}"
-    return ""
+        raise ValueError(f"choices must be different plain values, one or more, got {choices!r}")
 
 
-def _what_is_wrong_with_range(node: Mapping[str, Any]) -> str:
+def _check_range(node: Mapping[str, Any]) -> None:
     low, high, step, log = node["low"], node["high"], node.get("step"), node.get("log")
     for name in ("low", "high", "step"):
         value = node.get(name)
         if (name in node and value is None) or isinstance(value, (bool, str, list, dict)):
-            return f"{name} must be a number, got {value!r}"
+            raise ValueError(f"{name} must be a number, got {value!r}")
     if low >= high:
-        return f"low must be less than high, got {low} and {high}"
+        raise ValueError(f"low must be less than high, got {low} and {high}")
     if log is not None and not isinstance(log, bool):
-        return f"log must be true or false, got {log!r}"
+        raise ValueError(f"log must be true or false, got {log!r}")
     if log and (low <= 0 or step is not None):
-        return f"a range with log starts above 0 and has no step, got {dict(node)}"
+        raise ValueError(f"a range with log starts above 0 and has no step, got {dict(node)}")
     if step is not None and not 0 < step <= high - low:
-        return f"step must be positive and no more than high - low, got {step}"
-    return ""
+        raise ValueError(f"step must be positive and no more than high - low, got {step}")
 
 
-def _what_is_wrong_with_when(when: Any, before: Sequence[Parameter], keys: Sequence[str]) -> str:
-    if not isinstance(when, dict):
-        return f"when must be {{key: value}}, got {when!r}"
-    known = {parameter.key: parameter for parameter in before}
+def _check_when(when: Mapping[str, Sequence[Any]], known: Mapping[str, Parameter], keys: Sequence[str]) -> None:
     for key, values in when.items():
         if key not in keys:
-            return f"when names {key}, which is not searched: there are {', '.join(keys)}"
+            raise ValueError(f"when names {key}, which is not searched: there are {', '.join(keys)}")
         if key not in known:
-            return f"when names {key}, which must stand before it, and be sound"
+            raise ValueError(f"when names {key}, which must stand before it, and be sound")
         allowed = known[key].values
-        for value in values if isinstance(values, list) else [values]:
+        for value in values:
             if allowed is None or value not in allowed:
-                return f"when: {key} is never {value!r}" + (f", but {', '.join(map(str, allowed))}" if allowed else "")
-    return ""
+                others = f", but {', '.join(map(str, allowed))}" if allowed else ""
+                raise ValueError(f"when: {key} is never {value!r}{others}")
