@@ -15,6 +15,7 @@ from node_cli.training.state import TrainState
 KEYS = ("model", "average", "best_weights", "optimizer", "state", "processes", "environment")
 OTHER_MODEL = "has the weights of another model than the config of its run"
 NUMBERS = (int, float)
+IN_LISTS = ("old_dirs", "old_stps", "ro", "al")  # of LBFGS
 COUNTS = ("epoch", "batch", "step", "num_skipped", "num_fallbacks", "num_bad", "best_epoch")
 
 
@@ -40,44 +41,49 @@ def refusal(
         if problem := unlike(payload[key], like, key):
             return f"{OTHER_MODEL}: {problem}"
     beside = {"random": {"cpu": torch.get_rng_state()}, "beside_weights": state_beside_weights(model)}
-    problem = (
-        wrong_optimizer(payload["optimizer"], optimizer)
-        or wrong_state(payload["state"])
-        or wrong_processes(payload["processes"], beside)
-        or ("" if _are_texts(payload["environment"]) else "environment must hold text")
-        or _wrong_rate(payload.get("learning_rate"), learning_rate)
-    )
-    return f"cannot be of this run: {problem}" if problem else ""
-
-
-def wrong_processes(states: Any, like: Mapping[str, Any]) -> str:
-    """A few words on what cannot be the states of processes, each `like` this; empty: nothing."""
-    if not isinstance(states, list) or not states:
-        return "processes is no list of states"
-    for number, state in enumerate(states):
-        random = state.get("random") if isinstance(state, Mapping) else None
-        cuda = random.get("cuda") if isinstance(random, Mapping) else None
-        if not isinstance(cuda, list) or not all(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in cuda):
-            return f"processes.{number}.random is no state of generators"
-        own = {"random": {"cpu": state["random"].get("cpu")}, "beside_weights": state.get("beside_weights")}
-        if problem := unlike(own, like, f"processes.{number}"):
-            return problem
+    try:
+        _check_optimizer(payload["optimizer"], optimizer)
+        _check_state(payload["state"])
+        _check_processes(payload["processes"], beside)
+        texts = payload["environment"].values() if isinstance(payload["environment"], dict) else [None]
+        _require(all(isinstance(text, str) for text in texts), "environment must hold text")
+        _check_rate(payload.get("learning_rate"), learning_rate)
+    except ValueError as error:
+        return f"cannot be of this run: {error}"
     return ""
 
 
-def _wrong_rate(saved: Any, like: Mapping[str, Any]) -> str:
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise ValueError(problem)
+
+
+def _require_like(value: Any, like: Any, place: str) -> None:
+    problem = unlike(value, like, place)
+    _require(not problem, problem)
+
+
+def _check_processes(states: Any, like: Mapping[str, Any]) -> None:
+    """Holds the state of each process against one `like` it."""
+    _require(isinstance(states, list) and len(states) > 0, "processes is no list of states")
+    for number, state in enumerate(states):
+        random = state.get("random") if isinstance(state, Mapping) else None
+        cuda = random.get("cuda") if isinstance(random, Mapping) else None
+        are_states = isinstance(cuda, list) and all(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in cuda)
+        _require(are_states, f"processes.{number}.random is no state of generators")
+        own = {"random": {"cpu": state["random"].get("cpu")}, "beside_weights": state.get("beside_weights")}
+        _require_like(own, like, f"processes.{number}")
+
+
+def _check_rate(saved: Any, like: Mapping[str, Any]) -> None:
     """`saved` is None from earlier versions; the rates that stay are, too, where none do."""
     if saved is None:
-        return ""
+        return
     held = saved.get("constant") if isinstance(saved, Mapping) else None
-    if held is not None and not (isinstance(held, list) and _all_numbers(held)):
-        return "learning_rate.constant must be numbers"
+    are_rates = held is None or (isinstance(held, list) and _all_numbers(held))
+    _require(are_rates, "learning_rate.constant must be numbers")
     without = {**saved, "constant": None} if isinstance(saved, Mapping) else saved
-    return unlike(without, {**like, "constant": None}, "learning_rate")
-
-
-def _are_texts(values: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+    _require_like(without, {**like, "constant": None}, "learning_rate")
 
 
 def unlike(value: Any, like: Any, place: str) -> str:
@@ -120,67 +126,61 @@ def _tensor_differences(value: Any, like: Tensor, place: str) -> Iterator[str]:
         yield f"{place} is not finite"
 
 
-def wrong_state(state: Any) -> str:
-    """A few words on what cannot be the state of a run; empty: nothing."""
-    own = TrainState()
-    if not isinstance(state, Mapping):
-        return f"state is of type {type(state).__name__}"
-    unknown = [key for key in state if key not in vars(own)]
-    if unknown:
-        return f"state has {unknown[0]!r}, which this version does not know"
-    for key, default in vars(own).items():
-        value = state.get(key, default)
+def _check_state(state: Any) -> None:
+    own = vars(TrainState())
+    _require(isinstance(state, Mapping), f"state is of type {type(state).__name__}")
+    for key in state:
+        _require(key in own, f"state has {key!r}, which this version does not know")
+    filled = own | dict(state)
+    for key, default in own.items():
+        value = filled[key]
         fits = value is None or type(value) in NUMBERS if default is None else unlike(value, default, "") == ""
         if isinstance(default, (list, dict)):
             fits = isinstance(value, type(default))
-        if not fits or (key in COUNTS and value < 0):
-            return f"state.{key} must be like {default!r}"
-    for values in (state.get("sums", {}), *state.get("history", [])):
+        _require(fits and not (key in COUNTS and value < 0), f"state.{key} must be like {default!r}")
+    for values in (filled["sums"], *filled["history"]):
         has_tags = isinstance(values, dict) and all(isinstance(tag, str) for tag in values)
-        if not has_tags or not _all_numbers(values.values()):
-            return "state.history must hold numbers by their tags"
-    sizes = state.get("step_sizes", {})
-    if not all(isinstance(steps, list) and _all_numbers(steps) for steps in sizes.values()):
-        return "state.step_sizes must hold lists of numbers"
-    if not _all_numbers(state.get("best", [])):
-        return "state.best must hold numbers"
-    history = state.get("history", [])
-    if len(history) != state.get("epoch", 0) or state.get("best_epoch", 0) > len(history):
-        return f"state.history has {len(history)} epochs, state.epoch={state.get('epoch', 0)}"
-    return ""
+        _require(has_tags and _all_numbers(values.values()), "state.history must hold numbers by their tags")
+    for sizes in filled["step_sizes"].values():
+        are_sizes = isinstance(sizes, list) and _all_numbers(sizes)
+        _require(are_sizes, "state.step_sizes must hold lists of numbers")
+    _require(_all_numbers(filled["best"]), "state.best must hold numbers")
+    epochs, count = filled["epoch"], len(filled["history"])
+    fits = count == epochs and filled["best_epoch"] <= count
+    _require(fits, f"state.history has {count} epochs, state.epoch={epochs}")
 
 
 def _all_numbers(values: Any) -> bool:
     return all(type(value) in NUMBERS for value in values)
 
 
-def wrong_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> str:
-    """A few words on what cannot be the state of this optimizer; empty: nothing."""
+def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
     own = optimizer.state_dict()
-    if not isinstance(state, Mapping) or not isinstance(state.get("state"), Mapping):
-        return "optimizer is no state of an optimizer"
+    is_state = isinstance(state, Mapping) and isinstance(state.get("state"), Mapping)
+    _require(is_state, "optimizer is no state of an optimizer")
     alike = _like(state.get("param_groups"), own["param_groups"])
-    problem = unlike(alike, own["param_groups"], "optimizer.param_groups")
-    if problem or [group["params"] for group in alike] != [group["params"] for group in own["param_groups"]]:
-        return problem or "optimizer.param_groups has the parameters of another run"
+    _require_like(alike, own["param_groups"], "optimizer.param_groups")
+    theirs, ours = ([group["params"] for group in groups] for groups in (alike, own["param_groups"]))
+    _require(theirs == ours, "optimizer.param_groups has the parameters of another run")
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    whole = torch.Size([sum(p.numel() for p in parameters.values())])  # LBFGS takes all parameters as one vector
     for number, values in state["state"].items():
-        if number not in parameters or not isinstance(values, Mapping) or not values:
-            return f"optimizer.state has {number!r}, which this run has not"
-        for name, value in values.items():
-            shape = parameters[number].shape
-            if isinstance(value, Tensor) and value.shape not in (shape, torch.Size([])):
-                return f"size mismatch for optimizer.state.{number}.{name}: {tuple(value.shape)} and {tuple(shape)}"
-            if isinstance(value, Tensor) and not value.isfinite().all():
-                return f"optimizer.state.{number}.{name} is not finite"
-            if not isinstance(value, (Tensor, *NUMBERS, type(None))):
-                return f"optimizer.state.{number}.{name} is of type {type(value).__name__}"
-            if name == "step" and not float(value or 0) >= 0:
-                return f"optimizer.state.{number}.step is below 0"
-        first = next(iter(state["state"].values()))
-        if {name: type(v) for name, v in values.items()} != {name: type(v) for name, v in first.items()}:
-            return f"optimizer.state.{number} holds other things than that of the first parameter"
-    return ""
+        is_known = number in parameters and isinstance(values, Mapping) and len(values) > 0
+        _require(is_known, f"optimizer.state has {number!r}, which this run has not")
+        shape = parameters[number].shape
+        for name, entry in values.items():
+            place = f"optimizer.state.{number}.{name}"
+            for value in entry if name in IN_LISTS and isinstance(entry, list) else [entry]:
+                is_plain = isinstance(value, (Tensor, *NUMBERS, NoneType))
+                _require(is_plain, f"{place} is of type {type(value).__name__}")
+                if isinstance(value, Tensor):
+                    sizes = f"{tuple(value.shape)} and {tuple(shape)}"
+                    _require(value.shape in (shape, torch.Size([]), whole), f"size mismatch for {place}: {sizes}")
+                    _require(bool(value.isfinite().all()), f"{place} is not finite")
+            _require(name != "step" or float(entry or 0) >= 0, f"{place} is below 0")
+        of_first = next(iter(state["state"].values()))
+        first, kinds = ({name: type(v) for name, v in each.items()} for each in (of_first, values))
+        _require(kinds == first, f"optimizer.state.{number} holds other things than that of the first parameter")
 
 
 def _like(groups: Any, own: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from small_runs import Recorder, build_ode_net, build_trainer, image_dataset, po
 from touchy import Touchy
 
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
+from node_cli.training.payload import refusal
 from node_cli.training.schedules import Constant, Cosine, OneCycle, Step
 from node_cli.training.trainer import TrainState
 
@@ -80,7 +81,10 @@ def plain(tree):
 
 def continued(trainer, checkpoint, folder):
     torch.rand(3)  # a new process has another random state
-    trainer.load_state_dict(read_checkpoint(checkpoint))
+    payload = read_checkpoint(checkpoint)
+    parts = trainer.model, trainer.average, trainer.evaluated, trainer.optimizer, trainer.rate.state_dict()
+    assert refusal(payload, *parts) == ""
+    trainer.load_state_dict(payload)
     return run(trainer, folder)
 
 
