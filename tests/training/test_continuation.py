@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     "adamw": partial(torch.optim.AdamW, lr=0.01),
-    "lbfgs": partial(torch.optim.LBFGS, max_iter=2, line_search_fn="strong_wolfe"),
+    "lbfgs": partial(torch.optim.LBFGS, lr=1.0, max_iter=2, line_search_fn="strong_wolfe"),
 }
 SCHEDULES = {
     "constant": Constant(),
