@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,14 @@ def run_prediction(config: dict[str, Any]) -> None:
     written = _Written(run, is_in_memory=not is_new)
     size = config["batch_size"] or run.batch_size
     if is_new:
-        batches = _new_batches(Path(config["dataset"]["path"]), size, run)
+        batches, names = _new_batches(Path(config["dataset"]["path"]), size, run)
     else:
-        batches = run.dataset().batches(config["split"] or "test", size)
+        split = config["split"] or "test"
+        batches, names = run.dataset().batches(split, size), run.dataset().sample_names.get(split)
     if config["until"] is not None:
         batches = _extended(batches, run, config["until"])
     try:
-        count = write_predictions(out, written.tables(batches, is_text=out.suffix == ".csv"), run.task.row_names)
+        count = write_predictions(out, written.tables(batches, names, is_text=out.suffix == ".csv"), run.task.row_names)
         figures = written.figures(out) if config["figures"] else []
     except SolveError as error:
         raise RunFailedError(in_keys(error)) from error
@@ -78,14 +79,21 @@ class _Written:
         """Samples in the figures."""
         return sum(num_samples(batch) for batch, _ in self._kept)
 
-    def tables(self, batches: Iterator[Batch], *, is_text: bool) -> Iterator[Mapping[str, np.ndarray]]:
-        """What is written for each batch; into a text, the table of the task, if it has one."""
+    def tables(
+        self, batches: Iterator[Batch], names: Sequence[str] | None, *, is_text: bool
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """What is written for each batch; into a text, the table of the task, if it has one.
+
+        Samples that have no `names` are numbered.
+        """
         for batch, rows in self._run.rows(batches):
             if self._is_in_memory or not self._kept:
                 self._kept.append((batch, rows))
             self.num_failed += int(rows[FAILED].sum())
-            self.num_samples += num_samples(batch)
-            table = self._run.task.table(batch, rows) if is_text else None
+            start, self.num_samples = self.num_samples, self.num_samples + num_samples(batch)
+            places = range(start, self.num_samples)
+            called = [str(number) if names is None else names[number] for number in places]
+            table = self._run.task.table(batch, rows, called) if is_text else None
             yield self._run.table(batch, rows) if table is None else table
 
     def figures(self, out: Path) -> list[str]:
@@ -108,14 +116,20 @@ def _extended(batches: Iterator[Batch], run: Run, until: float | str) -> Iterato
         raise ConfigError(str(error)) from error
 
 
-def _new_batches(path: Path, size: int, run: Run) -> Iterator[Batch]:
-    """The samples of a file, prepared as the run's own were."""
+def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequence[str] | None]:
+    """The samples of a file, prepared as the run's own were, and what they are called."""
+    if "units" not in run.data.offers or path.suffix == ".npz":
+        return _of_arrays(path, size, run), None
     try:
-        if "units" in run.data.offers and path.suffix != ".npz":
-            table = read_new_series(str(path), run.data.offers, run.config["dataset"])
-            batch = run.prepared(table.arrays())
-            yield from (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size))
-            return
+        table = read_new_series(str(path), run.data.offers, run.config["dataset"])
+        batch = run.prepared(table.arrays())
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+    return (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size)), table.names
+
+
+def _of_arrays(path: Path, size: int, run: Run) -> Iterator[Batch]:
+    try:
         with opened_arrays(path, tuple(run.data.samples)) as arrays:
             for number, raw in enumerate(arrays.batches(size)):
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Dataset:
         digest: identifies the data, if possible from what was read (`exact_digest`).
         preprocessing: how the raw values of a tensor became those of the splits, by its name; `node-predict` and
             `load_run` do the same to new data. A tensor without one is taken as it is.
+        sample_names: what the samples of a split are called in a table of predictions; a split that is not named has
+            numbers.
 
     Raises:
         ValueError: the tensors of a split have different numbers of samples, or the splits have different names.
@@ -44,6 +46,7 @@ class Dataset:
     augmentation: Augmentation | None = None
     digest: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    sample_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {split: sorted(batch) for split, batch in self.splits.items()}

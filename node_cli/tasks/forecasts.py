@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ class Axis:
         return times
 
 
-def forecast_table(axis: Axis, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray]:
+def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     """Columns with a row for each series and time, without padding: predicted, observed, whether the model saw that."""
     times, num_times = batch[TIMES], batch[TIMES].shape[1]
     real = torch.ones_like(times, dtype=torch.bool)
@@ -75,8 +75,8 @@ def forecast_table(axis: Axis, batch: Batch, rows: Batch) -> Mapping[str, np.nda
     there = batch[MASK] | batch[TARGET]
     number = torch.arange(len(times), device=times.device)[:, None].expand(-1, num_times)
     columns: dict[str, np.ndarray] = {}
-    if len(times) > 1:
-        columns["series"] = number[real].numpy(force=True)
+    if any(names):
+        columns["series"] = np.array(names)[number[real].numpy(force=True)]
     columns[axis.time_name] = axis.printed(axis.units.times(times)[real].numpy(force=True))
     for channel, name in enumerate(axis.channel_names):
         columns[name] = rows["prediction"][..., channel][real].numpy(force=True)

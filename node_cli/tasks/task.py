@@ -82,8 +82,11 @@ class Task(ABC):
         """Those of the details that the table at the end of a run shows, by name."""
         return {}
 
-    def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray] | None:
-        """What `node-predict` writes, equally many rows of each column; None: the rows as they are, one a sample."""
+    def table(self, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray] | None:
+        """What `node-predict` writes, equally many rows of each column; None: the rows as they are, one a sample.
+
+        `names` are what the samples of the batch are called; a single one may be called nothing.
+        """
         return None
 
     def extended(self, batch: Batch, until: float | str) -> Batch:

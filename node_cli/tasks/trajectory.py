@@ -214,9 +214,9 @@ class Trajectory(Task):
         sides = [equation.split(" = ", 1) for equation in details.get("equations", [])]
         return parameters | {left: f"= {right}" for left, right in sides}
 
-    def table(self, batch: Batch, rows: Batch) -> Mapping[str, np.ndarray]:
+    def table(self, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray]:
         """A row for each series and time."""
-        return forecast_table(self.axis, batch, rows)
+        return forecast_table(self.axis, batch, rows, names)
 
     def extended(self, batch: Batch, until: float | str) -> Batch:
         """See `Task.extended`; the new times are as far apart as the others mostly are."""

@@ -147,8 +147,17 @@ def test_many_series_with_times_of_their_own_in_two_processes_are_as_in_one(here
     assert process.returncode == 0, said
     for tag in ("train/loss", "val/loss", "test/rmse"):
         assert logged(place / "two", tag) == pytest.approx(logged(place / "one", tag), rel=1e-4), tag
-    here("node-predict", "run=one", "split=train", "out=many_out.csv")
-    assert {row["series"] for row in rows(place / "many_out.csv")} == {"0", "1", "2", "3"}
+    here("node-predict", "run=one", "split=train", "batch_size=3", "out=many_out.csv")  # the last batch has one
+    table = rows(place / "many_out.csv")
+    names = dict.fromkeys(row["series"] for row in table)
+    assert (len(names), set(names) <= set("abcdefgh"), list(names)) == (4, True, sorted(names))
+    written = {(name, float(t)): float(value) for name, t, value, _ in csv.reader(MANY.splitlines()[1:])}
+    for row in table:
+        assert float(row["pressure_observed"]) == pytest.approx(written[row["series"], float(row["t"])], abs=1e-3)
+    here("node-predict", "run=one", "dataset.path=many.csv", "out=again_out.csv", "figures=false")
+    again = {(row["series"], row["t"]): row["pressure_observed"] for row in rows(place / "again_out.csv")}
+    assert len(again) == len(written)
+    assert {(row["series"], row["t"]): row["pressure_observed"] for row in table}.items() <= again.items()
 
 
 def test_equations_are_fitted_and_told_with_their_intervals(here, place):

@@ -141,9 +141,9 @@ def test_the_table_has_a_row_for_each_series_and_time_without_padding():
     batch[TIMES] = batch[TIMES].clone()
     batch[TIMES][1, 4:] = batch[TIMES][1, 4]
     one = task()
-    table = one.table(batch, rows_of(one, Line([1.0, 0.0]), batch))
+    table = one.table(batch, rows_of(one, Line([1.0, 0.0]), batch), ["north", "south"])
     assert list(table) == ["series", "year", "hare", "hare_observed", "lynx", "lynx_observed", "is_shown"]
-    assert table["series"].tolist() == [0] * 8 + [1] * 5
+    assert table["series"].tolist() == ["north"] * 8 + ["south"] * 5
     assert table["year"][:3].tolist() == [1900, 1905, 1910]
     np.testing.assert_allclose(table["hare"][:8], table["hare_observed"][:8], rtol=1e-6)
     assert table["is_shown"].tolist() == [True] * 6 + [False] * 2 + [True] * 5
@@ -155,7 +155,7 @@ def test_a_forecast_goes_on_to_a_time_and_sees_all_data():
     assert UNITS.times(longer[TIMES])[0, 7:].tolist() == [1935, 1940, 1945, 1947]
     assert longer[MASK].sum() == batch[MASK].sum() + batch[TARGET].sum()
     assert not longer[TARGET].any()
-    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer))
+    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer), ["", ""])
     assert np.isnan(table["hare_observed"][8:11]).all()
     assert table["hare"][10] == pytest.approx(10 + 2 * (0.5 + 47 / 5))
 
@@ -184,7 +184,7 @@ def test_dates_are_read_and_written():
     days = Units((0.0, 0.0), (1.0, 1.0), False, 20_000.0, 1.0)
     one = Trajectory(days, ("a", "b"), "date", calendar="days", **KEYS)
     longer = one.extended(lines((1.0, 0.0), num_seen=6), "2024-10-16")
-    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer))
+    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer), ["", ""])
     assert table["date"][[0, 9, 10]].tolist() == ["2024-10-04", "2024-10-13", "2024-10-14"]
     with pytest.raises(ValueError, match="until=tomorrow must be a date such as 2026-01-31"):
         one.extended(lines((1.0, 0.0), num_seen=6), "tomorrow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -29,7 +30,23 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
     flat = _Flat(raw, scaling)
     numbers = {number: index for index, number in enumerate(made.train_rows)}
     splits = {name: flat.batch(samples, numbers) for name, samples in made.samples.items()}
-    return Dataset(splits, _offers(raw, scaling, len(numbers)), digest=None if raw.is_computed else _digest(raw))
+    return Dataset(
+        splits,
+        _offers(raw, scaling, len(numbers)),
+        digest=None if raw.is_computed else _digest(raw),
+        sample_names={name: _names(raw, samples) for name, samples in made.samples.items()},
+    )
+
+
+def _names(raw: RawSeries, samples: list[Sample]) -> list[str]:
+    """The series of each sample; of one that has several `name/1`, `name/2`, ..., and of a single one no name."""
+    totals, counts = Counter(each.series for each in samples), Counter[int]()
+    names = []
+    for number, *_ in samples:
+        counts[number] += 1
+        parts = [raw.names[number]] if raw.names[number] else []
+        names.append("/".join([*parts, *([str(counts[number])] if totals[number] > 1 else [])]))
+    return names
 
 
 def _require_positive_values(raw: RawSeries) -> None:

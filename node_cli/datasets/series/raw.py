@@ -67,6 +67,11 @@ class RawSeries:
     period_name: str = ""
     horizon: float | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the series; a single one has none."""
+        return tuple(each.name for each in self.series) if len(self.series) > 1 else ("",)
+
     def arrays(self) -> dict[str, Tensor]:
         """`times` `(n, T)`, `values` `(n, T, channels)` and so on, as `prepared_series` takes them.
 

@@ -112,6 +112,14 @@ def test_windows_lie_within_their_split(stride):
         assert split["times"].max() == stop - 1  # the last one ends with the split
 
 
+def test_samples_are_called_by_their_series():
+    assert made(raw(9), window=3).sample_names == {"train": ["1", "2"], "val": [""], "test": ["1", "2"]}
+    names = ["s0/1", "s0/2", "s1"]
+    assert made(raw(9, 8), window=3).sample_names["train"] == names
+    assert made(raw(9)).sample_names == {"train": [""], "val": [""], "test": [""]}
+    assert made(raw(9, 8)).sample_names["train"] == ["s0", "s1"]
+
+
 def test_whole_series_are_split_by_the_seed():
     data = raw(5, 6, 7, 8, 9, 10)
     splits = made(data, split="series", val=0.2, test=2, context=2).splits
