@@ -57,6 +57,7 @@ class Key:
         several: of a group, whether several of its files may be chosen.
         or_list: a number by default, and a list will do.
         or_fraction: a whole number by default, and a fraction will do.
+        is_open: it may hold any keys, which whoever reads them checks.
         follows: the key whose value it has unless it is set, as its YAML says.
     """
 
@@ -72,6 +73,7 @@ class Key:
     several: bool = False
     or_list: bool = False
     or_fraction: bool = False
+    is_open: bool = False
     follows: str | None = None
 
 
@@ -148,6 +150,10 @@ KEYS: Mapping[str, Key] = {
     "dataset.mirrors": replace(_FROM_RUN, may_change=True),
     "task": _FROM_RUN,
     "model": _FROM_RUN,
+    **{
+        f"model.{name}": replace(_FROM_RUN, is_open=True)
+        for name in ("equations", "parameters", "bounds", "fixed", "hidden", "velocities")
+    },
     "vector_field": _FROM_RUN,
     "problem": Key(),
     "solver": Key(),
@@ -179,6 +185,7 @@ KEYS: Mapping[str, Key] = {
     "sweep": _BY_THE_WAY,
     "experiment": Key(is_hyperparameter=False, is_part=False),  # what it sets is compared by itself
     "tune": Key(is_part=False),
+    "tune.space": Key(is_part=False, is_open=True),
 }
 PLACES = tuple(name for name, key in KEYS.items() if key.is_place)
 FOLLOWING = {name: key.follows for name, key in KEYS.items() if key.follows is not None}

@@ -10,8 +10,6 @@ from typing import Any
 from node_cli.config import FOLLOWING, TYPE_NAMES, follows, known_of, leaves, out_of_range, shown, wrong_values
 from node_cli.suggestions import suggestion
 
-OPEN = "tune.space."  # any keys: who reads them checks them
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -43,7 +41,7 @@ def unknown_key(key: str, reference: Reference) -> str:
 
 def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
-    known, given = ({k: v for k, v in leaves(tree) if not k.startswith(OPEN)} for tree in (reference.values, cfg))
+    known, given = ({k: v for k, v in leaves(tree) if not known_of(k).is_open} for tree in (reference.values, cfg))
     known |= {key: known[leader] for key, leader in FOLLOWING.items() if key in known and leader in known}
     may_be_mappings = tuple(f"{key}." for key, value in known.items() if value is None)  # which the part checks
     unknown = [key for key in given if key not in known and not key.startswith(may_be_mappings)]

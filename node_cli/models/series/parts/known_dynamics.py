@@ -149,6 +149,8 @@ def known_dynamics(
 
 def _own(function: Callable[..., Tensor], scale: Scale, starts: Mapping[str, float], *, has_inputs: bool) -> Equations:
     """Equations that a function of the user's own describes; its parameters are those that have a starting value."""
+    if not callable(function):
+        raise ValueError(f"equations must be one of {', '.join(EQUATIONS)}, or a function, got {function}")
     wanted = ("t", "y", "parameters", "inputs") if has_inputs else ("t", "y", "parameters")
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if len(needed) != len(wanted):
