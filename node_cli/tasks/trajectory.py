@@ -123,6 +123,8 @@ class Trajectory(Task):
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """A sum over the observed values whose error counts, and the number of these, weighted by channel."""
         assert isinstance(model, SeriesModel)
+        if model.training:  # and not in an audit, which asks for the loss alone
+            model.prune(progress)
         if progress < self.match_until:
             loss = self._matching(model, batch)
         elif self.strategy == "multiple_shooting":

@@ -16,12 +16,15 @@ from node_cli.ode.checks import require_at_least
 from node_cli.ode.gradients import Gradient
 from node_cli.series import Units
 
+FAR = 100.0  # typical sizes; no data are that far
+
 
 class SparseDynamics(Dynamics):
     """dy/dt = coefficients times terms, for a state of channels in the user's units divided by their typical sizes.
 
     Each term is a product of the same, so a coefficient in the user's units is the trained one times a number. What is
-    pruned stays 0.
+    pruned stays 0. Beyond `FAR` typical sizes a variable counts as if it were there: products would else be infinite
+    within a finite time, and no solve would end, as long as coefficients are wrong.
     """
 
     active: Tensor
@@ -62,7 +65,7 @@ class SparseDynamics(Dynamics):
         variables = (
             y if inputs is None else torch.cat([y, self.inputs(inputs) / self.library.size[y.shape[1] :]], dim=1)
         )
-        terms: Tensor = self.library(variables)
+        terms: Tensor = self.library(variables.clamp(-FAR, FAR))
         return terms @ self._sparse().T
 
     def initial(self, values: Tensor, slopes: Tensor, extra: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from node_cli.batch import Batch
-from node_cli.ode.checks import require_choice
 from node_cli.series import CONTROLS, STATICS, TIMES
 
 BETWEEN = ("hold", "linear", "hermite")
@@ -24,7 +23,6 @@ class Inputs:
     """
 
     def __init__(self, times: Tensor, controls: Tensor | None, statics: Tensor | None, between: str) -> None:
-        require_choice("controls_between", between, BETWEEN)
         self._times = times
         self._controls = None if controls is None else _without_padding(times, controls)
         self._statics = statics

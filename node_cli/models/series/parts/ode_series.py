@@ -14,9 +14,10 @@ from node_cli.batch import Batch
 from node_cli.models.ode_block import OdeBlock
 from node_cli.models.ode_stack import ode_block
 from node_cli.models.series.parts.history import History, put_back, starting_at
-from node_cli.models.series.parts.inputs import Inputs, Source
+from node_cli.models.series.parts.inputs import BETWEEN, Inputs, Source
 from node_cli.models.series.parts.start import Start
 from node_cli.ode.base import Solver
+from node_cli.ode.checks import require_choice
 from node_cli.ode.gradients import Gradient
 from node_cli.series import TIMES, SeriesModel
 
@@ -129,6 +130,7 @@ class OdeSeries(SeriesModel):
         controls_between: str = "hold",
     ) -> None:
         super().__init__()
+        require_choice("controls_between", controls_between, BETWEEN)
         if has_inputs and vars(solver).get("compile", "none") != "none":
             raise ValueError(
                 "solver.compile must be none where a dataset has controls or statics: every batch has its own"

@@ -25,38 +25,59 @@ class Parameter:
     high: float = INF
     step: float = 1.0
 
-    def value(self, raw: Tensor) -> Tensor:
-        """The value that a trained number stands for."""
+    @property
+    def transform(self) -> tuple[str, float, float, float]:
+        """The value of a trained number x: `a + b f(x + c)`, as the name of f, and a, b, c."""
         assert self.start is not None
-        if math.isfinite(self.low) and math.isfinite(self.high):
-            share = (self.start - self.low) / (self.high - self.low)
-            return self.low + (self.high - self.low) * torch.sigmoid(raw + math.log(share / (1 - share)))
-        if math.isfinite(self.low):
-            return self.low + (self.start - self.low) * raw.exp()
-        if math.isfinite(self.high):
-            return self.high - (self.high - self.start) * raw.exp()
-        return self.start + self.step * raw
+        low, start, high = self.low, self.start, self.high
+        if math.isfinite(low) and math.isfinite(high):
+            share = (start - low) / (high - low)
+            return "sigmoid", low, high - low, math.log(share / (1 - share))
+        if math.isfinite(low):
+            return "exp", low, start - low, 0.0
+        if math.isfinite(high):
+            return "exp", high, start - high, 0.0
+        return "identity", start, self.step, 0.0
+
+
+FUNCTIONS = {"identity": lambda x: x, "exp": torch.exp, "sigmoid": torch.sigmoid}
 
 
 class Parameters(nn.Module):
-    """Trained and fixed parameters by name; called, it gives their values."""
+    """Trained and fixed parameters by name; called, it gives their values.
 
-    zero: Tensor
+    Trained numbers lie in `raw`, those with the same transform next to each other: few operations for many parameters.
+    """
+
+    raw: Tensor
+    constants: Tensor
+    fixed_values: Tensor
 
     def __init__(self, trained: Mapping[str, Parameter], fixed: Mapping[str, float]) -> None:
         super().__init__()
-        self.register_buffer("zero", torch.zeros(()), persistent=False)
-        self.trained = dict(trained)
-        self.fixed = dict(fixed)
-        self.raw = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in trained})
+        self.names = list(trained)
+        self.fixed = list(fixed)
+        transforms = {name: parameter.transform for name, parameter in trained.items()}
+        self._order = sorted(trained, key=lambda name: transforms[name][0])
+        kinds = [transforms[name][0] for name in self._order]
+        self._sizes = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+        self.raw = nn.Parameter(torch.zeros(len(trained)))
+        constants = torch.tensor([transforms[name][1:] for name in self._order]).reshape(-1, 3).T
+        self.register_buffer("constants", constants.contiguous(), persistent=False)
+        self.register_buffer("fixed_values", torch.tensor(list(fixed.values())), persistent=False)
 
     def forward(self) -> dict[str, Tensor]:
         """All values, 0-dim, in the user's units; those that are trained have a graph."""
-        return self.named_values() | {name: self.zero + value for name, value in self.fixed.items()}
+        return self.named_values() | dict(zip(self.fixed, self.fixed_values.unbind(), strict=True))
 
     def named_values(self) -> dict[str, Tensor]:
         """Those that are trained."""
-        return {name: parameter.value(self.raw[name]) for name, parameter in self.trained.items()}
+        offset, factor, shift = self.constants
+        parts = zip(self._sizes, (self.raw + shift).split(list(self._sizes.values())), strict=True)
+        moved = [FUNCTIONS[kind](part) for kind, part in parts]
+        values = offset + factor * (moved[0] if len(moved) == 1 else torch.cat(moved)) if moved else self.raw
+        by_name = dict(zip(self._order, values.unbind(), strict=True))
+        return {name: by_name[name] for name in self.names}
 
 
 def chosen(
@@ -105,9 +126,7 @@ def _inside(name: str, parameter: Parameter) -> float:
     """The starting value where none is given: the usual one, or one between bounds that leave it out."""
     low, start, high = parameter.low, parameter.start, parameter.high
     if start is None:
-        raise ValueError(
-            f"fixed must give {name} (or parameters, a starting value to train it from): fixed={{{name}: ...}}"
-        )
+        raise ValueError(f"fixed must give {name}, or parameters a starting value to train it from: {{{name}: ...}}")
     if low < start < high:
         return start
     if math.isfinite(low) and math.isfinite(high):
