@@ -17,7 +17,6 @@ from torch import Tensor
 from node_cli.ode.checks import require
 from node_cli.ode.states import require_no_gradient
 from node_cli.ode.stepping import Stepper, Time, as_column
-from node_cli.ode.vector_field import all_finite
 
 SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
@@ -31,8 +30,7 @@ class Tolerance:
     rtol: float | Tensor
     atol: float | Tensor
     norm: Norm
-    all_finite: Callable[[tuple[Tensor, ...]], bool] = all_finite  # of what a step starts from
-    largest: Callable[[Any], Any] = lambda values: values  # of what processes that share their steps found, each
+    largest: Callable[[Any], Any] = lambda values: values  # each number as the largest that a process has there
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """The norm of the error in units of what is allowed; 1 is just good enough."""

@@ -257,7 +257,12 @@ def _adjoint_norm(norm: str | Callable[[Any], Any] | None, structure: Structure,
 def _times(ts: Any) -> Tensor:
     if not isinstance(ts, (Tensor, np.ndarray, list, tuple)):
         raise ValueError(f"ts must be a tensor, an array or a list of times, got {type(ts).__name__}")
-    times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
+    try:
+        times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"ts must be numbers, in rows of one length (repeat the last time of a row): {error}"
+        ) from None
     if times.dim() != 2 and times.shape != (1,):  # one time alone is its own solution
         states.output_times(times)
     return times

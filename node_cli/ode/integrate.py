@@ -1,4 +1,4 @@
-"""The step loops for a whole batch: in steps of a grid, or in steps that the error of all samples together chooses.
+"""The step loops: in steps of a grid, or, for a whole batch, in steps that the error of all samples together chooses.
 
 No loop knows a gradient: it calls `record` with every accepted step, and all evaluations go through the vector field
 that it was given.
@@ -7,7 +7,7 @@ that it was given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Controller, Tolerance, choose_first_step
+from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
-from node_cli.ode.stepping import Outputs, Step, Stepper
+from node_cli.ode.stepping import Step, Stepper, as_column
 from node_cli.ode.tableaus import Array
+from node_cli.ode.vector_field import all_finite
 
 Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
 
@@ -48,10 +50,14 @@ class Run:
         count = len(self.ts) if isinstance(self.ts, list) else self.ts.shape[1]
         return self.y0.expand(count, *self.y0.shape).clone()
 
-    def keep(self, ys: Tensor, step: Step, y0: Tensor, y1: Tensor) -> None:
-        """Notes an accepted step from `y0` to `y1`."""
-        self.stepper.keep(ys, step, y0, y1)
-        self.record(step, y0)
+    def take(self, ys: Tensor, step: Step, y: Tensor, y1: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The states after an accepted step from `y` to `y1`, and a mask of those that moved (None: all)."""
+        self.stepper.keep(ys, step, y, y1)
+        self.record(step, y)
+        if step.accepted is None:
+            return y1, None
+        moved = as_column(step.accepted, y)
+        return torch.where(moved, y1, y), moved
 
 
 @dataclass(frozen=True)
@@ -70,68 +76,31 @@ class Limits:
         return (ratio <= 1) | ((tried <= self.min_step) & np.isfinite(ratio))
 
 
-@dataclass
-class OutputTimes:
-    """The times `ts` at which the state is asked for, and how far a solve has come through them.
-
-    With `stepping_onto` every output time ends a step, else only the last one does.
-    """
-
-    ts: list[float]
-    stepping_onto: bool
-    next: int = 1
-
-    @property
-    def sign(self) -> float:
-        """1 forwards in time, -1 backwards."""
-        return math.copysign(1.0, self.ts[-1] - self.ts[0])
-
-    @property
-    def done(self) -> bool:
-        """Whether every output has been reached."""
-        return self.next == len(self.ts)
-
-    @property
-    def segment(self) -> tuple[int, int]:
-        """Positions of the output times between which the steps are free."""
-        return (self.next - 1, self.next) if self.stepping_onto else (0, len(self.ts) - 1)
-
-    def step(self, t0: float, t1: float, *, is_anchored: bool = False) -> Step:
-        """The step from `t0` to `t1`; the next outputs that lie in it count as reached from now on."""
-        segment, first = self.segment, self.next
-        target = segment[1]
-        while self.next <= target and self.sign * (self.ts[self.next] - t1) <= 0:
-            self.next += 1
-        hits_target = self.next > target
-        index = range(first, self.next - hits_target)
-        theta = [(self.ts[i] - t0) / (t1 - t0) if t1 != t0 else 0.0 for i in index]
-        return Step(t0, t1, Outputs([target] if hits_target else ()), Outputs(index, theta), segment, is_anchored)
-
-
-def integrate_on_grid(run: Run, times: OutputTimes, ends: Sequence[float], *, is_anchored: bool) -> Tensor:
-    """States at the output times, in steps with these `ends`.
+def integrate_on_grid(run: Run, times: OutputTimes | Samples, ends: Iterable[Any], *, is_anchored: bool) -> Tensor:
+    """States at the output times, in steps with these `ends`, of all samples together or of each `(batch,)`.
 
     They lie at shares of the interval between two times that steps end at, or, if `is_anchored`, at distances from its
     start.
 
     Raises:
-        SolveError: the state is not finite any more, which is looked for once, at the end.
+        SolveError: a state is not finite any more, which is looked for once, at the end.
     """
-    stepper, stats, t, y, ys = run.stepper, run.stats, times.ts[0], run.y0, run.states()
-    sizes: list[Tensor] = []
-    stepper.start(t, y)
+    stepper, stats, y, ys, moved = run.stepper, run.stats, run.y0, run.states(), None
+    has_own = isinstance(times, Samples)
+    norms: list[tuple[Any, Tensor]] = []
+    stepper.start(times.t, y)
     for t1 in ends:
-        if sizes:
-            stepper.next(t, y)
-        y1 = stepper.step(t, t1, y)
-        run.keep(ys, times.step(t, t1, is_anchored=is_anchored), y, y1)
+        if norms:
+            stepper.next(times.t, y, moved)
+        length, y1 = abs(t1 - times.t), stepper.step(times.t, t1, y)
         stats.num_accepted += 1
-        stats.step_sizes.append(abs(t1 - t))
-        sizes.append(torch.linalg.vector_norm(y1, math.inf))
-        t, y = t1, y1
-    finite = torch.isfinite(torch.stack(sizes)).tolist()
-    if not all(finite):
-        raise SolveError(Status.NON_FINITE, ends[finite.index(False)], stats.nfe)
+        stats.step_sizes.extend(length[length > 0].tolist() if has_own else [length])
+        y, moved = run.take(ys, times.step(t1, is_anchored=is_anchored), y, y1)
+        norms.append((t1, torch.linalg.vector_norm(y.reshape(len(y) if has_own else 1, -1), math.inf, 1)))
+    failed = torch.stack([norm for _, norm in norms]).isfinite().logical_not().nonzero().tolist() if norms else []
+    for n, sample in failed[:1]:
+        name = f"sample {sample}: " if has_own else ""
+        raise SolveError(Status.NON_FINITE, float(np.ravel(norms[n][0])[sample]), stats.nfe, name)
     return ys
 
 
@@ -148,17 +117,17 @@ def integrate_adaptively(
     Raises:
         SolveError: a bound was reached, the step size underflowed, or the state is not finite.
     """
-    stepper, stats, t, y, ys, ratio = run.stepper, run.stats, times.ts[0], run.y0, run.states(), 0.0
-    stepper.start(t, y)
-    step = first_step or float(choose_first_step(tolerance, stepper, t, y, times.ts[-1] - t))
-    while True:
-        segment = times.segment
+    stepper, stats, y, ys, ratio = run.stepper, run.stats, run.y0, run.states(), 0.0
+    stepper.start(times.t, y)
+    step = first_step or float(choose_first_step(tolerance, stepper, times.t, y, times.ts[-1] - times.t))
+    while not times.done:
+        t, target = times.t, times.ts[times.segment[1]]
         if limits.accepts_min_step:
             step = max(step, limits.min_step)
-        t1 = _end_of_step(t, times.ts[segment[1]], step, limits.max_step)
+        t1 = _end_of_step(t, target, step, limits.max_step)
         if stats.num_accepted + stats.num_rejected >= limits.max_steps:
             raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
-        if t1 != times.ts[segment[1]] and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
+        if t1 != target and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
             raise SolveError(Status.STEP_UNDERFLOW if math.isfinite(ratio) else Status.NON_FINITE, t, stats.nfe)
         y1 = stepper.step(t, t1, y)
         ratio = float(tolerance.ratio(stepper.error(t, t1), y, y1))  # the one wait for the device
@@ -167,20 +136,19 @@ def integrate_adaptively(
         if stats.num_accepted + stats.num_rejected == 0:
             stats.next_first_step = CAUTION * proposed
         if not limits.accept(min(step, tried), ratio):
-            if not (math.isfinite(ratio) or tolerance.all_finite((y, stepper.stages[0]))):
+            if not math.isfinite(ratio) and tolerance.largest(not all_finite((y, stepper.stages[0]))):
                 raise SolveError(Status.NON_FINITE, t, stats.nfe)
             stats.num_rejected += 1
             step = proposed
             continue
         step = max(step, proposed) if tried < CUT_OFF * step else proposed
-        run.keep(ys, times.step(t, t1), y, y1)
+        y, _ = run.take(ys, times.step(t1), y, y1)
         stats.num_accepted += 1
         stats.step_sizes.append(tried)
-        t, y = t1, y1
-        if times.done:
-            stats.next_step = step
-            return ys
-        stepper.next(t, y)
+        if not times.done:
+            stepper.next(t1, y)
+    stats.next_step = step
+    return ys
 
 
 def _end_of_step(t: float, target: float, step: float, longest: float) -> float:

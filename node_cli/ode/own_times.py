@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from node_cli.ode import synchronised
+from node_cli.ode.solution import Solution
 from node_cli.ode.states import Parts, on_host, require_order
 
 
 @dataclass(frozen=True)
 class AskedTimes:
-    """The times of a solve: those of all samples `(T,)`, or of each sample's own `(batch, T)`.
+    """The times of a solve: of all samples `(T,)`, or of each sample's own `(batch, T)`.
 
-    Steps go through `ts`. Of own times, that is each row without the times that repeat the one before, as long as the
-    longest row; a shorter one ends in its last time, repeated. `rank` `(T, batch)` is the position there of every
-    asked time, None: they are the same. So repeated times cost nothing, and the gradient of an output that they share
-    is that of the first of them.
+    Steps go through `ts`. Of own times, these are each row without repetitions, as long as the longest one; a shorter
+    one repeats its last time up to there. `rank` `(T, batch)` is the position in them of each asked time (None: they
+    are the same). So a repeated time costs nothing; it is the same output as the first one, which has the gradient.
     """
 
     ts: Tensor
@@ -28,12 +27,12 @@ class AskedTimes:
 
     @classmethod
     def of(cls, ts: Tensor, y0: Tensor | Parts, *, may_be_joined: bool = False, is_shared: bool = False) -> AskedTimes:
-        """From what was asked for. If they `may_be_joined`, rows that are all the same are one for all samples.
+        """Those that were asked for; if they `may_be_joined`, rows that are all the same become one for all samples.
 
         If the solve `is_shared` by processes, the longest row is that of all of them.
 
         Raises:
-            ValueError: they are not a row for each sample, or a row is not finite, or neither rises nor falls.
+            ValueError: they are not a row for each sample, or `require_order` refuses a row.
         """
         if ts.dim() != 2:
             return cls(ts)
@@ -46,24 +45,21 @@ class AskedTimes:
         times = np.array(on_host(ts))
         require_order(times, y0.dtype)
         is_new = np.diff(times, prepend=np.nan) != 0
-        rank = is_new.cumsum(1) - 1
-        count = int(rank.max()) + 1
+        rank, longest = is_new.cumsum(1) - 1, is_new.sum(1).max()
         if is_shared:
-            count = int(synchronised.largest_of(np.array(count), y0.device))
-        sample, position = np.nonzero(is_new)
-        order = np.full((len(times), count), -1)
-        order[sample, rank[sample, position]] = position
-        order = np.maximum.accumulate(order, 1)
-        device = ts.device
-        if count < times.shape[1] or not is_new.all():
-            ts = ts.gather(1, torch.from_numpy(order).to(device))
-            asked: Any = torch.from_numpy(rank.T).to(device)
-        else:
-            asked = None
-        if may_be_joined and count > 1 and (np.diff(np.take_along_axis(times, order, 1), axis=0) == 0).all():
-            ts = ts[0]
-        return cls(ts, asked)
+            longest = synchronised.largest_of(longest, y0.device).astype(int)
+        asked = None
+        if not is_new.all() or longest > times.shape[1]:
+            sample, position = is_new.nonzero()
+            order = np.zeros((len(times), longest), dtype=np.int64)
+            order[sample, rank[is_new]] = position
+            ts = ts.gather(1, torch.from_numpy(np.maximum.accumulate(order, 1)).to(ts.device))
+            asked = torch.from_numpy(rank.T).to(ts.device)
+        return cls(ts[0] if may_be_joined and longest > 1 and (times == times[0]).all() else ts, asked)
 
-    def spread(self, ys: Tensor) -> Tensor:
-        """The states at all asked times, from those at `ts`, `(times, batch, ...)`."""
-        return ys if self.rank is None else ys[self.rank, torch.arange(ys.shape[1], device=ys.device)]
+    def spread(self, solution: Solution[Tensor]) -> Solution[Tensor]:
+        """The solution at all asked times, from that at `ts`."""
+        if self.rank is None:
+            return solution
+        sample = torch.arange(self.rank.shape[1], device=self.rank.device)
+        return replace(solution, ys=solution.ys[self.rank, sample])

@@ -51,6 +51,11 @@ class RungeKutta(Solver):
     def shares_steps(self) -> bool:
         """Whether the steps are those of all processes together."""
 
+    def asked_times(self, ts: Tensor, y0: Tensor) -> AskedTimes:
+        """The times as a solve by this solver goes through them, if it is to have gradients."""
+        may_be_joined = not (ts.requires_grad or self.has_own_steps or self.shares_steps)
+        return AskedTimes.of(ts, y0, may_be_joined=may_be_joined, is_shared=self.shares_steps)
+
     def integrate(
         self,
         vector_field: VectorField[State],
@@ -70,14 +75,12 @@ class RungeKutta(Solver):
             ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
                 returns another shape.
         """
-        asked = AskedTimes.of(ts, y0)
         states.require_state(y0)
-        times = np.array(states.on_host(asked.ts)) if asked.ts.dim() == 2 else states.checked_start(y0, ts)
+        asked = AskedTimes.of(ts, y0)
+        times = np.array(states.on_host(asked.ts)) if ts.dim() == 2 else states.checked_start(y0, ts)
         with torch.no_grad():
             if not isinstance(y0, tuple):
-                solution = self._solve(vector_field, y0, times, None, first_step, record, compiled)
-                return Solution(asked.spread(solution.ys), solution.stats)
-            assert isinstance(times, list)
+                return asked.spread(self._solve(vector_field, y0, times, None, first_step, record, compiled))
             layout, of_parts = states.Layout.of(y0), norm or control.largest_rms
 
             def flat_field(t: Tensor, y: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
-from node_cli.ode.integrate import Limits, OutputTimes, Run, integrate_adaptively, integrate_on_grid
-from node_cli.ode.per_sample import Samples, integrate_by_sample, integrate_on_own_grids
+from node_cli.ode.integrate import Limits, Run, integrate_adaptively, integrate_on_grid
+from node_cli.ode.per_sample import integrate_by_sample
+from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Array, Tableau
 
@@ -69,21 +70,24 @@ class Fixed(RungeKutta):
             counts = np.maximum(1, np.ceil(np.abs(spans) / self.step_size * (1 - rounding)).astype(int))
             sizes = np.copysign(self.step_size, spans)
         counts = np.where(spans == 0, steps_of_no_length, counts)
-        total, number = counts.sum(1), np.concatenate([np.arange(1, count + 1) for count in counts.flat])
-        start, size, last, end = (np.repeat(each, counts.flat) for each in (ts[:, :-1], sizes, counts, ts[:, 1:]))
+        before, total = counts.cumsum().reshape(counts.shape) - counts, counts.sum(1)
+        columns = (before, counts, ts[:, :-1], sizes, ts[:, 1:])
+        first, count, start, size, end = (np.repeat(column.ravel(), counts.ravel()) for column in columns)
+        number = np.arange(1, len(count) + 1) - first
         ends = np.repeat(ts[:, -1:], total.max(), 1)
-        ends[np.arange(total.max()) < total[:, None]] = np.where(number == last, end, start + number * size)
+        ends[np.arange(total.max()) < total[:, None]] = np.where(number == count, end, start + number * size)
         return ends
 
     def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
-        is_anchored, has_own_times = self.step_size is not None, isinstance(run.ts, np.ndarray)
         ts: Array = np.atleast_2d(run.ts)
-        ends = self._grid(ts[:, [0, -1]] if self.passes_outputs else ts, 0 if has_own_times else 1)
-        if has_own_times:
-            samples = Samples(ts, _last_of(ts), stepping_onto=not self.passes_outputs)
-            return integrate_on_own_grids(run, samples, ends, is_anchored=is_anchored)
-        times = OutputTimes(ts[0].tolist(), stepping_onto=not self.passes_outputs)
-        return integrate_on_grid(run, times, ends[0].tolist(), is_anchored=is_anchored)
+        ts, stepping_onto = ts[:, [0, -1]] if self.passes_outputs else ts, not self.passes_outputs
+        if isinstance(run.ts, list):
+            ends: Any = self._grid(ts, steps_of_no_length=1)[0].tolist()
+            times: Any = OutputTimes(run.ts, stepping_onto)
+        else:
+            ends = self._grid(ts, steps_of_no_length=0).T
+            times = Samples.of(run.ts, run.y0, stepping_onto=stepping_onto)
+        return integrate_on_grid(run, times, ends, is_anchored=self.step_size is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,8 @@ class Adaptive(RungeKutta):
     def _all_finite(self, y0: Any) -> bool:
         if not self.shares_steps:
             return super()._all_finite(y0)
-        return synchronised.all_finite(y0 if isinstance(y0, tuple) else (y0,))
+        first = y0[0] if isinstance(y0, tuple) else y0
+        return synchronised.all_agree(super()._all_finite(y0), first.device)
 
     def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
         per_sample, y0 = self.has_own_steps and norm is None, run.y0
@@ -188,9 +193,7 @@ class Adaptive(RungeKutta):
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
         if per_sample or isinstance(run.ts, np.ndarray):
-            ts: Array = np.broadcast_to(run.ts, (len(y0), np.shape(run.ts)[-1]))
-            end = _last_of(ts) if isinstance(run.ts, np.ndarray) else np.full(len(ts), ts.shape[1] - 1)
-            samples = Samples(ts, end, stepping_onto)
+            samples = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
             ys = integrate_by_sample(run, samples, tolerance, controller, limits, first, is_joint=not per_sample)
         else:
             ys = integrate_adaptively(run, OutputTimes(run.ts, stepping_onto), tolerance, controller, limits, first)
@@ -212,12 +215,6 @@ class Adaptive(RungeKutta):
             control.require_broadcast(tolerance, y)
             return tolerance.to(y)
         return tolerance
-
-
-def _last_of(ts: Array) -> Array:
-    """The first position of the last time in each row."""
-    last: Array = (ts != ts[:, -1:]).sum(1)
-    return last
 
 
 def fallback_of(solver: Solver) -> Fixed:

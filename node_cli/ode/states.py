@@ -72,28 +72,27 @@ def require_order(rows: Array, dtype: torch.dtype | None = None) -> None:
     With the `dtype` of a state, also where a time in it hardly moves from one end of a row to the other: a vector field
     sees times in that dtype. Seconds since 1970 in float32 are known to 128 s only.
     """
-    steps = np.diff(rows)
 
-    def refuse(holds: Any, rule: Callable[[Array, str], str]) -> None:
+    def refuse(holds: Any, rule: str) -> None:
         if not holds.all():
             sample = int(np.argmin(holds))
-            raise ValueError(rule(rows[sample], "ts" if len(rows) == 1 else f"ts of sample {sample}"))
+            name = "ts" if len(rows) == 1 else f"ts of sample {sample}"
+            raise ValueError(name + rule.format(row=rows[sample].tolist(), last=rows[sample, -1]))
 
-    refuse(np.isfinite(rows).all(1), lambda row, name: f"{name} must be finite, got {row.tolist()}")
-    in_order = (steps >= 0).all(1) | (steps <= 0).all(1)
-    refuse(in_order, lambda row, name: f"{name} must be increasing or decreasing, got {row.tolist()}")
-    if dtype is None:
-        return
-    interval, rounding = np.abs(rows[:, -1] - rows[:, 0]), torch.finfo(dtype).eps * np.abs(rows).max(1)
-    refuse(
-        (interval == 0) | (interval >= MIN_TIMES * rounding),
-        lambda row, name: (
-            f"{name} from {row[0]:.17g} to {row[-1]:.17g} are too close for their size: the vector field gets times in "
-            f"the dtype of the state, {str(dtype).removeprefix('torch.')}, which resolves them to "
-            f"{torch.finfo(dtype).eps * np.abs(row).max():.2g} only. "
-            "Count time from another origin (ts - ts[0]), or solve in float64"
-        ),
-    )
+    refuse(np.isfinite(rows).all(1), " must be finite, got {row}")
+    later, earlier = rows[:, 1:], rows[:, :-1]
+    in_order = (later >= earlier).all(1) | (later <= earlier).all(1)
+    refuse(in_order, " must be increasing or decreasing, got {row}")
+    if dtype is not None:
+        interval, rounding = np.abs(rows[:, -1] - rows[:, 0]), torch.finfo(dtype).eps * np.abs(rows).max(1)
+        told_apart = (interval == 0) | (interval >= MIN_TIMES * rounding)
+        refuse(
+            told_apart,
+            " from {row[0]:.17g} to {last:.17g} are too close for their size: the vector field gets times in the dtype "
+            f"of the state, {str(dtype).removeprefix('torch.')}, which resolves them to "
+            f"{rounding[np.argmin(told_apart)]:.2g} only. Count time from another origin (ts - ts[0]), or solve in "
+            "float64",
+        )
 
 
 def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
@@ -105,8 +104,8 @@ def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
     require_state(y0)
     if ts.dim() == 2 and not isinstance(y0, tuple):
         raise ArgumentError(
-            "ts of shape {shape}, times of its own for each sample, needs {dopri5}, or another explicit Runge-Kutta "
-            "method of our own, such as {fixed}; this solver takes 1-dim ts",
+            "ts of shape {shape} has times of each sample's own, which this solver does not take: take {dopri5}, "
+            "{fixed} or another Runge-Kutta method of our own",
             shape=tuple(ts.shape),
         )
     return output_times(ts, None if isinstance(y0, tuple) else y0.dtype)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from node_cli.ode import control, vector_field
+from node_cli.ode import control
 from node_cli.ode.control import Norm, Tolerance
 from node_cli.ode.states import Layout, Parts
 from node_cli.ode.tableaus import Array
@@ -30,7 +30,7 @@ def of_all_processes(tolerance: Tolerance, device: torch.device) -> Tolerance:
     """The same, for a state on a device, of all processes; a norm that is not of `control.py` is so already."""
     norms: dict[Norm, Norm] = {control.rms: rms, control.largest: largest}
     norm = norms.get(tolerance.norm, tolerance.norm)
-    return replace(tolerance, norm=norm, all_finite=all_finite, largest=partial(largest_of, device=device))
+    return replace(tolerance, norm=norm, largest=partial(largest_of, device=device))
 
 
 def rms(ratios: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def largest(ratios: Tensor) -> Tensor:
     return norm
 
 
-def largest_of(values: Array, device: torch.device) -> Array:
+def largest_of(values: Array | bool, device: torch.device) -> Array:
     """Each number as the largest that a process has there."""
     found = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(found, dist.ReduceOp.MAX)
@@ -66,16 +66,9 @@ def largest_of(values: Array, device: torch.device) -> Array:
     return numbers
 
 
-def all_finite(y: Parts) -> bool:
-    """Whether no entry of the state of any process is infinite or not a number."""
-    return all_agree(vector_field.all_finite(y), y[0].device)
-
-
 def all_agree(is_so: bool, device: torch.device) -> bool:
     """Whether it is so in all processes."""
-    failures = torch.full((), not is_so, dtype=torch.float32, device=device)
-    dist.all_reduce(failures)
-    return failures.item() == 0
+    return not largest_of(not is_so, device)
 
 
 def summed(parts: Parts) -> Parts:

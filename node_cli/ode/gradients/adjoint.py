@@ -26,7 +26,6 @@ from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.solvers import Adaptive
 from node_cli.ode.states import keep_autocast
 from node_cli.ode.vector_field import outside_transforms
 
@@ -81,11 +80,7 @@ class Adjoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
-        is_shared = isinstance(solver, Adaptive) and solver.shares_steps
-        asked = AskedTimes(ts)
-        if isinstance(solver, RungeKutta):
-            may_be_joined = not (ts.requires_grad or solver.has_own_steps or is_shared)
-            asked = AskedTimes.of(ts, y0, may_be_joined=may_be_joined, is_shared=is_shared)
+        asked = solver.asked_times(ts, y0) if isinstance(solver, RungeKutta) else AskedTimes(ts)
         ts = asked.ts
         field: Any = keep_autocast(compiled_field(solver, vector_field, y0), device)
         watched = None
@@ -99,9 +94,10 @@ class Adjoint:
         with torch.no_grad():
             solution = solver.integrate(field, y0.detach(), ts, **keys)
         if watched is None:
-            return Solution(asked.spread(solution.ys), solution.stats)
+            return asked.spread(solution)
         watched.stop_watching()
         first_steps.forward = solution.stats.next_first_step
+        is_shared = isinstance(solver, RungeKutta) and solver.shares_steps
         sums_gradients = is_shared and self.norm == "full"
         if sums_gradients:
             _refuse_shares_of_a_batch(watched.inputs)
@@ -116,7 +112,7 @@ class Adjoint:
             wanted = {id(parameter) for parameter in self.params}
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
         ys = AdjointSolve.apply(problem, solution.ys, y0, ts, *inputs)
-        return Solution(asked.spread(ys), solution.stats, problem.stats)
+        return asked.spread(Solution(ys, solution.stats, problem.stats))
 
 
 def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:

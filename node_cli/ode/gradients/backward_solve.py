@@ -106,7 +106,7 @@ def _solve_backwards(
     problem.first_steps.backward = next_first_step
     if problem.sums_gradients:
         parts = synchronised.equal_shares(parts)
-    problem.stats.drift = _drift(distances, problem.is_shared)
+    problem.stats.drift = _drift(distances, problem.is_shared) if distances else 0.0
     if not problem.stats.drift <= MAX_DRIFT:
         _warn_of_drift()
     left = iter(parts)

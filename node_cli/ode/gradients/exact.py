@@ -11,7 +11,6 @@ from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.gradients.trajectory import TapedVectorField, Trajectory
-from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.states import keep_autocast, on_host
@@ -35,16 +34,14 @@ def exact_solve(
     `max_checkpoints` bounds the states that are kept (None: of every step). With `twice` there are second derivatives.
     """
     vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
-    may_be_joined = not (ts.requires_grad or solver.has_own_steps or solver.shares_steps)
-    asked = AskedTimes.of(ts, y0, may_be_joined=may_be_joined, is_shared=solver.shares_steps)
+    asked = solver.asked_times(ts, y0)
     ts = asked.ts
     raw = keep_autocast(vector_field, device)
     field = keep_autocast(compiled_field(solver, vector_field, y0), device)
     compiled = compiled_steps(solver, vector_field, y0)
     first_step = first_steps.forward
     if not torch.is_grad_enabled():
-        solution = solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled)
-        return Solution(asked.spread(solution.ys), solution.stats)
+        return asked.spread(solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled))
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
     tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad) if keeps_graphs else None
     trajectory = Trajectory(solver.tableau, max_checkpoints, tape)
@@ -69,5 +66,5 @@ def exact_solve(
         points=trajectory.points,
         compiled=compiled,
     )
-    ys = asked.spread(attach(solve, solution.ys, y0, ts, twice=twice))
-    return Solution(ys, solution.stats, solve.backward_stats)
+    ys = attach(solve, solution.ys, y0, ts, twice=twice)
+    return asked.spread(Solution(ys, solution.stats, solve.backward_stats))

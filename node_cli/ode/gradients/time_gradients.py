@@ -38,13 +38,9 @@ class TimeGradients:
     def add_step(self, step: Step, grad_rows: Tensor, points: list[Point], weights: Tensor) -> None:
         """Of the length of a step: `grad_rows` are the cotangents of its result and stages, each `y + h weights k`."""
         slopes = slopes_of(points)
-        if isinstance(step.t0, float):
-            products = grad_rows.reshape(len(grad_rows), -1) @ slopes.reshape(len(slopes), -1).t()
-            grad_h = (weights * products).sum().double()
-        else:
-            batch = grad_rows.shape[1]
-            grad_slopes = (weights.t() @ grad_rows.reshape(len(grad_rows), -1)).view(slopes.shape)
-            grad_h = (grad_slopes * slopes).reshape(len(slopes), batch, -1).sum((0, 2)).double()
+        grad_slopes = (weights.t() @ grad_rows.reshape(len(grad_rows), -1)).view(slopes.shape)
+        shape = () if isinstance(step.t0, float) else step.t0.shape
+        grad_h = (grad_slopes * slopes).sum(0).reshape(*shape, -1).sum(-1).double()
         self.add_ends(step, -grad_h, grad_h)
 
     def add_outputs(self, step: Step, grad_outputs: Tensor, slopes: Tensor, tableau: Tableau) -> None:
