@@ -47,8 +47,7 @@ class Run:
 
     def states(self) -> Tensor:
         """Where the states at all `ts` are to be put; all are `y0` as yet."""
-        count = len(self.ts) if isinstance(self.ts, list) else self.ts.shape[1]
-        return self.y0.expand(count, *self.y0.shape).clone()
+        return self.y0.expand(np.shape(self.ts)[-1], *self.y0.shape).clone()
 
     def take(self, ys: Tensor, step: Step, y: Tensor, y1: Tensor) -> tuple[Tensor, Tensor | None]:
         """The states after an accepted step from `y` to `y1`, and a mask of those that moved (None: all)."""

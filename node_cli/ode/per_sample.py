@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Controller, Tolerance, choose_first_step
+from node_cli.ode.control import Controller, Tolerance, choose_first_step, largest_per_sample
 from node_cli.ode.integrate import CAUTION, CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, Run
 from node_cli.ode.progress import Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
@@ -51,8 +51,7 @@ def integrate_by_sample(
         if accepted.any():
             stepper.next(samples.t, y, moved)
         y1 = stepper.step(samples.t, t1, y)
-        ratio = tolerance.ratio(stepper.error(samples.t, t1), y, y1)
-        accepted = sizes.accepted(ratio.double().cpu().numpy(), y, stepper.stages[0])  # the one wait for the device
+        accepted = sizes.accepted(stepper.error(samples.t, t1), y, y1, stepper.stages[0])
         if accepted.any():
             y, moved = run.take(ys, samples.step(t1, accepted), y, y1)
     return ys
@@ -100,20 +99,24 @@ class _StepSizes:
         if self._attempts >= limits.max_steps:
             raise SolveError(Status.TOO_MANY_STEPS, float(t[np.argmax(np.abs(target - t))]), self.stats.nfe)
         if found[2].any():
+            if self.is_joint and self._attempts:  # all are stuck, for the sake of the one with the largest error
+                errors = largest_per_sample(self._errors).nan_to_num(torch.inf).double().cpu().numpy()
+                stuck = errors >= self.pooled(errors)
             finite = np.isfinite(np.broadcast_to(self._ratio, t.shape)[np.argmax(stuck)])
             raise self._failure(Status.STEP_UNDERFLOW if finite else Status.NON_FINITE, stuck)
         self._attempts += 1
         return t1
 
-    def accepted(self, ratio: Array, y: Tensor, dy: Tensor) -> Array:
-        """Which of the steps from `y`, where the slope is `dy`, are good enough, by the ratios of their errors.
+    def accepted(self, error: Tensor, y: Tensor, y1: Tensor, dy: Tensor) -> Array:
+        """Which of the steps from `y`, where the slope is `dy`, to `y1` are good enough, by their errors.
 
         If one of the errors is no number, no sample moves: a slope that is NaN would spoil the gradients of all others.
 
         Raises:
             SolveError: a sample starts from NaN or infinity.
         """
-        tried, active, stats = self._tried, self._active, self.stats
+        tried, active, stats, self._errors = self._tried, self._active, self.stats, error
+        ratio = self.tolerance.ratio(error, y, y1).double().cpu().numpy()  # the one wait for the device
         self._ratio = ratio = np.where(active, ratio, 0.0)
         kept: Array = np.zeros_like(active)
         if not np.isfinite(ratio).all():

@@ -62,6 +62,12 @@ class Outputs:
         """What picks them from the states at all times, `(times, ...)` or `(times, batch, ...)`."""
         return (list(self.index),) if self.sample is None else (self.index, self.sample)
 
+    def rows(self, values: Tensor, dim: int = 0) -> Tensor:
+        """For each output, along `dim`, what its sample has there; one for all of them, if they are of all samples."""
+        if self.sample is None:
+            return values.unsqueeze(dim)
+        return values.index_select(dim, torch.from_numpy(self.sample).to(values.device))
+
 
 class Stepper:
     """Takes steps of one method; `stages` `(num_stages, *y.shape)` holds the slopes of the last one."""
@@ -96,7 +102,8 @@ class Stepper:
         for i, weights in enumerate(self._weights.a, start=1):
             stage = self._combine(base, weights, h).view(y.shape)
             if i < evaluated:
-                self._slopes[i].copy_(self.slope(as_tensor(stage_time(t0, t1, c[i]), y), stage))
+                t = t1 if c[i] == 1.0 else t0 + c[i] * (t1 - t0)
+                self._slopes[i].copy_(self.slope(as_tensor(t, y), stage))
         return stage if is_fsal else self._combine(base, self._weights.b, h).view(y.shape)
 
     def next(self, t: Time, y: Tensor, moved: Tensor | None = None) -> None:
@@ -121,16 +128,16 @@ class Stepper:
         if len(step.inside):
             ys[step.inside.place] = self.interpolate(step, y0)
         if len(step.ends):
-            ys[step.ends.place] = y1 if step.ends.sample is None else y1[step.ends.sample]
+            ys[step.ends.place] = step.ends.rows(y1)
 
     def interpolate(self, step: Step, y: Tensor) -> Tensor:
         """The states at the times inside a step from `y`."""
-        sample, h = step.inside.sample, as_factor(step.t1 - step.t0, y)
-        weights = dense_tensor(self.tableau.dense_weights, step.inside, y)
-        if sample is None:
-            rows = torch.addmm(y.reshape(1, -1), weights, self._flat, alpha=h)
-            return rows.view(-1, *y.shape)
-        return torch.addcmul(y[sample], h[sample], torch.einsum("ns,sn...->n...", weights, self.stages[:, sample]))
+        outputs, h = step.inside, as_factor(step.t1 - step.t0, y)
+        weights = dense_tensor(self.tableau.dense_weights, outputs, y)
+        if outputs.sample is None:
+            return torch.addmm(y.reshape(1, -1), weights, self._flat, alpha=h).view(-1, *y.shape)
+        change = torch.einsum("ns,sn...->n...", weights, outputs.rows(self.stages, 1))
+        return torch.addcmul(outputs.rows(y), outputs.rows(h), change)
 
     def _combine(self, y: Tensor, weights: Tensor, h: float | Tensor) -> Tensor:
         """`y + h sum_i weights_i stages_i`, in one pass over the memory; `y` is 1-dim where `h` is a number."""
@@ -202,11 +209,6 @@ def _combination(weights: Row, stages: list[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def stage_time(t0: Time, t1: Time, c: float) -> Time:
-    """`t0 + c (t1 - t0)`, exactly `t1` at `c == 1`."""
-    return t1 if c == 1.0 else t0 + c * (t1 - t0)
 
 
 def as_tensor(t: Time, like: Tensor) -> Tensor:

@@ -147,6 +147,13 @@ def test_solve_gives_all_asked_states():
     torch.testing.assert_close(solution.ys, Y0 * torch.exp(times(0, 0.5, 2))[:, None, None], rtol=1e-6, atol=0)
 
 
+def test_solve_takes_times_of_each_samples_own():
+    y0, ts = torch.tensor([[1.0], [2.0]]), torch.stack([times(0, 0.5, 2), times(1, 0.25, 0.25)])
+    solution = block(Growth(1.0), rtol=1e-8, atol=1e-8, batching="per_sample").solve(y0, ts)
+    expected = y0 * torch.exp(ts - ts[:, :1]).t()[..., None]
+    torch.testing.assert_close(solution.ys, expected, rtol=1e-6, atol=0, check_dtype=False)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_state_of_half_precision_becomes_float32(dtype):
     module = OdeBlock(

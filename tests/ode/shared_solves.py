@@ -31,6 +31,7 @@ class Case:
     vector_field: str = "wave"
     damage: str = "none"
     num_solves: int = 1
+    own_times: bool = False
     keys: dict = field(default_factory=dict)  # of the solver
 
     @property
@@ -55,6 +56,9 @@ DOUBLE = {
     "adjoint without inputs": Case(gradient="adjoint", vector_field="sine"),
     "of each sample, checkpoint": Case(gradient="checkpoint", vector_field="driven"),
     "of each sample, semi": Case(gradient="adjoint", adjoint_norm="semi", vector_field="driven"),
+    "own times": Case(own_times=True, num_solves=2, keys={"first_step": "carried"}),
+    "own times, stepped onto": Case("dopri8", own_times=True, keys={"outputs": "step"}),
+    "own times, adjoint": Case(own_times=True, gradient="adjoint"),
 }
 # An error estimate is a small difference of great numbers, so in float32 steps are not the same at tight tolerances.
 SINGLE = {
@@ -81,11 +85,15 @@ FAILING = {
         "a gradient, semi": Case(gradient="adjoint", adjoint_norm="semi", damage="gradient"),
     }.items()
 }
+FAILING_AT_OWN_TIMES = {
+    "own times, a slope": Case(vector_field="broken", own_times=True),
+    "own times, a pole": Case(vector_field="square", damage="explosion", own_times=True),
+}
 REFUSED = {
     "of each sample, full": Case(gradient="adjoint", vector_field="driven"),
     "changed": Case(gradient="adjoint", damage="field"),
 }
-CASES = DOUBLE | SINGLE | ALONE | FAILING | REFUSED
+CASES = DOUBLE | SINGLE | ALONE | FAILING | FAILING_AT_OWN_TIMES | REFUSED
 
 
 class Driven(nn.Module):
@@ -149,13 +157,17 @@ def loss_of(case, ys, share):
 def run(case, share):
     """States, gradients and costs of all solves of a case, or why there are none."""
     vector_field, ts = make_field(case, share), times(*TIMES, requires_grad=True)
+    asked = ts
+    if case.own_times:  # the samples of the first share are the first to arrive, and go through fewer times
+        ts = (times(*TIMES) * torch.linspace(0.4, 1, 8, dtype=torch.float64)[:, None] + 0.1).requires_grad_()
+        asked = torch.cat([torch.cat([ts[:5, :3], ts[:5, 2:3]], 1), ts[5:]])[share]
     keys = {"norm": case.adjoint_norm} if case.gradient == "adjoint" else {}
     gradient, solver, first_steps = make_gradient(case.gradient, **keys), case.solver, FirstSteps()
     result = {"ys": [], "y0": [], "first_steps": [], "stats": [], "backward_stats": []}
     try:
         for number in range(case.num_solves):
             y0 = batch(case, number, share)
-            solution = gradient.solve(solver, vector_field, y0, ts, first_steps)
+            solution = gradient.solve(solver, vector_field, y0, asked, first_steps)
             if case.damage == "field" and share != SHARES[0]:
                 next(vector_field.parameters()).data.mul_(2)
             loss_of(case, solution.ys, share).backward()

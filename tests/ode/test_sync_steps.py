@@ -1,10 +1,12 @@
 """Two processes, each with a share of the batch, take the steps and have the gradients of one process."""
 
+import re
+
 import pytest
 import shared_solves
 import torch
 from problems import Wave
-from shared_solves import ALONE, CASES, DOUBLE, FAILING, SHARES, SINGLE, WHOLE, run, run_tuple
+from shared_solves import ALONE, CASES, DOUBLE, FAILING, FAILING_AT_OWN_TIMES, SHARES, SINGLE, WHOLE, run, run_tuple
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +90,14 @@ def test_what_fails_in_one_process_fails_in_all_by_the_same_error(ranks, name):
         assert first == expected
     else:  # how often a solve tries to come near to a pole is a matter of rounding
         assert first.partition("evaluations")[2] == expected.partition("evaluations")[2]
+
+
+@pytest.mark.parametrize("name", FAILING_AT_OWN_TIMES)
+def test_at_own_times_the_process_that_has_the_sample_names_it(ranks, name):
+    whole, first, second = (result["error"] for result in (run(CASES[name], WHOLE), *(rank[name] for rank in ranks)))
+    number, reason = re.search(r"evaluations: sample ([5-7]): (.*)", whole).groups()
+    assert first.partition("evaluations: ")[2] == reason
+    assert second.partition("evaluations: ")[2] == f"sample {int(number) - 5}: {reason}"
 
 
 def test_one_small_reduction_for_each_norm(ranks):

@@ -101,7 +101,13 @@ class Adjoint:
         sums_gradients = is_shared and self.norm == "full"
         if sums_gradients:
             _refuse_shares_of_a_batch(watched.inputs)
-        _refuse_sparse(watched.inputs)
+        sparse = [tuple(tensor.shape) for tensor in watched.inputs if tensor.layout is not torch.strided]
+        if sparse:
+            raise ArgumentError(
+                "{adjoint} has no gradient for the sparse tensor of shape {shape} that the vector field uses: take "
+                "{checkpoint}, or build the tensor from its values inside the vector field",
+                shape=sparse[0],
+            )
         backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
         norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
         problem = BackwardProblem(
@@ -113,16 +119,6 @@ class Adjoint:
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
         ys = AdjointSolve.apply(problem, solution.ys, y0, ts, *inputs)
         return asked.spread(Solution(ys, solution.stats, problem.stats))
-
-
-def _refuse_sparse(inputs: tuple[Tensor, ...]) -> None:
-    for tensor in inputs:
-        if tensor.layout is not torch.strided:
-            raise ArgumentError(
-                "{adjoint} has no gradient for the sparse tensor of shape {shape} that the vector field uses: take "
-                "{checkpoint}, or build the tensor from its values inside the vector field",
-                shape=tuple(tensor.shape),
-            )
 
 
 def _uncompiled(solver: Solver) -> Solver:

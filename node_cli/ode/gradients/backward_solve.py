@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,13 +20,13 @@ from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.gradients.same_field import is_repeatable, refuse_changed, restored
 from node_cli.ode.solution import FirstSteps, SolveStats
-from node_cli.ode.stepping import Slope, as_column
+from node_cli.ode.stepping import as_column
 
 log = logging.getLogger(__name__)
 
 MAX_DRIFT = 0.1  # |y_back - y| / |y| from which on a gradient may be far off
 
-Augmented = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+Augmented = Callable[..., tuple[Tensor, ...]]  # of t, the state and, where t is a function of a time s, dt/ds
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def _solve_backwards(
     problem: BackwardProblem, ts: Tensor, ys: Tensor, inputs: list[Tensor], grad_ys: Tensor, *, with_times: bool
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
     """The gradients of y0, ts and the inputs."""
-    augment = _augmentation(problem.vector_field)
+    augmented = _augmented_vector_field(problem.vector_field)
+    if problem.sums_gradients:
+        augmented = _with_summed_gradients(augmented)
     lengths = _lengths(problem, ts) if ts.dim() == 2 else None
     parts = tuple(_as_part(torch.zeros_like(tensor), ys) for tensor in inputs if tensor.numel())
     grad_ts = torch.zeros_like(ts) if with_times else None
@@ -86,14 +88,10 @@ def _solve_backwards(
         if grad_ts is not None:
             grad_ts[..., i] = _times_slope(problem, grad_ys[i], ts[..., i], ys[i])
         state = (ys[i], adjoint + grad_ys[i], *parts)
-        field: Slope = problem.vector_field
-        interval = ts[..., [i, i - 1]]
+        field, interval = augmented, ts[..., [i, i - 1]]
         if lengths is not None:
-            field, interval = _in_common_time(field, interval, lengths[i - 1], ys[i])
-        augmented = augment(field)
-        if problem.sums_gradients:
-            augmented = _with_summed_gradients(augmented)
-        solution = problem.solver.integrate(augmented, state, interval, norm=problem.norm, first_step=first_step)
+            field, interval = _in_common_time(augmented, interval, lengths[i - 1], ys[i])
+        solution = problem.solver.integrate(field, state, interval, norm=problem.norm, first_step=first_step)
         problem.stats.add(solution.stats)
         # What one interval has found out about the step size holds for the next one.
         first_step = solution.stats.next_step
@@ -175,46 +173,40 @@ def _lengths(problem: BackwardProblem, ts: Tensor) -> Tensor:
     return torch.from_numpy(synchronised.largest_of(lengths.cpu().numpy(), ts.device)).to(ts.device)
 
 
-def _in_common_time(vector_field: Slope, ends: Tensor, length: Tensor, like: Tensor) -> tuple[Slope, Tensor]:
-    """dy/ds, where every sample goes from the first to the second of its `ends` `(batch, 2)` as s goes along `length`.
-
-    The second thing that is returned are the ends of s.
-    """
-    start, rate = as_column(ends[:, 0], like), as_column((ends[:, 1] - ends[:, 0]) / length, like)
-
-    def slope(s: Tensor, y: Tensor) -> Tensor:
-        return rate.to(y.dtype) * vector_field((start + s * rate).to(y.dtype), y)
-
-    return slope, torch.stack([torch.zeros_like(length), length])
+def _in_common_time(augmented: Augmented, ends: Tensor, length: Tensor, y: Tensor) -> tuple[Augmented, Tensor]:
+    """d/ds in place of d/dt, and the ends of s: along `length`, each sample goes from end to end, `(batch, 2)`."""
+    start, rate = as_column(ends[:, 0], y), as_column((ends[:, 1] - ends[:, 0]) / length, y)
+    interval = torch.stack([torch.zeros_like(length), length])
+    return lambda s, state: augmented((start + s * rate).to(y.dtype), state, rate.to(y.dtype)), interval
 
 
-def _augmentation(vector_field: WatchedVectorField) -> Callable[[Slope], Augmented]:
-    """What makes d/dt of (y, a, dL/dtheta) of a slope that the vector field gives, by one vector-Jacobian product."""
+def _augmented_vector_field(vector_field: WatchedVectorField) -> Augmented:
+    """`rate` d/dt of (y, a, dL/dtheta): one evaluation and one vector-Jacobian product."""
     leaves = vector_field.leaves
     with_numbers = [leaf for leaf in leaves if leaf.numel()]
     known = KnownInputs(leaves, vector_field.replaced, vector_field.side)
 
-    def augmented(slope: Slope, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def augmented(t: Tensor, state: tuple[Tensor, ...], rate: float | Tensor = 1.0) -> tuple[Tensor, ...]:
         y, adjoint = state[0], state[1]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            dy = slope(t, y).to(y.dtype)
+            dy = vector_field(t, y).to(y.dtype)
             wanted = (y, *with_numbers)
             if not dy.requires_grad:  # a constant
                 vjps = tuple(torch.zeros_like(tensor) for tensor in wanted)
             else:
                 known.check(get_gradient_edge(dy).node, y, t)
-                vjps = torch.autograd.grad(dy, wanted, -adjoint, allow_unused=True, materialize_grads=True)
-        return (dy.detach(), *(_as_part(vjp, y) for vjp in vjps))
+                vjps = torch.autograd.grad(dy, wanted, -rate * adjoint, allow_unused=True, materialize_grads=True)
+        return (rate * dy.detach(), *(_as_part(vjp, y) for vjp in vjps))
 
-    return lambda slope: partial(augmented, slope)
+    return augmented
 
 
 def _with_summed_gradients(augmented: Augmented) -> Augmented:
     """With the parameter gradients of all processes, whose error is that of their sum."""
 
-    def summed(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        dy, da, *vjps = augmented(t, state)
+    def summed(*args: Any) -> tuple[Tensor, ...]:
+        dy, da, *vjps = augmented(*args)
         return (dy, da, *synchronised.summed(tuple(vjps)))
 
     return summed

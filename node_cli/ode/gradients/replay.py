@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.stepping import Outputs, Slope, Step, as_column, plain_step
+from node_cli.ode.stepping import Slope, Step, as_column, plain_step
 from node_cli.ode.tableaus import Tableau, polynomial
 
 
@@ -32,34 +32,19 @@ def replay(
     take_step = plain_step(tableau, vector_field)
     for step in steps:
         t0, t1 = (_moving_time(step, which, ts, made_for) for which in (0, 1))
-        ends = as_column(t0, y), as_column(t1, y)
-        y1, stages = take_step(*ends, y, vector_field(ends[0].to(y.dtype), y))
-        if len(step.ends):
-            ys = _with(ys, step.ends, y1 if step.ends.sample is None else y1[step.ends.sample])
-        if len(step.inside):
-            ys = _with(ys, step.inside, _interpolated(tableau, step.inside, ts, t0, t1, y, stages))
+        start = as_column(t0, y)
+        y1, stages = take_step(start, as_column(t1, y), y, vector_field(start.to(y.dtype), y))
+        for outputs in filter(len, (step.ends, step.inside)):
+            states = outputs.rows(y1)
+            if outputs is step.inside:
+                begin, h = outputs.rows(t0), outputs.rows(t1 - t0)
+                theta = (ts[outputs.place[::-1]] - begin) / torch.where(h == 0, 1.0, h)
+                weights = torch.stack([theta * polynomial(row, theta) for row in tableau.dense or ()]).to(y.dtype)
+                change = torch.einsum("sn,sn...->n...", weights, outputs.rows(stages, 1))
+                states = outputs.rows(y) + h.to(y.dtype).view(-1, *(1,) * (change.dim() - 1)) * change
+            ys = ys.index_put(tuple(torch.as_tensor(part, device=ys.device) for part in outputs.place), states)
         y = y1 if step.accepted is None else torch.where(as_column(step.accepted, y), y1, y)
     return ys
-
-
-def _with(ys: Tensor, outputs: Outputs, states: Tensor) -> Tensor:
-    """The states at all times, with those at the outputs in their places."""
-    return ys.index_put(tuple(torch.as_tensor(part, device=ys.device) for part in outputs.place), states)
-
-
-def _interpolated(
-    tableau: Tableau, outputs: Outputs, ts: Tensor, t0: Tensor, t1: Tensor, y: Tensor, stages: Tensor
-) -> Tensor:
-    """The states at outputs inside a step from `t0` to `t1`."""
-    t = ts[outputs.place[::-1]]
-    if outputs.sample is not None:
-        t0, t1, y, stages = t0[outputs.sample], t1[outputs.sample], y[outputs.sample], stages[:, outputs.sample]
-    theta = (t - t0) / torch.where(t0 == t1, 1.0, t1 - t0)
-    weights = torch.stack([theta * polynomial(row, theta) for row in tableau.dense or ()]).to(y.dtype)
-    change = torch.einsum("sn,s...->n..." if outputs.sample is None else "sn,sn...->n...", weights, stages)
-    h = (t1 - t0).to(y.dtype)
-    states: Tensor = y + (h if h.dim() == 0 else as_column(h, y)) * change
-    return states
 
 
 def _moving_time(step: Step, which: int, ts: Tensor, made_for: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class TimeGradients:
         if sample is None:
             products = slopes.reshape(len(slopes), -1) @ grad_outputs.reshape(len(grad_outputs), -1).t()
         else:
-            products = (slopes[:, sample] * grad_outputs).reshape(len(slopes), len(grad_outputs), -1).sum(2)
+            products = (outputs.rows(slopes, 1) * grad_outputs).reshape(len(slopes), len(grad_outputs), -1).sum(2)
         # d/dt is h b'(theta) / h; the step's length enters through h and through theta.
         grad_t = (derivatives * products.t()).sum(1).double()
         theta = torch.as_tensor(np.array(outputs.theta), device=grad_t.device)
