@@ -35,9 +35,9 @@ def tar_of(type_, size):
 gzipped(folder / "labels", b"\\0\\0\\10\\1" + struct.pack(">I", 5))
 gzipped(folder / "named", tar_of(tarfile.GNUTYPE_LONGNAME, GIGABYTES << 30))
 gzipped(folder / "other", tar_of(tarfile.REGTYPE, GIGABYTES << 30))
-with zipfile.ZipFile(folder / "arrays", "w", zipfile.ZIP_DEFLATED) as archive:
+with zipfile.ZipFile(folder / "arrays", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
     with archive.open("inputs.npy", "w") as member:
-        for _ in range(16):
+        for _ in range(11):
             member.write(bytes(1 << 26))
 
 pages = int(Path("/proc/self/statm").read_text().split()[0])
