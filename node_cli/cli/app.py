@@ -173,7 +173,8 @@ def _keeping(failures: list[Exception], run: Callable[[Composed], None]) -> Call
 
     def keeping(cfg: DictConfig) -> None:
         try:
-            run(Composed.of(cfg, HydraConfig.get()))
+            job = HydraConfig.get()
+            run(Composed.of(cfg, job, parse(job.overrides.task)))
         except Exception as error:
             failures.append(error)
 

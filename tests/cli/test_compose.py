@@ -1,10 +1,13 @@
 """How command lines are composed."""
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.cli import compose
-from node_cli.cli.compose import CommandLine, _shipped, checked_config, hydra_ready
+from node_cli.cli.compose import CommandLine, _shipped, checked_config, composed_by, hydra_ready
 from node_cli.cli.overrides import parse
+from node_cli.config import ConfigError, resolved
 
 
 def test_jobs_that_choose_the_same_files_read_them_once_and_share_nothing():
@@ -14,7 +17,7 @@ def test_jobs_that_choose_the_same_files_read_them_once_and_share_nothing():
         first, second = (checked_config(job) for job in line.jobs())
         first["model"]["width"] = first["dataset"]["noise"] = None
         third = checked_config(CommandLine("train", parse(["dataset=moons", "model=mlp"])))  # in another order
-    assert (_shipped.cache_info().hits, _shipped.cache_info().misses) == (2, 2)
+    assert (_shipped.cache_info().hits, _shipped.cache_info().misses) == (4, 2)
     assert (second["seed"], second["model"]["width"]) == (1, 3)
     assert third["model"]["width"] != 3
     assert None not in (third["model"]["width"], third["dataset"]["noise"])
@@ -23,13 +26,14 @@ def test_jobs_that_choose_the_same_files_read_them_once_and_share_nothing():
 @pytest.mark.parametrize(
     ("words", "count"),
     [
-        ("node-train model=mlp device=mps trainer.devices=2", 2),  # the chosen files; and with what is set on top
-        ("node-eval run=nowhere solver=rk4 solver.num_steps=3", 2),
-        ("node-predict solver=rk4", 1),  # nothing is set
-        ("node-train model=mlp --cfg job", 2),
+        ("node-train model=mlp device=mps trainer.devices=2", 1),
+        ("node-eval run=nowhere solver=rk4 solver.num_steps=3", 1),
+        ("node-train model=mlp --cfg job", 1),
+        ("node-train model=mlp ++model.width=3 device=mps trainer.devices=2", 2),  # the files as they stand, and all
+        ("node-train model=mlp model.width=[1 --cfg job", 0),
     ],
 )
-def test_a_command_composes_its_config_once_beside_the_files_that_it_chooses(words, count, typed, monkeypatch):
+def test_a_command_composes_its_config_once(words, count, typed, monkeypatch):
     composed = []
 
     def composing(*args, **settings):
@@ -40,4 +44,27 @@ def test_a_command_composes_its_config_once_beside_the_files_that_it_chooses(wor
     monkeypatch.setattr(compose, "compose", composing)
     _shipped.cache_clear()
     result = typed(*words.split())
-    assert (result.status == 0, len(composed)) == ("--cfg" in words, count), result.err
+    assert (result.status == 0, len(composed)) == (words.endswith("model=mlp --cfg job"), count), result.err
+
+
+VALUES = [
+    *("model.width=3", "seed=2", "init_skip=[head,stem]", "run_dir='a b'", "trainer.clip_norm=null", "num_threads=1.5"),
+    *("solver.rtol=1e-5", "solver.atol=[1e-3,1e-4]", "model.width=${trainer.epochs}", "device=true", "seed=???"),
+    *("logger=[jsonl]", "model.width=ten", 'precision="float64"', "solver.nope=1", "packages=[]", "model=null"),
+    *("model.width={a: 1}", "trainer=3", "sweep.name=x", "trainer.freeze=[a]", "model.width.deep=1"),
+    "optimizer.lr=${nope}",
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_set_as_hydra_sets_it(value):
+    line = CommandLine("train", parse(["run_dir=x", "sweep.name=y", "optimizer.lr=0.5", value]))
+    with hydra_ready(line):
+        assert outcome(lambda: composed_by(line).config) == outcome(lambda: resolved(line.compose()))
+
+
+def outcome(composing):
+    try:
+        return composing()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        return str(error)
