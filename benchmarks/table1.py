@@ -57,7 +57,7 @@ def train(folder: Path, overrides: list[str]) -> int:
             last = line.strip() or last
             if job := re.match(r"job (\d+): ", line):
                 number, num_before = int(job[1]), num_before + line.endswith("finished before\n")
-                num_jobs = len(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["cells"])
+                num_jobs = len(json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["jobs"])
                 print(progress(number, num_jobs, number - num_before, time.monotonic() - started), last, flush=True)
     if process.returncode not in (0, 1) or not folder.is_dir():
         sys.exit(last)
