@@ -74,7 +74,8 @@ def _by_time(raw: RawSeries, keys: SeriesKeys) -> Cut:
     ends = {}  # where train, val and test end
     for number, series in enumerate(raw.series):
         total = len(series.times)
-        val, test = (count_of(name, getattr(keys, name), total, "times") for name in ("val", "test"))
+        unit = f"times of series {series.name}"
+        val, test = (count_of(name, getattr(keys, name), total, unit) for name in ("val", "test"))
         left = total - val - test
         if left < LEAST:
             raise ValueError(

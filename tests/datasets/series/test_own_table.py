@@ -269,7 +269,7 @@ MISTAKES = {
     "a fraction of too little": (
         HEAD + LINES,
         {"val": 0.1},
-        "dataset.val=0.1 of 3 times is none: give more, or a whole",
+        "dataset.val=0.1 of 3 times of series {path} is none: give",
     ),
     "not positive": (
         HEAD + "0,1,2\n1,2,0\n2,3,4\n",

@@ -209,7 +209,7 @@ MISTAKES = [
     ({"split": "random"}, "split must be one of time, series, got random"),
     ({"val": -1}, "val must be a whole number, or a fraction below 1, got -1"),
     ({"test": 2.5}, "test must be a whole number, or a fraction below 1, got 2.5"),
-    ({"val": 0.01}, "dataset.val=0.01 of 10 times is none: give more, or a whole number"),
+    ({"val": 0.01}, "dataset.val=0.01 of 10 times of series s0 is none: give more, or a whole number"),
     (
         {"val": 5, "test": 4},
         "dataset.val=5, dataset.test=4: series s0 has 10 times, which leaves 1 for training; at le",
