@@ -39,7 +39,7 @@ class SecondOrder(OdeSeries):
     Raises:
         ValueError: a key is out of range, or names no channel.
 
-    Source: Norcliffe et al. 2020, *On Second Order Behaviour in Neural ODEs*, NeurIPS.
+    Source: Norcliffe et al. 2020, *On Second Order Behaviour in Augmented Neural ODEs*, NeurIPS.
     """
 
     def __init__(

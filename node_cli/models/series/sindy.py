@@ -113,7 +113,7 @@ class SparseDynamics(Dynamics):
         ]
 
     def _sparse(self) -> Tensor:
-        return self.coefficients * self.active
+        return torch.where(self.active, self.coefficients, 0.0)
 
 
 class Sindy(OdeSeries):
