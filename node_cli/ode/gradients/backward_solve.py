@@ -161,7 +161,7 @@ def _from_part(part: Tensor, like: Tensor) -> Tensor:
 def _times_slope(problem: BackwardProblem, a: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """A f(t, y), one counted evaluation; of each sample, if each has its time."""
     problem.stats.nfe += 1
-    product: Tensor = a * problem.vector_field(as_column(t.to(y.dtype), y), y)
+    product: Tensor = a * problem.vector_field(as_column(t.to(y), y), y)
     return product.reshape(*t.shape, -1).sum(-1)
 
 
@@ -175,7 +175,7 @@ def _lengths(problem: BackwardProblem, ts: Tensor) -> Tensor:
 
 def _in_common_time(augmented: Augmented, ends: Tensor, length: Tensor, y: Tensor) -> tuple[Augmented, Tensor]:
     """d/ds in place of d/dt, and the ends of s: along `length`, each sample goes from end to end, `(batch, 2)`."""
-    start, rate = as_column(ends[:, 0], y), as_column((ends[:, 1] - ends[:, 0]) / length, y)
+    start, rate = (as_column(t.to(y.device), y) for t in (ends[:, 0], (ends[:, 1] - ends[:, 0]) / length))
     interval = torch.stack([torch.zeros_like(length), length])
     return lambda s, state: augmented((start + s * rate).to(y.dtype), state, rate.to(y.dtype)), interval
 
