@@ -24,7 +24,7 @@ from node_cli.tasks.forecast_metrics import (
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
 from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
-from node_cli.tasks.smoothing import smooth
+from node_cli.tasks.smoothing import LastOf, smooth
 from node_cli.tasks.task import Loss, Task, solved
 from node_cli.tasks.trajectory_figures import trajectory_figures
 
@@ -102,6 +102,7 @@ class Trajectory(Task):
             raise ValueError(
                 f"channel_weights must be a number, 0 or more, for each of {', '.join(channel_names)}, got {weights}"
             )
+        self._smooth = LastOf(smooth)
         self.units, self.channel_names, self.position_channels = units, channel_names, position_channels
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar)
         self.loss_name, self.channel_weights, self.strategy = loss, weights, strategy
@@ -245,7 +246,7 @@ class Trajectory(Task):
 
     def _matching(self, model: SeriesModel, batch: Batch) -> Loss:
         observed = batch[MASK] | batch[TARGET]
-        values, slopes = smooth(batch[TIMES], batch[VALUES], observed)
+        values, slopes = self._smooth(batch[TIMES], batch[VALUES], observed)
         known = slopes.isfinite()
         everything = {**batch, VALUES: values.to(batch[VALUES]), MASK: torch.ones_like(observed)}
         predicted = model.slopes(everything)
