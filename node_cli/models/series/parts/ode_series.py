@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.batch import Batch
-from node_cli.models.ode_block import OdeBlock
 from node_cli.models.ode_stack import ode_block
 from node_cli.models.series.parts.history import History, put_back, starting_at
 from node_cli.models.series.parts.inputs import BETWEEN, Inputs, Source
@@ -160,7 +159,7 @@ class OdeSeries(SeriesModel):
         moves = self.start.kind == "last"
         own = starting_at(batch, beginning.first) if moves else batch
         times, inputs = own[TIMES].double(), self._inputs(own)
-        states = _solved(self.block, state, times) if inputs is None else self._driven(state, times, inputs)
+        states = self._solved(state, times) if inputs is None else self._driven(state, times, inputs)
         if self.dynamics.needs_trajectory and torch.is_grad_enabled():
             self._trajectory.value = Trajectory(times, states, None if inputs is None else inputs.at_times())
         values = self.dynamics.values(states)
@@ -169,16 +168,29 @@ class OdeSeries(SeriesModel):
     def one_step(self, batch: Batch) -> Tensor:
         """See `SeriesModel.one_step`; solved from time to time, what is seen at a time replaces what was predicted."""
         history, inputs = History.of(batch), self._inputs(batch)
+        is_padding = torch.zeros_like(history.mask)
+        is_padding[:, 1:] = (history.times.diff(dim=1) <= 0)[..., None]
+        if self.dynamics.is_observed and inputs is None and bool((history.mask | is_padding).all()):
+            return self._from_each(history)
         values, mask, slopes = history.values, history.mask, history.slopes()
         extra = values.new_zeros(len(values), self.dynamics.num_extra)
         state = self.dynamics.initial(values[:, 0], slopes[:, 0], extra)
         rows = [torch.full_like(values[:, 0], math.nan)]
         for i in range(values.shape[1] - 1):
-            source = None if inputs is None else inputs.source(i)
-            state = _solved(self.block, state, history.times[:, i : i + 2], source)[:, 1]
+            field = None if inputs is None else _Driven(self.block.vector_field, inputs.source(i))
+            state = self.block.solve(state, history.times[:, i : i + 2], field).ys[1]
             rows.append(self.dynamics.values(state))
             state = self.dynamics.observed(state, values[:, i + 1], mask[:, i + 1], slopes[:, i + 1])
         return torch.stack(rows, dim=1)
+
+    def _from_each(self, history: History) -> Tensor:
+        """All steps in one solve, where every state was seen."""
+        values, times = history.values, history.times
+        starts = values[:, :-1].flatten(0, 1)
+        state = self.dynamics.initial(starts, torch.zeros_like(starts), starts[:, :0])
+        pairs = torch.stack([times[:, :-1], times[:, 1:]], dim=2).flatten(0, 1)
+        ends = self.dynamics.values(self.block.solve(state, pairs).ys[1]).view_as(values[:, 1:])
+        return torch.cat([torch.full_like(values[:, :1], math.nan), ends], dim=1)
 
     def slopes(self, batch: Batch) -> Tensor | None:
         """See `SeriesModel.slopes`."""
@@ -224,8 +236,15 @@ class OdeSeries(SeriesModel):
         """The solve, begun anew wherever the inputs jump: a step must not reach across."""
         rows = [state[:, None]]
         for first, last, source in inputs.pieces():
-            rows.append(_solved(self.block, rows[-1][:, -1], times[:, first : last + 1], source)[:, 1:])
+            field = _Driven(self.block.vector_field, source)
+            rows.append(self._solved(rows[-1][:, -1], times[:, first : last + 1], field)[:, 1:])
         return torch.cat(rows, dim=1)
+
+    def _solved(self, state: Tensor, times: Tensor, field: nn.Module | None = None) -> Tensor:
+        """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
+        if times.shape[1] == 1:
+            return state[:, None]
+        return self.block.solve(state, times, field).ys.transpose(0, 1)
 
 
 class _Driven(nn.Module):
@@ -241,20 +260,6 @@ class _Driven(nn.Module):
         return dy
 
 
-class _Stretched(nn.Module):
-    """A vector field over the gap between two times of each sample, as time goes from 0 to 1."""
-
-    def __init__(self, vector_field: nn.Module, ends: Tensor) -> None:
-        super().__init__()
-        self.vector_field = vector_field
-        self.start, self.end = ends.split(1, dim=1)
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        length = self.end - self.start
-        slope: Tensor = self.vector_field(self.start + t * length, y) * length
-        return slope
-
-
 class _Kept:
     """Holds what has a graph; a copy of its model does not take it along."""
 
@@ -263,17 +268,3 @@ class _Kept:
 
     def __deepcopy__(self, memo: Any) -> _Kept:
         return _Kept()
-
-
-def _solved(block: OdeBlock, state: Tensor, times: Tensor, source: Source | None = None) -> Tensor:
-    """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
-    if times.shape[1] == 1:
-        return state[:, None]
-    field = None if source is None else _Driven(block.vector_field, source)
-    if (times == times[:1]).all():
-        return block.solve(state, times[0], field).ys.transpose(0, 1)
-    rows, unit = [state], torch.tensor([0.0, 1.0], dtype=torch.float64)
-    for i in range(times.shape[1] - 1):
-        stretched = _Stretched(field or block.vector_field, times[:, i : i + 2].to(state.dtype))
-        rows.append(block.solve(rows[-1], unit, stretched).ys[1])
-    return torch.stack(rows, dim=1)
