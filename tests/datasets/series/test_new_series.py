@@ -104,6 +104,7 @@ MISTAKES = [
     (changed("controls", with_entry((0, 1, 0), NAN)), "controls holds numbers that are NaN or infinite"),
     (changed("times", with_entry((0, 1), NAN)), "times holds numbers that are NaN or infinite"),
     (changed("times", with_entry((0, 1), 7.0)), "times must increase: sample 0 has 7 after 7, at time 1"),
+    (changed("times", with_entry((0, 11), 22.0)), "times must increase: sample 0 has 22 after 22, at time 11"),
     (changed("times", with_entry((1, 11), 1.0)), "times must increase: sample 1 has 19 after 19, at time 9"),
     (changed("mask", torch.ones(2, 12, 2)), "mask must be bool, got float32"),
     (changed("series", torch.zeros(2)), "series must be whole numbers, got float32"),

@@ -155,6 +155,7 @@ LINES = "0,1,2\n1,2,3\n2,3,5\n"
 DOSED = "day,what,value,dose\n0,a,1,1\n1,a,2,1\n0,b,1,{}\n1,b,2,1\n"
 MISTAKES = {
     "text in a number": (HEAD + "0,1,2\n1,high,3\n", {}, "{path}, row 3, column a: 'high' is not a number"),
+    "blank lines before it": ("\n \n" + HEAD + "\n0,1,2\n1,x,3\n", {}, "{path}, row 6, column a: 'x' is not a number"),
     "a decimal comma": (
         "day;a\n0;1\n1;2,5\n",
         {},

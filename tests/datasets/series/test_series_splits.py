@@ -1,6 +1,7 @@
 """Splits, windows, masks and scaling of series, on tables small enough to see through."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,24 +76,26 @@ def test_shorter_series_are_padded_with_their_last_time():
 
 @pytest.mark.parametrize("change", [{}, {"window": 3}, {"split": "series", "val": 1, "test": 1}])
 def test_nothing_of_val_or_test_reaches_train(change):
-    data = raw(10, 12, 11, 14)
+    def controlled(each):
+        return replace(each, controls=each.values[:, :1].sin(), statics=each.times[:1])
+
+    data = RawSeries(tuple(map(controlled, raw(10, 12, 11, 14).series)), ("a", "b"), ("c",), ("s",))
     before = made(data, **change)
-    train = {int(number) for number in before.splits["train"]["series"]}
+    starts = before.offers["units"].times(before.splits["train"]["times"][:, 0])
     changed = []
     for each in data.series:
-        values, times = each.values.clone(), each.times.clone()
-        if change.get("split") == "series":
-            own = float(each.times[0] - before.offers["units"].t0) / before.offers["units"].time_scale
-            is_train = own in [float(t) for t in before.splits["train"]["times"][:, 0]]
-            values, times = (values, times) if is_train else (values * -9e3, times + 7e5)
-        else:
-            values[-5:], times[-5:] = values[-5:] * -9e3, times[-5:] + 7e5
-        changed.append(Series(each.name, times, values))
-    after = made(RawSeries(tuple(changed), data.channel_names), **change)
-    assert len(train) == (2 if "split" in change else 4)
+        others = slice(-5, None)  # val and test
+        if "split" in change:
+            others = slice(0, 0) if (starts == each.times[0]).any() else slice(0, None)
+        values, times, controls = each.values.clone(), each.times.clone(), each.controls.clone()
+        values[others], controls[others] = values[others] * -9e3, controls[others] + 50
+        times[others] += 7e5 if others.start else -7e5
+        changed.append(replace(each, times=times, values=values, controls=controls, statics=times[:1]))
+    after = made(replace(data, series=tuple(changed)), **change)
+    assert len(before.splits["train"]["series"].unique()) == (2 if "split" in change else 4)
     assert after.offers == before.offers
     for name, tensor in before.splits["train"].items():
-        assert torch.equal(after.splits["train"][name], tensor)
+        assert torch.equal(after.splits["train"][name], tensor), name
     assert not torch.equal(after.splits["test"]["values"], before.splits["test"]["values"])
 
 
@@ -177,6 +180,17 @@ def test_time_is_scaled_by_the_slope_of_the_values_whatever_its_unit():
     }
     assert scales[1.0] == pytest.approx(1.0, rel=0.05)  # unit std, angular frequency 1
     assert scales[86400.0] == pytest.approx(86400 * scales[1.0])
+
+
+def test_the_scale_of_time_is_no_less_than_the_spacing_and_no_more_than_the_span():
+    def scale(values):
+        times = torch.linspace(0, 50, 101, dtype=torch.float64)
+        data = RawSeries((Series("s", times, values(times)[:, None]),), ("a",))
+        return made(data, val=0, test=0, normalize=False).offers["units"].time_scale
+
+    assert scale(lambda t: 1e3 * (4e4 * t).sin()) == 0.5
+    assert scale(lambda t: 1e-9 * t.sin()) == 50
+    assert scale(lambda t: t / 8) == pytest.approx(8)
 
 
 def test_controls_and_statics_are_scaled_and_known_at_all_times():
