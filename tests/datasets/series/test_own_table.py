@@ -277,6 +277,11 @@ MISTAKES = {
         {"log": True, "val": 0, "test": 0},
         "needs values above 0: series {path}, row 3, column b has 0; set dataset.log=false",
     ),
+    "not positive in a long table": (
+        LONG.replace("4,b,40", "4,b,-4"),
+        {"long": ["what", "value"], "log": True, "val": 0, "test": 0},
+        "series {path}, row 7, column b has -4; set dataset.log=false",
+    ),
     "a constant": (
         HEAD + "0,1,2\n1,1,3\n2,1,4\n",
         {"val": 0, "test": 1},
