@@ -99,6 +99,9 @@ def is_path(value: Any) -> bool:
 _FROM_RUN, _MAY_CHANGE = Key(from_run=True), Key(may_change=True)
 _BY_THE_WAY = Key(may_change=True, is_hyperparameter=False)  # no part of what is trained
 _SETUP = replace(_BY_THE_WAY, of_machine=True)
+_OPEN_OF_MODELS = tuple(
+    f"model.{key}" for key in ["equations", "parameters", "bounds", "fixed", "hidden", "velocities"]
+)
 _NAMES = "a list of different names, such as"
 
 KEYS: Mapping[str, Key] = {
@@ -150,10 +153,7 @@ KEYS: Mapping[str, Key] = {
     "dataset.mirrors": replace(_FROM_RUN, may_change=True),
     "task": _FROM_RUN,
     "model": _FROM_RUN,
-    **{
-        f"model.{name}": replace(_FROM_RUN, is_open=True)
-        for name in ("equations", "parameters", "bounds", "fixed", "hidden", "velocities")
-    },
+    **dict.fromkeys(_OPEN_OF_MODELS, replace(_FROM_RUN, is_open=True)),
     "vector_field": _FROM_RUN,
     "problem": Key(),
     "solver": Key(),

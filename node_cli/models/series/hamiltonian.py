@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from node_cli.models.series.parts.derivatives import gradient_of
-from node_cli.models.series.parts.networks import network, refuse_inputs, require_smooth
+from node_cli.models.series.parts.networks import Hidden, network, refuse_inputs, require_smooth
 from node_cli.models.series.parts.ode_series import OdeSeries, PlainDynamics
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
@@ -23,15 +23,13 @@ class HamiltonianDynamics(PlainDynamics):
 
     factors: Tensor
 
-    def __init__(self, num_channels: int, units: Units, *, width: int, num_hidden_layers: int, activation: str) -> None:
+    def __init__(self, num_channels: int, units: Units, hidden: Hidden) -> None:
         super().__init__(num_channels, 0)
         self.num_pairs = num_channels // 2
         pairs = zip(units.std[: self.num_pairs], units.std[self.num_pairs :], strict=True)
         factors = [units.time_scale / (q * p) for q, p in pairs]
         self.energy_scale = math.exp(-sum(map(math.log, factors)) / len(factors))  # of the network's H
-        self.network = network(
-            num_channels, 1, width=width, num_hidden_layers=num_hidden_layers, activation=activation, has_bias=False
-        )
+        self.network = network(num_channels, 1, hidden, has_bias=False)
         relative = torch.tensor([factor * self.energy_scale for factor in factors])
         self.register_buffer("factors", torch.cat([relative, -relative]), persistent=False)
 
@@ -77,9 +75,7 @@ class Hamiltonian(OdeSeries):
         require_smooth(activation)
         refuse_inputs("hamiltonian", num_controls, num_statics)
         super().__init__(
-            HamiltonianDynamics(
-                num_channels, units, width=width, num_hidden_layers=num_hidden_layers, activation=activation
-            ),
+            HamiltonianDynamics(num_channels, units, Hidden(width, num_hidden_layers, activation)),
             solver=solver,
             gradient=gradient,
             num_channels=num_channels,

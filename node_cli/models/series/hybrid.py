@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from node_cli.models.series.parts.known_dynamics import known_dynamics
-from node_cli.models.series.parts.networks import FieldNetwork
+from node_cli.models.series.parts.networks import FieldNetwork, Hidden
 from node_cli.models.series.parts.ode_series import OdeSeries
 from node_cli.models.series.parts.units import InputUnits
 from node_cli.ode.base import Solver
@@ -58,19 +60,7 @@ class Hybrid(OdeSeries):
         controls_between: str,
     ) -> None:
         require_at_least("network_penalty", network_penalty, 0)
-
-        def near_zero(num_states: int) -> FieldNetwork:
-            made = FieldNetwork(
-                num_states,
-                num_controls + num_statics,
-                num_states,
-                time_input=time_input,
-                width=width,
-                num_hidden_layers=num_hidden_layers,
-                activation=activation,
-            )
-            made.scale_output(NEAR_ZERO)
-            return made
+        num_inputs = num_controls + num_statics
 
         super().__init__(
             known_dynamics(
@@ -83,7 +73,15 @@ class Hybrid(OdeSeries):
                 units=units,
                 time_name=time_name,
                 inputs=InputUnits(),
-                rest=near_zero,
+                rest=lambda num_states: _near_zero(
+                    FieldNetwork(
+                        num_states,
+                        num_inputs,
+                        num_states,
+                        Hidden(width, num_hidden_layers, activation),
+                        time_input=time_input,
+                    )
+                ),
                 rest_penalty=network_penalty,
             ),
             solver=solver,
@@ -91,8 +89,15 @@ class Hybrid(OdeSeries):
             num_channels=num_channels,
             num_series=num_series,
             num_segments=num_segments,
-            has_inputs=num_controls + num_statics > 0,
+            has_inputs=num_inputs > 0,
             start=start,
             encoder_width=encoder_width,
             controls_between=controls_between,
         )
+
+
+def _near_zero(network: FieldNetwork) -> FieldNetwork:
+    with torch.no_grad():
+        for parameter in network.layers[-1].parameters():
+            parameter.mul_(NEAR_ZERO)
+    return network

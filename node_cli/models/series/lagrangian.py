@@ -7,7 +7,7 @@ from torch import Tensor
 
 from node_cli.models.series.hamiltonian import require_pairs
 from node_cli.models.series.parts.derivatives import gradient_and_rows, gradient_of
-from node_cli.models.series.parts.networks import network, refuse_inputs, require_smooth
+from node_cli.models.series.parts.networks import Hidden, network, refuse_inputs, require_smooth
 from node_cli.models.series.parts.ode_series import OdeSeries
 from node_cli.models.series.parts.paired import PairedDynamics
 from node_cli.ode.base import Solver
@@ -21,12 +21,10 @@ class LagrangianDynamics(PairedDynamics):
     They hold in any coordinates. The first term makes the mass matrix d2L/dv2 regular where training begins.
     """
 
-    def __init__(self, num_channels: int, units: Units, *, width: int, num_hidden_layers: int, activation: str) -> None:
+    def __init__(self, num_channels: int, units: Units, hidden: Hidden) -> None:
         half = num_channels // 2
         super().__init__(range(half), list(range(half, num_channels)), units)
-        self.network = network(
-            num_channels, 1, width=width, num_hidden_layers=num_hidden_layers, activation=activation, has_bias=False
-        )
+        self.network = network(num_channels, 1, hidden, has_bias=False)
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """See `Dynamics.forward`; a mass matrix that is singular gives numbers that are not finite."""
@@ -82,9 +80,7 @@ class Lagrangian(OdeSeries):
         if units.is_log:
             raise ValueError("model=lagrangian needs velocities, not their logarithms: set dataset.log=false")
         super().__init__(
-            LagrangianDynamics(
-                num_channels, units, width=width, num_hidden_layers=num_hidden_layers, activation=activation
-            ),
+            LagrangianDynamics(num_channels, units, Hidden(width, num_hidden_layers, activation)),
             solver=solver,
             gradient=gradient,
             num_channels=num_channels,

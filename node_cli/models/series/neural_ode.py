@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from node_cli.models.series.parts.networks import FieldNetwork
+from node_cli.models.series.parts.networks import FieldNetwork, Hidden
 from node_cli.models.series.parts.ode_series import OdeSeries, PlainDynamics
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_at_least
@@ -65,13 +65,7 @@ class NeuralOde(OdeSeries):
             vector_field(num_states)
             if vector_field
             else FieldNetwork(
-                num_states,
-                num_inputs,
-                num_states,
-                time_input=time_input,
-                width=width,
-                num_hidden_layers=num_hidden_layers,
-                activation=activation,
+                num_states, num_inputs, num_states, Hidden(width, num_hidden_layers, activation), time_input=time_input
             )
         )
         super().__init__(

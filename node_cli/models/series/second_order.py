@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from node_cli.models.series.parts.networks import FieldNetwork
+from node_cli.models.series.parts.networks import FieldNetwork, Hidden
 from node_cli.models.series.parts.ode_series import OdeSeries
 from node_cli.models.series.parts.paired import PairedDynamics
 from node_cli.ode.base import Solver
@@ -71,10 +71,8 @@ class SecondOrder(OdeSeries):
             2 * len(positions),
             num_inputs,
             len(positions),
+            Hidden(width, num_hidden_layers, activation),
             time_input=time_input,
-            width=width,
-            num_hidden_layers=num_hidden_layers,
-            activation=activation,
         )
         super().__init__(
             Acceleration(positions, paired, units, field),

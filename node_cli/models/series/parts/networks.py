@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,28 @@ from node_cli.models.requirements import choose
 from node_cli.ode.checks import require_at_least
 
 
-def network(
-    inputs: int, outputs: int, *, width: int, num_hidden_layers: int, activation: str, has_bias: bool = True
-) -> nn.Sequential:
-    """Linear layers with `activation` between them: `(batch, inputs)` -> `(batch, outputs)`.
+class Hidden(NamedTuple):
+    """The hidden layers of a network: units of each, their number, and what is between layers."""
+
+    width: int
+    num_hidden_layers: int
+    activation: str
+
+
+def network(inputs: int, outputs: int, hidden: Hidden, *, has_bias: bool = True) -> nn.Sequential:
+    """A multilayer perceptron: `(batch, inputs)` -> `(batch, outputs)`.
 
     `has_bias` is about the last layer.
 
     Raises:
         ValueError: a key is out of range.
     """
+    width = hidden.width
     require_at_least("width", width, 1)
-    require_at_least("num_hidden_layers", num_hidden_layers, 1)
-    make = choose("activation", activation, ACTIVATIONS)
+    require_at_least("num_hidden_layers", hidden.num_hidden_layers, 1)
+    make = choose("activation", hidden.activation, ACTIVATIONS)
     layers: list[nn.Module] = []
-    for pair in pairwise([inputs, *[width] * num_hidden_layers]):
+    for pair in pairwise([inputs, *[width] * hidden.num_hidden_layers]):
         layers += [nn.Linear(*pair), make()]
     return nn.Sequential(*layers, nn.Linear(width, outputs, bias=has_bias))
 
@@ -34,32 +42,10 @@ def network(
 class FieldNetwork(nn.Module):
     """A network of a state, of inputs if there are any, and of the time if that is asked for."""
 
-    def __init__(
-        self,
-        num_states: int,
-        num_inputs: int,
-        outputs: int,
-        *,
-        time_input: bool,
-        width: int,
-        num_hidden_layers: int,
-        activation: str,
-    ) -> None:
+    def __init__(self, num_states: int, num_inputs: int, outputs: int, hidden: Hidden, *, time_input: bool) -> None:
         super().__init__()
         self.time_input = time_input
-        self.layers = network(
-            num_states + num_inputs + time_input,
-            outputs,
-            width=width,
-            num_hidden_layers=num_hidden_layers,
-            activation=activation,
-        )
-
-    def scale_output(self, factor: float) -> None:
-        """Multiplies the last layer."""
-        with torch.no_grad():
-            for parameter in self.layers[-1].parameters():
-                parameter.mul_(factor)
+        self.layers = network(num_states + num_inputs + time_input, outputs, hidden)
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """At `t` (0-dim or `(n, 1)`), `y` `(n, num_states)` and `inputs` `(n, num_inputs)`: `(n, outputs)`."""
