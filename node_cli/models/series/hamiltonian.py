@@ -18,7 +18,8 @@ from node_cli.series import Units
 class HamiltonianDynamics(PlainDynamics):
     """dq/dt = dH/dp, dp/dt = -dH/dq for a state (q, p), each scaled as its channel.
 
-    In scaled coordinates each pair has a factor of its own, which the scaling gives; H is in the user's units.
+    In scaled coordinates each pair has a factor of its own, which the scaling gives; H is in the user's units. There it
+    is (q^2 + p^2) / 2 plus a network: training begins with oscillations instead of any flow, and long ones are learned.
     """
 
     factors: Tensor
@@ -35,16 +36,19 @@ class HamiltonianDynamics(PlainDynamics):
 
     def forward(self, t: Tensor, y: Tensor, inputs: Tensor | None = None) -> Tensor:
         """See `Dynamics.forward`."""
-        return gradient_of(self.network, y).roll(-self.num_pairs, dims=1) * self.factors
+        return gradient_of(self._hamiltonian, y).roll(-self.num_pairs, dims=1) * self.factors
 
     def energy(self, y: Tensor) -> Tensor:
         """H in the user's units, up to a constant."""
-        energy: Tensor = self.network(y)[..., 0] * self.energy_scale
+        return self._hamiltonian(y) * self.energy_scale
+
+    def _hamiltonian(self, y: Tensor) -> Tensor:
+        energy: Tensor = y.square().sum(-1) / 2 + self.network(y)[..., 0]
         return energy
 
 
 class Hamiltonian(OdeSeries):
-    """Series `(n, T, C)` of positions q, then momenta p, that move by Hamilton's equations; H is a network.
+    """Series `(n, T, C)` of positions q, then momenta p, that move by Hamilton's equations; H is learned.
 
     Of logarithms (`dataset.log=true`) q and p are those.
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from series_data import batch_of
-from series_models import series_model
+from series_models import FINE, series_model
 
 from node_cli.batch import take
 from node_cli.series import CONTROLS, MASK, TIMES, VALUES
@@ -112,19 +112,30 @@ def test_one_step_does_not_read_what_comes_after(case):
 
 
 @pytest.mark.parametrize("case", MODELS)
+def test_single_steps_are_the_same_all_at_once_and_one_after_the_other(case):
+    model, batch = made(case), batch_for(case, own_times=True)
+    everything = {**batch, MASK: torch.ones_like(batch[MASK])}
+    everything[MASK][2, -2:] = False  # padding
+    all_but_the_last = {**everything, MASK: everything[MASK].clone()}
+    all_but_the_last[MASK][0, -1] = False  # from which no step starts
+    at_once, in_turn = model.one_step(everything), model.one_step(all_but_the_last)
+    goes_on = batch[TIMES].diff(dim=1) > 0
+    torch.testing.assert_close(at_once[:, 1:][goes_on], in_turn[:, 1:][goes_on], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", MODELS)
 def test_gradients_are_those_of_finite_differences(case):
     model, batch = made(case), batch_for(case, T=4)
     loss_of(model, batch).backward()
     generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        found, eps = [], 1e-6
-        for sign in (1, -1):
-            parameter.data += sign * eps * direction
-            found.append(loss_of(model, batch).detach())
-            parameter.data -= sign * eps * direction
-        slope = (found[0] - found[1]) / (2 * eps)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7)
+    parameters, found, eps = list(model.parameters()), [], 1e-6
+    directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+    for step in (eps, -2 * eps):
+        for parameter, direction in zip(parameters, directions, strict=True):
+            parameter.data += step * direction
+        found.append(loss_of(model, batch).item())
+    slope = sum((p.grad * direction).sum().item() for p, direction in zip(parameters, directions, strict=True))
+    assert slope == pytest.approx((found[0] - found[1]) / (2 * eps), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -160,3 +171,13 @@ def test_slopes_are_those_that_the_values_have(case):
     pairs |= {name: batch[name][:, [0, 0]] for name in (VALUES, MASK, CONTROLS) if name in batch}
     ahead = model.one_step(pairs)[:, 1]
     torch.testing.assert_close((ahead - batch[VALUES][:, 0]) / step, slopes[:, 0], rtol=1e-3, atol=1e-4)
+
+
+def test_series_with_the_same_times_are_solved_by_any_solver():
+    batch = batch_of(n=2, T=4)
+    batch = {**batch, MASK: torch.ones_like(batch[MASK])}
+    keys = {"data": {"num_series": 2}, "width": 4, "num_hidden_layers": 1}
+    ours = series_model("neural_ode", solver=("dopri5", FINE), **keys)
+    theirs = series_model("neural_ode", solver=("scipy", {"rtol": 1e-9, "atol": 1e-9}), gradient="adjoint", **keys)
+    torch.testing.assert_close(theirs(batch), ours(batch), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(theirs.one_step(batch)[:, 1:], ours.one_step(batch)[:, 1:], rtol=1e-6, atol=1e-7)

@@ -15,7 +15,7 @@ UNITS = Units((0.3, -0.2), (0.7, 1.3), is_log=False, t0=1.0, time_scale=0.4)  # 
 
 
 class Spring(nn.Module):
-    """H = q^2 / 2 + p^2 in the user's units, of a scaled state."""
+    """What H = q^2 / 2 + p^2 in the user's units has beside half the square of a scaled state."""
 
     def __init__(self, energy_scale):
         super().__init__()
@@ -23,7 +23,7 @@ class Spring(nn.Module):
 
     def forward(self, y):
         q, p = UNITS.values(y).unbind(-1)
-        return ((q.square() / 2 + p.square()) / self.energy_scale)[..., None]
+        return ((q.square() / 2 + p.square()) / self.energy_scale - y.square().sum(-1) / 2)[..., None]
 
 
 def observed(times, values):

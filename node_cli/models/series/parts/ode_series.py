@@ -18,6 +18,7 @@ from node_cli.models.series.parts.start import Start
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_choice
 from node_cli.ode.gradients import Gradient
+from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.series import TIMES, SeriesModel
 
 
@@ -170,7 +171,8 @@ class OdeSeries(SeriesModel):
         history, inputs = History.of(batch), self._inputs(batch)
         is_padding = torch.zeros_like(history.mask)
         is_padding[:, 1:] = (history.times.diff(dim=1) <= 0)[..., None]
-        if self.dynamics.is_observed and inputs is None and bool((history.mask | is_padding).all()):
+        is_whole = self.dynamics.is_observed and inputs is None and bool((history.mask | is_padding).all())
+        if is_whole and isinstance(self.block.solver, RungeKutta):
             return self._from_each(history)
         values, mask, slopes = history.values, history.mask, history.slopes()
         extra = values.new_zeros(len(values), self.dynamics.num_extra)
@@ -178,7 +180,7 @@ class OdeSeries(SeriesModel):
         rows = [torch.full_like(values[:, 0], math.nan)]
         for i in range(values.shape[1] - 1):
             field = None if inputs is None else _Driven(self.block.vector_field, inputs.source(i))
-            state = self.block.solve(state, history.times[:, i : i + 2], field).ys[1]
+            state = self._solved(state, history.times[:, i : i + 2], field)[:, 1]
             rows.append(self.dynamics.values(state))
             state = self.dynamics.observed(state, values[:, i + 1], mask[:, i + 1], slopes[:, i + 1])
         return torch.stack(rows, dim=1)
@@ -244,7 +246,8 @@ class OdeSeries(SeriesModel):
         """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
         if times.shape[1] == 1:
             return state[:, None]
-        return self.block.solve(state, times, field).ys.transpose(0, 1)
+        are_common = bool((times == times[:1]).all())  # which every solver takes
+        return self.block.solve(state, times[0] if are_common else times, field).ys.transpose(0, 1)
 
 
 class _Driven(nn.Module):
