@@ -124,8 +124,8 @@ def agreement(one: Batch, other: Batch) -> float:
     """How alike two evaluations of the same split predict, 0 to 1.
 
     Where rows hold whole numbers, such as classes: the fraction of samples that are given the same ones. Otherwise 1
-    less the relative distance of all values, |other - one| / |one|, and no less than 0. A sample that one of them could
-    not solve is not alike.
+    less the relative distance |other - one| / |one| of those rows that differ most, and no less than 0; what is NaN in
+    both is left out. A sample that one of them could not solve is not alike.
     """
     count = num_samples(one)
     failed = [rows[FAILED] for rows in (one, other) if FAILED in rows]
@@ -137,10 +137,14 @@ def agreement(one: Batch, other: Batch) -> float:
     if whole:
         same = torch.stack([(ours[name] == theirs[name]).reshape(num_samples(ours), -1).all(1) for name in whole])
         return int(same.all(0).sum()) / count
-    distance = sum((theirs[name] - rows).double().square().sum().item() for name, rows in ours.items())
-    size = sum(rows.double().square().sum().item() for rows in ours.values())
-    alike = max(0.0, 1 - math.sqrt(distance / size)) if size else float(distance == 0)
+    alike = min(_likeness(rows, theirs[name]) for name, rows in ours.items())
     return alike * num_samples(ours) / count
+
+
+def _likeness(one: Tensor, other: Tensor) -> float:
+    known = ~(one.isnan() & other.isnan())
+    distance, size = (values[known].double().norm().item() for values in (other - one, one))
+    return max(0.0, 1 - distance / size) if size else float(distance == 0)
 
 
 def comparison_table(results: Sequence[UnderSolver]) -> list[str]:

@@ -92,10 +92,10 @@ class SolvedBack:
         solution = self._gradient.solve(solver, vector_field, y0, ts, first_steps)
         there, times = solution.ys, ts
         if interpolates := vars(solver).get("outputs") == "interpolate":
-            start, end = ts[0].item(), ts[-1].item()
-            times = torch.linspace(start, end, self._num_times, dtype=ts.dtype, device=ts.device)
+            share = torch.linspace(0, 1, self._num_times, dtype=ts.dtype, device=ts.device)
+            times = torch.lerp(ts[..., :1], ts[..., -1:], share)
             there = self._gradient.solve(solver, vector_field, y0, times, FirstSteps()).ys
-        back = self._gradient.solve(solver, vector_field, there[-1], times.flip(0), FirstSteps()).ys.flip(0)
+        back = self._gradient.solve(solver, vector_field, there[-1], times.flip(-1), FirstSteps()).ys.flip(0)
         ends = slice(None) if interpolates else [0, -1]
         self._compare(there[ends], back[ends])
         return solution

@@ -152,6 +152,11 @@ def test_agreement_of_numbers_and_of_classes():
     assert agreement(one, one) == 1.0
     assert agreement(one, other) == pytest.approx(1 - 1 / 5)
     assert agreement(one, {"state": one["state"] + 9}) == 0.0
+    unknown = torch.tensor([[math.nan], [1.0]])
+    rows = one | {"time": torch.tensor([1900.0, 1901.0]), "one_step": unknown}
+    assert agreement(rows, rows) == 1.0
+    assert agreement(rows, rows | other) == pytest.approx(1 - 1 / 5), "large times outweigh no state"
+    assert agreement(rows, rows | {"one_step": unknown.nan_to_num(2.0)}) == 0.0
     failed = {"failed": torch.tensor([False, True])}
     assert agreement(one, {"state": torch.tensor([[3.0, 4.0], [math.nan, math.nan]])} | failed) == 0.5
     classes = [{"class": torch.tensor(numbers), "logit": torch.rand(4)} for numbers in ([0, 1, 2, 2], [0, 1, 1, 2])]
