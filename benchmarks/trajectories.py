@@ -27,19 +27,19 @@ FOLDER = Path("outputs") / "trajectories"
 RESULTS = Path(__file__).parent / "results" / "trajectories.json"
 LBFGS = ("optimizer=lbfgs", "scheduler=constant")
 WHOLE = ("dataset.val=0", "dataset.test=0")
-EXACT = ("model=known", *LBFGS, "solver.rtol=1e-5", "trainer.epochs=4", "trainer.passes_per_epoch=5")
+EXACT = ("model=known", *LBFGS, "solver.rtol=1e-5", "trainer.epochs=4", "trainer.updates_per_epoch=5")
 LYNX = {"alpha": 0.5402, "beta": 0.02717, "gamma": 0.7964, "delta": 0.02369}  # scipy's least squares of logarithms
 INFLUENZA = {"beta": 1.788, "gamma": 0.4557}  # scipy's least squares
 ENERGIES = {
     "pendulum": lambda q, p: 3 * (1 - np.cos(q)) + p**2,
     "spring": lambda q, p: q**2 + p**2,
 }
-NETWORK = ("model.width=200", "trainer.epochs=10", "trainer.passes_per_epoch=50", "optimizer.lr=3e-3")
+NETWORK = ("model.width=200", "trainer.epochs=10", "trainer.updates_per_epoch=50", "optimizer.lr=3e-3")
 SPIRAL = (
     *("dataset=spiral", *WHOLE, *LBFGS, "solver.rtol=1e-4", "task.strategy=windows", "task.window=51"),
-    *("task.match_until=0.4", "trainer.epochs=5", "trainer.passes_per_epoch=10"),
+    *("task.match_until=0.4", "trainer.epochs=5", "trainer.updates_per_epoch=10"),
 )
-STORMS = ("dataset=storms", "trainer.epochs=10", "trainer.passes_per_epoch=1", "trainer.batch_size=256")
+STORMS = ("dataset=storms", "trainer.epochs=10", "trainer.batch_size=256")
 FORECASTS = {
     "neural_ode": ("model=neural_ode",),
     "neural_ode, narrow": ("model=neural_ode", "model.width=16"),
@@ -107,14 +107,16 @@ def demo_of_torchdiffeq() -> float:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2))
-            for module in self.net[::2]:
-                nn.init.normal_(module.weight, mean=0, std=0.1)
-                nn.init.constant_(module.bias, val=0)
+            layers = nn.Linear(2, 50), nn.Linear(50, 2)
+            for layer in layers:
+                nn.init.normal_(layer.weight, mean=0, std=0.1)
+                nn.init.constant_(layer.bias, val=0)
+            self.net = nn.Sequential(layers[0], nn.Tanh(), layers[1])
 
         def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             """dy/dt."""
-            return self.net(y**3)
+            slope: torch.Tensor = self.net(y**3)
+            return slope
 
     with torch.no_grad():
         truth = odeint(lambda t, y: (y**3) @ matrix, start, times, method="dopri5")
@@ -224,7 +226,7 @@ def sindy() -> dict[str, Any]:
     _, summary, seconds = train(
         "sindy",
         *("dataset=lotka_volterra", "model=sindy", "model.start=first", "task.strategy=windows"),
-        *("task.match_until=0.3", "optimizer.lr=0.03", "solver=rk4", "solver.num_steps=1"),
+        *("task.match_until=0.3", "optimizer.lr=0.03", "solver=rk4", "solver.num_steps=1", "model.threshold=0.2"),
     )
     return {"equations": summary["details"]["equations"], "seconds": seconds}
 

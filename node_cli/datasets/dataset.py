@@ -70,11 +70,12 @@ class Dataset:
         return math.ceil(num_samples(self.splits[split]) / batch_size)
 
     def train_batches(
-        self, batch_size: int, seed: int, epoch: int, start: int = 0, *, passes: int = 1
+        self, batch_size: int, seed: int, epoch: int, start: int = 0, *, count: int | None = None
     ) -> Iterator[Batch]:
         """Yield the batches `start`, `start + 1`, ... of one epoch, shuffled and augmented.
 
-        An epoch goes `passes` times through the split, each time in another order.
+        An epoch has `count` of them, going through the split as often as that takes, each time in another order; None:
+        once.
 
         The order depends on `(seed, epoch)` alone and the augmentation of batch k on `(seed, epoch, k)` alone, on every
         device: an epoch taken up again in its middle goes on exactly as if it had not been interrupted.
@@ -83,7 +84,7 @@ class Dataset:
         device = next(iter(split.values())).device
         length = self.num_batches("train", batch_size)
         order = torch.empty(0)
-        for k in range(start, passes * length):
+        for k in range(start, length if count is None else count):
             number, place = divmod(k, length)
             if k == start or place == 0:
                 order = torch.randperm(num_samples(split), generator=_generator(seed, epoch, *_pass(number)))

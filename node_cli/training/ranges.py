@@ -9,7 +9,7 @@ from node_cli.ode.checks import require, require_choice
 from node_cli.training.state import ContinuationError, TrainState
 
 ONE_OR_MORE = (
-    *("epochs", "passes_per_epoch", "max_steps", "batch_size", "eval_batch_size", "patience"),
+    *("epochs", "updates_per_epoch", "max_steps", "batch_size", "eval_batch_size", "patience"),
     *("log_every_steps", "save_every_steps", "devices"),
 )
 ZERO_OR_MORE = ("max_skipped", "histograms_every_epochs", "figures_every_epochs", "max_restarts")

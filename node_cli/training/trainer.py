@@ -64,7 +64,7 @@ class Trainer:
     seed: int
     precision: str
     epochs: int | None
-    passes_per_epoch: int
+    updates_per_epoch: int | None
     max_steps: int | None
     max_seconds: float | None
     batch_size: int
@@ -89,7 +89,7 @@ class Trainer:
         require_in_range(vars(self))
         check_fallback(self.model)
         self.device = next(self.model.parameters()).device
-        self.steps_per_epoch = self.passes_per_epoch * self.dataset.num_batches("train", self.batch_size)
+        self.steps_per_epoch = self.updates_per_epoch or self.dataset.num_batches("train", self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
         self.rate = LearningRate(self.schedule, self.optimizer, self.total_steps, self.on_resume)
@@ -190,7 +190,7 @@ class Trainer:
         """From the current batch to the end of the epoch, or to the last step of the run."""
         set_to_train(self.model, self.freeze)
         place = (self.seed, self.state.epoch, self.state.batch)
-        for batch in self.dataset.train_batches(self.batch_size, *place, passes=self.passes_per_epoch):
+        for batch in self.dataset.train_batches(self.batch_size, *place, count=self.steps_per_epoch):
             if self._epoch_is_over:
                 break
             self._stop_if_asked()

@@ -73,7 +73,7 @@ AUDIT = f"rtols=[1e-2] problem.batch_size=2 problem.reference_rtol=1e-4 problem.
 SMALL = {  # the first pattern that a command matches: the sizes that are added to it
     r"--help|sweep\.resume=|node-report": "",
     r"node-train resume=": "trainer.max_steps=4",
-    r"node-train .*task=trajectory": f"trainer.passes_per_epoch=2 {RUN}",
+    r"node-train .*task=trajectory": f"trainer.updates_per_epoch=2 {RUN}",
     r"node-train .*dataset=moons": f"dataset.num_samples=100 {RUN}",
     r"node-train .*dataset=npz": f"model.width=4 {RUN}",
     r"node-train .*(experiment=best|model=linear)": f"{DIGITS} {RUN}",

@@ -19,7 +19,7 @@ from node_cli.training.checkpoint import read_checkpoint
 pytestmark = pytest.mark.slow
 
 HERE = ["num_threads=1", "device=cpu"]
-QUICK = ["trainer.epochs=2", "trainer.passes_per_epoch=2", "trainer.log_every_steps=1", "logger=jsonl"]
+QUICK = ["trainer.epochs=2", "trainer.updates_per_epoch=2", "trainer.log_every_steps=1", "logger=jsonl"]
 NARROW = ["model.width=8", "solver=rk4", "solver.num_steps=1"]
 DATED = "day,a,b,dose\n" + "".join(
     f"2024-01-{day:02},{math.sin(day / 3):.4f},{'' if day == 4 else round(day / 7, 3)},{day % 2}\n"
@@ -162,7 +162,7 @@ def test_many_series_with_times_of_their_own_in_two_processes_are_as_in_one(here
 
 def test_equations_are_fitted_and_told_with_their_intervals(here, place):
     exact = ["dataset.val=0", "dataset.test=0", "task.loss=log_mse", "solver.rtol=1e-5"]
-    lbfgs = ["optimizer=lbfgs", "scheduler=constant", "trainer.epochs=2", "trainer.passes_per_epoch=8", "logger=jsonl"]
+    lbfgs = ["optimizer=lbfgs", "scheduler=constant", "trainer.epochs=2", "trainer.updates_per_epoch=8", "logger=jsonl"]
     said = here("node-train", "task=trajectory", "model=known", *exact, *lbfgs, "run_dir=known")
     found = json.loads((place / "known" / "summary.json").read_text())["details"]["parameters"]
     scipy = {"alpha": 0.5402, "beta": 0.02717, "gamma": 0.7964, "delta": 0.02369}

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import pytest
 import torch
 
@@ -19,8 +21,12 @@ def numbered(augmentation: Augmentation | None = None, size: int = 23) -> Datase
     return Dataset({"train": split, "val": split, "test": split}, {"class_names": ("even", "odd")}, augmentation)
 
 
+def rows_of(batches: Iterable[Batch]) -> list[list[float]]:
+    return [batch["inputs"].flatten().tolist() for batch in batches]
+
+
 def rows(dataset: Dataset, *args: int) -> list[list[float]]:
-    return [batch["inputs"].flatten().tolist() for batch in dataset.train_batches(*args)]
+    return rows_of(dataset.train_batches(*args))
 
 
 def test_the_last_smaller_batch_counts():
@@ -56,17 +62,23 @@ def test_splits_that_do_not_fit_together_are_refused(splits, message):
     assert str(refusal.value) == message
 
 
-def test_an_epoch_of_several_passes_takes_each_in_another_order_and_begins_like_one_of_one():
+def test_an_epoch_of_more_batches_takes_each_pass_in_another_order_and_begins_like_one_pass():
     dataset = numbered(AddNoise(), size=6)
-    once, thrice = ([*dataset.train_batches(4, 0, 0, passes=count)] for count in (1, 3))
-    orders = [torch.cat([batch["inputs"].floor() for batch in thrice[k : k + 2]]).flatten().tolist() for k in (0, 2, 4)]
-    assert len(thrice) == 6
-    assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(once, thrice, strict=False))
+    once, more = ([*dataset.train_batches(4, 0, 0, count=count)] for count in (None, 6))
+    orders = [torch.cat([batch["inputs"].floor() for batch in more[k : k + 2]]).flatten().tolist() for k in (0, 2, 4)]
+    assert len(more) == 6
+    assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(once, more, strict=False))
     assert [sorted(order) for order in orders] == [[*range(6)]] * 3
     assert len(set(map(tuple, orders))) == 3
     for start in range(6):
-        again = [*dataset.train_batches(4, 0, 0, start, passes=3)]
-        assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(again, thrice[start:], strict=True))
+        again = [*dataset.train_batches(4, 0, 0, start, count=6)]
+        assert all(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(again, more[start:], strict=True))
+
+
+def test_an_epoch_of_fewer_batches_takes_others_in_the_next_epoch():
+    dataset = numbered(size=6)
+    assert len({tuple(row) for epoch in range(9) for row in rows_of(dataset.train_batches(4, 0, epoch, count=1))}) > 1
+    assert [len([*dataset.train_batches(4, 0, 0, count=count)]) for count in (1, 2, 3)] == [1, 2, 3]
 
 
 def test_an_epoch_holds_each_training_sample_once_with_its_target():

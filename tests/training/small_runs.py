@@ -23,7 +23,7 @@ SETTINGS = {
     "processes": ALONE,
     "on_resume": "continue",
     "epochs": 2,
-    "passes_per_epoch": 1,
+    "updates_per_epoch": None,
     "max_steps": None,
     "max_seconds": None,
     "batch_size": 8,
