@@ -192,10 +192,11 @@ def storms() -> dict[str, Any]:
         "linear_ar": ("model=linear_ar", "optimizer.lr=3e-3"),
     }.items():
         _, summary, seconds = train(f"storms {name}", *STORMS, *overrides)
-        metrics, wind = summary["metrics"], summary["details"]["by_channel"]["wind"]
+        last = summary["details"]["at_the_last_time"]
+        wind = last["wind"]
         rows[name] = {
-            "val_loss": metrics["val/loss"],
-            **{tag: metrics[f"test/{tag}"] for tag in ("track_km", "velocity_track_km", "persistence_track_km")},
+            "val_loss": summary["metrics"]["val/loss"],
+            **last["track"],
             "wind_mae": wind["mae"],
             "persistence_wind_mae": wind["persistence_mae"],
             "seconds": seconds,

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from node_cli.batch import Batch
@@ -101,3 +102,9 @@ class SeriesModel(nn.Module, ABC):
 
         `progress` of the run goes from 0 to 1.
         """
+
+
+def visible(batch: Batch) -> Batch:
+    """What a model may see of a batch: no value that `mask` hides, and nothing of which errors count."""
+    values = torch.where(batch[MASK], batch[VALUES], 0.0)
+    return {name: values if name == VALUES else tensor for name, tensor in batch.items() if name != TARGET}

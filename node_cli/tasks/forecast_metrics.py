@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from node_cli.batch import Batch
-from node_cli.series import MASK, TARGET, TIMES, VALUES
+from node_cli.series import MASK, TARGET, TIMES, VALUES, Units, visible
 
 EARTH_RADIUS = 6371.0  # km
 
@@ -51,6 +52,49 @@ def great_circle(predicted: Tensor, observed: Tensor) -> Tensor:
     (lat0, lon0), (lat1, lon1) = (place.double().deg2rad().unbind(-1) for place in (predicted, observed))
     haversine = ((lat1 - lat0) / 2).sin().square() + lat0.cos() * lat1.cos() * ((lon1 - lon0) / 2).sin().square()
     return 2 * EARTH_RADIUS * haversine.clamp(max=1).sqrt().asin()
+
+
+def track_errors(units: Units, places: Sequence[int], batch: Batch, predicted: Tensor) -> dict[str, float]:
+    """Mean distances in km, at all targets, of predicted positions and of two forecasts that need no training."""
+    shown, places = visible(batch), list(places)
+    target = batch[TARGET][..., places].all(2)
+    observed = units.values(batch[VALUES])[..., places][target]
+    last, line = (units.values(forecast(shown)) for forecast in (persistence, constant_velocity))
+    forecasts = {"track_km": predicted, "persistence_track_km": last, "velocity_track_km": line}
+    return {name: mean(great_circle(each[..., places][target], observed)) for name, each in forecasts.items()}
+
+
+def error_details(
+    units: Units, names: tuple[str, ...], places: Sequence[int], batch: Batch, rows: Batch
+) -> dict[str, Any]:
+    """Errors by channel, over all targets and at the last one of each sample; and by how far ahead they look."""
+    observed, predicted = units.values(batch[VALUES]), rows["prediction"]
+    errors = {"rmse": predicted - observed, "persistence_rmse": units.values(persistence(visible(batch))) - observed}
+    count = batch[TARGET].flip(1).cumsum(1).flip(1)
+    last = {**batch, TARGET: batch[TARGET] & (count == 1)}
+    found: dict[str, Any] = {"horizon": by_horizon(batch, errors, names, units.times(batch[TIMES]))}
+    for key, part in (("by_channel", batch), ("at_the_last_time", last)):
+        found[key] = {
+            name: {
+                "rmse": rms(errors["rmse"][..., i][part[TARGET][..., i]]),
+                "mae": mean(errors["rmse"][..., i][part[TARGET][..., i]].abs()),
+                "persistence_mae": mean(errors["persistence_rmse"][..., i][part[TARGET][..., i]].abs()),
+            }
+            for i, name in enumerate(names)
+        }
+        if places:
+            found[key]["track"] = track_errors(units, places, part, predicted)
+    return found
+
+
+def rms(errors: Tensor) -> float:
+    """The root of the mean square."""
+    return math.sqrt(mean(errors.double().square()))
+
+
+def mean(values: Tensor) -> float:
+    """Of those that there are; NaN if there are none."""
+    return float(values[~values.isnan()].double().mean().item())
 
 
 def by_horizon(

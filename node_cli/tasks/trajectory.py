@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 
 from node_cli.batch import Batch
 from node_cli.ode.errors import ArgumentError
-from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units
+from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecast_metrics import (
-    by_horizon,
-    constant_velocity,
-    great_circle,
+    error_details,
+    mean,
     persistence,
+    rms,
     same_as_last_season,
+    track_errors,
 )
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
@@ -132,7 +132,7 @@ class Trajectory(Task):
             loss = self._shooting(model, batch)
         else:
             batch = self._cut(batch, progress)
-            loss = self._loss(model(_visible(batch)), batch)
+            loss = self._loss(model(visible(batch)), batch)
         penalty = model.penalty()
         total = loss.total if penalty is None else loss.total + penalty * loss.weight
         named = {name: value.detach() * loss.weight for name, value in model.named_values().items()}
@@ -142,7 +142,7 @@ class Trajectory(Task):
         """Times and values in the user's units; hidden: as the model has them, and predicted one step ahead."""
         assert isinstance(model, SeriesModel)
         seen = {**batch, MASK: batch[MASK] | batch[TARGET]}
-        scaled = model(_visible(batch))
+        scaled = model(visible(batch))
         rows = {"time": self.units.times(batch[TIMES]), "prediction": self.units.values(scaled)}
         return {**rows, "scaled": scaled, "one_step": model.one_step(seen)}
 
@@ -154,50 +154,33 @@ class Trajectory(Task):
         """
         batch, rows = solved(batch, rows)
         target, units = batch[TARGET], self.units
-        shown = _visible(batch)
+        shown = visible(batch)
         observed, predicted = units.values(batch[VALUES]), rows["prediction"]
         last = units.values(persistence(shown))
         loss = self._loss(rows["scaled"], batch)
         values = {
             "loss": (loss.total / loss.weight).item(),
-            "rmse": _rms((predicted - observed)[target]),
-            "mae": _mean((predicted - observed)[target].abs()),
-            "one_step_rmse": _rms((units.values(rows["one_step"]) - observed)[target]),
-            "persistence_rmse": _rms((last - observed)[target]),
+            "rmse": rms((predicted - observed)[target]),
+            "mae": mean((predicted - observed)[target].abs()),
+            "one_step_rmse": rms((units.values(rows["one_step"]) - observed)[target]),
+            "persistence_rmse": rms((last - observed)[target]),
         }
         if self.season:
             season = units.values(same_as_last_season(shown, self.season))
-            values["season_rmse"] = _rms((season - observed)[target])
+            values["season_rmse"] = rms((season - observed)[target])
         if self._has_logarithms:
-            values["log_rmse"] = _rms((self._log(predicted) - observed.log())[target])
-            values["persistence_log_rmse"] = _rms((last.log() - observed.log())[target])
+            values["log_rmse"] = rms((self._log(predicted) - observed.log())[target])
+            values["persistence_log_rmse"] = rms((last.log() - observed.log())[target])
         if self.position_channels:
-            values |= self._track_errors(shown, predicted, last, batch)
+            values |= track_errors(units, self.position_channels, batch, predicted)
         return values
 
     def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
         """Errors by channel and by how far ahead they look; what the model says in numbers and formulas."""
         assert isinstance(model, SeriesModel)
-        full = batch
-        batch, rows = solved(batch, rows)
-        units, shown = self.units, _visible(batch)
-        predictions = {"rmse": rows["prediction"], "persistence_rmse": units.values(persistence(shown))}
-        observed = units.values(batch[VALUES])
-        errors = {name: prediction - observed for name, prediction in predictions.items()}
-        names = self.channel_names
-        found: dict[str, Any] = {
-            "horizon": by_horizon(batch, errors, names, units.times(batch[TIMES])),
-            "by_channel": {
-                name: {
-                    "rmse": _rms(errors["rmse"][..., i][batch[TARGET][..., i]]),
-                    "mae": _mean(errors["rmse"][..., i][batch[TARGET][..., i]].abs()),
-                    "persistence_mae": _mean(errors["persistence_rmse"][..., i][batch[TARGET][..., i]].abs()),
-                }
-                for i, name in enumerate(names)
-            },
-        }
+        found = error_details(self.units, self.channel_names, self.position_channels, *solved(batch, rows))
         if model.named_values():
-            found["parameters"] = parameter_intervals(model, lambda: _residuals(model, _visible(full), full))
+            found["parameters"] = parameter_intervals(model, lambda: _residuals(model, batch))
         if model.equations():
             found["equations"] = model.equations()
         return found
@@ -205,11 +188,11 @@ class Trajectory(Task):
     def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Observed and predicted series, the vector field in the plane, the error by horizon, energies."""
         assert isinstance(model, SeriesModel)
-        return trajectory_figures(self.axis, model, _visible(batch), batch, rows)
+        return trajectory_figures(self.axis, model, visible(batch), batch, rows)
 
     def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
         """Observed and predicted series."""
-        return trajectory_figures(self.axis, None, _visible(batch), batch, rows)
+        return trajectory_figures(self.axis, None, visible(batch), batch, rows)
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """Parameters with their intervals, and equations."""
@@ -235,7 +218,7 @@ class Trajectory(Task):
 
     def _shooting(self, model: SeriesModel, batch: Batch) -> Loss:
         cut, count = segments(batch, self.num_segments)
-        pieces = model(_visible(cut))
+        pieces = model(visible(cut))
         loss = self._loss(pieces, cut)
         gaps = jumps_between(pieces, count).square().mean()
         return Loss(
@@ -277,38 +260,15 @@ class Trajectory(Task):
     def _log(self, values: Tensor) -> Tensor:
         return values.clamp(min=TINY).log()
 
-    def _track_errors(self, shown: Batch, predicted: Tensor, last: Tensor, batch: Batch) -> dict[str, float]:
-        places = list(self.position_channels)
-        target = batch[TARGET][..., places].all(2)
-        observed = self.units.values(batch[VALUES])[..., places][target]
-        line = self.units.values(constant_velocity(shown))
-        forecasts = {"track_km": predicted, "persistence_track_km": last, "velocity_track_km": line}
-        return {name: _mean(great_circle(each[..., places][target], observed)) for name, each in forecasts.items()}
 
-
-def _visible(batch: Batch) -> Batch:
-    """What a model may see: no value that `mask` hides, and nothing of which errors count."""
-    values = torch.where(batch[MASK], batch[VALUES], 0.0)
-    return {name: values if name == VALUES else tensor for name, tensor in batch.items() if name != TARGET}
-
-
-def _residuals(model: SeriesModel, shown: Batch, batch: Batch) -> Tensor:
+def _residuals(model: SeriesModel, batch: Batch) -> Tensor:
     """Scaled errors of everything that was shown, `(values,)`."""
-    errors: Tensor = (model(shown) - batch[VALUES])[batch[MASK]]
+    errors: Tensor = (model(visible(batch)) - batch[VALUES])[batch[MASK]]
     return errors
 
 
 def _huber(errors: Tensor) -> Tensor:
     return nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
-
-
-def _rms(errors: Tensor) -> float:
-    return math.sqrt(_mean(errors.double().square()))
-
-
-def _mean(values: Tensor) -> float:
-    """Of those that there are; NaN if there are none."""
-    return float(values[~values.isnan()].double().mean().item())
 
 
 def _require_one_of(name: str, given: str, allowed: Sequence[str]) -> None:

@@ -125,6 +125,10 @@ def test_tracks_are_measured_in_kilometres():
     assert metrics["track_km"] == pytest.approx(6.5 * degree)
     assert metrics["persistence_track_km"] == pytest.approx(1.5 * degree)
     assert metrics["velocity_track_km"] == pytest.approx(0, abs=1e-3)
+    model = Line([0.0, 0.0])
+    last = one.details(model, batch, rows_of(one, model, batch))["at_the_last_time"]["track"]
+    assert last["track_km"] == pytest.approx(7 * degree)
+    assert last["persistence_track_km"] == pytest.approx(2 * degree)
 
 
 def test_details_name_channels_horizons_and_parameters():
@@ -133,6 +137,7 @@ def test_details_name_channels_horizons_and_parameters():
     assert details["horizon"]["ahead"] == {"steps": [1, 2], "time": [5, 10]}
     assert details["horizon"]["hare"]["persistence_rmse"] == pytest.approx([2, 4])
     assert details["by_channel"]["hare"]["persistence_mae"] == pytest.approx(3)
+    assert details["at_the_last_time"]["hare"]["persistence_mae"] == pytest.approx(4)
     assert details["parameters"]["slope_0"]["value"] == 1
 
 
