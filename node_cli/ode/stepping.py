@@ -42,6 +42,17 @@ class Step:
     is_anchored: bool = False
     accepted: Tensor | None = None
 
+    def share(self, which: int, ts: Array) -> Array:
+        """How far its start (0) or end (1) goes along with the second time of its segment, and not with the first one.
+
+        From 0 to 1, for times `ts` of all samples, or of each.
+        """
+        rows = () if ts.ndim == 1 else (np.arange(len(ts)),)
+        t, start, end = (self.t0, self.t1)[which], *(ts[(*rows, position)] for position in self.segment)
+        length = np.where(end == start, 1.0, end - start)
+        share = np.where(t == end, 1.0, 0.0 if self.is_anchored else (t - start) / length)
+        return np.where(end == start, float(which), share)
+
 
 @dataclass(frozen=True, eq=False)
 class Outputs:

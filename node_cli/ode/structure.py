@@ -44,11 +44,9 @@ class Structure:
             return lambda flat: torch.as_tensor(given(self.unflatten(flat))).to(flat).abs().reshape(())
         if norm != "rms" or self.is_plain:
             return norm
-        if per_sample:
-            return lambda flat: control.largest_rms_per_sample(self.parts_of(flat))
-        if is_shared:
-            return lambda flat: synchronised.largest_rms(self.parts_of(flat))
-        return lambda flat: control.largest_rms(self.parts_of(flat))
+        of_all = synchronised.largest_rms if is_shared else control.largest_rms
+        measure = control.largest_rms_per_sample if per_sample else of_all
+        return lambda flat: measure(self.parts_of(flat))
 
     def tolerance(self, name: str, value: Any) -> Any:
         """A tolerance as given, or, where each part of the state has its own, as one for each number of the state."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.ode.states import on_host
 from node_cli.ode.stepping import Slope, Step, as_column, plain_step
-from node_cli.ode.tableaus import Tableau, polynomial
+from node_cli.ode.tableaus import Array, Tableau, polynomial
 
 
 def replay(
@@ -25,13 +26,14 @@ def replay(
 
     `made_for` are the times that the steps were made for, if not `ts`.
     """
-    made_for = ts.detach() if made_for is None else made_for
+    made_for = ts if made_for is None else made_for
     if steps and not isinstance(steps[0].t0, float):
         ts, made_for = (times.expand(len(y0), -1) for times in (ts, made_for))
+    before = np.array(on_host(made_for))
     y, ys = y0, y0.expand(ts.shape[-1], *y0.shape)
     take_step = plain_step(tableau, vector_field)
     for step in steps:
-        t0, t1 = (_moving_time(step, which, ts, made_for) for which in (0, 1))
+        t0, t1 = (_moving_time(step, which, ts, before) for which in (0, 1))
         start = as_column(t0, y)
         y1, stages = take_step(start, as_column(t1, y), y, vector_field(start.to(y.dtype), y))
         for outputs in filter(len, (step.ends, step.inside)):
@@ -47,15 +49,10 @@ def replay(
     return ys
 
 
-def _moving_time(step: Step, which: int, ts: Tensor, made_for: Tensor) -> Tensor:
+def _moving_time(step: Step, which: int, ts: Tensor, before: Array) -> Tensor:
     """The start (0) or end (1) of a step as a function of the two output times that it moves with."""
     places: list[Any] = [index if ts.dim() == 1 else (np.arange(len(ts)), index) for index in step.segment]
-    start, end = (made_for[place] for place in places)
-    t = torch.as_tensor((step.t0, step.t1)[which], dtype=ts.dtype, device=ts.device)
-    has_length = start != end
-    if step.is_anchored:
-        share = torch.where(t == end, 1.0, 0.0)
-    else:
-        share = (t - start) / torch.where(has_length, end - start, 1.0)
-    share = torch.where(has_length, share, float(which))
-    return t + (1 - share) * (ts[places[0]] - start) + share * (ts[places[1]] - end)
+    first, second = (ts[place] - torch.as_tensor(before[place], device=ts.device) for place in places)
+    moving = ((step.t0, step.t1)[which], step.share(which, before))
+    t, share = (torch.as_tensor(each, dtype=torch.float64, device=ts.device) for each in moving)
+    return t + (1 - share) * first + share * second

@@ -21,14 +21,14 @@ class TimeGradients:
     """
 
     def __init__(self, ts: Array, grad_ys: Tensor) -> None:
-        self._ts, self._shape = ts.reshape(-1), ts.shape
+        self._ts = ts
         self._rows: Any = np.arange(len(ts)) * ts.shape[1] if ts.ndim == 2 else 0  # where they begin there
-        self._grads = grad_ys.new_zeros(len(self._ts), dtype=torch.float64)  # batched where those of the states are
+        self._grads = grad_ys.new_zeros(ts.size, dtype=torch.float64)  # batched where those of the states are
 
     @property
     def grad_ts(self) -> Tensor:
         """The gradients, float64, with the shape of the times."""
-        return self._grads.view(self._shape)
+        return self._grads.view(self._ts.shape)
 
     def add_stage(self, step: Step, c: float, grad_t: Tensor) -> None:
         """Of an evaluation at `t0 + c (t1 - t0)`."""
@@ -67,22 +67,15 @@ class TimeGradients:
 
     def add_ends(self, step: Step, grad_t0: Tensor, grad_t1: Tensor) -> None:
         """Of the two ends of a step."""
-        for t, grad, at_no_length in ((step.t0, grad_t0, 0.0), (step.t1, grad_t1, 1.0)):
+        for which, grad in enumerate((grad_t0, grad_t1)):
             grad = grad.reshape(-1) if grad.dim() else grad
-            share = torch.as_tensor(self._share(step, t, at_no_length), device=grad.device)
+            share = torch.as_tensor(step.share(which, self._ts), device=grad.device)
             self._add(step.segment[0] + self._rows, (1 - share) * grad)
             self._add(step.segment[1] + self._rows, share * grad)
 
     def _add(self, position: Any, grad: Tensor) -> None:
         index = torch.as_tensor(position, device=grad.device).reshape(-1)
         self._grads.index_add_(0, index, grad.reshape(-1))
-
-    def _share(self, step: Step, t: Any, at_no_length: float) -> Any:
-        """How much of a change of its segment's second time `t` goes along with, 0 to 1."""
-        start, end = (self._ts[position + self._rows] for position in step.segment)
-        length = np.where(end == start, 1.0, end - start)
-        share = np.where(t == end, 1.0, 0.0 if step.is_anchored else (t - start) / length)
-        return np.where(end == start, at_no_length, share)
 
 
 def slopes_of(points: list[Point]) -> Tensor:
