@@ -22,6 +22,7 @@ from node_cli.training.update import Update
 
 log = logging.getLogger(__name__)
 
+MOST_IN_LINE = 8  # metrics of training; the others are in the records
 FAILURES_IN_LINE = ("val/failed", "solver/skipped", "solver/fallbacks", "train/skipped")
 
 
@@ -36,7 +37,7 @@ def epoch_line(values: Mapping[str, float], objective: str, epochs: int, is_best
 
     It shows what was measured in training, and the same of the validation: its objective, where that is only the loss.
     """
-    train = [tag for tag in values if tag.startswith("train/") and tag not in FAILURES_IN_LINE]
+    train = [tag for tag in values if tag.startswith("train/") and tag not in FAILURES_IN_LINE][:MOST_IN_LINE]
     val = [tag for tag in (f"val/{tag.removeprefix('train/')}" for tag in train) if tag in values]
     if len(val) < 2:
         val = list(dict.fromkeys([*val, f"val/{objective}"]))

@@ -230,3 +230,16 @@ def test_figures_of_two_channels_show_series_field_and_horizon():
     assert len(line.get_xdata()) == 7 * 8 + 1
     assert hare.get_lines()[1].get_xdata().tolist() == pytest.approx([1900, 1905, 1910, 1915, 1920, 1925])
     assert set(one.prediction_figures(batch, rows_of(one, model, batch))) == {"series"}
+
+
+def test_the_table_at_the_end_shows_intervals_and_equations():
+    known = {"value": 0.5, "std": 0.1, "low": 0.3, "high": 0.7, "is_identified": True}
+    loose = {"value": 2.0, "std": None, "low": None, "high": None, "is_identified": False}
+    equations = ["dhare/dyear = 0.5 hare"]
+    assert task().shown({"parameters": {"a": known, "b": loose}, "equations": equations}) == {
+        "a": "0.5 (0.3 to 0.7)",
+        "b": "2, which the data do not identify",
+        "dhare/dyear": "= 0.5 hare",
+    }
+    assert task().shown({"parameters": {"a": {"value": 0.0}}, "equations": equations}) == {"dhare/dyear": "= 0.5 hare"}
+    assert task().shown({"parameters": {"a": {"value": 0.25}}}) == {"a": "0.25"}
