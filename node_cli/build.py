@@ -101,8 +101,8 @@ def _vector_field(config: dict[str, Any], offers: Mapping[str, Any]) -> Callable
     """What makes the vector field that the config names, of a state with so many channels."""
     if "vector_field" not in _asked_for(config, "model"):
         raise ConfigError(
-            f"vector_field: {config['model']['_target_']} has no slot for one: leave it out, or take model=odenet or "
-            "model=odenet_mlp"
+            f"vector_field: {config['model']['_target_']} has no slot for one: leave it out, or take model=odenet, "
+            "model=odenet_mlp or, for series, model=neural_ode"
         )
 
     def make(channels: int) -> nn.Module:

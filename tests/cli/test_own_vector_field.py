@@ -70,7 +70,7 @@ def test_a_shipped_field_goes_where_it_fits(train, tmp_path):
     [
         (
             ["model=resnet", "vector_field=concat_squash"],
-            "vector_field: node_cli.models.resnet.ResNet has no slot for one: leave it out, or take model=odenet or",
+            "vector_field: node_cli.models.resnet.ResNet has no slot for one: leave it out, or take model=odenet,",
         ),
         (
             ["vector_field=concat_squash"],

@@ -30,7 +30,7 @@ class History(NamedTuple):
     def of(cls, batch: Batch) -> History:
         """That of a batch, whatever stands in it where nothing was seen."""
         mask = batch[MASK]
-        return cls(batch[TIMES].double(), batch[VALUES].masked_fill(~mask, 0.0), mask)
+        return cls(batch[TIMES], batch[VALUES].masked_fill(~mask, 0.0), mask)
 
     def reversed(self) -> History:
         """The same, read backwards."""

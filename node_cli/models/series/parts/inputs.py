@@ -33,7 +33,7 @@ class Inputs:
         """Those of a batch, if it has any."""
         if CONTROLS not in batch and STATICS not in batch:
             return None
-        return cls(batch[TIMES].double(), batch.get(CONTROLS), batch.get(STATICS), between)
+        return cls(batch[TIMES], batch.get(CONTROLS), batch.get(STATICS), between)
 
     def at_times(self) -> Tensor:
         """Controls, then statics, at all times `(n, T, k + s)`."""

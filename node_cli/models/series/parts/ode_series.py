@@ -159,7 +159,7 @@ class OdeSeries(SeriesModel):
         state = self.dynamics.initial(beginning.values, beginning.slopes, beginning.extra)
         moves = self.start.kind == "last"
         own = starting_at(batch, beginning.first) if moves else batch
-        times, inputs = own[TIMES].double(), self._inputs(own)
+        times, inputs = own[TIMES], self._inputs(own)
         states = self._solved(state, times) if inputs is None else self._driven(state, times, inputs)
         if self.dynamics.needs_trajectory and torch.is_grad_enabled():
             self._trajectory.value = Trajectory(times, states, None if inputs is None else inputs.at_times())
