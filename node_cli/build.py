@@ -6,7 +6,7 @@ What a part refuses is a ConfigError, under the full name of the key.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from node_cli.training.machine import place_of, set_num_threads
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
-from node_cli.trust import OPTIMIZER, lies_in, make_importable, require_trusted
+from node_cli.trust import OPTIMIZER, choices, lies_in, make_importable, require_trusted, shipped
 
 KINDS = {
     "dataset": Dataset,
@@ -65,7 +65,12 @@ def build_problem(config: dict[str, Any]) -> Problem:
     """Dataset, model and task, on the config's device; the weights follow from `seed` alone."""
     set_num_threads(config["num_threads"])
     dataset = build_dataset(config)
-    return Problem(dataset, *build_model(config, dataset.offers))
+    model, task = build_model(config, dataset.offers)
+    try:
+        task.check(model, dataset.splits)
+    except ValueError as error:
+        raise ConfigError(in_keys(error)) from error
+    return Problem(dataset, model, task)
 
 
 def build_dataset(config: dict[str, Any]) -> Dataset:
@@ -212,19 +217,35 @@ def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -
         ConfigError: nobody offers what it asks for; or what `_build` refuses.
     """
     node = config[group]
-    asked = {name: parameter for name, parameter in _asked_for(config, group).items() if name not in node}
-    lacking = [
-        name
-        for name, parameter in asked.items()
-        if name not in offers and parameter.default is parameter.empty and parameter.kind not in SEVERAL
-    ]
+    asked = _asked_for(config, group)
+    lacking = _lacking(asked, {**node, **offers})
     if lacking and node.get("_partial_"):
         givers = "the dataset" if group == "task" else "the dataset nor the task"
+        fitting = _fitting(group, offers)
         raise ConfigError(
-            f"{group}: {node['_target_']} needs {', '.join(lacking)}, which neither its YAML nor {givers} gives (there "
-            f"are {', '.join(offers) or 'none'}): leave dataset= and model= out, and the task takes its own"
+            f"{group}: {node['_target_']} needs {', '.join(lacking)}, which neither its YAML nor {givers} gives: "
+            f"{f'take {group}={fitting}, or ' if fitting else ''}leave dataset= and model= out, and the task takes its "
+            f"own (given are {', '.join(offers) or 'none'})"
         )
-    return _build(config, group, **{name: offers[name] for name in asked if name in offers})
+    return _build(config, group, **{name: offers[name] for name in asked if name in offers and name not in node})
+
+
+def _lacking(asked: Mapping[str, inspect.Parameter], given: Container[str]) -> list[str]:
+    return [
+        name
+        for name, parameter in asked.items()
+        if name not in given and parameter.default is parameter.empty and parameter.kind not in SEVERAL
+    ]
+
+
+def _fitting(group: str, offers: Mapping[str, Any]) -> str:
+    """The shipped choices of a group that need nothing which is not offered, in words."""
+    fitting = [
+        name
+        for name, target in choices(group).items()
+        if not _lacking(inspect.signature(get_object(target)).parameters, {*shipped()[group][target], *offers})
+    ]
+    return ", ".join(fitting)
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:

@@ -62,9 +62,11 @@ class SeriesModel(nn.Module, ABC):
 
     Attributes:
         is_continuous: it can be asked for values between the times of the data, and they change nothing.
+        returns_seen: what it sees is returned as it is, and only what comes after is the model's.
     """
 
     is_continuous: bool = True
+    returns_seen: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

@@ -37,6 +37,15 @@ def shipped() -> Mapping[str, Mapping[str, frozenset[str]]]:
     return groups
 
 
+def choices(group: str) -> Mapping[str, str]:
+    """The target of each shipped choice of a group that names one itself."""
+    found = {
+        path.stem: dict(_ASSIGNMENT.findall(path.read_text(encoding="utf-8")))
+        for path in sorted(Path(config_dir(), group).glob("*.yaml"))
+    }
+    return {name: keys[TARGET] for name, keys in found.items() if TARGET in keys}
+
+
 def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:
     """A line for each node of a resolved config that would call what is not to be called, or in another way."""
     return [

@@ -55,6 +55,14 @@ class Task(ABC):
     offers: Mapping[str, Any] = {}
     model_type: type[nn.Module] = nn.Module
 
+    def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
+        """Refuses what cannot work with these data, before a run begins.
+
+        Raises:
+            ValueError: a setting, under its full key, does not go with the data or the model.
+        """
+        return
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """The training loss of a batch; `progress` of the run goes from 0 at its first step to nearly 1 at its last."""

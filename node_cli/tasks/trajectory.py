@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from node_cli.batch import Batch
+from node_cli.batch import Batch, take
 from node_cli.ode.errors import ArgumentError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecast_metrics import (
@@ -23,6 +23,7 @@ from node_cli.tasks.forecast_metrics import (
 )
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
+from node_cli.tasks.series_checks import check_length, check_season, check_something_to_fit
 from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
 from node_cli.tasks.smoothing import LastOf, smooth
 from node_cli.tasks.task import Loss, Task, solved
@@ -120,6 +121,24 @@ class Trajectory(Task):
     @property
     def _has_logarithms(self) -> bool:
         return self.units.is_log or self.loss_name == "log_mse"
+
+    def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
+        """See `Task.check`."""
+        assert isinstance(model, SeriesModel)
+        train = splits["train"]
+        if self.strategy == "windows":
+            check_length("task.window", self.window, self.window, train)
+        elif model.returns_seen:
+            check_something_to_fit(train)
+        if self.strategy == "multiple_shooting":
+            check_length("task.num_segments", self.num_segments, self.num_segments + 1, train)
+        for batch in splits.values():
+            self._loss(batch[VALUES], batch)  # values without a logarithm
+        if self.season:
+            check_season(splits, self.season)
+        if self.match_until:
+            with torch.no_grad():
+                self._matching(model, take(train, slice(1)))
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """A sum over the observed values whose error counts, and the number of these, weighted by channel."""

@@ -189,7 +189,8 @@ def _nothing_left(raw: RawSeries, keys: SeriesKeys, name: str, num_found: int) -
         return f"dataset.horizon={raw.horizon:g}: no window of {name} ends so long after what is seen; {longest}"
     if keys.window is None:
         return f"dataset.context={keys.context}: no series of {name} has more times than that; {longest}"
-    amount = "" if name == "train" or keys.split == "series" else f" (dataset.{name}={getattr(keys, name)})"
+    forecast = f"and a window forecasts {keys.window - keys.context} times"
+    amount = "" if name == "train" or keys.split == "series" else f" (dataset.{name}={getattr(keys, name)}, {forecast})"
     return (
         f"dataset.window={keys.window}, dataset.context={keys.context}: no window fits into {name}{amount}; {longest}"
     )

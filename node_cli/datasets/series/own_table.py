@@ -45,6 +45,8 @@ def own_table(
         FileNotFoundError: there is no such file.
         ValueError: the file or a key is not what it should be.
     """
+    if columns == []:
+        raise ValueError("columns must name at least one column of values, or be null for all others, got []")
     raw = read_series(path, time, columns, series, controls, statics, long, delimiter)
     for column, name in enumerate(raw.channel_names):
         if all(each.values[:, column].isnan().all() for each in raw.series):

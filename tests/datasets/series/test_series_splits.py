@@ -236,7 +236,10 @@ MISTAKES = [
         {"window": 11},
         "dataset.window=11, dataset.context=1: no window fits into train; the longest series has 10 times",
     ),
-    ({"window": 5}, "dataset.window=5, dataset.context=1: no window fits into val (dataset.val=2); the longest series"),
+    (
+        {"window": 5},
+        "dataset.window=5, dataset.context=1: no window fits into val (dataset.val=2, and a window forecasts 4 times)",
+    ),
     ({"time_scale": 0.0}, "time_scale must be positive, got 0.0"),
     ({"stride": 2}, "stride has no effect without dataset.window, got 2: set it to 1"),
     ({"context": 2}, "context has no effect with dataset.split=time and no dataset.window, got 2: set it to 1"),

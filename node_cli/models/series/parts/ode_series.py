@@ -144,6 +144,7 @@ class OdeSeries(SeriesModel):
             encoder_width=encoder_width,
         )
         self.block = ode_block(dynamics, solver, gradient, dynamics.num_states, t0=0.0, t1=1.0, learn_times=False)
+        self.returns_seen = start == "last"
         self.controls_between = controls_between
         self._trajectory = _Kept()
 
@@ -157,7 +158,7 @@ class OdeSeries(SeriesModel):
         """See `SeriesModel.forward`; before a trajectory starts, what was seen."""
         beginning = self.start(batch)
         state = self.dynamics.initial(beginning.values, beginning.slopes, beginning.extra)
-        moves = self.start.kind == "last"
+        moves = self.returns_seen
         own = starting_at(batch, beginning.first) if moves else batch
         times, inputs = own[TIMES], self._inputs(own)
         states = self._solved(state, times) if inputs is None else self._driven(state, times, inputs)
