@@ -1,6 +1,7 @@
 """Output times of each sample's own: a batch is what its samples are alone, and padding costs nothing."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from problems import LOGISTIC, Growth, Wave
 from node_cli.ode import SolveError, Status, odeint, odeint_adjoint
 from node_cli.ode import solve as solve_by_name
 from node_cli.ode.solution import FirstSteps
+
+pytestmark = pytest.mark.slow
 
 
 def rows(*values):
@@ -88,10 +91,15 @@ def test_a_batch_is_what_its_samples_are_alone(name):
     assert_close(grads, alone, 1e-11)
 
 
+@cache
+def run_alone_to_many_digits():
+    return run_alone("direct", tight("dopri8"), start(), TS, LENGTHS)
+
+
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("method", ["dopri5", "dopri8"])
 def test_steps_of_one_size_come_to_the_same(method, gradient):
-    ys, alone = run_alone("direct", tight("dopri8"), start(), TS, LENGTHS)
+    ys, alone = run_alone_to_many_digits()
     solution, grads = run(gradient, tight(method, 1e-10), start(), TS)
     torch.testing.assert_close(solution.ys, ys, rtol=1e-7, atol=1e-8)
     assert_close(grads, alone, 1e-6)
