@@ -108,7 +108,9 @@ class Adjoint:
                 "{checkpoint}, or build the tensor from its values inside the vector field",
                 shape=sparse[0],
             )
-        backward_solver = _uncompiled((self.solver or solver).with_tolerances(self.rtol, self.atol))
+        backward_solver = (self.solver or solver).with_tolerances(self.rtol, self.atol)
+        if isinstance(backward_solver, RungeKutta):  # the augmented vector field holds a backward pass
+            backward_solver = replace(backward_solver, compile="none")
         norm = _norm(self.norm, backward_solver, is_shared) if isinstance(self.norm, str) else self.norm
         problem = BackwardProblem(
             backward_solver, norm, watched, first_steps, is_shared, sums_gradients, precision_of(y0)
@@ -119,11 +121,6 @@ class Adjoint:
             inputs = tuple(tensor if id(tensor) in wanted else tensor.detach() for tensor in inputs)
         ys = AdjointSolve.apply(problem, solution.ys, y0, ts, *inputs)
         return asked.spread(Solution(ys, solution.stats, problem.stats))
-
-
-def _uncompiled(solver: Solver) -> Solver:
-    """The augmented vector field holds a backward pass, which is not compiled."""
-    return replace(solver, compile="none") if isinstance(solver, RungeKutta) else solver
 
 
 def _refuse_shares_of_a_batch(inputs: tuple[Tensor, ...]) -> None:
