@@ -80,7 +80,10 @@ class Adjoint:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
-        asked = solver.asked_times(ts, y0) if isinstance(solver, RungeKutta) else AskedTimes(ts)
+        if isinstance(solver, RungeKutta):
+            asked = solver.asked_times(ts, y0)
+        else:
+            asked = AskedTimes.of(ts, y0, may_be_joined=not ts.requires_grad)
         ts = asked.ts
         field: Any = keep_autocast(compiled_field(solver, vector_field, y0), device)
         watched = None

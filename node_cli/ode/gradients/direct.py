@@ -9,6 +9,7 @@ from torch import Tensor
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients.exact import exact_solve
+from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution
 
@@ -33,6 +34,7 @@ class Direct:
     ) -> Solution[Tensor]:
         """See `Gradient.solve`."""
         if not isinstance(solver, RungeKutta):
-            return solver.integrate(vector_field, y0, ts, first_step=first_steps.forward)
+            asked = AskedTimes.of(ts, y0, may_be_joined=not ts.requires_grad)
+            return asked.spread(solver.integrate(vector_field, y0, asked.ts, first_step=first_steps.forward))
         keeps_graphs = solver.compile != "step"
         return exact_solve(solver, vector_field, y0, ts, first_steps, keeps_graphs=keeps_graphs, twice=True)

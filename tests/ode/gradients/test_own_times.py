@@ -261,6 +261,13 @@ def test_rows_that_are_all_the_same_are_solved_as_one(solver):
     torch.testing.assert_close(own.ys, same.ys, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["scipy_solver", "heun3"])
+def test_solvers_that_take_no_own_times_take_rows_that_are_all_the_same(method):
+    field, ts = Wave().requires_grad_(False), rows(0.1, 0.1, 0.5, 1.2)
+    ys = odeint(field, start(), ts.expand(3, 4), method=method)
+    torch.testing.assert_close(ys, odeint(field, start(), ts[[0, 2, 3]], method=method)[[0, 0, 1, 2]])
+
+
 def test_the_first_step_is_carried_over_where_all_have_one():
     first_steps = FirstSteps()
     solve("adjoint", JOINT["joint, interpolate"], Wave(), start(), TS, first_steps).ys.sum().backward()
