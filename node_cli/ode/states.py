@@ -69,8 +69,8 @@ def on_host(ts: Tensor) -> Any:
 def require_order(rows: Array, dtype: torch.dtype | None = None) -> None:
     """Raises ValueError for times that no solve can go through: one row, or one for each sample.
 
-    With the `dtype` of a state, also where a time in it hardly moves from one end of a row to the other: a vector field
-    sees times in that dtype. Seconds since 1970 in float32 are known to 128 s only.
+    With the `dtype` of a state, also where a time in it hardly moves along the longest row: a vector field sees times
+    in that dtype. Seconds since 1970 in float32 are known to 128 s only.
     """
 
     def refuse(holds: Any, rule: str) -> None:
@@ -85,7 +85,7 @@ def require_order(rows: Array, dtype: torch.dtype | None = None) -> None:
     refuse(in_order, " must be increasing or decreasing, got {row}")
     if dtype is not None:
         interval, rounding = np.abs(rows[:, -1] - rows[:, 0]), torch.finfo(dtype).eps * np.abs(rows).max(1)
-        told_apart = (interval == 0) | (interval >= MIN_TIMES * rounding)
+        told_apart = (interval == 0) | (interval.max() >= MIN_TIMES * rounding)
         refuse(
             told_apart,
             " from {row[0]:.17g} to {last:.17g} are too close for their size: the vector field gets times in the dtype "

@@ -351,6 +351,12 @@ def test_refuses_in_one_line(ts, keys, message):
         assert "\n" not in str(error.value)
 
 
+def test_a_row_may_be_short_for_its_times_beside_a_longer_one():
+    ts = rows([13.0, 13.0008], [0.0, 1.0], [2.0, 2.5])
+    ys = odeint(lambda t, y: y, start().detach().float(), ts)
+    torch.testing.assert_close(ys[1], ys[0] * (ts[:, 1:] - ts[:, :1]).exp().float(), rtol=1e-5, atol=0)
+
+
 def test_a_state_without_samples_and_a_tuple_of_states_in_a_solver_are_refused():
     message = r"^ts must be \(times,\), or \(batch, times\) with a row .* for a state of shape "
     with pytest.raises(ValueError, match=message + r"\(\)$"):
