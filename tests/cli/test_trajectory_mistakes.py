@@ -75,7 +75,7 @@ MISTAKES = {
     ),
     "a start out of bounds": (
         ["model=known", "model.parameters={alpha: 2.0}", "model.bounds={alpha: [0.1, 1.0]}"],
-        "model.parameters.alpha must lie between 0.1 and 1, got 2",
+        "model.parameters.alpha must be above 0.1 and below 1, got 2",
     ),
     "bounds the wrong way round": (
         ["model=known", "model.bounds={alpha: [1.0, 0.1]}"],

@@ -82,7 +82,7 @@ REFUSED = [
         "parameters must name some of alpha, beta, gamma, delta, got epsilon",
     ),
     ("known", {"parameters": {"alpha": "much"}}, {}, "parameters.alpha must be a number, got much"),
-    ("known", {"parameters": {"alpha": -1}}, {}, "parameters.alpha must lie between 0 and inf, got -1"),
+    ("known", {"parameters": {"alpha": -1}}, {}, "parameters.alpha must be above 0, got -1"),
     ("known", {"parameters": 5}, {}, "parameters must be a mapping of names, got 5"),
     (
         "known",

@@ -115,9 +115,7 @@ def chosen(
         start = float(starts[name]) if name in starts else _inside(name, parameter)
         parameter = replace(parameter, start=start)
         if not parameter.low < start < parameter.high:
-            raise ValueError(
-                f"parameters.{name} must lie between {parameter.low:g} and {parameter.high:g}, got {start:g}"
-            )
+            raise ValueError(f"parameters.{name} must be {_range(parameter)}, got {start:g}")
         trained[name] = parameter
     return Parameters(trained, {name: float(value) for name, value in fixed.items()})
 
@@ -132,6 +130,11 @@ def _inside(name: str, parameter: Parameter) -> float:
     if math.isfinite(low) and math.isfinite(high):
         return (low + high) / 2
     return low + max(1.0, abs(low)) if math.isfinite(low) else high - max(1.0, abs(high))
+
+
+def _range(parameter: Parameter) -> str:
+    sides = (("above", parameter.low), ("below", parameter.high))
+    return " and ".join(f"{side} {bound:g}" for side, bound in sides if math.isfinite(bound))
 
 
 def _pair(key: str, bounds: Sequence[float | None]) -> tuple[float, float]:
