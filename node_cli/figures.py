@@ -6,6 +6,7 @@ Figures are made of matplotlib's objects alone: pyplot keeps them in a global li
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -34,13 +35,30 @@ def panels(
     return figure, axes[:count]
 
 
-def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """The words around a panel, shown as they stand, and a legend where it has labelled curves."""
+def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
+    """The words around a panel, shown as they stand, and, if wanted, a legend where it has labelled curves."""
     axes.set_title(title, fontsize=11, parse_math=False)
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
-    if axes.get_legend_handles_labels()[0]:
+    if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
+
+
+def common_legend(figure: Figure, all_axes: Iterable[Axes], title: str = "") -> None:
+    """One legend above all panels, of every label that any of them has."""
+    named = {
+        label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside upper center",
+        ncols=len(named),
+        frameon=False,
+        fontsize=8,
+        title=title,
+        title_fontsize=8,
+    )
 
 
 def image_of(figure: Figure) -> np.ndarray:

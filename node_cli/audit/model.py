@@ -65,7 +65,8 @@ class ModelAudit:
         require(self.reference_rtol <= tightest / 10, rule, f"{self.reference_rtol:g}")
         if not ode_blocks(self.model):
             raise ValueError(
-                f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet"
+                f"problem=model needs an ODE block, which {type(self.model).__name__} has not: take model=odenet, or "
+                "model=neural_ode for series"
             )
         self._passes().check_float64()
 

@@ -104,7 +104,8 @@ def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
     scaled_end = float(axis.units.scaled_times(torch.tensor(end, dtype=torch.float64)))
     if scaled_end <= float(last.min()):
         latest = axis.printed(axis.units.times(last.min().reshape(1)).numpy(force=True))[0]
-        raise ValueError(f"until={until} must be after the data, which end at {latest}")
+        shown = latest if axis.calendar else f"{latest:.12g}"
+        raise ValueError(f"until={until} must be after the data, which end at {shown}")
     steps = times.diff(dim=1)
     spacing = float(steps[steps > 0].median())
     count = math.ceil((scaled_end - float(last.min())) / spacing - ROUNDING)

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from node_cli.batch import Batch, num_samples, take
-from node_cli.figures import label_panel, panels
+from node_cli.figures import common_legend, label_panel, panels
 from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, SeriesModel
 from node_cli.tasks.forecast_metrics import by_horizon, persistence
 from node_cli.tasks.forecasts import Axis
@@ -80,8 +80,15 @@ def series_figure(axis: Axis, batch: Batch, curves: Curves) -> Figure:
             axes.xaxis_date()
         elif (times == times.round()).all():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        label_panel(axes, "", axis.time_label, name)
+        label_panel(axes, "", axis.time_label, name, legend=False)
+    common_legend(figure, all_axes, _left_out(num_samples(batch), len(axis.channel_names)))
     return figure
+
+
+def _left_out(num_series: int, num_channels: int) -> str:
+    """What a figure of the first series and channels does not show, in words; empty: it shows all."""
+    counts = (("series", NUM_SERIES, num_series), ("channels", NUM_CHANNELS, num_channels))
+    return ", ".join(f"the first {shown} of {total:,} {name}" for name, shown, total in counts if shown < total)
 
 
 def _curves(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, prediction: Tensor) -> Curves:
@@ -89,20 +96,31 @@ def _curves(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, p
     dense = _refined(take(shown, first)) if model is not None and model.is_continuous else None
     if dense is None or model is None:
         return Curves(axis.times(take(batch, first)), prediction[first].numpy(force=True))
-    return Curves(axis.times(dense), axis.units.values(model(dense)).numpy(force=True))
+    values = axis.units.values(model(dense)).numpy(force=True)
+    if model.returns_seen:
+        last = dense[TIMES].masked_fill(~dense[MASK].any(2), -torch.inf).max(1, keepdim=True).values
+        values[(dense[TIMES] < last).numpy(force=True)] = np.nan
+    return Curves(axis.times(dense), values)
 
 
 def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]]) -> Figure:
     """The root mean square error of each channel by how far ahead a forecast looks."""
-    ahead = horizon["ahead"]["time"]
+    ahead, steps = horizon["ahead"]["time"], horizon["ahead"]["steps"]
+    is_uneven = bool((np.diff(ahead) <= 0).any())  # some step, of series that are dense, leads less far than one before
     names = [name for name in horizon if name != "ahead"]
     figure, all_axes = panels(len(names), columns=2, size=(4.6, 3.2))
     for name, axes in zip(names, all_axes, strict=True):
         for kind, errors in horizon[name].items():
-            axes.plot(ahead, [np.nan if error is None else error for error in errors], "o-", ms=3, label=kind)
+            axes.plot(
+                steps if is_uneven else ahead,
+                [np.nan if error is None else error for error in errors],
+                "o-",
+                ms=3,
+                label=kind,
+            )
         axes.set_ylim(bottom=0)
         unit = f" ({'day' if axis.calendar else axis.time_unit})" if axis.calendar or axis.time_unit else ""
-        label_panel(axes, name, f"time ahead{unit}", "RMS error")
+        label_panel(axes, name, "times ahead" if is_uneven else f"time ahead{unit}", "RMS error")
     return figure
 
 
@@ -111,8 +129,8 @@ def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, curves: Curves)
     observed = axis.units.values(batch[VALUES]).numpy(force=True)
     there = (batch[MASK] | batch[TARGET]).all(2).numpy(force=True)
     places = observed[there] if there.any() else observed.reshape(-1, 2)
-    low, high = places.min(0), places.max(0)
-    margin = MARGIN * (high - low)
+    low, high = places.min(0).astype(float), places.max(0).astype(float)
+    margin = MARGIN * np.maximum(high - low, np.maximum(np.abs(high), 1e-6) / 10)  # of one value too
     smallest = low / 2 if axis.units.is_log else low - margin
     x, y = (np.linspace(max(low[i] - margin[i], smallest[i]), high[i] + margin[i], GRID) for i in range(2))
     grid = torch.tensor(np.stack(np.meshgrid(x, y), axis=-1).reshape(1, -1, 2)).to(batch[VALUES])
@@ -134,7 +152,8 @@ def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, curves: Curves)
         axes.plot(*line.T, color=f"C{number}", lw=1.6, label="model" * (number == 0))
         axes.plot(*observed[number][there[number]].T, "o", ms=4, color=f"C{number}", label="observed" * (number == 0))
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    label_panel(axes, "", *axis.channel_names)
+    label_panel(axes, "", *axis.channel_names, legend=False)
+    common_legend(figure, [axes])
     return figure
 
 

@@ -206,7 +206,7 @@ MISTAKES = {
     ),
     "no run": (["run=nowhere"], "no run at nowhere: nowhere/.hydra/config.yaml does not exist"),
     "checkpoint of no run": (["checkpoint=last"], "checkpoint has no effect without run=..."),
-    "no ODE": (["model=resnet"], "problem=model needs an ODE block, which ResNet has not: take model=odenet"),
+    "no ODE": (["model=resnet"], "problem=model needs an ODE block, which ResNet has not: take model=odenet, or"),
     "model for a closed form": (
         ["problem=scalar", "model=resnet", "device=cpu"],
         "model, device: no effect on this problem; leave it out, or take problem=model",

@@ -148,3 +148,11 @@ def test_one_line_status_2_nothing_written(typed, tmp_path: Path, words: list[st
     assert result.err.startswith(f"node-train: {line}")
     assert (result.err.count("\n"), result.status, result.out) == (1, 2, "")
     assert set(tmp_path.iterdir()) == before
+
+
+def test_an_audit_takes_a_task_that_chooses_a_trainer_and_no_key_of_one(typed, tmp_path: Path):
+    assert "reference" in typed("node-audit", "task=trajectory", "model=known", "--cfg", "job").out
+    result = typed("node-audit", "task=trajectory", "trainer.epochs=3")
+    assert (result.status, result.out) == (2, "")
+    assert result.err == "node-audit: trainer has no effect on an audit: leave it out\n"
+    assert not list(tmp_path.iterdir())

@@ -168,7 +168,7 @@ def test_a_forecast_goes_on_to_a_time_and_sees_all_data():
 @pytest.mark.parametrize(
     ("until", "changes", "message"),
     [
-        (1935, {}, "until=1935 must be after the data, which end at 1935.0"),
+        (1935, {}, "until=1935 must be after the data, which end at 1935"),
         ("soon", {}, "until=soon must be a number"),
         (math.inf, {}, "until=inf must be finite"),
         (
@@ -230,6 +230,25 @@ def test_figures_of_two_channels_show_series_field_and_horizon():
     assert len(line.get_xdata()) == 7 * 8 + 1
     assert hare.get_lines()[1].get_xdata().tolist() == pytest.approx([1900, 1905, 1910, 1915, 1920, 1925])
     assert set(one.prediction_figures(batch, rows_of(one, model, batch))) == {"series"}
+
+
+@pytest.mark.parametrize("slope", [0.0, 1e-5])
+def test_a_series_that_hardly_moves_has_a_phase_portrait_too(slope):
+    batch, one, model = take(lines((slope, slope), num_seen=6), slice(1)), task(), Line([1.0, 0.5])
+    with torch.no_grad():
+        left, right = one.figures(model, batch, rows_of(one, model, batch))["phase_portrait"].axes[0].get_xlim()
+    assert left < UNITS.values(batch[VALUES])[0, 0, 0] < right
+
+
+def test_a_figure_says_which_series_it_leaves_out_and_has_one_legend():
+    batch = {name: tensor.repeat(3, *[1] * (tensor.dim() - 1)) for name, tensor in lines((1.0, 0.0), 6).items()}
+    one, model = task(), Line([1.0, 0.0])
+    with torch.no_grad():
+        figure = one.figures(model, batch, rows_of(one, model, batch))["series"]
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "the first 3 of 6 series"
+    assert [text.get_text() for text in legend.get_texts()] == ["model", "observed", "observed, not shown to it"]
+    assert all(axes.get_legend() is None for axes in figure.axes)
 
 
 def test_the_table_at_the_end_shows_intervals_and_equations():

@@ -19,7 +19,7 @@ from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_choice
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.runge_kutta import RungeKutta
-from node_cli.series import TIMES, SeriesModel
+from node_cli.series import TIMES, VALUES, SeriesModel
 
 
 class Trajectory(NamedTuple):
@@ -231,7 +231,7 @@ class OdeSeries(SeriesModel):
 
     def _states(self, batch: Batch) -> Tensor:
         """The states `(n, T, S)` at the values of a batch, where these are whole states."""
-        values = History.of(batch).values
+        values = batch[VALUES]
         flat = values.flatten(0, 1)
         return self.dynamics.initial(flat, torch.zeros_like(flat), flat[:, :0]).view(*values.shape[:2], -1)
 
