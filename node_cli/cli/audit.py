@@ -65,8 +65,6 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
             lines.append("solver: with run=..., choose one too (solver=dopri5), or leave it out for the run's own")
     elif "checkpoint" in groups:
         lines.append("checkpoint has no effect without run=...")
-    if "trainer" in groups:
-        lines.append("trainer has no effect on an audit: leave it out")
     if "solver.rtol" in typed:
         lines.append(
             "solver.rtol has no effect: rtols=[...] says at which tolerances (solver.atol keeps its proportion)"
