@@ -36,7 +36,15 @@ ENERGIES = {
 }
 NETWORK = ("model.width=200", "trainer.epochs=10", "trainer.updates_per_epoch=50", "optimizer.lr=3e-3")
 SPIRAL = (
-    *("dataset=spiral", *WHOLE, *LBFGS, "solver.rtol=1e-4", "task.strategy=windows", "task.window=51"),
+    *(
+        "dataset=spiral",
+        "dataset.window=null",
+        *WHOLE,
+        *LBFGS,
+        "solver.rtol=1e-4",
+        "task.strategy=windows",
+        "task.window=51",
+    ),
     *("task.match_until=0.4", "trainer.epochs=5", "trainer.updates_per_epoch=10"),
 )
 STORMS = ("dataset=storms", "trainer.epochs=10", "trainer.batch_size=256")
@@ -226,7 +234,7 @@ def sindy() -> dict[str, Any]:
     """The equations that are found in noisy series of prey and predator."""
     _, summary, seconds = train(
         "sindy",
-        *("dataset=lotka_volterra", "model=sindy", "model.start=first", "task.strategy=windows"),
+        *("dataset=lotka_volterra", "dataset.window=null", "model=sindy", "model.start=first", "task.strategy=windows"),
         *("task.match_until=0.3", "optimizer.lr=0.03", "solver=rk4", "solver.num_steps=1", "model.threshold=0.2"),
     )
     return {"equations": summary["details"]["equations"], "seconds": seconds}

@@ -54,7 +54,7 @@ def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mappi
     groups = {key.partition(".")[0] for key in typed}
     others = {key.partition(".")[0] for key in typed if key not in ("dataset", *PLACES)}
     gradient, names = choices["gradient"], ",".join(config["gradients"])
-    lines = []
+    lines = ["trainer has no effect on an audit: leave it out"] if "trainer" in groups else []
     if config["run"] is not None:
         lines += [
             f"{key} has no effect with run=..., which brings its own"

@@ -125,6 +125,13 @@ def test_it_is_evaluated_audited_and_read_back(trained, here):
     np.testing.assert_array_equal(own["prediction"], predicted["prediction"])
 
 
+def test_an_untrained_model_of_the_task_is_audited(here, typed):
+    said = here("node-audit", "task=trajectory", "model.width=8", "rtols=[1e-2]", "gradients=[direct]", "logger=none")
+    assert "Gradients of NeuralOde, a batch of 1 in float32" in said
+    refused = typed("node-audit", "task=trajectory", "trainer=series")
+    assert (refused.status, refused.err) == (2, "node-audit: trainer has no effect on an audit: leave it out\n")
+
+
 def test_a_table_of_ones_own_with_dates_controls_and_a_gap(here, place):
     words = ["dataset.path=dated.csv", "dataset.time=day", "dataset.columns=[a,b]", "dataset.controls=[dose]"]
     here("node-train", *CSV, *words, *NARROW, *QUICK, "run_dir=dated")
