@@ -21,8 +21,9 @@ def parameter_intervals(model: SeriesModel, residuals: Callable[[], Tensor]) -> 
 
     The covariance of all trained parameters is `s**2 pinv(J'J)`, where J are the slopes of the residuals `(values,)`
     and `s**2` their sum of squares over their number less that of the parameters; a direction that no residual depends
-    on has no bound. `is_identified` is False where the std is larger than the value, or there is none. Only values are
-    returned for models of more than 100 parameters, or for more than 2,000 residuals.
+    on has no bound. `is_identified` is False where the std is larger than the value, or there is none. What depends on
+    no trained parameter has its value alone, and so has everything in models of more than 100 parameters, or for more
+    than 2,000 residuals.
 
     Source: Seber and Wild 1989, *Nonlinear Regression*, section 5.1.
     """
@@ -44,7 +45,12 @@ def parameter_intervals(model: SeriesModel, residuals: Callable[[], Tensor]) -> 
     inverse = torch.where(is_bound, 1 / singular, 0.0)
     std = (variance * ((of_named @ right.T) * inverse).square().sum(1)).sqrt()
     loose = ((of_named @ right.T) * ~is_bound).abs().sum(1) > 1e-6 * of_named.abs().sum(1)
-    for value, each, is_loose in zip(values.values(), std.tolist(), loose.tolist(), strict=True):
+    is_constant = (of_named == 0).all(1)  # as a pruned coefficient is: there is nothing to be uncertain of
+    for value, each, is_loose, is_fixed in zip(
+        values.values(), *map(Tensor.tolist, (std, loose, is_constant)), strict=True
+    ):
+        if is_fixed:
+            continue
         low, high = (value["value"] + sign * TWO_SIDED * each for sign in (-1, 1))
         found = (None, None, None) if is_loose else (each, low, high)
         value |= dict(zip(("std", "low", "high"), found, strict=True))

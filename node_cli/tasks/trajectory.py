@@ -216,8 +216,9 @@ class Trajectory(Task):
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """Parameters with their intervals, and equations; of those without intervals the equations alone."""
         found = details.get("parameters", {})
-        has_intervals = any("std" in each for each in found.values()) or "equations" not in details
-        parameters = {name: in_words(each) for name, each in found.items()} if has_intervals else {}
+        parameters = {
+            name: in_words(each) for name, each in found.items() if "std" in each or "equations" not in details
+        }
         sides = [equation.split(" = ", 1) for equation in details.get("equations", [])]
         return parameters | {left: f"= {right}" for left, right in sides}
 

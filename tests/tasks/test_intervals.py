@@ -52,3 +52,14 @@ def test_large_models_tell_their_values_alone():
     model = Line([1.0, 2.0])
     model.large = nn.Linear(20, 20)
     assert parameter_intervals(model, lambda: torch.zeros(0)) == {"slope_0": {"value": 1.0}, "slope_1": {"value": 2.0}}
+
+
+def test_what_depends_on_no_parameter_is_a_value_alone():
+    class Pruned(Line):
+        def named_values(self):
+            return {"kept": self.slope[0], "pruned": 0 * self.slope[1]}
+
+    model, x = Pruned([1.0, 2.0]), torch.linspace(0, 1, 9)
+    found = parameter_intervals(model, lambda: x * model.slope[0] - x - 0.01 * x**2)
+    assert found["pruned"] == {"value": 0.0}
+    assert found["kept"]["is_identified"]
