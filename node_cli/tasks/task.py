@@ -67,6 +67,13 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """The training loss of a batch; `progress` of the run goes from 0 at its first step to nearly 1 at its last."""
 
+    def phase(self, progress: float) -> str:
+        """What kind of loss there is at this progress of a run: where it changes, the optimizer starts anew.
+
+        Running means of gradients that were small make the first steps on large ones far too long.
+        """
+        return ""
+
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Predictions by name, one row for each sample: what `metrics` uses and `node-predict` writes.

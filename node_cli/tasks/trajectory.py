@@ -145,7 +145,7 @@ class Trajectory(Task):
         assert isinstance(model, SeriesModel)
         if model.training:  # and not in an audit, which asks for the loss alone
             model.prune(progress)
-        if progress < self.match_until:
+        if self.phase(progress) == "matching":
             loss = self._matching(model, batch)
         elif self.strategy == "multiple_shooting":
             loss = self._shooting(model, batch)
@@ -156,6 +156,10 @@ class Trajectory(Task):
         total = loss.total if penalty is None else loss.total + penalty * loss.weight
         named = {name: value.detach() * loss.weight for name, value in model.named_values().items()}
         return Loss(total, loss.weight, {**loss.metrics, **named})
+
+    def phase(self, progress: float) -> str:
+        """Slopes are matched first, then solves are fitted."""
+        return "matching" if progress < self.match_until else "fitting"
 
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Times and values in the user's units; hidden: as the model has them, and predicted one step ahead."""

@@ -120,6 +120,11 @@ class Trainer:
         return self.state.step / self.total_steps
 
     @property
+    def _begins_a_phase(self) -> bool:
+        before = (self.state.step - 1) / self.total_steps
+        return self.state.step > 0 and self.task.phase(self.progress) != self.task.phase(before)
+
+    @property
     def _epoch_is_over(self) -> bool:
         return self.state.batch == self.steps_per_epoch or self.state.step >= self.total_steps
 
@@ -195,6 +200,8 @@ class Trainer:
                 break
             self._stop_if_asked()
             self.rate.set(self.state.step)
+            if self._begins_a_phase:
+                self.optimizer.state.clear()
             started, num_failed = time.perf_counter(), self.state.num_failed
             update = self.updater.update(batch, self.state, self.progress)
             if update is not None and self.average is not None:

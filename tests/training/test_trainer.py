@@ -1,5 +1,6 @@
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -447,3 +448,22 @@ def test_the_model_is_told_when_it_is_trained_and_when_evaluated(tmp_path):
 def test_refusals(settings, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         build_trainer(nn.Linear(2, 2), **settings)
+
+
+def test_where_the_loss_becomes_another_the_optimizer_starts_anew():
+    class TwoPhases(Classification):
+        """The second kind of loss begins in the middle of the run."""
+
+        def phase(self, progress):
+            return "first" if progress < 0.5 else "second"
+
+    trainer = build_trainer(
+        dataset=point_dataset(),
+        task=TwoPhases(("a", "b"), label_smoothing=0.0),
+        optimizer=partial(torch.optim.Adam, lr=0.01),
+        max_steps=10,
+        epochs=None,
+        batch_size=4,
+    )
+    trainer.fit(Recorder(), None)
+    assert {state["step"].item() for state in trainer.optimizer.state.values()} == {5}
