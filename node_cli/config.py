@@ -7,7 +7,6 @@ checked by the part that takes it.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,8 +295,3 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # of a number of thousands of digits
         return "one too long to show"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether a path lies in the folder, by its words alone: links there are those of whoever owns the folder."""
-    return Path(os.path.abspath(path)).is_relative_to(folder)

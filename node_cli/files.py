@@ -235,3 +235,8 @@ def closed_at_the_end(close: Callable[[], None]) -> Iterator[None]:
             close()
         raise
     close()
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path lies in the folder, by its words alone: links there are those of whoever owns the folder."""
+    return Path(os.path.abspath(path)).is_relative_to(folder)

@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from node_cli.cli.overrides import Override, parse, stumbling_is_a_mistake, texts_of
 from node_cli.cli.own_files import check_files, check_overrides, folder_of, searched
-from node_cli.config import ConfigError, config_dir, is_below, is_path, known_of, resolved
+from node_cli.config import ConfigError, config_dir, is_path, known_of, resolved
+from node_cli.files import is_below
 from node_cli.references import problems_of_references
 from node_cli.schema import Reference, problems_of, unknown_key
 from node_cli.trust import untrusted_parts

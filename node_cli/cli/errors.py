@@ -22,7 +22,7 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from node_cli.cli.commands import INTERRUPTED
+from node_cli.cli.entry_points import INTERRUPTED
 from node_cli.cli.overrides import advice
 from node_cli.config import ConfigError, config_dir, printable
 from node_cli.files import UnwrittenError

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.config import KEYS, ConfigError, is_below, leaves, out_of_range, shown, wrong_values
+from node_cli.config import KEYS, ConfigError, leaves, out_of_range, shown, wrong_values
+from node_cli.files import is_below
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import check_config, check_data
 from node_cli.runs.moved_data import located

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_cli.batch import Batch, take
+from node_cli.ode.checks import require_choice
 from node_cli.ode.errors import ArgumentError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecast_metrics import (
@@ -84,8 +85,8 @@ class Trajectory(Task):
         match_until: float,
         season: int | None,
     ) -> None:
-        _require_one_of("loss", loss, LOSSES)
-        _require_one_of("strategy", strategy, STRATEGIES)
+        require_choice("loss", loss, LOSSES)
+        require_choice("strategy", strategy, STRATEGIES)
         for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
             if not 0 < number <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {number}")
@@ -295,8 +296,3 @@ def _residuals(model: SeriesModel, batch: Batch) -> Tensor:
 
 def _huber(errors: Tensor) -> Tensor:
     return nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
-
-
-def _require_one_of(name: str, given: str, allowed: Sequence[str]) -> None:
-    if given not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {given}")

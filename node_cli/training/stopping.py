@@ -28,6 +28,10 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 NO_TIME = "is over before this process has finished a step or an epoch: set more than starting and one of them take"
 
 
+class StopAskedError(Exception):
+    """Raised between two steps to stop the run; its argument is the number of the signal."""
+
+
 class Stopped(BaseException):
     """A run was asked to end, and all it has done is saved. No error: what handles failures must let it pass.
 

@@ -33,14 +33,10 @@ from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.starting import set_to_train
 from node_cli.training.state import TrainingError, TrainState
-from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, Stopped, Stopping, reason
+from node_cli.training.stopping import NO_TIME, STATUS, TIME_IS_UP, StopAskedError, Stopped, Stopping, reason
 from node_cli.training.update import Update, Updater
 
 log = logging.getLogger(__name__)
-
-
-class _StopAskedError(Exception):
-    """Raised between two steps to stop the run; its argument is the number of the signal."""
 
 
 @dataclass(kw_only=True)
@@ -105,8 +101,7 @@ class Trainer:
     @property
     def is_done(self) -> bool:
         """Whether the last epoch has ended, or the validation has not improved for `patience` epochs."""
-        waited = self.state.epoch - self.state.best_epoch
-        patience_over = self.patience is not None and waited >= self.patience
+        patience_over = self.patience is not None and self.state.epoch - self.state.best_epoch >= self.patience
         return self.state.batch == 0 and (self.state.step >= self.total_steps or patience_over)
 
     @property
@@ -121,8 +116,8 @@ class Trainer:
 
     @property
     def _begins_a_phase(self) -> bool:
-        before = (self.state.step - 1) / self.total_steps
-        return self.state.step > 0 and self.task.phase(self.progress) != self.task.phase(before)
+        before = max(0, self.state.step - 1) / self.total_steps
+        return self.task.phase(self.progress) != self.task.phase(before)
 
     @property
     def _epoch_is_over(self) -> bool:
@@ -143,7 +138,7 @@ class Trainer:
                     self._train_epoch(logger, checkpoints, progress)
                     self._finish_epoch(logger, checkpoints)
                 return self._test(logger)
-            except _StopAskedError as asked:
+            except StopAskedError as asked:
                 number = asked.args[0]
         if number == TIME_IS_UP and not Stopping.got_on:  # nor would the same command
             raise TrainingError(f"trainer.max_seconds={self.max_seconds:g} {NO_TIME}")
@@ -222,9 +217,8 @@ class Trainer:
                 self._save(logger, checkpoints, is_best=False)
 
     def _stop_if_asked(self) -> None:
-        asked = self.processes.largest(self._stopping.asked_by(self.max_seconds))
-        if asked:
-            raise _StopAskedError(asked)
+        if asked := self.processes.largest(self._stopping.asked_by(self.max_seconds)):
+            raise StopAskedError(asked)
 
     def _log_step(self, logger: Logger, update: Update | None, *, has_failed: bool) -> None:
         """Records every `log_every_steps` steps, and every batch that failed; `update` is None if it was skipped."""

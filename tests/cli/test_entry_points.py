@@ -23,7 +23,7 @@ def test_ctrl_c_while_a_command_imports_is_one_line(name, monkeypatch, capsys):
 
 
 def test_the_entry_points_import_nothing_of_others():
-    code = "import sys; import node_cli.cli.commands; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys; import node_cli.cli.entry_points; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"hydra", "yaml", "torch", "omegaconf"}.isdisjoint(loaded)
 

@@ -61,7 +61,7 @@ class Hybrid(OdeSeries):
     ) -> None:
         require_at_least("network_penalty", network_penalty, 0)
         num_inputs = num_controls + num_statics
-
+        hidden_layers = Hidden(width, num_hidden_layers, activation)
         super().__init__(
             known_dynamics(
                 equations=equations,
@@ -74,13 +74,7 @@ class Hybrid(OdeSeries):
                 time_name=time_name,
                 inputs=InputUnits(),
                 rest=lambda num_states: _near_zero(
-                    FieldNetwork(
-                        num_states,
-                        num_inputs,
-                        num_states,
-                        Hidden(width, num_hidden_layers, activation),
-                        time_input=time_input,
-                    )
+                    FieldNetwork(num_states, num_inputs, num_states, hidden_layers, time_input=time_input)
                 ),
                 rest_penalty=network_penalty,
             ),
