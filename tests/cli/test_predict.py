@@ -178,7 +178,7 @@ def test_a_large_file_needs_no_more_memory_than_a_batch(predict, folder):
     size = inputs.nbytes
     del inputs
     assert predict("dataset.path=new.npz", "out=a.npz", "figures=false").status == 0  # everything is loaded
-    words = ["dataset.path=large.npz", "out=b.npz", "figures=false", "batch_size=100000", "solver.num_steps=1"]
+    words = ["dataset.path=large.npz", "out=b.npz", "figures=false", "batch_size=20000", "solver.num_steps=1"]
     assert peak_after(lambda: predict(*words)) < size / 2
     assert len(arrays(folder / "b.npz")["class"]) == 2_000_000
 
