@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from node_cli.cli import commands
+from node_cli.cli import entry_points
 from node_cli.training.launched import PARENT
 
 
@@ -15,9 +15,9 @@ def test_ctrl_c_while_a_command_imports_is_one_line(name, monkeypatch, capsys):
     def interrupted(module):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "import_module", interrupted)
+    monkeypatch.setattr(entry_points, "import_module", interrupted)
     with pytest.raises(SystemExit) as end:
-        getattr(commands, name)()
+        getattr(entry_points, name)()
     assert end.value.code == 130
     assert capsys.readouterr().err == f"node-{name.replace('evaluate', 'eval')}: interrupted\n"
 
