@@ -68,9 +68,9 @@ class Task(ABC):
         """The training loss of a batch; `progress` of the run goes from 0 at its first step to nearly 1 at its last."""
 
     def phase(self, progress: float) -> str:
-        """What kind of loss there is at this progress of a run: where it changes, the optimizer starts anew.
+        """What kind of loss there is at this progress: where it changes, an optimizer forgets its running means.
 
-        Running means of gradients that were small make the first steps on large ones far too long.
+        Those of gradients that were small make the first steps on large ones far too long.
         """
         return ""
 

@@ -196,7 +196,7 @@ class Trainer:
             self._stop_if_asked()
             self.rate.set(self.state.step)
             if self._begins_a_phase:
-                self.optimizer.state.clear()
+                self.updater.forget()
             started, num_failed = time.perf_counter(), self.state.num_failed
             update = self.updater.update(batch, self.state, self.progress)
             if update is not None and self.average is not None:

@@ -95,6 +95,11 @@ class Updater:
         self._count_skipped(state, failure)
         return None
 
+    def forget(self) -> None:
+        """Drops running means of gradients. What LBFGS knows of curvature helps with another loss too, and stays."""
+        if not isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.state.clear()
+
     def failure_counts(self, state: TrainState) -> dict[str, float]:
         """How many batches of the run have failed so far, by the tag of what happened to them."""
         policy = on_failure(self.model)
