@@ -181,3 +181,19 @@ def test_series_with_the_same_times_are_solved_by_any_solver():
     theirs = series_model("neural_ode", solver=("scipy", {"rtol": 1e-9, "atol": 1e-9}), gradient="adjoint", **keys)
     torch.testing.assert_close(theirs(batch), ours(batch), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(theirs.one_step(batch)[:, 1:], ours.one_step(batch)[:, 1:], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("between", [None, "hold", "linear"])
+def test_neighbouring_times_of_a_long_series_may_lie_close(between):
+    """So close that float32 has but a few more between them."""
+    data = {"num_controls": 0 if between is None else 1, "num_series": 1}
+    keys = {} if between is None else {"controls_between": between}
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        batch = batch_of(n=1, k=data["num_controls"], dtype=dtype)
+        batch[TIMES] = torch.tensor([[0.0, 20.0, 20.0001, 20.0002, 40.0, 40.0001]], dtype=torch.float64)
+        batch[MASK][:, 1:4, 0] = False
+        model = series_model("neural_ode", data=data, dtype=dtype, width=8, time_input=True, **keys)
+        results.append([tensor.double() for tensor in (model(batch), model.one_step(batch)[:, 1:])])
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-5)

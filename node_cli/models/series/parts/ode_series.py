@@ -131,7 +131,8 @@ class OdeSeries(SeriesModel):
     ) -> None:
         super().__init__()
         require_choice("controls_between", controls_between, BETWEEN)
-        if has_inputs and vars(solver).get("compile", "none") != "none":
+        self.is_compiled = vars(solver).get("compile", "none") != "none"
+        if has_inputs and self.is_compiled:
             raise ValueError(
                 "solver.compile must be none where a dataset has controls or statics: every batch has its own"
             )
@@ -180,8 +181,8 @@ class OdeSeries(SeriesModel):
         state = self.dynamics.initial(values[:, 0], slopes[:, 0], extra)
         rows = [torch.full_like(values[:, 0], math.nan)]
         for i in range(values.shape[1] - 1):
-            field = None if inputs is None else _Driven(self.block.vector_field, inputs.source(i))
-            state = self._solved(state, history.times[:, i : i + 2], field)[:, 1]
+            source = None if inputs is None else inputs.source(i)
+            state = self._piece(state, history.times[:, i : i + 2], source)[:, 1]
             rows.append(self.dynamics.values(state))
             state = self.dynamics.observed(state, values[:, i + 1], mask[:, i + 1], slopes[:, i + 1])
         return torch.stack(rows, dim=1)
@@ -239,9 +240,15 @@ class OdeSeries(SeriesModel):
         """The solve, begun anew wherever the inputs jump: a step must not reach across."""
         rows = [state[:, None]]
         for first, last, source in inputs.pieces():
-            field = _Driven(self.block.vector_field, source)
-            rows.append(self._solved(rows[-1][:, -1], times[:, first : last + 1], field)[:, 1:])
+            rows.append(self._piece(rows[-1][:, -1], times[:, first : last + 1], source)[:, 1:])
         return torch.cat(rows, dim=1)
+
+    def _piece(self, state: Tensor, times: Tensor, source: Source | None) -> Tensor:
+        """As `_solved`, in time since the first one: short pieces of long series need its resolution near 0."""
+        if self.is_compiled:  # for one vector field alone
+            return self._solved(state, times)
+        start = times[:, :1]
+        return self._solved(state, times - start, _Piece(self.block.vector_field, source, start))
 
     def _solved(self, state: Tensor, times: Tensor, field: nn.Module | None = None) -> Tensor:
         """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
@@ -251,16 +258,18 @@ class OdeSeries(SeriesModel):
         return self.block.solve(state, times[0] if are_common else times, field).ys.transpose(0, 1)
 
 
-class _Driven(nn.Module):
-    """Dynamics with the inputs of one batch. A module, so that its parameters are seen."""
+class _Piece(nn.Module):
+    """Dynamics with the inputs of one batch, in the time since `start` `(n, 1)`. A module: its parameters are seen."""
 
-    def __init__(self, dynamics: nn.Module, source: Source) -> None:
+    def __init__(self, dynamics: nn.Module, source: Source | None, start: Tensor) -> None:
         super().__init__()
         self.dynamics = dynamics
         self.source = source
+        self.start = start
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        dy: Tensor = self.dynamics(t, y, self.source(t))
+        time = (self.start + t).to(t.dtype)
+        dy: Tensor = self.dynamics(time, y) if self.source is None else self.dynamics(time, y, self.source(time))
         return dy
 
 
