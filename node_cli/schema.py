@@ -43,9 +43,7 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
     """All that is wrong with a resolved config against the chosen files as they stand."""
     known, given = ({k: v for k, v in leaves(tree) if not known_of(k).is_open} for tree in (reference.values, cfg))
     known |= {key: known[leader] for key, leader in FOLLOWING.items() if key in known and leader in known}
-    may_be_mappings = tuple(f"{key}." for key, value in known.items() if value is None)  # which the part checks
-    unknown = [key for key in given if key not in known and not key.startswith(may_be_mappings)]
-    problems = [unknown_key(key, reference) for key in unknown]
+    problems = [unknown_key(key, reference) for key in given if key not in known]
     problems += [
         f"{key} was removed, but it is needed: set it instead"
         for key in known
