@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from node_cli.batch import Batch
-from node_cli.series import MASK, TARGET, TIMES, VALUES
+from node_cli.series import MASK, TARGET, TIMES, visible
 from node_cli.tasks.forecast_metrics import same_as_last_season
 
 
@@ -29,8 +28,7 @@ def check_length(key: str, size: int, needed: int, train: Batch) -> None:
 def check_season(splits: Mapping[str, Batch], season: int) -> None:
     """Refuses a season so long that no value of a split has one that was seen a season before."""
     for split, batch in splits.items():
-        shown = {**batch, VALUES: torch.where(batch[MASK], batch[VALUES], 0.0)}
-        found: Tensor = same_as_last_season(shown, season).isfinite() & batch[TARGET]
+        found: Tensor = same_as_last_season(visible(batch), season).isfinite() & batch[TARGET]
         if split != "train" and not bool(found.any()):
             raise ValueError(
                 f"task.season={season}: no value of {split} has one a season before that the model sees; the longest "

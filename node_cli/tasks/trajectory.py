@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_cli.batch import Batch, take
-from node_cli.ode.checks import require_choice
+from node_cli.ode.checks import require, require_at_least, require_choice, require_positive
 from node_cli.ode.errors import ArgumentError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecast_metrics import (
@@ -32,7 +32,7 @@ from node_cli.tasks.trajectory_figures import trajectory_figures
 
 LOSSES = ("mse", "mae", "huber", "log_mse")
 STRATEGIES = ("full", "windows", "growing", "multiple_shooting")
-TINY = 1e-6  # of a mean value: what is taken for the logarithm of a prediction below it
+TINY = 1e-6  # of the std of a channel: predictions below it count as this in logarithms
 
 
 class Trajectory(Task):
@@ -88,22 +88,16 @@ class Trajectory(Task):
         require_choice("loss", loss, LOSSES)
         require_choice("strategy", strategy, STRATEGIES)
         for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
-            if not 0 < number <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, got {number}")
-        if not 0 <= match_until <= 1:
-            raise ValueError(f"match_until must be from 0 to 1, got {match_until}")
-        for name, count in (("window", window), ("num_segments", num_segments)):
-            if count < 2:
-                raise ValueError(f"{name} must be at least 2, got {count}")
-        if season is not None and season < 1:
-            raise ValueError(f"season must be at least 1 or null, got {season}")
-        if continuity <= 0:
-            raise ValueError(f"continuity must be positive, got {continuity}")
+            require(0 < number <= 1, f"{name} must be above 0 and at most 1", number)
+        require(0 <= match_until <= 1, "match_until must be from 0 to 1", match_until)
+        require_at_least("window", window, 2)
+        require_at_least("num_segments", num_segments, 2)
+        require(season is None or season >= 1, "season must be at least 1 or null", season)
+        require_positive(continuity=continuity)
         weights = [1.0] * len(channel_names) if channel_weights is None else channel_weights
-        if len(weights) != len(channel_names) or min(weights) < 0 or not sum(weights):
-            raise ValueError(
-                f"channel_weights must be a number, 0 or more, for each of {', '.join(channel_names)}, got {weights}"
-            )
+        are_weights = len(weights) == len(channel_names) and min(weights) >= 0 and sum(weights) > 0
+        of_each = f"for each of {', '.join(channel_names)}"
+        require(are_weights, f"channel_weights must be a number, 0 or more, {of_each}", weights)
         self._smooth = LastOf(smooth)
         self.units, self.channel_names, self.position_channels = units, channel_names, position_channels
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar)
@@ -193,8 +187,8 @@ class Trajectory(Task):
             season = units.values(same_as_last_season(shown, self.season))
             values["season_rmse"] = rms((season - observed)[target])
         if self._has_logarithms:
-            values["log_rmse"] = rms((self._log(predicted) - observed.log())[target])
-            values["persistence_log_rmse"] = rms((last.log() - observed.log())[target])
+            values["log_rmse"] = rms((self._log(predicted) - self._log(observed))[target])
+            values["persistence_log_rmse"] = rms((self._log(last) - self._log(observed))[target])
         if self.position_channels:
             values |= track_errors(units, self.position_channels, batch, predicted)
         return values
@@ -202,9 +196,10 @@ class Trajectory(Task):
     def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
         """Errors by channel and by how far ahead they look; what the model says in numbers and formulas."""
         assert isinstance(model, SeriesModel)
-        found = error_details(self.units, self.channel_names, self.position_channels, *solved(batch, rows))
+        batch, rows = solved(batch, rows)
+        found = error_details(self.units, self.channel_names, self.position_channels, batch, rows)
         if model.named_values():
-            found["parameters"] = parameter_intervals(model, lambda: _residuals(model, batch))
+            found["parameters"] = parameter_intervals(model, lambda: self._residuals(model, batch))
         if model.equations():
             found["equations"] = model.equations()
         return found
@@ -272,26 +267,32 @@ class Trajectory(Task):
     def _loss(self, scaled: Tensor, batch: Batch) -> Loss:
         target = batch[TARGET]
         weights = target * scaled.new_tensor(self.channel_weights)
-        predicted, observed = torch.where(target, scaled, 0.0), torch.where(target, batch[VALUES], 0.0)
-        if self.loss_name == "log_mse":
-            values = self.units.values(observed)
-            if bool((values[target] <= 0).any()):
-                raise ArgumentError(
-                    f"task.loss=log_mse needs values above 0, got {values[target].min().item():.4g}: take another loss"
-                )
-            predicted, observed = self._log(self.units.values(predicted)), values.clamp(min=1e-30).log()
-        errors = predicted - observed
+        errors = self._errors(scaled, batch[VALUES], target)
         size = {"mae": errors.abs(), "huber": _huber(errors)}.get(self.loss_name, errors.square())
         return Loss((weights * size).sum(), weights.sum(), {})
 
+    def _errors(self, scaled: Tensor, values: Tensor, where: Tensor) -> Tensor:
+        """What the loss is made of: scaled errors, or those of logarithms; 0 elsewhere."""
+        predicted, observed = torch.where(where, scaled, 0.0), torch.where(where, values, 0.0)
+        if self.loss_name != "log_mse":
+            return predicted - observed
+        values = self.units.values(observed)
+        if bool((values[where] <= 0).any()):
+            raise ArgumentError(
+                f"task.loss=log_mse needs values above 0, got {values[where].min().item():.4g}: take another loss"
+            )
+        return torch.where(where, self._log(self.units.values(predicted)) - self._log(values), 0.0)
+
     def _log(self, values: Tensor) -> Tensor:
-        return values.clamp(min=TINY).log()
+        """Also of predictions that are not positive, as they may be where no logarithms are learned."""
+        if self.units.is_log:
+            return values.clamp(min=torch.finfo(values.dtype).tiny).log()
+        return values.maximum(TINY * values.new_tensor(self.units.std)).log()
 
-
-def _residuals(model: SeriesModel, batch: Batch) -> Tensor:
-    """Scaled errors of everything that was shown, `(values,)`."""
-    errors: Tensor = (model(visible(batch)) - batch[VALUES])[batch[MASK]]
-    return errors
+    def _residuals(self, model: SeriesModel, batch: Batch) -> Tensor:
+        """Errors of everything that was shown, as the loss takes and weighs them, `(values,)`."""
+        errors = self._errors(model(visible(batch)), batch[VALUES], batch[MASK])
+        return (errors * errors.new_tensor(self.channel_weights).sqrt())[batch[MASK]]
 
 
 def _huber(errors: Tensor) -> Tensor:

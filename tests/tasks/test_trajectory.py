@@ -117,6 +117,41 @@ def test_metrics_of_logarithms_where_logarithms_are_learned():
     assert metrics["persistence_log_rmse"] == pytest.approx(0.5 * math.sqrt((1 + 4) / 4), rel=1e-5)
 
 
+def test_logarithms_of_the_smallest_values_are_exact():
+    tiny = Units((-25.0, -25.0), (0.5, 0.5), True, 0.0, 1.0)  # about 1e-11
+    one, batch = task(units=tiny, loss="log_mse"), lines((1.0, 0.0), num_seen=6)
+    model = Line([0.5, 0.0])
+    assert one.metrics(batch, rows_of(one, model, batch))["log_rmse"] == pytest.approx(0.5 * math.sqrt(21.25 / 4), 1e-4)
+    assert mean_loss(one, model, batch) == pytest.approx(0.25 * 21.25 / 4, 1e-4)
+
+
+def intervals(one: Trajectory, model: Line, batch, **rows) -> list[float]:
+    found = one.details(model, batch, {**rows_of(one, model, batch), **rows})["parameters"]
+    return [value["std"] for value in found.values()]
+
+
+@pytest.mark.parametrize(("loss", "scale"), [("mse", (1.0, 1.0)), ("log_mse", (0.5, 2.0))])
+def test_intervals_are_of_the_errors_that_the_loss_takes(loss, scale):
+    units = Units((1.0, 2.0), (0.5, 2.0), True, 0.0, 1.0)
+    batch, model = lines((1.0, 0.5), num_seen=6), Line([0.9, 0.4])
+    weights = torch.tensor([1.0, 4.0])
+    times, size = batch[TIMES][:, :6, None], torch.tensor(scale) * weights.sqrt()
+    errors = size * (torch.tensor([0.9, 0.4]) - torch.tensor([1.0, 0.5])) * times
+    expected = (errors.square().sum() / (24 - 2) / (size * times).square().sum((0, 1))).sqrt()
+    found = intervals(task(units=units, loss=loss, channel_weights=weights.tolist()), model, batch)
+    assert found == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_intervals_leave_out_what_could_not_be_solved():
+    model, batch = Line([0.9, 0.4]), lines((1.0, 0.5), num_seen=6)
+    wild = {**batch, VALUES: batch[VALUES].clone()}
+    wild[VALUES][1] *= 1e3
+    failed = torch.tensor([False, True])
+    alone = intervals(task(), model, take(batch, slice(1)))
+    assert intervals(task(), model, wild, failed=failed) == pytest.approx(alone)
+    assert intervals(task(), model, wild) != pytest.approx(alone)
+
+
 def test_tracks_are_measured_in_kilometres():
     batch = lines((1.0, 0.0), num_seen=6)
     one = Trajectory(Units((0.0, 0.0), (1.0, 1.0), False, 0.0, 1.0), ("lat", "lon"), position_channels=(0, 1), **KEYS)
