@@ -32,7 +32,6 @@ LESS_MEMORY = (
     "model's width"
 )
 GROWN = 30.0  # times their size at the start: weights that only a learning rate that is too high makes
-WALL = 10.0  # times the loss before it: what a line search finds where there is none. It comes back in small steps
 INERTIA = 0.95  # of the loss that a spike is held against
 
 
@@ -196,7 +195,7 @@ class Updater:
             if math.isfinite(value) or not comes_back:
                 return value
             self.optimizer.zero_grad(set_to_none=True)
-            return loss + WALL * abs(loss)
+            return loss  # no better than where the search began, so it comes back
 
         try:
             self.optimizer.step(closure)

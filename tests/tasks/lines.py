@@ -17,6 +17,8 @@ class Line(SeriesModel):
     def __init__(self, slope: list[float]) -> None:
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(slope))
+        self.weight_of_penalty = 0.0
+        self.pruned: list[float] = []
 
     def forward(self, batch: Batch) -> Tensor:
         assert TARGET not in batch
@@ -26,10 +28,15 @@ class Line(SeriesModel):
         return batch[VALUES].gather(1, first[:, None]) + self.slope * (times - at)
 
     def one_step(self, batch: Batch) -> Tensor:
+        seen = torch.where(batch[MASK], batch[VALUES], torch.nan)
         steps = batch[TIMES].float().diff(dim=1)[..., None]
-        return torch.cat(
-            [torch.full_like(batch[VALUES][:, :1], torch.nan), batch[VALUES][:, :-1] + self.slope * steps], 1
-        )
+        return torch.cat([torch.full_like(seen[:, :1], torch.nan), seen[:, :-1] + self.slope * steps], 1)
+
+    def penalty(self) -> Tensor | None:
+        return self.weight_of_penalty * self.slope.square().sum() if self.weight_of_penalty else None
+
+    def prune(self, progress: float) -> None:
+        self.pruned.append(progress)
 
     def slopes(self, batch: Batch) -> Tensor:
         return self.slope.expand_as(batch[VALUES])

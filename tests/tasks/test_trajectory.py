@@ -96,6 +96,27 @@ def test_slopes_are_matched_while_the_run_is_young():
     assert matching.loss(model, {**batch, TARGET: batch[MASK]}, 0.5).total != 0
 
 
+def test_slopes_are_those_of_the_batch_at_hand():
+    model, matching = Line([0.0, 0.0]), task(match_until=1.0)
+    for slope in (1.0, 3.0, 1.0):
+        batch = lines((slope, slope), num_seen=8)
+        assert mean_loss(matching, model, batch) == pytest.approx(slope**2, rel=1e-4)
+
+
+def test_a_penalty_is_added_to_the_mean():
+    model, batch = Line([0.5, 2.0]), lines((0.5, 2.0), num_seen=6)
+    assert mean_loss(task(), model, batch) == pytest.approx(0, abs=1e-10)
+    model.weight_of_penalty = 0.1
+    assert mean_loss(task(), model, batch) == pytest.approx(0.1 * 4.25)
+
+
+def test_a_model_is_pruned_in_training_alone():
+    model, batch = Line([0.5, 2.0]), lines((0.5, 2.0), num_seen=6)
+    task().loss(model, batch, 0.25)
+    task().loss(model.eval(), batch, 0.5)
+    assert model.pruned == [0.25]
+
+
 def test_metrics_are_in_the_users_units_beside_forecasts_that_need_no_training():
     batch = lines((1.0, 0.0), num_seen=6)
     one, model = task(season=2), Line([0.0, 0.0])
