@@ -61,7 +61,8 @@ def track_errors(units: Units, places: Sequence[int], batch: Batch, predicted: T
     observed = units.values(batch[VALUES])[..., places][target]
     last, line = (units.values(forecast(shown)) for forecast in (persistence, constant_velocity))
     forecasts = {"track_km": predicted, "persistence_track_km": last, "velocity_track_km": line}
-    return {name: mean(great_circle(each[..., places][target], observed)) for name, each in forecasts.items()}
+    distances = {name: great_circle(each[..., places][target], observed) for name, each in forecasts.items()}
+    return {name: mean(each if name == "track_km" else made(each)) for name, each in distances.items()}
 
 
 def error_details(
@@ -78,7 +79,7 @@ def error_details(
             name: {
                 "rmse": rms(errors["rmse"][..., i][part[TARGET][..., i]]),
                 "mae": mean(errors["rmse"][..., i][part[TARGET][..., i]].abs()),
-                "persistence_mae": mean(errors["persistence_rmse"][..., i][part[TARGET][..., i]].abs()),
+                "persistence_mae": mean(made(errors["persistence_rmse"][..., i][part[TARGET][..., i]]).abs()),
             }
             for i, name in enumerate(names)
         }
@@ -93,8 +94,13 @@ def rms(errors: Tensor) -> float:
 
 
 def mean(values: Tensor) -> float:
-    """Of those that there are; NaN if there are none."""
-    return float(values[~values.isnan()].double().mean().item())
+    """NaN if there are none, or if one of them is."""
+    return float(values.double().mean().item())
+
+
+def made(errors: Tensor) -> Tensor:
+    """Those of a forecast that takes no training, where it could be made at all: something had been seen."""
+    return errors[~errors.isnan()]
 
 
 def by_horizon(
@@ -116,9 +122,8 @@ def by_horizon(
         for channel, name in enumerate(names):
             for kind, error in errors.items():
                 found = error[..., channel][here[..., channel]]
-                found = found[found.isfinite()]
-                mean = found.double().square().mean().sqrt().item() if len(found) else None
-                horizon[name][kind].append(mean)
+                found = made(found) if kind.startswith("persistence") else found
+                horizon[name][kind].append(rms(found) if len(found) else None)
     return horizon
 
 

@@ -16,6 +16,7 @@ from node_cli.ode.errors import ArgumentError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecast_metrics import (
     error_details,
+    made,
     mean,
     persistence,
     rms,
@@ -180,15 +181,15 @@ class Trajectory(Task):
             "loss": (loss.total / loss.weight).item(),
             "rmse": rms((predicted - observed)[target]),
             "mae": mean((predicted - observed)[target].abs()),
-            "one_step_rmse": rms((units.values(rows["one_step"]) - observed)[target]),
-            "persistence_rmse": rms((last - observed)[target]),
+            "one_step_rmse": rms((units.values(rows["one_step"]) - observed)[:, 1:][target[:, 1:]]),
+            "persistence_rmse": rms(made((last - observed)[target])),
         }
         if self.season:
             season = units.values(same_as_last_season(shown, self.season))
-            values["season_rmse"] = rms((season - observed)[target])
+            values["season_rmse"] = rms(made((season - observed)[target]))
         if self._has_logarithms:
             values["log_rmse"] = rms((self._log(predicted) - self._log(observed))[target])
-            values["persistence_log_rmse"] = rms((self._log(last) - self._log(observed))[target])
+            values["persistence_log_rmse"] = rms(made((self._log(last) - self._log(observed))[target]))
         if self.position_channels:
             values |= track_errors(units, self.position_channels, batch, predicted)
         return values

@@ -130,6 +130,31 @@ def test_metrics_are_in_the_users_units_beside_forecasts_that_need_no_training()
     assert metrics["season_rmse"] == pytest.approx(math.sqrt(hare**2 * (4 + 4) / 4))
 
 
+def test_one_step_sees_what_was_observed_before_each_time():
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
+    batch[VALUES] = batch[VALUES].clone()
+    batch[VALUES][:, 6, 0] += 1  # off by one there, and by one the other way after it
+    metrics = one.metrics(batch, rows_of(one, model, batch))
+    assert metrics["one_step_rmse"] == pytest.approx(math.sqrt(2**2 * (1 + 1) / 4))
+    batch[VALUES][:, 7, 0] += 1
+    metrics = one.metrics(batch, rows_of(one, model, batch))
+    assert metrics["one_step_rmse"] == pytest.approx(math.sqrt(2**2 * (1 + 0) / 4))
+
+
+def test_a_prediction_that_is_no_number_is_not_left_out():
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
+    rows = rows_of(one, model, batch)
+    spoiled = {name: rows[name].clone() for name in rows}
+    for name in ("prediction", "scaled", "one_step"):
+        spoiled[name][0, 6, 0] = math.nan
+    metrics = one.metrics(batch, spoiled)
+    for name, value in metrics.items():
+        assert math.isnan(value) == (name != "persistence_rmse"), name
+    details = one.details(model, batch, spoiled)
+    assert math.isnan(details["by_channel"]["hare"]["rmse"])
+    assert math.isnan(details["horizon"]["hare"]["rmse"][0])
+
+
 def test_metrics_of_logarithms_where_logarithms_are_learned():
     units = Units((1.0, 1.0), (0.5, 0.5), True, 0.0, 1.0)
     one, batch = task(units=units), lines((1.0, 0.0), num_seen=6)
