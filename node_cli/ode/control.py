@@ -49,7 +49,9 @@ class Controller:
 
         safety r_n^(-(icoeff + pcoeff + dcoeff) / k) r_(n-1)^((pcoeff + 2 dcoeff) / k) r_(n-2)^(-dcoeff / k),
 
-    but by no more than `ifactor` and no less than `dfactor`. A step that is tried again is shorter by a tenth at least.
+    but by no more than `ifactor` and no less than `dfactor`. A step that is tried again is shorter by a tenth at least,
+    and the step after it is no longer: what an error that was too large has found out about is likely still near
+    (Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, section II.4).
     """
 
     error_order: int
@@ -61,6 +63,7 @@ class Controller:
     dcoeff: float
     _last: Any = 1.0  # ratios of the last two accepted steps
     _before: Any = 1.0
+    _may_grow: Any = True
 
     def factor(self, ratio: Any) -> Any:
         """What the step just tried is to be multiplied by; `ratio` is NaN or infinite where the step failed."""
@@ -72,11 +75,17 @@ class Controller:
             * self._last ** ((self.pcoeff + 2 * self.dcoeff) / k)
             * self._before ** (-self.dcoeff / k)
         )
-        factor = np.clip(np.where(np.isfinite(ratio), factor, self.dfactor), self.dfactor, self.ifactor)
         accepted = ratio <= 1
+        largest = np.where(accepted, np.where(self._may_grow, self.ifactor, 1.0), SHORTER)
+        factor = np.clip(np.where(np.isfinite(ratio), factor, self.dfactor), self.dfactor, largest)
         self._before = np.where(accepted, self._last, self._before)
         self._last = np.where(accepted, bounded, self._last)
-        return np.where(accepted, factor, np.minimum(factor, SHORTER))
+        self._may_grow = accepted
+        return factor
+
+    def refuse_growth(self, rejected: Any) -> None:
+        """Of a step, or of those of some samples, that was rejected without asking for its `factor`."""
+        self._may_grow = self._may_grow & ~rejected
 
 
 def require_tolerances(rtol: float | Tensor, atol: float | list[float] | Tensor) -> None:

@@ -125,6 +125,7 @@ class _StepSizes:
             if self.pooled(hopeless).any():
                 raise self._failure(Status.NON_FINITE, hopeless)
             rejected = ~np.isfinite(ratio)
+            self.controller.refuse_growth(rejected)
             proposed = np.where(rejected, tried * self.controller.dfactor, self.step)
         else:
             kept = active & self.limits.accept(np.minimum(self.step, tried), ratio)
