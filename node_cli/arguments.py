@@ -6,16 +6,26 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
 from node_cli.config import TYPE_NAMES, ConfigError, follows, shown
 from node_cli.references import children, nodes
+from node_cli.trust import defaults_of
 
 OF_HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_")  # of its own keys, those that a part may have
 SEVERAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "out of memory")
+
+
+def require_effect(config: Mapping[str, Any], unused: Mapping[str, str]) -> None:
+    """Refuses keys without effect, each with its reason, whose value is not that of a shipped YAML of the part."""
+    for key, reason in unused.items():
+        group, _, name = key.partition(".")
+        value, usual = config[group][name], defaults_of(group, config[group]["_target_"], name)
+        if usual and value not in usual:
+            raise ConfigError(f"{key}={shown(value)} has no effect {reason}, or leave it out")
 
 
 def check_arguments(group: str, node: dict[str, Any], target: Callable[..., Any], runtime: Collection[str]) -> None:

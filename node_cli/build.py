@@ -19,7 +19,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from node_cli.advice import in_keys
-from node_cli.arguments import SEVERAL, check_arguments, check_plain, first_line, is_out_of_memory, under_full_key
+from node_cli.arguments import (
+    SEVERAL,
+    check_arguments,
+    check_plain,
+    first_line,
+    is_out_of_memory,
+    require_effect,
+    under_full_key,
+)
 from node_cli.audit.base import AuditProblem
 from node_cli.config import SPLITS, ConfigError
 from node_cli.datasets.dataset import Dataset
@@ -61,8 +69,8 @@ class Problem:
     task: Task
 
 
-def build_problem(config: dict[str, Any]) -> Problem:
-    """Dataset, model and task, on the config's device; the weights follow from `seed` alone."""
+def build_problem(config: dict[str, Any], *, is_new: bool = True) -> Problem:
+    """Dataset, model and task, on the device; weights follow from `seed`. A new config sets no key without effect."""
     set_num_threads(config["num_threads"])
     dataset = build_dataset(config)
     model, task = build_model(config, dataset.offers)
@@ -70,6 +78,8 @@ def build_problem(config: dict[str, Any]) -> Problem:
         task.check(model, dataset.splits)
     except ValueError as error:
         raise ConfigError(in_keys(error)) from error
+    if is_new:
+        require_effect(config, task.unused(model))
     return Problem(dataset, model, task)
 
 

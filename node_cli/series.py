@@ -63,10 +63,13 @@ class SeriesModel(nn.Module, ABC):
     Attributes:
         is_continuous: it can be asked for values between the times of the data, and they change nothing.
         returns_seen: what it sees is returned as it is, and only what comes after is the model's.
+        unused: its keys that have no effect as it was built, each with the reason and what to do: `with start=first:
+            set model.start=encoder`.
     """
 
     is_continuous: bool = True
     returns_seen: bool = False
+    unused: Mapping[str, str] = {}
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 
 from node_cli.config import ConfigError, config_dir
 from node_cli.references import nodes
+from node_cli.yaml_file import read_yaml
 
 OPTIMIZER = re.compile(r"torch\.optim\.[A-Z]\w*")  # any of torch's, with any of its keys
 OF_THE_COMMAND = ("params", "_args_", "_convert_", "_recursive_")  # keys that an optimizer's config has not
@@ -44,6 +45,12 @@ def choices(group: str) -> Mapping[str, str]:
         for path in sorted(Path(config_dir(), group).glob("*.yaml"))
     }
     return {name: keys[TARGET] for name, keys in found.items() if TARGET in keys}
+
+
+def defaults_of(group: str, target: str, key: str) -> list[Any]:
+    """The value of a key in each shipped file of a group that names the target; empty: none does."""
+    names = [name for name, of_choice in choices(group).items() if of_choice == target]
+    return [read_yaml(Path(config_dir(), group, f"{name}.yaml")).get(key) for name in names]
 
 
 def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:

@@ -34,8 +34,8 @@ BELOW = {
     "references": set(),
     "passwords": set(),
     "config": {"references"},
-    "arguments": {"config", "references"},
-    "trust": {"config", "references"},
+    "arguments": {"config", "references", "trust"},
+    "trust": {"config", "references", "yaml_file"},
     "yaml_file": {"config", "files"},
     "build": {
         "advice",

@@ -107,7 +107,7 @@ def _problem(config: dict[str, Any], parts: AuditedParts) -> tuple[Problem | Non
         if idle:
             raise ConfigError(f"{', '.join(idle)}: no effect on this problem; leave it out, or take problem=model")
         return None, []
-    problem = build_problem(config)
+    problem = build_problem(config, is_new=config["run"] is None)
     return problem, [] if config["run"] is None else load_weights(problem.model, problem.dataset.digest, config)
 
 

@@ -52,7 +52,7 @@ def run_training(
     started = time.time()
     with Stopping() as stopping, joined(chosen_device(request.config["device"])) as processes:
         with stopping.at_once():
-            problem = build_problem(request.config)
+            problem = build_problem(request.config, is_new=not checkpoints)
             start = "" if checkpoints or not processes.is_first else _start(problem.model, request.config)
             trainer = build_trainer(request.config, problem, processes)
         if not processes.is_first:

@@ -63,6 +63,13 @@ class Task(ABC):
         """
         return
 
+    def unused(self, model: nn.Module) -> Mapping[str, str]:
+        """Full keys, of the task and the model, that have no effect in this run, each with the reason and what to do.
+
+        A new run refuses those that do not have the value of the shipped YAML.
+        """
+        return {}
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """The training loss of a batch; `progress` of the run goes from 0 at its first step to nearly 1 at its last."""

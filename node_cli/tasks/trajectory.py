@@ -32,7 +32,12 @@ from node_cli.tasks.task import Loss, Task, solved
 from node_cli.tasks.trajectory_figures import trajectory_figures
 
 LOSSES = ("mse", "mae", "huber", "log_mse")
-STRATEGIES = ("full", "windows", "growing", "multiple_shooting")
+STRATEGIES = {  # and the keys that each has alone
+    "full": (),
+    "windows": ("window",),
+    "growing": ("grow_from", "grow_until"),
+    "multiple_shooting": ("num_segments", "continuity"),
+}
 TINY = 1e-6  # of the std of a channel: predictions below it count as this in logarithms
 
 
@@ -87,7 +92,7 @@ class Trajectory(Task):
         season: int | None,
     ) -> None:
         require_choice("loss", loss, LOSSES)
-        require_choice("strategy", strategy, STRATEGIES)
+        require_choice("strategy", strategy, tuple(STRATEGIES))
         for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
             require(0 < number <= 1, f"{name} must be above 0 and at most 1", number)
         require(0 <= match_until <= 1, "match_until must be from 0 to 1", match_until)
@@ -124,6 +129,8 @@ class Trajectory(Task):
         train = splits["train"]
         if self.strategy == "windows":
             check_length("task.window", self.window, self.window, train)
+            with torch.no_grad():  # a start that is learned
+                model(visible(windows(take(train, slice(1)), self.window)))
         elif model.returns_seen:
             check_something_to_fit(train)
         if self.strategy == "multiple_shooting":
@@ -135,6 +142,27 @@ class Trajectory(Task):
         if self.match_until:
             with torch.no_grad():
                 self._matching(model, take(train, slice(1)))
+
+    def unused(self, model: nn.Module) -> Mapping[str, str]:
+        """See `Task.unused`."""
+        assert isinstance(model, SeriesModel)
+        of_others = {
+            f"task.{key}": f"with task.strategy={self.strategy}: set task.strategy={strategy}"
+            for strategy, keys in STRATEGIES.items()
+            for key in keys
+            if strategy != self.strategy
+        }
+        unsolved = dict.fromkeys(
+            ("task.strategy", *(f"task.{key}" for key in STRATEGIES[self.strategy])),
+            "with task.match_until=1, as training then solves nothing: lower that",
+        )
+        alone = {"task.channel_weights": "on data of one channel: take more channels"}
+        return {
+            **of_others,
+            **(unsolved if self.match_until == 1 else {}),
+            **(alone if len(self.channel_names) == 1 else {}),
+            **{f"model.{key}": reason for key, reason in model.unused.items()},
+        }
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """A sum over the observed values whose error counts, and the number of these, weighted by channel."""
@@ -236,7 +264,8 @@ class Trajectory(Task):
             return windows(batch, self.window)
         if self.strategy == "growing":
             fraction = self.grow_from + (1 - self.grow_from) * min(1.0, progress / self.grow_until)
-            return first_times(batch, max(2, round(fraction * batch[TIMES].shape[1])))
+            seen = int(batch[TARGET].any(2).any(0).float().argmax().item())  # times before the first error
+            return first_times(batch, max(2, seen + max(1, round(fraction * (batch[TIMES].shape[1] - seen)))))
         return batch
 
     def _shooting(self, model: SeriesModel, batch: Batch) -> Loss:

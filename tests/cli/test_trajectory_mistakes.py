@@ -109,6 +109,94 @@ MISTAKES = {
         ["task.channel_weights=[1]"],
         "task.channel_weights must be a number, 0 or more, for each of hare, lynx, got [1]",
     ),
+    "windows that are not cut": (
+        ["task.window=5"],
+        "task.window=5 has no effect with task.strategy=full: set task.strategy=windows, or leave it out",
+    ),
+    "segments of windows": (
+        ["task.strategy=windows", "task.num_segments=3"],
+        "task.num_segments=3 has no effect with task.strategy=windows: set task.strategy=multiple_shooting, or leave",
+    ),
+    "continuity of a whole": (
+        ["task.strategy=growing", "task.continuity=2.0"],
+        "task.continuity=2.0 has no effect with task.strategy=growing: set task.strategy=multiple_shooting, or leave",
+    ),
+    "what grows of nothing": (
+        ["task.strategy=multiple_shooting", "model.start=learned", "task.grow_from=0.5"],
+        "task.grow_from=0.5 has no effect with task.strategy=multiple_shooting: set task.strategy=growing, or leave",
+    ),
+    "an end of what does not grow": (
+        ["task.grow_until=0.9"],
+        "task.grow_until=0.9 has no effect with task.strategy=full: set task.strategy=growing, or leave it out",
+    ),
+    "a strategy without a solve": (
+        ["task.match_until=1.0", "task.strategy=windows"],
+        "task.strategy='windows' has no effect with task.match_until=1, as training then solves nothing: lower that",
+    ),
+    "a weight of the only channel": (
+        ["dataset=influenza", "task.channel_weights=[2.0]"],
+        "task.channel_weights=[2.0] has no effect on data of one channel: take more channels, or leave it out",
+    ),
+    "an encoder that does not encode": (
+        ["model.encoder_width=8"],
+        "model.encoder_width=8 has no effect with model.start=first: set model.start=encoder, or leave it out",
+    ),
+    "between controls that there are not": (
+        ["model=second_order", "model.controls_between=linear"],
+        "model.controls_between='linear' has no effect on data without controls: name them in dataset.controls, or",
+    ),
+    "a threshold that is never applied": (
+        ["model=sindy", "model.prune_at=[]", "model.threshold=0.2"],
+        "model.threshold=0.2 has no effect with model.prune_at=[]: say when to prune, or leave it out",
+    ),
+    "nothing to prune": (
+        ["model=sindy", "model.prune_at=[0.5]", "model.threshold=0.0"],
+        "model.prune_at=[0.5] has no effect with model.threshold=0: set it above 0, or leave it out",
+    ),
+    "a seed of a split in time": (
+        ["dataset.split_seed=1"],
+        "dataset.split_seed has no effect with dataset.split=time, got 1: set it to 0",
+    ),
+    "a seed of years": (
+        ["dataset=storms", "dataset.split_seed=1"],
+        "dataset.split_seed has no effect on series that are split by their years, got 1: set it to 0",
+    ),
+    "a seed of no split": (
+        ["dataset=pendulum", "dataset.num_times=3", "dataset.val=0", "dataset.test=0", "dataset.split_seed=1"],
+        "dataset.split_seed has no effect with dataset.val=0 and dataset.test=0, got 1: set it to 0",
+    ),
+    "a seed without chance": (
+        ["dataset=spiral", "dataset.data_seed=1"],
+        "dataset.data_seed has no effect on a fixed start, without noise and irregular times, got 1: set it to 0",
+    ),
+    "a stride without windows": (
+        ["dataset.stride=2"],
+        "dataset.stride has no effect without dataset.window, got 2: set it to 1",
+    ),
+    "a context without windows": (
+        ["dataset.context=2"],
+        "dataset.context has no effect with dataset.split=time and no dataset.window, got 2: set it to 1",
+    ),
+    "a window beside a horizon": (
+        ["dataset=storms", "dataset.window=9"],
+        "dataset.window has no effect with dataset.horizon=24: set one of them to null",
+    ),
+    "a penalty of no network": (
+        ["model=known", "model.network_penalty=0.1"],
+        "unknown key model.network_penalty: model=hybrid has model.network_penalty; model=known takes model.equations",
+    ),
+    "learned starts of windows": (
+        ["model.start=learned", "task.strategy=windows"],
+        "model.start must not be learned for samples that are no whole series of the training data, such as those of",
+    ),
+    "matching of no vector field": (
+        ["model=gru", "task.match_until=0.5"],
+        "task.match_until needs the slopes of observed values, which this model does not have: set it to 0, or take a",
+    ),
+    "a hidden part of equations that have none": (
+        ["model=known", "model.hidden={R: 0}"],
+        "model.equations=lotka_volterra needs 2 channels, got 3 (hare, lynx, R)",
+    ),
     "a model of images": (
         ["model=odenet"],
         (

@@ -72,6 +72,12 @@ def test_growing_counts_more_times_as_the_run_goes_on():
     assert weights == [4 * times for times in (2, 5, 8, 8)]
 
 
+def test_growing_begins_where_something_is_forecast():
+    grown, batch = task(strategy="growing"), lines((1.0, 1.0), num_seen=5)
+    weights = [grown.loss(Line([0.0, 0.0]), batch, progress).weight.item() for progress in (0.0, 0.5)]
+    assert weights == [4 * times for times in (1, 3)]
+
+
 def test_windows_forget_where_the_series_started():
     batch = lines((1.0, 1.0), num_seen=8)
     assert mean_loss(task(strategy="windows", window=3), Line([0.0, 0.0]), batch) == pytest.approx(16 / 7)

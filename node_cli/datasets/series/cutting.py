@@ -59,6 +59,13 @@ def cut(raw: RawSeries, keys: SeriesKeys) -> Cut:
 
 
 def _require_effect(raw: RawSeries, keys: SeriesKeys) -> None:
+    idle = {
+        "with dataset.split=time": keys.split == "time",
+        f"on series that are split by their {raw.period_name}": raw.period_name != "",
+        "with dataset.val=0 and dataset.test=0": not (keys.val or keys.test),
+    }
+    for where in [where for where, holds in idle.items() if holds and keys.split_seed]:
+        raise ValueError(f"split_seed has no effect {where}, got {keys.split_seed}: set it to 0")
     if raw.horizon is not None and keys.window is not None:
         raise ValueError(f"window has no effect with dataset.horizon={raw.horizon:g}: set one of them to null")
     if raw.horizon is None and keys.window is None:

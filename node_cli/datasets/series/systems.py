@@ -81,6 +81,12 @@ def computed(system: System, keys: SystemKeys) -> RawSeries:
     generator = torch.Generator().manual_seed(keys.data_seed)
     starts = system.starts(keys.num_series, generator)
     times = _times(keys, generator)
+    usual = system.starts(keys.num_series, torch.Generator().manual_seed(0))
+    if keys.data_seed and not (keys.noise or keys.irregular) and torch.equal(starts, usual):
+        raise ValueError(
+            f"data_seed has no effect on a fixed start, without noise and irregular times, got {keys.data_seed}: set "
+            "it to 0"
+        )
     values = solved(system, starts, times)
     noise = keys.noise * torch.randn(values.shape, generator=generator, dtype=torch.float64)
     values = values * noise.exp() if system.is_positive else values + noise

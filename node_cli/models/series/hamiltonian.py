@@ -85,7 +85,6 @@ class Hamiltonian(OdeSeries):
             num_channels=num_channels,
             num_series=num_series,
             num_segments=num_segments,
-            has_inputs=False,
             start=start,
             encoder_width=encoder_width,
         )

@@ -86,7 +86,6 @@ class Lagrangian(OdeSeries):
             num_channels=num_channels,
             num_series=num_series,
             num_segments=num_segments,
-            has_inputs=False,
             start=start,
             encoder_width=encoder_width,
         )

@@ -75,8 +75,12 @@ class NeuralOde(OdeSeries):
             num_channels=num_channels,
             num_series=num_series,
             num_segments=num_segments,
-            has_inputs=num_inputs > 0,
+            num_controls=num_controls,
+            num_statics=num_statics,
             start=start,
             encoder_width=encoder_width,
             controls_between=controls_between,
         )
+        if vector_field is not None:
+            own = ("width", "num_hidden_layers", "activation", "time_input")
+            self.unused = {**self.unused, **dict.fromkeys(own, "with a vector_field of your own: set its own keys")}

@@ -181,8 +181,13 @@ class Sindy(OdeSeries):
             num_channels=num_channels,
             num_series=num_series,
             num_segments=num_segments,
-            has_inputs=num_controls + num_statics > 0,
+            num_controls=num_controls,
+            num_statics=num_statics,
             start=start,
             encoder_width=encoder_width,
             controls_between=controls_between,
         )
+        if not prune_at:
+            self.unused = {**self.unused, "threshold": "with model.prune_at=[]: say when to prune"}
+        if not threshold:
+            self.unused = {**self.unused, "prune_at": "with model.threshold=0: set it above 0"}

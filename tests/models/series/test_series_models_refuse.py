@@ -1,6 +1,7 @@
 """What models of series refuse, in one line."""
 
 import pytest
+import torch
 from series_models import series_model
 
 THREE, CONTROLLED, LOG = {"num_channels": 3}, {"num_controls": 1}, {"is_log": True}
@@ -120,3 +121,24 @@ def test_refuses_in_one_line(name, keys, data, message):
 def test_a_compiled_step_needs_a_field_that_is_the_same_for_every_batch():
     with pytest.raises(ValueError, match=r"^solver\.compile must be none where a dataset has controls or statics"):
         series_model("neural_ode", data=CONTROLLED, solver=("rk4", {"compile": "step"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "data", "unused"),
+    [
+        ("neural_ode", {}, {}, {"encoder_width", "controls_between"}),
+        ("neural_ode", {"start": "encoder"}, CONTROLLED, set()),
+        ("neural_ode", {"start": "encoder"}, {"num_statics": 1}, {"controls_between"}),
+        ("sindy", {"start": "encoder", "prune_at": []}, CONTROLLED, {"threshold"}),
+        ("sindy", {"start": "encoder", "threshold": 0.0}, CONTROLLED, {"prune_at"}),
+        ("hamiltonian", {}, {}, {"encoder_width"}),
+        ("gru", {}, {}, set()),
+    ],
+)
+def test_a_model_knows_which_of_its_keys_have_no_effect(name, keys, data, unused):
+    assert set(series_model(name, data=data, **keys).unused) == unused
+
+
+def test_a_vector_field_of_ones_own_takes_the_place_of_the_keys_of_the_network():
+    model = series_model("neural_ode", vector_field=lambda states: torch.nn.Linear(states, states), start="encoder")
+    assert set(model.unused) == {"width", "num_hidden_layers", "activation", "time_input", "controls_between"}

@@ -124,15 +124,16 @@ class OdeSeries(SeriesModel):
         num_channels: int,
         num_series: int,
         num_segments: int,
-        has_inputs: bool,
+        num_controls: int = 0,
+        num_statics: int = 0,
         start: str,
         encoder_width: int,
-        controls_between: str = "hold",
+        controls_between: str | None = None,
     ) -> None:
         super().__init__()
-        require_choice("controls_between", controls_between, BETWEEN)
+        require_choice("controls_between", controls_between or BETWEEN[0], BETWEEN)
         self.is_compiled = vars(solver).get("compile", "none") != "none"
-        if has_inputs and self.is_compiled:
+        if num_controls + num_statics and self.is_compiled:
             raise ValueError(
                 "solver.compile must be none where a dataset has controls or statics: every batch has its own"
             )
@@ -146,7 +147,11 @@ class OdeSeries(SeriesModel):
         )
         self.block = ode_block(dynamics, solver, gradient, dynamics.num_states, t0=0.0, t1=1.0, learn_times=False)
         self.returns_seen = start == "last"
-        self.controls_between = controls_between
+        self.controls_between = controls_between or BETWEEN[0]
+        if start != "encoder":
+            self.unused = {"encoder_width": f"with model.start={start}: set model.start=encoder"}
+        if controls_between and not num_controls:
+            self.unused = {**self.unused, "controls_between": "on data without controls: name them in dataset.controls"}
         self._trajectory = _Kept()
 
     @property
