@@ -16,15 +16,16 @@ HELPERS = {"figures", "files", "tables"}
 # What the files of each part may import of ours, besides their own part.
 BELOW = {
     "batch": set(),
+    "dates": set(),
     "series": {"batch"},
     "files": set(),
     "figures": set(),
     "tables": set(),
     "ode": set(),
     "advice": {"ode"},
-    "tasks": {"batch", "figures", "ode", "series"},
+    "tasks": {"batch", "dates", "figures", "ode", "series"},
     "models": {"batch", "ode", "series"},
-    "datasets": {"batch", "ode", "series"},
+    "datasets": {"batch", "dates", "ode", "series"},
     "loggers": {"files", "ode"},
     "training": {"advice", "batch", "config", "figures", "files", "yaml_file", "ode"} | SIBLINGS,
     "runs": {"batch", "config", "schema", "trust", "yaml_file", "training", "ode"} | SIBLINGS | HELPERS,

@@ -143,7 +143,7 @@ def test_it_is_evaluated_under_another_solver(finished, here):
 
 
 def test_it_predicts_a_split_and_new_data(place, finished, here):
-    assert here("node-predict", "run=finished", "out=split.npz").endswith("split_series.png: all of them\n")
+    assert here("node-predict", "run=finished", "out=split.npz").endswith("figures: split_series.png\n")
     start = np.load(place / "split.npz")["series"][:, 0]
     np.savez(place / "new.npz", start=start)
     assert here("node-predict", "run=finished", "dataset.path=new.npz", "out=new.csv") == "new.csv: 10 samples\n"

@@ -55,14 +55,12 @@ def run_prediction(config: dict[str, Any]) -> None:
         raise UnwrittenRunError(f"{out} could not be written: {error.strerror}") from error
     failed = f", {written.num_failed:,} without a prediction (failed solves)" if written.num_failed else ""
     rows = "" if count == written.num_samples else f", {count:,} rows"
-    lines = [*run.notes, f"{out}: {written.num_samples:,} samples{rows}{failed}"]
+    samples = "1 sample" if written.num_samples == 1 else f"{written.num_samples:,} samples"
+    lines = [*run.notes, f"{out}: {samples}{rows}{failed}"]
     if figures:
-        lines.append(f"{', '.join(figures)}: {_of_how_many(written.num_shown, written.num_samples)}")
+        some = f" of the first {written.num_shown:,} samples" if written.num_shown < written.num_samples else ""
+        lines.append(f"figures{some}: {', '.join(figures)}")
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _of_how_many(shown: int, count: int) -> str:
-    return "all of them" if shown == count else f"the first {shown:,} of them"
 
 
 class _Written:

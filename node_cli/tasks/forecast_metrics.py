@@ -73,7 +73,8 @@ def error_details(
     errors = {"rmse": predicted - observed, "persistence_rmse": units.values(persistence(visible(batch))) - observed}
     count = batch[TARGET].flip(1).cumsum(1).flip(1)
     last = {**batch, TARGET: batch[TARGET] & (count == 1)}
-    found: dict[str, Any] = {"horizon": by_horizon(batch, errors, names, units.times(batch[TIMES]))}
+    horizon = by_horizon(batch, errors, names, units.times(batch[TIMES]))
+    found: dict[str, Any] = {"horizon": horizon} if horizon["ahead"]["steps"] else {}
     for key, part in (("by_channel", batch), ("at_the_last_time", last)):
         found[key] = {
             name: {
@@ -106,11 +107,11 @@ def made(errors: Tensor) -> Tensor:
 def by_horizon(
     batch: Batch, errors: Mapping[str, Tensor], names: tuple[str, ...], times: Tensor
 ) -> dict[str, dict[str, list[Any]]]:
-    """The root mean square of `errors` `(n, T, C)` for each channel and number of steps ahead.
+    """The root mean square of `errors` `(n, T, C)` of what was not shown, for each channel and number of steps ahead.
 
     `times` `(n, T)` are those of the user: of the steps ahead their mean distance from the last time seen is told.
     """
-    ahead, target = steps_ahead(batch), batch[TARGET]
+    ahead, target = steps_ahead(batch), batch[TARGET] & ~batch[MASK]
     start = times.gather(1, (torch.arange(times.shape[1], device=times.device) - ahead).clamp(min=0))
     horizon: dict[str, dict[str, list[Any]]] = {"ahead": {"steps": [], "time": []}}
     horizon |= {name: {kind: [] for kind in errors} for name in names}

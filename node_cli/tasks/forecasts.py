@@ -8,13 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from node_cli.batch import Batch
+from node_cli.dates import DAYS, DAYS_UTC, NONE, dates_of, days_of
 from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
 from node_cli.tasks.task import FAILED
 
-SECONDS_A_DAY = 86_400
 MOST_TIMES = 100_000  # that a forecast may go beyond the data
+TIMES_OF = {
+    NONE: "a number",
+    DAYS: "a date such as 2026-01-31, without a time zone",
+    DAYS_UTC: "a date with a time zone, such as 2026-01-31Z",
+}
+MOST_DIGITS = 15  # that a float64 holds, whatever they are
 ROUNDING = 1e-9
 
 
@@ -30,17 +37,17 @@ class Axis:
 
     @property
     def time_label(self) -> str:
-        """`day`, or `t (day)`."""
+        """`day`, or `t (day)`, or `when (UTC)`."""
+        if self.calendar == DAYS_UTC:
+            return f"{self.time_name} (UTC)"
         named = self.time_unit and self.time_unit != self.time_name and not self.calendar
         return f"{self.time_name} ({self.time_unit})" if named else self.time_name
 
     def printed(self, times: np.ndarray) -> np.ndarray:
-        """The user's times as a table has them: ISO dates where there is a calendar."""
+        """The user's times `(count,)` as a table has them: ISO dates where there is a calendar."""
         if not self.calendar:
-            return times
-        seconds = np.round(times * SECONDS_A_DAY).astype("datetime64[s]")
-        is_whole = bool((times == np.round(times)).all())
-        return seconds.astype("datetime64[D]" if is_whole else "datetime64[s]").astype(str)
+            return np.array([f"{time:.0f}" if time == round(time) else f"{time:.{MOST_DIGITS}g}" for time in times])
+        return dates_of(times, self.calendar)
 
     def parsed(self, time: float | str) -> float:
         """A time of the user as a number.
@@ -50,12 +57,13 @@ class Axis:
         """
         try:
             if self.calendar:
-                return float(np.datetime64(str(time), "s").astype(np.int64)) / SECONDS_A_DAY
+                days, calendar = days_of(str(time))
+                if calendar != self.calendar:
+                    raise ValueError("of another kind")
+                return days
             number = float(time)
         except ValueError as error:
-            raise ValueError(
-                f"until={time} must be {'a date such as 2026-01-31' if self.calendar else 'a number'}"
-            ) from error
+            raise ValueError(f"until={time} must be {TIMES_OF[self.calendar]}, as the times of the data are") from error
         if not math.isfinite(number):
             raise ValueError(f"until={time} must be finite")
         return number
@@ -71,7 +79,7 @@ def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) 
     times, num_times = batch[TIMES], batch[TIMES].shape[1]
     real = torch.ones_like(times, dtype=torch.bool)
     real[:, 1:] = times.diff(dim=1) > 0
-    observed = axis.units.values(batch[VALUES])
+    observed = _as_written(axis.units, batch[VALUES])
     there = batch[MASK] | batch[TARGET]
     number = torch.arange(len(times), device=times.device)[:, None].expand(-1, num_times)
     columns: dict[str, np.ndarray] = {}
@@ -86,6 +94,18 @@ def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) 
     if FAILED in rows:
         columns[FAILED] = rows[FAILED][:, None].expand(-1, num_times)[real].numpy(force=True)
     return columns
+
+
+def _as_written(units: Units, scaled: Tensor) -> Tensor:
+    """The user's values `(..., C)` in float64, with the fewest digits that are scaled to the same numbers."""
+    values = units.values(scaled.double())
+    size = values.abs().log10().floor().nan_to_num()
+    for digits in range(MOST_DIGITS, 0, -1):
+        up, down = 10 ** (digits - 1 - size).clamp(min=0), 10 ** (size - digits + 1).clamp(min=0)
+        rounded = (values * up / down).round() * down / up
+        values = torch.where(units.scaled(rounded).to(scaled) == scaled, rounded, values)
+    is_zero = units.scaled(torch.zeros_like(values)).to(scaled) == scaled
+    return torch.where(is_zero, 0.0, values)
 
 
 def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
@@ -104,8 +124,7 @@ def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
     scaled_end = float(axis.units.scaled_times(torch.tensor(end, dtype=torch.float64)))
     if scaled_end <= float(last.min()):
         latest = axis.printed(axis.units.times(last.min().reshape(1)).numpy(force=True))[0]
-        shown = latest if axis.calendar else f"{latest:.12g}"
-        raise ValueError(f"until={until} must be after the data, which end at {shown}")
+        raise ValueError(f"until={until} must be after the data, which end at {latest}")
     steps = times.diff(dim=1)
     spacing = float(steps[steps > 0].median())
     count = math.ceil((scaled_end - float(last.min())) / spacing - ROUNDING)

@@ -103,7 +103,7 @@ class Trajectory(Task):
         weights = [1.0] * len(channel_names) if channel_weights is None else channel_weights
         are_weights = len(weights) == len(channel_names) and min(weights) >= 0 and sum(weights) > 0
         of_each = f"for each of {', '.join(channel_names)}"
-        require(are_weights, f"channel_weights must be a number, 0 or more, {of_each}", weights)
+        require(are_weights, f"channel_weights must be a number, 0 or more but not all 0, {of_each}", weights)
         self._smooth = LastOf(smooth)
         self.units, self.channel_names, self.position_channels = units, channel_names, position_channels
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar)

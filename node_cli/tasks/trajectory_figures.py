@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -20,8 +21,9 @@ from node_cli.tasks.forecasts import Axis
 
 NUM_SERIES = 3
 NUM_CHANNELS = 6
-FINENESS = 8  # points of a curve between two times
+FINENESS = 16  # points of a curve between two times
 GRID = 24  # places of a phase portrait, each way
+MANY_TIMES = 300  # more than these would hide the curves
 MARGIN = 0.15  # of the range of the data, around them
 
 
@@ -31,10 +33,10 @@ def trajectory_figures(
     """All that can be drawn of a split: `shown` is what the model sees of the `batch`; None: there is no model."""
     prediction = rows["prediction"]
     curves = _curves(axis, model, shown, batch, prediction)
-    figures = {"series": series_figure(axis, batch, curves)}
+    last = axis.units.values(persistence(shown))
+    figures = {"series": series_figure(axis, batch, curves, last)}
     if model is None:
         return figures
-    last = axis.units.values(persistence(shown))
     observed = axis.units.values(batch[VALUES])
     errors = {"model": prediction - observed, "persistence": last - observed}
     times = axis.units.times(batch[TIMES])
@@ -57,8 +59,11 @@ class Curves(NamedTuple):
     values: np.ndarray
 
 
-def series_figure(axis: Axis, batch: Batch, curves: Curves) -> Figure:
-    """The first few series: dots where something was observed, the line of the model, the forecast shaded."""
+def series_figure(axis: Axis, batch: Batch, curves: Curves, last: Tensor) -> Figure:
+    """The first few series: dots where something was observed, the line of the model.
+
+    Of a single series the forecast is shaded, and persistence, of the `last` values seen `(n, T, C)`, drawn beside it.
+    """
     names = axis.channel_names[:NUM_CHANNELS]
     figure, all_axes = panels(len(names), columns=1 if len(names) < 4 else 2, size=(8, 2.9))
     times = axis.times(batch)
@@ -66,18 +71,16 @@ def series_figure(axis: Axis, batch: Batch, curves: Curves) -> Figure:
     mask, target = (batch[name].numpy(force=True) for name in (MASK, TARGET))
     for channel, (name, axes) in enumerate(zip(names, all_axes, strict=True)):
         for number, (line_times, line) in enumerate(zip(*curves, strict=True)):
-            colour, label = f"C{number}", number == 0
             seen, held_out = mask[number, :, channel], target[number, :, channel] & ~mask[number, :, channel]
-            value = observed[number, :, channel]
-            axes.plot(line_times, line[:, channel], color=colour, lw=1.6, label="model" * label)
-            axes.plot(times[number][seen], value[seen], "o", color=colour, ms=4, label="observed" * label)
-            if held_out.any():
-                held = "observed, not shown to it" * label
-                axes.plot(times[number][held_out], value[held_out], "o", mec=colour, mfc="white", ms=5, label=held)
+            axes.plot(line_times, line[:, channel], color=f"C{number}", lw=1.6, label="model" * (number == 0), zorder=3)
+            points = np.stack([times[number], observed[number, :, channel]])
+            _plot_observed(axes, points, seen, held_out, number)
         if len(curves.times) == 1:
-            _mark_forecast(axes, times[0], mask[0])
+            _mark_forecast(axes, times[0], mask[0], last[0, -1, channel].item())
         if axis.calendar:
-            axes.xaxis_date()
+            locator = AutoDateLocator()
+            axes.xaxis.set_major_locator(locator)
+            axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         elif (times == times.round()).all():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_panel(axes, "", axis.time_label, name, legend=False)
@@ -119,6 +122,7 @@ def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]])
                 label=kind,
             )
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=is_uneven or all(time == round(time) for time in ahead)))
         unit = f" ({'day' if axis.calendar else axis.time_unit})" if axis.calendar or axis.time_unit else ""
         label_panel(axes, name, "times ahead" if is_uneven else f"time ahead{unit}", "RMS error")
     return figure
@@ -127,6 +131,7 @@ def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]])
 def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, curves: Curves) -> Figure | None:
     """The plane of two channels: the learned vector field as streamlines, data and predictions; None: no field."""
     observed = axis.units.values(batch[VALUES]).numpy(force=True)
+    seen = batch[MASK].all(2).numpy(force=True)
     there = (batch[MASK] | batch[TARGET]).all(2).numpy(force=True)
     places = observed[there] if there.any() else observed.reshape(-1, 2)
     low, high = places.min(0).astype(float), places.max(0).astype(float)
@@ -150,7 +155,7 @@ def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, curves: Curves)
     axes.streamplot(x, y, u, v, color="0.75", linewidth=0.8, density=1.2)
     for number, line in enumerate(curves.values):
         axes.plot(*line.T, color=f"C{number}", lw=1.6, label="model" * (number == 0))
-        axes.plot(*observed[number][there[number]].T, "o", ms=4, color=f"C{number}", label="observed" * (number == 0))
+        _plot_observed(axes, observed[number].T, seen[number], there[number] & ~seen[number], number)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     label_panel(axes, "", *axis.channel_names, legend=False)
     common_legend(figure, [axes])
@@ -167,12 +172,23 @@ def energy_figure(axis: Axis, batch: Batch, energy: Tensor) -> Figure:
     return figure
 
 
-def _mark_forecast(axes: Axes, times: np.ndarray, mask: np.ndarray) -> None:
-    """Shades what lies behind the last observation that was shown."""
+def _plot_observed(axes: Axes, points: np.ndarray, seen: np.ndarray, held_out: np.ndarray, number: int) -> None:
+    """Dots of the series of this number at some of the `points (2, T)`: full ones where the model saw them."""
+    colour, label = f"C{number}", number == 0
+    look = {"alpha": 0.25, "ms": 2} if len(seen) > MANY_TIMES else {"ms": 4}
+    axes.plot(*points[:, seen], "o", color=colour, label="observed" * label, **look)
+    if held_out.any():
+        held = "observed, not shown to it" * label
+        axes.plot(*points[:, held_out], "o", mec=colour, mfc="white", label=held, **look)
+
+
+def _mark_forecast(axes: Axes, times: np.ndarray, mask: np.ndarray, last: float) -> None:
+    """Shades what lies behind the last observation that was shown, and draws a line at the `last` value."""
     seen = np.flatnonzero(mask.any(1))
     if len(seen) and times[-1] > times[seen[-1]]:
         axes.axvline(times[seen[-1]], color="0.5", lw=1, ls="--")
         axes.axvspan(times[seen[-1]], times[-1], color="0.93", zorder=0, label="forecast")
+        axes.hlines(last, times[seen[-1]], times[-1], color="C1", lw=1.4, ls=":", label="persistence")
 
 
 def _refined(shown: Batch) -> Batch | None:

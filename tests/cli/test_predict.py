@@ -111,9 +111,9 @@ def test_data_that_were_moved_are_those_of_a_split(predict, folder):
 
 def test_figures_of_the_task_are_drawn(predict, folder):
     result = predict("out=a.csv", "batch_size=8")
-    assert result.out.splitlines()[-1] == "a_confusion_matrix.png, a_wrong_predictions.png, a_plane.png: all of them"
+    assert result.out.splitlines()[-1] == "figures: a_confusion_matrix.png, a_wrong_predictions.png, a_plane.png"
     result = predict("dataset.path=new.npz", "out=b.csv", "batch_size=8")
-    assert result.out.splitlines()[-1] == "b_predictions.png: the first 8 of them"
+    assert result.out.splitlines()[-1] == "figures of the first 8 samples: b_predictions.png"
     for name in ("a_confusion_matrix.png", "a_wrong_predictions.png", "b_predictions.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 

@@ -87,7 +87,7 @@ def test_the_default_is_lynx_and_hare_beside_forecasts_that_need_no_training(tra
 
 def test_a_forecast_goes_beyond_the_data_with_its_figure(here, place, trained):
     said = here("node-predict", "run=lynx", "until=1930", "out=forecast.csv")
-    assert said.splitlines()[0] == "forecast.csv: 1 samples, 31 rows"
+    assert said.splitlines()[0] == "forecast.csv: 1 sample, 31 rows"
     table = rows(place / "forecast.csv")
     assert list(table[0]) == ["year", "hare", "hare_observed", "lynx", "lynx_observed", "is_shown", "failed"]
     assert [float(row["year"]) for row in table] == [*range(1900, 1931)]
@@ -141,7 +141,7 @@ def test_a_table_of_ones_own_with_dates_controls_and_a_gap(here, place):
     assert (table[3]["a_observed"] != "nan", table[3]["b_observed"]) == (True, "nan")
     (place / "longer.csv").write_text(DATED + "".join(f"2024-01-{day},,,1\n" for day in range(19, 25)))
     said = here("node-predict", "run=dated", "dataset.path=longer.csv", "out=longer_out.csv")
-    assert said.splitlines()[0] == "longer_out.csv: 1 samples, 24 rows"
+    assert said.splitlines()[0] == "longer_out.csv: 1 sample, 24 rows"
     assert rows(place / "longer_out.csv")[-1]["day"] == "2024-01-24"
 
 

@@ -107,7 +107,7 @@ MISTAKES = {
     ),
     "a weight too few": (
         ["task.channel_weights=[1]"],
-        "task.channel_weights must be a number, 0 or more, for each of hare, lynx, got [1]",
+        "task.channel_weights must be a number, 0 or more but not all 0, for each of hare, lynx, got [1]",
     ),
     "windows that are not cut": (
         ["task.window=5"],

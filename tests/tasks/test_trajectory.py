@@ -228,6 +228,15 @@ def test_details_name_channels_horizons_and_parameters():
     assert details["parameters"]["slope_0"]["value"] == 1
 
 
+def test_what_was_shown_has_no_error_by_horizon():
+    batch, one, model = lines((1.0, 0.0), num_seen=8), task(), Line([1.0, 0.0])
+    batch |= {TARGET: batch[MASK]}
+    rows = rows_of(one, model, batch)
+    assert "horizon" not in one.details(model, batch, rows)
+    with torch.no_grad():
+        assert set(one.figures(model, batch, rows)) == {"series", "phase_portrait"}
+
+
 def test_the_table_has_a_row_for_each_series_and_time_without_padding():
     batch = lines((1.0, 0.0), num_seen=6)
     batch[TIMES] = batch[TIMES].clone()
@@ -236,9 +245,26 @@ def test_the_table_has_a_row_for_each_series_and_time_without_padding():
     table = one.table(batch, rows_of(one, Line([1.0, 0.0]), batch), ["north", "south"])
     assert list(table) == ["series", "year", "hare", "hare_observed", "lynx", "lynx_observed", "is_shown"]
     assert table["series"].tolist() == ["north"] * 8 + ["south"] * 5
-    assert table["year"][:3].tolist() == [1900, 1905, 1910]
+    assert table["year"][:3].tolist() == ["1900", "1905", "1910"]
     np.testing.assert_allclose(table["hare"][:8], table["hare_observed"][:8], rtol=1e-6)
     assert table["is_shown"].tolist() == [True] * 6 + [False] * 2 + [True] * 5
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+def test_the_table_has_times_and_observations_as_they_were_written(is_log):
+    written = torch.tensor(
+        [[30.1, 4], [47.2, 6.1], [12.3, 9.7], [1234567, 1013.25], [77.4, 0.001]], dtype=torch.float64
+    )
+    seen = written.log() if is_log else written
+    units = Units(tuple(seen.mean(0).tolist()), tuple(seen.std(0).tolist()), is_log, 0.1, 3.0)
+    batch = {name: tensor[:1, :5] if tensor.dim() > 1 else tensor[:1] for name, tensor in lines((0.0, 0.0), 5).items()}
+    times = torch.tensor([[0.1, 0.3, 5.5, 1900, 2e15]], dtype=torch.float64)
+    batch |= {TIMES: units.scaled_times(times), VALUES: units.scaled(written).float()[None]}
+    one = task(units=units)
+    table = one.table(batch, {"prediction": units.values(batch[VALUES])}, [""])
+    assert table["year"].tolist() == ["0.1", "0.3", "5.5", "1900", "2000000000000000"]
+    observed = np.stack([table["hare_observed"], table["lynx_observed"]], axis=1)
+    assert observed.astype(str).tolist() == written.numpy().astype(str).tolist()
 
 
 def test_a_forecast_goes_on_to_a_time_and_sees_all_data():
@@ -258,6 +284,7 @@ def test_a_forecast_goes_on_to_a_time_and_sees_all_data():
         (1935, {}, "until=1935 must be after the data, which end at 1935"),
         ("soon", {}, "until=soon must be a number"),
         (math.inf, {}, "until=inf must be finite"),
+        ("2026-01-31", {}, "until=2026-01-31 must be a number, as the times of the data are"),
         (
             9e9,
             {},
@@ -278,8 +305,35 @@ def test_dates_are_read_and_written():
     longer = one.extended(lines((1.0, 0.0), num_seen=6), "2024-10-16")
     table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer), ["", ""])
     assert table["date"][[0, 9, 10]].tolist() == ["2024-10-04", "2024-10-13", "2024-10-14"]
-    with pytest.raises(ValueError, match="until=tomorrow must be a date such as 2026-01-31"):
-        one.extended(lines((1.0, 0.0), num_seen=6), "tomorrow")
+    for until in ("tomorrow", "today", "30", "2024-10-16T00:00Z"):
+        with pytest.raises(
+            ValueError, match=f"until={until} must be a date such as 2026-01-31, without a time zone, as"
+        ):
+            one.extended(lines((1.0, 0.0), num_seen=6), until)
+
+
+def test_dates_below_a_figure_do_not_overlap():
+    days = Units((0.0, 0.0), (1.0, 1.0), False, 20_000.0, 1.4)
+    one, model = Trajectory(days, ("a", "b"), "date", calendar="days", **KEYS), Line([1.0, 0.0])
+    batch = take(lines((1.0, 0.0), num_seen=6), slice(1))
+    with torch.no_grad():
+        figure = one.figures(model, batch, rows_of(one, model, batch))["series"]
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) > 5
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
+def test_dates_with_a_time_zone_are_those_of_utc():
+    days = Units((0.0, 0.0), (1.0, 1.0), False, 20_000.0, 0.25)
+    one = Trajectory(days, ("a", "b"), "date", calendar="days in UTC", **KEYS)
+    batch = lines((1.0, 0.0), num_seen=6)
+    longer = one.extended(batch, "2024-10-06T08:00+02:00")
+    table = one.table(longer, rows_of(one, Line([1.0, 0.0]), longer), ["", ""])
+    assert table["date"][[0, 1, 8]].tolist() == ["2024-10-04T00:00:00Z", "2024-10-04T06:00:00Z", "2024-10-06T00:00:00Z"]
+    assert one.axis.time_label == "date (UTC)"
+    with pytest.raises(ValueError, match="until=2024-10-16 must be a date with a time zone, such as 2026-01-31Z, as"):
+        one.extended(batch, "2024-10-16")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +349,7 @@ def test_dates_are_read_and_written():
         ({"season": 0}, "season must be at least 1 or null, got 0"),
         (
             {"channel_weights": [1.0]},
-            "channel_weights must be a number, 0 or more, for each of hare, lynx, got [1.0]",
+            "channel_weights must be a number, 0 or more but not all 0, for each of hare, lynx, got [1.0]",
         ),
     ],
 )
@@ -314,9 +368,23 @@ def test_figures_of_two_channels_show_series_field_and_horizon():
     assert (hare.get_xlabel(), hare.get_ylabel()) == ("year", "hare")
     line = hare.get_lines()[0]
     assert line.get_xdata()[[0, -1]].tolist() == [1900, 1935]
-    assert len(line.get_xdata()) == 7 * 8 + 1
+    assert len(line.get_xdata()) == 7 * 16 + 1
     assert hare.get_lines()[1].get_xdata().tolist() == pytest.approx([1900, 1905, 1910, 1915, 1920, 1925])
     assert set(one.prediction_figures(batch, rows_of(one, model, batch))) == {"series"}
+    full, empty = figures["phase_portrait"].axes[0].get_lines()[1:3]
+    assert (len(full.get_xdata()), len(empty.get_xdata())) == (6, 2)
+    assert empty.get_label() == "observed, not shown to it"
+    assert all(tick == round(tick) for tick in figures["error_by_horizon"].axes[0].get_xticks())
+
+
+def test_a_forecast_is_drawn_beside_the_last_value_that_was_shown():
+    batch, one, model = take(lines((1.0, 0.0), num_seen=6), slice(1)), task(), Line([1.0, 0.0])
+    with torch.no_grad():
+        hare = one.figures(model, batch, rows_of(one, model, batch))["series"].axes[0]
+    (line,) = (each for each in hare.collections if each.get_label() == "persistence")
+    (ends,) = line.get_segments()
+    last = UNITS.values(batch[VALUES])[0, 5, 0].item()
+    np.testing.assert_allclose(ends, [[1925, last], [1935, last]])
 
 
 @pytest.mark.parametrize("slope", [0.0, 1e-5])

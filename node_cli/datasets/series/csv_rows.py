@@ -82,7 +82,7 @@ def _parsed(path: str, stream: IO[bytes], delimiter: str | None) -> Table:
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise ValueError(f"dataset.path: {path} is empty; it must have a header and rows")
-    chosen = DELIMITERS[delimiter] if delimiter else _delimiter(path, first)
+    chosen = _delimiter(path, first, delimiter)
 
     def all_lines() -> Iterator[str]:
         yield first
@@ -127,8 +127,15 @@ class _Lines(Iterator[str]):
             raise ValueError(f"{where} is not UTF-8 at byte {error.start + 1}; save the table as UTF-8") from error
 
 
-def _delimiter(path: str, header: str) -> str:
+def _delimiter(path: str, header: str, wanted: str | None) -> str:
     found = [name for name, character in DELIMITERS.items() if character in header]
+    if wanted is not None:
+        if found and wanted not in found:
+            raise ValueError(
+                f"dataset.delimiter={wanted}: the header of {path} has no {wanted}, it has {' and '.join(found)}: set "
+                "that, or null"
+            )
+        return DELIMITERS[wanted]
     if len(found) != 1:
         told = f"has {' and '.join(found)}" if found else f"has none of {', '.join(DELIMITERS)}"
         raise ValueError(

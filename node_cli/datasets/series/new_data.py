@@ -10,6 +10,7 @@ from torch import Tensor
 
 from node_cli.batch import Batch
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last
+from node_cli.dates import KINDS
 from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES
 
 
@@ -115,7 +116,8 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
             count if each is None else len(each.mean)
             for count, each in zip(counts, (scaling.units, scaling.controls, scaling.statics), strict=True)
         ]
-        others = [offers["time_name"], offers["time_unit"], offers["calendar"]]
+        others = [offers["time_name"], offers["time_unit"]]
+        is_known = offers["calendar"] in KINDS
         is_whole = all(type(each) is int for each in (*counts, offers["num_series"]))
     except (KeyError, TypeError, AttributeError):
         return False
@@ -123,6 +125,7 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
     return (
         names == counts == scaled
         and is_whole
+        and is_known
         and all(type(each) is str for each in others)
         and all(0 <= place < counts[0] for place in places)
     )

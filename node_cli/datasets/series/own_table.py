@@ -10,6 +10,7 @@ from node_cli.datasets.series.cells import shown
 from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.source import series_dataset
 from node_cli.datasets.series.table import read_series
+from node_cli.dates import KINDS
 
 NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offers
 
@@ -70,10 +71,8 @@ def read_new_series(path: str, offers: Mapping[str, Any], keys: Mapping[str, Any
     layout = [keys.get(name) for name in ("series", "long", "delimiter")]
     raw = read_series(path, time, list(columns), layout[0], list(controls), list(statics), *layout[1:])
     if raw.calendar != offers["calendar"]:
-        kinds = ("dates", "numbers") if offers["calendar"] else ("numbers", "dates")
-        raise ValueError(
-            f"dataset.path: {path}, column {time} must hold {kinds[0]}, as in training, and holds {kinds[1]}"
-        )
+        wanted, found = KINDS[offers["calendar"]], KINDS[raw.calendar]
+        raise ValueError(f"dataset.path: {path}, column {time} must hold {wanted}, as in training, and holds {found}")
     return raw
 
 

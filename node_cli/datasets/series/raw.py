@@ -47,7 +47,7 @@ class RawSeries:
         channel_names: of the values; control_names and static_names likewise.
         time_name: what the axis of time is called.
         time_unit: a word such as day; empty: none.
-        calendar: "days": times are days since 1970-01-01 and are shown as dates; "": they are numbers.
+        calendar: of `node_cli.dates`: the times are numbers, or days since 1970-01-01 that are shown as dates.
         position_channels: which channels are a latitude and a longitude in degrees, if any.
         is_computed: another machine may compute other last digits.
         period_name: what the periods of the series are, years perhaps; empty: they have none.

@@ -120,6 +120,7 @@ def test_time_zones_are_counted(tmp_path):
         tmp_path, "day,a\n2024-05-01T00:00Z,1\n2024-05-01T03:00+02:00,2\n2024-05-01T03:00-02:00,3\n", **EXACT
     )
     same((dataset.splits["train"]["times"] * 24).round(decimals=6), [[0, 1, 5]])
+    assert dataset.offers["calendar"] == "days in UTC"
 
 
 @pytest.mark.parametrize(
@@ -346,6 +347,21 @@ MISTAKES = {
         HEAD,
         {"delimiter": ","},
         "delimiter must be one of comma, semicolon, tab, bar, or null, got",
+    ),
+    "a delimiter that is not there": (
+        HEAD + LINES,
+        {"delimiter": "semicolon"},
+        "dataset.delimiter=semicolon: the header of {path} has no semicolon, it has comma: set that, or null",
+    ),
+    "a decimal comma in a time": (
+        "day;a\n0,5;1\n1;2\n",
+        {},
+        "'0,5' is neither a number nor a date such as 2024-05-31 or 2024-05-31T13:30; write a decimal point",
+    ),
+    "times of too many digits": (
+        "ns,a\n1700000000000000000,1\n1700000000000000500,2\n",
+        {"time": "ns"},
+        "{path}, row 3, column ns: '1700000000000000500' has too many digits for a time; count from a later start",
     ),
     "half of long": (LONG, {"long": ["what"]}, "long must be the column of variables and that of values, or null, got"),
     "a unit of dates": (
