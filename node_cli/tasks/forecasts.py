@@ -22,6 +22,7 @@ TIMES_OF = {
     DAYS_UTC: "a date with a time zone, such as 2026-01-31Z",
 }
 MOST_DIGITS = 15  # that a float64 holds, whatever they are
+RESOLUTION = 2 * torch.finfo(torch.float32).eps  # of scaled values
 ROUNDING = 1e-9
 
 
@@ -97,15 +98,18 @@ def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) 
 
 
 def _as_written(units: Units, scaled: Tensor) -> Tensor:
-    """The user's values `(..., C)` in float64, with the fewest digits that are scaled to the same numbers."""
-    values = units.values(scaled.double())
-    size = values.abs().log10().floor().nan_to_num()
-    for digits in range(MOST_DIGITS, 0, -1):
+    """The user's values `(..., C)` in float64, with the fewest digits that are the same in float32."""
+    exact = units.values(scaled.double())
+    size = exact.abs().log10().floor().nan_to_num()
+    found = exact
+    for digits in range(MOST_DIGITS, -1, -1):
         up, down = 10 ** (digits - 1 - size).clamp(min=0), 10 ** (size - digits + 1).clamp(min=0)
-        rounded = (values * up / down).round() * down / up
-        values = torch.where(units.scaled(rounded).to(scaled) == scaled, rounded, values)
-    is_zero = units.scaled(torch.zeros_like(values)).to(scaled) == scaled
-    return torch.where(is_zero, 0.0, values)
+        rounded = (exact * up / down).round() * down / up if digits else torch.zeros_like(exact)
+        again = units.scaled(rounded)
+        is_close = (again - scaled).abs() <= RESOLUTION * scaled.abs().clamp(min=1)
+        is_same = (again.to(scaled) == scaled) | (is_close & (rounded.float() == exact.float()))
+        found = torch.where(is_same, rounded, found)
+    return found
 
 
 def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:

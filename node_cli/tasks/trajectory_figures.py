@@ -24,6 +24,7 @@ NUM_CHANNELS = 6
 FINENESS = 16  # points of a curve between two times
 GRID = 24  # places of a phase portrait, each way
 MANY_TIMES = 300  # more than these would hide the curves
+MANY_STEPS = 60  # markers of more would be a band
 MARGIN = 0.15  # of the range of the data, around them
 
 
@@ -117,7 +118,7 @@ def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]])
             axes.plot(
                 steps if is_uneven else ahead,
                 [np.nan if error is None else error for error in errors],
-                "o-",
+                "o-" if len(steps) <= MANY_STEPS else "-",
                 ms=3,
                 label=kind,
             )

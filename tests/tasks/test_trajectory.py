@@ -250,16 +250,17 @@ def test_the_table_has_a_row_for_each_series_and_time_without_padding():
     assert table["is_shown"].tolist() == [True] * 6 + [False] * 2 + [True] * 5
 
 
-@pytest.mark.parametrize("is_log", [False, True])
-def test_the_table_has_times_and_observations_as_they_were_written(is_log):
+@pytest.mark.parametrize(("is_log", "is_stored"), [(False, False), (True, False), (False, True)])
+def test_the_table_has_times_and_observations_as_they_were_written(is_log, is_stored):
     written = torch.tensor(
-        [[30.1, 4], [47.2, 6.1], [12.3, 9.7], [1234567, 1013.25], [77.4, 0.001]], dtype=torch.float64
+        [[30.1, 4], [47.2, 6.1], [12.3, 9.7], [1234567, 1013.25], [77.4, 0.0005]], dtype=torch.float64
     )
     seen = written.log() if is_log else written
     units = Units(tuple(seen.mean(0).tolist()), tuple(seen.std(0).tolist()), is_log, 0.1, 3.0)
     batch = {name: tensor[:1, :5] if tensor.dim() > 1 else tensor[:1] for name, tensor in lines((0.0, 0.0), 5).items()}
     times = torch.tensor([[0.1, 0.3, 5.5, 1900, 2e15]], dtype=torch.float64)
-    batch |= {TIMES: units.scaled_times(times), VALUES: units.scaled(written).float()[None]}
+    stored = written.float().double()  # as a file of arrays may have them
+    batch |= {TIMES: units.scaled_times(times), VALUES: units.scaled(stored if is_stored else written).float()[None]}
     one = task(units=units)
     table = one.table(batch, {"prediction": units.values(batch[VALUES])}, [""])
     assert table["year"].tolist() == ["0.1", "0.3", "5.5", "1900", "2000000000000000"]
