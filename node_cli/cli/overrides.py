@@ -182,7 +182,14 @@ def with_data_of_run(overrides: Sequence[Override]) -> list[Override]:
     name = folder.read_choices().get("dataset")
     if not (isinstance(name, str) and name.isidentifier()):
         raise ConfigError(f"the dataset of {folder.path} was not recorded by name: {of_data[0]} cannot be set")
-    return [override("dataset", name), *overrides]
+    recorded = folder.read_config().get("dataset")
+    texts = {f"dataset.{key}": value for key, value in recorded.items()} if isinstance(recorded, dict) else {}
+    kept = {  # among them what has no default
+        key: text
+        for key, text in texts.items()
+        if isinstance(text, str) and "$" not in text and key not in PLACES and not key.startswith("dataset._")
+    }
+    return [override("dataset", name), *(override(key, text) for key, text in kept.items()), *overrides]
 
 
 @contextmanager

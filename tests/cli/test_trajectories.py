@@ -139,6 +139,9 @@ def test_a_table_of_ones_own_with_dates_controls_and_a_gap(here, place):
     table = rows(place / "dated_out.csv")
     assert [row["day"] for row in table[:2]] == ["2024-01-01", "2024-01-02"]
     assert (table[3]["a_observed"] != "nan", table[3]["b_observed"]) == (True, "nan")
+    (place / "moved.csv").write_text(DATED)
+    here("node-predict", "run=dated", "split=test", "dataset.path=moved.csv", "out=moved_out.csv", "figures=false")
+    assert (place / "moved_out.csv").read_bytes() == (place / "dated_out.csv").read_bytes()
     (place / "longer.csv").write_text(DATED + "".join(f"2024-01-{day},,,1\n" for day in range(19, 25)))
     said = here("node-predict", "run=dated", "dataset.path=longer.csv", "out=longer_out.csv")
     assert said.splitlines()[0] == "longer_out.csv: 1 sample, 24 rows"
