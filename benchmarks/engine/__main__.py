@@ -1,11 +1,15 @@
-"""Ours against torchdiffeq (and torchode, torchdyn, diffrax where installed), in turn, in one process, as ratios.
+"""Ours in all modes against torchdiffeq, and torchode and diffrax where installed, in turn, as ratios.
 
-    python -m benchmarks.engine [--rounds 10] [--cases mnist,gpu,small,memory] [--save]
+    python -m benchmarks.engine [case ...] [--rounds 15] [--only REGEX] [--no-processes] [--save]
 
-mnist   a training step of the MNIST ODE-Net; gpu: the same there
-small   a training step of a problem where everything but the vector field is overhead
-memory  peak memory against the number of steps
+spiral, lotka_volterra, ffjord   training steps of small problems, on one thread
+mnist, mnist_gpu                 of the MNIST ODE-Net, on two threads, and on a GPU
+own_times, own_times_rk4         series with times of their own: one solve, or each alone
+memory                           peak memory against the number of steps
 
+Each case runs in a process of its own, and compilers start from an empty cache. `--only` takes the modes that a regular
+expression finds (and the peers they are held against): `--only 'ours, direct|diffrax'`. Without `--no-processes` each
+mode is also started alone, for its compile time, once more from the cache, and its peak memory: most of the time.
 Prints a table for each case, medians with quartiles; with --save also writes benchmarks/results/engine.json, in which
 other cases stay as they are, and docs/images/engine.png.
 """
@@ -14,58 +18,70 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.engine import memory, mnist, plot, small
+from benchmarks.engine import memory, plot
+from benchmarks.engine.alone import environment
+from benchmarks.engine.cases import CASES
+from benchmarks.engine.peak import IS_MEASURED
+from benchmarks.engine.run import markdown
 from node_cli.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PICTURE = ROOT / "benchmarks" / "results" / "engine.json", ROOT / "docs" / "images" / "engine.png"
-CASES = {
-    "mnist": (lambda rounds: mnist.run(rounds), mnist.markdown),
-    "gpu": (lambda rounds: mnist.run(rounds, "cuda"), mnist.markdown),
-    "small": (small.run, small.markdown),
-    "memory": (lambda rounds: memory.run(), memory.markdown),
-}
+NEEDS = {"mnist_gpu": torch.cuda.is_available(), "memory": IS_MEASURED}
+NAMES = [name for name in (*CASES, "memory") if NEEDS.get(name, True)]
 
 
 def main() -> None:
     """Runs the cases asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(NAMES))
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", default="", metavar="REGEX")
+    parser.add_argument("--no-processes", action="store_true")
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
-    names = arguments.cases.split(",")
-    unknown = sorted(set(names) - set(CASES))
-    if unknown or arguments.rounds < 1:
-        parser.error(f"--cases takes {','.join(CASES)}, got {','.join(unknown)}" if unknown else "--rounds: at least 1")
-    results = {name: result for name in names if (result := _run(name, arguments.rounds)) is not None}
-    if arguments.save:
-        _save(results)
+    names = arguments.cases or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no case here: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if arguments.rounds < 1:
+        parser.error("--rounds: at least 1")
+    for name in names:
+        sys.stdout.write(f"\n## {name}\n\n")
+        sys.stdout.flush()
+        result = memory.run() if name == "memory" else _run(name, arguments)
+        about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+        shown = memory.markdown(result) if name == "memory" else markdown(result)
+        sys.stdout.write(f"{shown}\n\n{about}\n")
+        if arguments.save:
+            _save(name, result)
 
 
-def _run(name: str, rounds: int) -> dict[str, Any] | None:
-    sys.stdout.write(f"\n## {name}\n\n")
-    if name == "gpu" and not torch.cuda.is_available():
-        sys.stdout.write("no GPU here\n")
-        return None
-    measure, markdown = CASES[name]
-    result = measure(rounds)
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    sys.stdout.write(f"{markdown(result)}\n\n{about}\n")
-    sys.stdout.flush()
+def _run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """In a process with the threads of the case: libraries read them when they start."""
+    case = CASES[name]
+    more = {"batch": case.batch, "only": arguments.only, "processes": not arguments.no_processes}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "result.json")
+        options = {"rounds": arguments.rounds, "out": str(out), "more": more}
+        command = [sys.executable, "-m", "benchmarks.engine.run", name, json.dumps(options)]
+        subprocess.run(command, check=True, env=os.environ | environment(case.threads, Path(folder)))
+        result: dict[str, Any] = json.loads(out.read_text())
     return result
 
 
-def _save(results: dict[str, Any]) -> None:
+def _save(name: str, result: dict[str, Any]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     older = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    together = older | results
+    together = older | {name: result}
     write_whole(RESULTS, (json.dumps(together, indent=2) + "\n").encode())
     write_whole(PICTURE, plot.draw(together))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import time
@@ -16,34 +17,45 @@ import torch
 from torch import Tensor
 
 import node_cli
+from benchmarks.engine.contender import Step
 from benchmarks.engine.peers import is_installed
 
 WARMUP_ROUNDS = 3
-Step = Callable[[int], Any]  # is told the round
+LEAST_SECONDS, MOST_REPEATS = 0.02, 50  # of one timing: a short step is made often in a row, and its mean counts
+SLOW_SECONDS, SLOW_ROUNDS = 5.0, 2  # what takes longer takes part in so many rounds only
 
 
 def in_turn(
-    steps: Mapping[str, Step], rounds: int, *, repeats: int = 1, wait: Callable[[], None] = lambda: None
-) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
-    """Seconds of each step in each round (A B C A B C), after rounds that do not count, and what the steps returned.
+    steps: Mapping[str, Step], rounds: int, *, wait: Callable[[], None] = lambda: None
+) -> dict[str, np.ndarray]:
+    """Seconds of each step in each round (A B C A B C), after rounds that do not count.
 
-    With `repeats` a step is made so often in a row, and its mean counts. `wait` returns when the device is idle.
+    `wait` returns when the device is idle.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    returned: dict[str, list[Any]] = {name: [] for name in steps}
-    for n in range(-WARMUP_ROUNDS, rounds):
+
+    def timed(step: Step, n: int, repeats: int) -> float:
+        gc.collect()  # nobody pays for what another one has left behind
+        wait()
+        started = time.perf_counter()
+        for i in range(repeats):
+            step(n + i)
+        wait()
+        return (time.perf_counter() - started) / repeats
+
+    quickest: dict[str, float] = dict.fromkeys(steps, math.inf)
+    for n in range(WARMUP_ROUNDS):
         for name, step in steps.items():
-            gc.collect()  # nobody pays for what another one has left behind
-            wait()
-            started = time.perf_counter()
-            for _ in range(repeats):
-                value = step(n)
-            wait()
-            elapsed = (time.perf_counter() - started) / repeats
-            if n >= 0:
-                seconds[name].append(elapsed)
-                returned[name].append(value)
-    return {name: np.array(values) for name, values in seconds.items()}, returned
+            if n == 0 or quickest[name] < SLOW_SECONDS:
+                quickest[name] = min(quickest[name], timed(step, n, 1))
+    repeats = {name: min(MOST_REPEATS, math.ceil(LEAST_SECONDS / quickest[name])) for name in steps}
+    gc.freeze()  # or collecting takes longer than most steps
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for n in range(rounds):
+        for name, step in steps.items():
+            if n < SLOW_ROUNDS or quickest[name] < SLOW_SECONDS:
+                seconds[name].append(timed(step, n, repeats[name]))
+    gc.unfreeze()
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -69,7 +81,7 @@ def gradient_errors(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) ->
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What the figures hold for."""
-    packages = ("torch", "torchdiffeq", "torchode", "torchdyn", "diffrax", "jax")
+    packages = ("torch", "torchdiffeq", "torchode", "diffrax", "equinox", "jax")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),

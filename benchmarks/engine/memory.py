@@ -7,11 +7,9 @@ rule, which torchdiffeq calls rk4.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +17,13 @@ import torchdiffeq
 from torch import Tensor, nn
 
 from benchmarks.engine.measure import machine, table
+from benchmarks.engine.peak import MALLOC, MIB, peak_of
 from node_cli.ode import odeint
+from node_cli.ode.compilation import COMPILE
 from node_cli.ode.gradients.checkpoint import Checkpoint
 
 BATCH, WIDTH = 64, 4096
 STEPS = (10, 20, 50, 100, 200)
-MIB = 2**20
-# Each tensor mapped on its own: the heap of glibc keeps holes of a size that it cannot fill, two MiB a step.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class WideField(nn.Module):
@@ -46,8 +43,10 @@ def _torchdiffeq(field: nn.Module, y0: Tensor, ts: Tensor, steps: int) -> Tensor
     return torchdiffeq.odeint(field, y0, ts, method="rk4", options={"step_size": 1 / steps})
 
 
-def _ours(gradient: Any) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
-    return lambda field, y0, ts, steps: odeint(field, y0, ts, method="rk4_38", num_steps=steps, gradient=gradient)
+def _ours(gradient: Any, **keys: str) -> Callable[[nn.Module, Tensor, Tensor, int], Tensor]:
+    return lambda field, y0, ts, steps: odeint(
+        field, y0, ts, method="rk4_38", num_steps=steps, gradient=gradient, **keys
+    )
 
 
 CONTENDERS = {
@@ -57,6 +56,10 @@ CONTENDERS = {
     "checkpoint, max_checkpoints=10": _ours(Checkpoint(max_checkpoints=10)),
     "adjoint": _ours("adjoint"),
 }
+if "solve" in COMPILE:
+    CONTENDERS |= {
+        f"{gradient}, compile=solve": _ours(gradient, compile="solve") for gradient in ("direct", "checkpoint")
+    }
 
 
 def run() -> dict[str, Any]:
@@ -76,22 +79,15 @@ def _in_a_process(name: str, steps: int) -> int:
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC).stdout)
 
 
-def _peak_of(name: str, steps: int) -> int:
-    """Bytes above what is there after a solve of one step."""
-    field, ts = WideField(), torch.tensor([0.0, 1.0])
-    for size, count in ((1, 1), (BATCH, steps)):
-        y0 = torch.randn(size, WIDTH)
-        before = _peak_bytes()
-        CONTENDERS[name](field, y0, ts, count)[-1].square().sum().backward()
-    return _peak_bytes() - before
+def _peak_of(name: str, steps: int) -> int | None:
+    """Bytes above what is there after a solve of the same shape, which is compiled by then."""
+    field, ts, y0 = WideField(), torch.tensor([0.0, 1.0]), torch.randn(BATCH, WIDTH)
 
+    def step() -> None:
+        CONTENDERS[name](field, y0, ts, steps)[-1].square().sum().backward()
 
-def _peak_bytes() -> int:
-    """Of this process. On Linux `ru_maxrss` starts from the peak of the process that started it: of no use there."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
-    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    step()
+    return peak_of(step)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -58,17 +57,5 @@ def torchode_solve(gradient: str) -> Build:
             return solver.solve(problem).ys.view(len(ts), *y0.shape)
 
         return solve
-
-    return build
-
-
-def torchdyn_solve() -> Build:
-    """The `odeint` of torchdyn, which autograd looks through; it steps onto the output times."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torchdyn.numerics import odeint
-
-    def build(field: nn.Module, tolerance: float) -> Solve:
-        return lambda y0, ts: odeint(field, y0, ts, "dopri5", atol=tolerance, rtol=tolerance)[1]
 
     return build

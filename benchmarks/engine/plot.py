@@ -10,46 +10,56 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.engine.memory import MIB
+from benchmarks.engine.peak import MIB
 
-TITLES = {"mnist": "MNIST ODE-Net, training step", "gpu": "the same on a GPU", "small": "spiral, training step"}
-COLOURS = {"ours": "C0", "torchdiffeq": "C1", "torchode": "C2", "torchdyn": "C4", "diffrax": "C5"}
+SHOWN = ("spiral", "lotka_volterra", "ffjord", "mnist", "mnist_gpu", "memory")
+COLOURS = {"ours": "C0", "torchdiffeq": "C1", "torchode": "C2", "diffrax": "C5"}
+ORDER = {"direct": 0, "checkpoint": 1, "adjoint": 2}
 
 
 def draw(results: dict[str, Any]) -> bytes:
     """A PNG: bars of step times with their ratio to torchdiffeq, and memory against steps, of the cases there are."""
-    names = [name for name in (*TITLES, "memory") if name in results]
-    figure = Figure(figsize=(6.6 * len(names), 5.0), dpi=130, layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
+    names = [name for name in SHOWN if name in results]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(6.6 * columns, 6.0 * rows), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for name, axes in zip(names, panels, strict=False):
         if name == "memory":
             _memory(axes, results[name])
         else:
             _bars(axes, results[name]["rows"])
-            axes.set_title(TITLES[name], fontsize=11)
+            axes.set_title(results[name]["title"], fontsize=11)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
 
 
 def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """In float32, by gradient, fastest on top within each; the label is the speed relative to torchdiffeq."""
-    order = {"direct": 0, "checkpoint": 1, "adjoint": 2}
-    rows = [row for row in rows if row.get("precision", "float32") == "float32"]
-    rows = sorted(rows, key=lambda row: (order[row["gradient"]], row["seconds"]["median"]))
+    """In float32, ours with a carried step, by gradient, fastest on top; labels: speed relative to torchdiffeq."""
+    ours_carried = [row for row in rows if row["solver"] != "ours" or row["first_step"] == "carried"]
+    rows = [row for row in ours_carried if row["precision"] == "float32"]
+    rows = sorted(rows, key=lambda row: (ORDER[row["gradient"]], row["seconds"]["median"]))
     values, low, high = ([1e3 * row["seconds"][key] for row in rows] for key in ("median", "q1", "q3"))
     spread = [np.subtract(values, low), np.subtract(high, values)]
-    colours = [COLOURS[row["solver"].partition(",")[0]] for row in rows]
-    bars = axes.barh([_label(row) for row in rows], values, color=colours, xerr=spread)
-    axes.bar_label(bars, [f"{row['times_peer']['median']:.2f}x" for row in rows], padding=4, fontsize=9)
+    colours = [COLOURS[row["solver"]] for row in rows]
+    places = range(len(rows))
+    bars = axes.barh(places, values, color=colours, xerr=spread)
+    axes.set_yticks(places, [_label(row) for row in rows], fontsize=8)
+    axes.bar_label(bars, [f"{row['times_peer']['median']:.2g}x" for row in rows], padding=4, fontsize=8)
     axes.invert_yaxis()
+    axes.set_xscale("log")
     axes.margins(x=0.2)
     axes.set_xlabel("ms (labels: speed against torchdiffeq)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
 
 
 def _label(row: dict[str, Any]) -> str:
-    network = f", {row['network']} network" if row.get("network", "our") != "our" else ""
-    return f"{row['gradient']}: {row['solver']}{network}"
+    compiled = f", {row['compile']}" if row["solver"] == "ours" and row["compile"] != "none" else ""
+    network = f", {row['network']} network" if row["network"] != "ours" else ""
+    return f"{row['gradient']}: {row['solver']}{compiled}{network}"
 
 
 def _memory(axes: Axes, result: dict[str, Any]) -> None:

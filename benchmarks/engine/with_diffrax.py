@@ -1,65 +1,143 @@
-"""The spiral under diffrax, compiled as a whole."""
+"""The small problems under diffrax, as its documentation trains: a jitted value and gradient of an equinox module."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from torch import Tensor
+from torch import nn
+
+from benchmarks.engine.contender import Contender
+from benchmarks.engine.problems import NUM_BATCHES, Problem
+
+# Not DirectAdjoint: slower than checkpoints in every case, up to twenty times.
+ADJOINTS: dict[str, Callable[[], Any]] = {
+    "checkpoint": diffrax.RecursiveCheckpointAdjoint,
+    "adjoint": diffrax.BacksolveAdjoint,
+}
 
 
-def step_and_count(
-    parameters: Mapping[str, Tensor], y0: Tensor, ts: Tensor, target: Tensor, tolerance: float
-) -> tuple[Callable[[], Any], Callable[[], tuple[int, int]]]:
-    """A training step (states and gradients, as `small.Contender.step`) and its evaluations forward, backward."""
-    weights = {name: jnp.asarray(p.detach().numpy()) for name, p in parameters.items()}
-    start, times, goal = (jnp.asarray(x.numpy()) for x in (y0, ts, target))
-    evaluations: list[int] = []
+def plain(t: Any, y: Any, field: Any) -> Any:
+    """A vector field whose weights are the argument of the solve, as BacksolveAdjoint needs it."""
+    return field(t, y)
 
-    def field(t: Any, y: Any, w: dict[str, Any]) -> Any:
-        hidden = jnp.tanh(y**3 @ w["net.0.weight"].T + w["net.0.bias"])
-        return hidden @ w["net.2.weight"].T + w["net.2.bias"]
 
-    def counted(t: Any, y: Any, w: dict[str, Any]) -> Any:
-        jax.debug.callback(lambda: evaluations.append(1))
-        return field(t, y, w)
+class Evaluations:
+    """Counts those of `field`, which is `plain` otherwise."""
 
-    def loss_and_states(w: dict[str, Any], vector_field: Any) -> Any:
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(vector_field),
-            diffrax.Dopri5(),
-            times[0],
-            times[-1],
-            None,
-            start,
-            w,
-            saveat=diffrax.SaveAt(ts=times),
-            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
-        )
-        return jnp.abs(solution.ys - goal).mean(), solution.ys
+    def __init__(self) -> None:
+        self._seen: list[int] = []
 
-    train = jax.jit(jax.value_and_grad(lambda w: loss_and_states(w, field), has_aux=True))
-    counted_train = jax.jit(jax.value_and_grad(lambda w: loss_and_states(w, counted), has_aux=True))
-    counted_forward = jax.jit(lambda w: loss_and_states(w, counted))
+    def field(self, t: Any, y: Any, field: Any) -> Any:
+        """dy/dt."""
+        jax.debug.callback(lambda: self._seen.append(1))
+        return field(t, y)
 
-    def step() -> Any:
-        (_, ys), grads = jax.block_until_ready(train(weights))
-        return ys, grads
-
-    def evaluations_of(solve: Callable[[Any], Any]) -> int:
-        evaluations.clear()
-        jax.block_until_ready(solve(weights))
+    def of(self, solve: Callable[..., Any], *args: Any) -> int:
+        """How many a compiled function makes; it is given `field` last."""
+        self._seen.clear()
+        jax.block_until_ready(solve(*args, self.field))
         jax.effects_barrier()
-        return len(evaluations)
+        return len(self._seen)
 
-    def count() -> tuple[int, int]:
-        forward = evaluations_of(counted_forward)
-        return forward, evaluations_of(counted_train) - forward
 
-    return step, count
+class Spiral(eqx.Module):
+    """As `SpiralField`."""
+
+    net: eqx.nn.MLP
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        """dy/dt."""
+        return jax.vmap(self.net)(y**3)
+
+
+class Series(eqx.Module):
+    """As `SeriesField`."""
+
+    net: eqx.nn.MLP
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        """dy/dt."""
+        return jax.vmap(self.net)(y)
+
+
+class Flow(eqx.Module):
+    """As `FlowField`; the trace as in diffrax's example of a continuous normalizing flow."""
+
+    net: eqx.nn.MLP
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        """The velocity and minus the divergence."""
+
+        def of_one(point: Any) -> Any:
+            velocity, pull = jax.vjp(lambda x: self.net(jnp.append(x, t)), point)
+            (jacobian,) = jax.vmap(pull)(jnp.eye(2))
+            return jnp.append(velocity, -jnp.trace(jacobian))
+
+        return jax.vmap(of_one)(y[:, :2])
+
+
+FIELDS = {"spiral": Spiral, "lotka_volterra": Series, "ffjord": Flow}
+
+
+def contender(problem: Problem, gradient: str) -> Contender:
+    """One way to differentiate."""
+    model = FIELDS[problem.name](_perceptron(problem.field.net))
+    starts, targets = ([jnp.asarray(x.numpy()) for x in values] for values in (problem.starts, problem.targets))
+    ts = jnp.asarray(problem.ts.numpy())
+    evaluations = Evaluations()
+
+    def states(model: Any, y0: Any, field: Any) -> Any:
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(field),
+            diffrax.Dopri5(),
+            ts[0],
+            ts[-1],
+            None,
+            y0,
+            model,
+            saveat=diffrax.SaveAt(ts=ts),
+            stepsize_controller=diffrax.PIDController(rtol=problem.tolerance, atol=problem.tolerance),
+            adjoint=ADJOINTS[gradient](),
+        ).ys
+
+    def loss(model: Any, y0: Any, target: Any, field: Any) -> Any:
+        return problem.loss(states(model, y0, field), target)
+
+    solve, train = eqx.filter_jit(states), eqx.filter_jit(eqx.filter_value_and_grad(loss))
+
+    def step(n: int) -> Any:
+        return jax.block_until_ready(train(model, starts[n % NUM_BATCHES], targets[n % NUM_BATCHES], plain))
+
+    def count(n: int) -> tuple[int, int]:
+        y0, target = starts[n % NUM_BATCHES], targets[n % NUM_BATCHES]
+        forward = evaluations.of(solve, model, y0)
+        return forward, evaluations.of(train, model, y0, target) - forward
+
+    def outcome() -> Any:
+        return solve(model, starts[0], plain), _gradients(step(0)[1].net)
+
+    return Contender(step, outcome, count)
+
+
+def _perceptron(net: nn.Sequential) -> eqx.nn.MLP:
+    """With the weights of the network."""
+    linear = [layer for layer in net if isinstance(layer, nn.Linear)]
+    sizes = (linear[0].in_features, linear[-1].out_features, linear[0].out_features, len(linear) - 1)
+    mlp = eqx.nn.MLP(*sizes, activation=jnp.tanh, key=jax.random.PRNGKey(0))
+    weights = [jnp.asarray(p.detach().numpy()) for layer in linear for p in (layer.weight, layer.bias)]
+    return eqx.tree_at(_weights, mlp, weights)
+
+
+def _weights(mlp: eqx.nn.MLP) -> list[Any]:
+    return [p for layer in mlp.layers for p in (layer.weight, layer.bias)]
+
+
+def _gradients(mlp: eqx.nn.MLP) -> dict[str, Any]:
+    """By the names of our network."""
+    names = [f"net.{2 * i}.{kind}" for i in range(len(mlp.layers)) for kind in ("weight", "bias")]
+    return dict(zip(names, _weights(mlp), strict=True))

@@ -1,0 +1,65 @@
+"""All cases by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.engine import mnist, own_times, problems, solves
+from benchmarks.engine.contender import Case
+from benchmarks.engine.networks import TOLERANCE
+from benchmarks.engine.problems import Problem
+
+
+def _small(title: str, make: Callable[[int], Problem], batch: int) -> Case:
+    return Case(
+        title=f"{title}, training step",
+        threads=1,
+        batch=batch,
+        tolerance=problems.TOLERANCES[make.__name__],
+        unit="ms",
+        entries=lambda batch: solves.entries(make(batch)),
+        reference=lambda batch: make(batch).reference(),
+        peers=solves.TORCHDIFFEQ,
+        peer="torchdiffeq",
+    )
+
+
+def _own_times(method: str) -> Case:
+    return Case(
+        title=f"series with times of their own, {method}, solve and gradient",
+        threads=1,
+        batch=64,
+        tolerance=own_times.TOLERANCE if method == "dopri5" else None,
+        unit="ms",
+        entries=partial(own_times.entries, method),
+        reference=own_times.reference,
+        peers=own_times.PEERS,
+        peer=own_times.ALONE,
+    )
+
+
+def _mnist(device: str) -> Case:
+    return Case(
+        title=f"MNIST ODE-Net, training step{' on a GPU' if device == 'cuda' else ''}",
+        threads=2,
+        batch=128,
+        tolerance=TOLERANCE,
+        unit="s",
+        entries=lambda batch: mnist.entries(batch, device),
+        reference=lambda batch: mnist.reference(batch, device),
+        peers=mnist.PEERS,
+        peer="torchdiffeq",
+        device=device,
+    )
+
+
+CASES = {
+    "spiral": _small("spiral (state 2, MLP 2-50-2, 10 times)", problems.spiral, 20),
+    "lotka_volterra": _small("Lotka-Volterra (state 2, MLP 2-64-64-2, 50 times)", problems.lotka_volterra, 64),
+    "ffjord": _small("FFJORD 2-D (MLP 3-64-64-2, exact trace)", problems.ffjord, 512),
+    "mnist": _mnist("cpu"),
+    "mnist_gpu": _mnist("cuda"),
+    "own_times": _own_times("dopri5"),
+    "own_times_rk4": _own_times("rk4"),
+}
