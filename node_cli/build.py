@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from node_cli.ode.gradients import Gradient
 from node_cli.references import nodes
 from node_cli.tasks.task import Task
 from node_cli.training.machine import place_of, set_num_threads
+from node_cli.training.optimizers import without_compiler
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
@@ -277,10 +279,13 @@ def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime
     for path, inner in nodes(node, (group,)):  # what lies deeper is instantiated with it
         if path != (group,) and isinstance(inner, dict) and "_target_" in inner:
             _target(".".join(path), inner, packages)
+    target = _target(group, node, packages)
     check_plain(group, node)
-    check_arguments(group, node, _target(group, node, packages), runtime)
+    check_arguments(group, node, target, runtime)
     try:
         part = instantiate(node, _convert_="all")
+        if runtime and inspect.isclass(target) and issubclass(target, Optimizer):
+            part = partial(without_compiler(target), *part.args, **part.keywords)
         return part(**runtime) if runtime else part
     except InstantiationException as error:
         cause = error.__cause__

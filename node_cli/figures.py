@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 UNDATED: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -22,6 +22,8 @@ def panels(
     count: int, *, columns: int = 3, size: tuple[float, float] = (4.6, 3.8), title: str = ""
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels of `size` (inches), up to `columns` beside each other."""
+    from matplotlib.figure import Figure
+
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
@@ -63,6 +65,8 @@ def common_legend(figure: Figure, all_axes: Iterable[Axes], title: str = "") -> 
 
 def image_of(figure: Figure) -> np.ndarray:
     """The figure as an image: `(height, width, 3)`, uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -70,6 +74,8 @@ def image_of(figure: Figure) -> np.ndarray:
 
 def file_of(figure: Figure, ending: str = "png", **options: Any) -> bytes:
     """The content of a file: png, pdf or svg. The same figure gives the same bytes."""
+    import matplotlib as mpl
+
     content = io.BytesIO()
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "node-cli"}):  # 42: journals refuse type 3
         figure.savefig(content, format=ending, metadata=UNDATED[ending], **options)

@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from node_cli.advice import in_keys
@@ -19,6 +18,9 @@ from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Tick = Callable[[str], None]  # called before each measurement, with its name
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from node_cli.figures import label_panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Gradients = Mapping[str, Tensor]  # by the name of what they are for; float64, on the CPU
 
@@ -103,6 +104,8 @@ def draw_errors(axes: Axes, title: str, xlabel: str, curves: Mapping[str, Curve]
 
 def number_counts(axes: Axes) -> None:
     """Plain numbers along a logarithmic x axis of counts."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -22,11 +22,12 @@ from node_cli.runs.log import log_to
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
 from node_cli.runs.summary import final_table, summarize
+from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import CheckpointError, Checkpoints, OtherRunError, read_first_sound
 from node_cli.training.machine import chosen_device
 from node_cli.training.payload import refusal
 from node_cli.training.processes import joined
-from node_cli.training.records import last_losses, log_figures
+from node_cli.training.records import last_losses
 from node_cli.training.starting import start_from
 from node_cli.training.state import TrainingError
 from node_cli.training.stopping import Stopped, Stopping
@@ -153,7 +154,7 @@ def _lead(
     with closed_at_the_end(logger.close):
         folder.write_request(request)
         _announce(config, folder, trainer, checkpoint)
-        _log_start(config, logger, trainer, is_new=checkpoint is None)
+        _log_start(config, logger, trainer.task)
         checkpoints = Checkpoints(folder.checkpoints, trainer.keep, identity(config, trainer.dataset))
         evaluation = trainer.fit(logger, checkpoints, stopping)
         summary = summarize(request, trainer, evaluation, started)
@@ -179,14 +180,10 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
         log.info("%s; %s", last_losses(trainer.state.history), trainer.rate.change)
 
 
-def _log_start(config: dict[str, Any], logger: Loggers, trainer: Trainer, *, is_new: bool) -> None:
+def _log_start(config: dict[str, Any], logger: Loggers, task: Task) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
-    logger.log_metric_names(list(dict.fromkeys(["loss", *trainer.task.metric_names])))
+    logger.log_metric_names(list(dict.fromkeys(["loss", *task.metric_names])))
     logger.log_hparams(_hyperparameters(config))
-    if not is_new or not logger.takes_images:
-        return
-    samples = next(trainer.dataset.train_batches(trainer.batch_size, trainer.seed, epoch=0))
-    log_figures(logger, trainer.task.sample_figures(samples), "train", step=0)
 
 
 def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:

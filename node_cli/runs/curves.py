@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
-
 from node_cli.figures import file_of, label_panel, panels
 from node_cli.files import write_whole
 
@@ -24,6 +22,8 @@ def write_curves(history: History, path: Path, title: str) -> None:
     `history` has an entry for each epoch: "epoch" and tags ("train/loss", "val/error", "nfe/forward"). An entry may
     lack a tag; a panel without any data is left out.
     """
+    from matplotlib.ticker import MaxNLocator
+
     drawn = _panels(history)
     assert drawn, f"nothing to draw in {history}"
     figure, all_axes = panels(len(drawn), columns=COLUMNS, size=(4.2, 3.6), title=title)

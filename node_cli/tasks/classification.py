@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,9 @@ from node_cli.batch import Batch, take
 from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
 from node_cli.tasks.plane_figures import plane
 from node_cli.tasks.task import Loss, Task, solved
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_SAMPLES_SHOWN = 32
 

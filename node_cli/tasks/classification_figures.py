@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROWS, COLUMNS = 4, 8  # of images in a grid
 MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
@@ -27,6 +27,8 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
         predictions: (n,) class indices, or NO_PREDICTION, which has no cell.
         class_names: a name for each class.
     """
+    from matplotlib.colors import PowerNorm
+
     num_classes = len(class_names)
     given = predictions != NO_PREDICTION
     cells = (num_classes * targets + predictions)[given]
@@ -101,6 +103,8 @@ def _missing(predictions: np.ndarray) -> str:
 
 def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> Figure:
     """Draw as many of `images` (n, channels, height, width) as there are captions, all on one grey scale."""
+    from matplotlib.figure import Figure
+
     num_images, num_channels = len(captions), images.shape[1]
     if num_channels not in (1, 3):
         images, title = images[:, :1], f"{title} (first channel of {num_channels})"
@@ -136,6 +140,8 @@ def _rescale(images: np.ndarray) -> np.ndarray:
 
 
 def _scatter(points: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str) -> tuple[Figure, Axes]:
+    from matplotlib import colormaps
+
     num_coordinates = points[0].size
     if num_coordinates > 2:
         title = f"{title} (coordinates 1 and 2 of {num_coordinates})"
@@ -167,5 +173,7 @@ def _plane(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.subplots()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_cli.ode.block import SolvingModule, solving_modules
 from node_cli.ode.solution import SolveError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GRID, ARROWS = 60, 14  # points a side
 NUM_POINTS, NUM_TIMES = 60, 20  # of the trajectories
@@ -30,6 +32,9 @@ def plane(model: nn.Module, inputs: Tensor, targets: Tensor, class_names: Sequen
         targets: (n,) class indices.
         class_names: a name for each class.
     """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     blocks = solving_modules(model)[:MAX_BLOCKS]
     figure = Figure(figsize=(4.2 * (1 + len(blocks)), 4.0), dpi=100, layout="constrained")
     first, *others = figure.subplots(1, 1 + len(blocks), squeeze=False)[0]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_cli.batch import Batch, take
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Objective = tuple[str, Literal["min", "max"]]
 FAILED = "failed"  # among rows: True for a sample without a prediction, because its solve failed

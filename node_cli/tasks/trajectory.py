@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from node_cli.batch import Batch, take
@@ -30,6 +29,9 @@ from node_cli.tasks.series_cutting import first_times, jumps_between, segments, 
 from node_cli.tasks.smoothing import LastOf, smooth
 from node_cli.tasks.task import Loss, Task, solved
 from node_cli.tasks.trajectory_figures import trajectory_figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOSSES = ("mse", "mae", "huber", "log_mse")
 STRATEGIES = {  # and the keys that each has alone

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from node_cli.batch import Batch, num_samples, take
@@ -18,6 +14,10 @@ from node_cli.figures import common_legend, label_panel, panels
 from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, SeriesModel
 from node_cli.tasks.forecast_metrics import by_horizon, persistence
 from node_cli.tasks.forecasts import Axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NUM_SERIES = 3
 NUM_CHANNELS = 6
@@ -65,6 +65,9 @@ def series_figure(axis: Axis, batch: Batch, curves: Curves, last: Tensor) -> Fig
 
     Of a single series the forecast is shaded, and persistence, of the `last` values seen `(n, T, C)`, drawn beside it.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import MaxNLocator
+
     names = axis.channel_names[:NUM_CHANNELS]
     figure, all_axes = panels(len(names), columns=1 if len(names) < 4 else 2, size=(8, 2.9))
     times = axis.times(batch)
@@ -109,6 +112,8 @@ def _curves(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, p
 
 def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]]) -> Figure:
     """The root mean square error of each channel by how far ahead a forecast looks."""
+    from matplotlib.ticker import MaxNLocator
+
     ahead, steps = horizon["ahead"]["time"], horizon["ahead"]["steps"]
     is_uneven = bool((np.diff(ahead) <= 0).any())  # some step, of series that are dense, leads less far than one before
     names = [name for name in horizon if name != "ahead"]

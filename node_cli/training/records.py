@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from node_cli.advice import in_keys
@@ -19,6 +19,9 @@ from node_cli.tasks.task import Task
 from node_cli.training.evaluation import Evaluation
 from node_cli.training.state import TrainState
 from node_cli.training.update import Update
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from node_cli.training.machine import environment, name_changes, random_state, s
 from node_cli.training.memory import peak_memory_mb, reporting_out_of_memory, reset_peak_memory
 from node_cli.training.processes import Processes
 from node_cli.training.ranges import require_in_range, require_no_more_done
-from node_cli.training.records import epoch_line, log_histograms, log_results, shown_in_bar
+from node_cli.training.records import epoch_line, log_figures, log_histograms, log_results, shown_in_bar
 from node_cli.training.schedules import Schedule
 from node_cli.training.solve_monitor import SolveMonitor
 from node_cli.training.starting import set_to_train
@@ -115,11 +115,6 @@ class Trainer:
         return self.state.step / self.total_steps
 
     @property
-    def _begins_a_phase(self) -> bool:
-        before = max(0, self.state.step - 1) / self.total_steps
-        return self.task.phase(self.progress) != self.task.phase(before)
-
-    @property
     def _epoch_is_over(self) -> bool:
         return self.state.batch == self.steps_per_epoch or self.state.step >= self.total_steps
 
@@ -195,7 +190,7 @@ class Trainer:
                 break
             self._stop_if_asked()
             self.rate.set(self.state.step)
-            if self._begins_a_phase:
+            if self.task.phase(self.progress) != self.task.phase(max(0, self.state.step - 1) / self.total_steps):
                 self.updater.forget()
             started, num_failed = time.perf_counter(), self.state.num_failed
             update = self.updater.update(batch, self.state, self.progress)
@@ -212,6 +207,8 @@ class Trainer:
                 self.state.add(*update, samples=num_samples(batch))
             self._log_step(logger, update, has_failed=self.state.num_failed > num_failed)
             progress.advance(num_samples(batch), shown_in_bar(update) if update else {})
+            if self.state.step == 1 and logger.takes_images:  # only now, as it imports matplotlib
+                log_figures(logger, self.task.sample_figures(batch), "train", step=0)
             save_is_due = self.save_every_steps and self.state.step % self.save_every_steps == 0
             if save_is_due and not self._epoch_is_over:  # an epoch's end saves too, once its validation is recorded
                 self._save(logger, checkpoints, is_best=False)

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from node_cli.ode.compilation import outside_compilation
 from node_cli.ode.gradients.known import SideOutputs
 from node_cli.ode.gradients.same_field import restored
 from node_cli.ode.states import require_slope
@@ -189,6 +190,12 @@ class _Watch(TorchDispatchMode):
         self._look_at((result,))
         return list(self._found.values())
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch need not keep its compiler out of the method below, and so import it: that is done there."""
+        return False
+
+    @outside_compilation
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._look_at((args, kwargs))
