@@ -270,7 +270,8 @@ def test_figures_of_the_test_stand_after_the_last_step(tmp_path):
     """Where a run killed before its summary, and resumed, takes them back."""
     recorder, _ = fit(build_trainer(epochs=1), tmp_path, takes_images=True)
     assert {step for step, tag, _ in recorder.scalars if tag.startswith("test/")} == {4}
-    assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions", "test/plane"]
+    assert recorder.tags == ["train/inputs", "test/confusion_matrix", "test/wrong_predictions", "test/plane"]
+    assert recorder.images[0] == (0, "train/inputs")
 
 
 def test_results_of_the_validation_are_drawn_every_few_epochs(tmp_path):
