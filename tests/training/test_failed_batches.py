@@ -246,7 +246,7 @@ def test_pictures_of_a_test_in_which_samples_failed(tmp_path):
     recorder = Recorder(takes_images=True)
     trainer.fit(recorder, Checkpoints(tmp_path, keep=2))
     assert recorder.of("test/failed") == [2]
-    assert recorder.tags == ["test/confusion_matrix", "test/wrong_predictions", "test/plane"]
+    assert recorder.tags == ["train/inputs", "test/confusion_matrix", "test/wrong_predictions", "test/plane"]
 
 
 @pytest.mark.parametrize(

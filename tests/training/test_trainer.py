@@ -310,7 +310,7 @@ def test_a_run_goes_on_as_if_nothing_had_been_drawn(fails, tmp_path, caplog):
     drawn, own = records(task, tmp_path / "drawn", figures_every_epochs=1)
     _, plain = records(Classification(("a", "b"), label_smoothing=0.0), tmp_path / "plain")
     assert own == plain
-    assert drawn.tags == ([] if fails else ["val/flow", "val/flow", "test/flow"])
+    assert drawn.tags == ["train/inputs", *([] if fails else ["val/flow", "val/flow", "test/flow"])]
     assert ("no figures of the val split at step 3: the ODE solve failed" in caplog.text) == fails
 
 
