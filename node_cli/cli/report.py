@@ -12,7 +12,7 @@ from node_cli.config import ConfigError, printable
 from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
 from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
-from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, sort_groups
+from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, horizon_columns, sort_groups
 from node_cli.runs.report.options import PROGRAM, parse
 from node_cli.runs.report.reading import RunRecord, read_runs, written_at
 from node_cli.runs.report.writing import make_folder, write
@@ -31,7 +31,7 @@ def _report(args: Namespace) -> list[RunRecord]:
     selected = select(runs, [parse_condition(typed) for typed in args.where])
     table = _table(args, [run for run in selected if run.status == FINISHED])
     below = notes_on(table, selected, len(runs))
-    content = FORMATS[args.format](table, below)
+    content = _formatted(args, table, below)
     if args.out is not None:
         write(args.out, content.encode())
     if args.plot and (table.groups or args.watch is None):  # who watches waits for the first to finish
@@ -40,6 +40,17 @@ def _report(args: Namespace) -> list[RunRecord]:
     if args.format == "csv":
         sys.stderr.write("".join(f"{printable(line)}\n" for line in below))
     return selected
+
+
+def _formatted(args: Namespace, table: RunTable, below: Sequence[str]) -> str:
+    """The table, and below it the errors by horizon where the runs have some and no columns were asked for."""
+    write_table = FORMATS[args.format]
+    further = [] if args.show else horizon_columns([run for group in table.groups for run in group.runs])
+    if not further:
+        return write_table(table, below)
+    if args.format == "csv":
+        return write_table(RunTable(table.keys, [*table.columns, *further], table.groups), below)
+    return write_table(table, []) + "\n" + write_table(RunTable(table.keys, further, table.groups), below)
 
 
 def _print(content: str) -> None:

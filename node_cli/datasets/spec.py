@@ -17,7 +17,13 @@ from node_cli.datasets.series.new_data import fit_series, prepared_series
 from node_cli.series import Units
 
 OF_CLASSES = {"input_shape": int, "class_names": str, "class_counts": int}
-OF_SERIES = {"channel_names": str, "control_names": str, "static_names": str, "position_channels": int}
+OF_SERIES = {
+    "channel_names": str,
+    "control_names": str,
+    "static_names": str,
+    "channel_units": str,
+    "position_channels": int,
+}
 TUPLES = OF_CLASSES | OF_SERIES  # offers of ours, and what they are tuples of
 PLAIN = (str, int, float, bool, type(None))
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}

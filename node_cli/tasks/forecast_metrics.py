@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from node_cli.batch import Batch
 from node_cli.series import MASK, TARGET, TIMES, VALUES, Units, visible
 
 EARTH_RADIUS = 6371.0  # km
+Measure = Callable[[Tensor], float]  # of the places (n, T, C) that count
+Scale = Callable[[Tensor], Tensor]
 
 
 def persistence(batch: Batch) -> Tensor:
@@ -54,39 +56,47 @@ def great_circle(predicted: Tensor, observed: Tensor) -> Tensor:
     return 2 * EARTH_RADIUS * haversine.clamp(max=1).sqrt().asin()
 
 
-def track_errors(units: Units, places: Sequence[int], batch: Batch, predicted: Tensor) -> dict[str, float]:
-    """Mean distances in km, at all targets, of predicted positions and of two forecasts that need no training."""
+def track_measures(units: Units, places: Sequence[int], batch: Batch, predicted: Tensor) -> dict[str, Measure]:
+    """Mean distances in km of predicted positions and of two forecasts that need no training."""
     shown, places = visible(batch), list(places)
-    target = batch[TARGET][..., places].all(2)
-    observed = units.values(batch[VALUES])[..., places][target]
     last, line = (units.values(forecast(shown)) for forecast in (persistence, constant_velocity))
-    forecasts = {"track_km": predicted, "persistence_track_km": last, "velocity_track_km": line}
-    distances = {name: great_circle(each[..., places][target], observed) for name, each in forecasts.items()}
-    return {name: mean(each if name == "track_km" else made(each)) for name, each in distances.items()}
+    observed = units.values(batch[VALUES])[..., places]
+    away, last_away, line_away = (great_circle(each[..., places], observed) for each in (predicted, last, line))
+    return {
+        "track_km": lambda where: mean(away[where[..., places].all(2)]),
+        "persistence_track_km": lambda where: mean(made(last_away[where[..., places].all(2)])),
+        "velocity_track_km": lambda where: mean(made(line_away[where[..., places].all(2)])),
+    }
 
 
-def error_details(
-    units: Units, names: tuple[str, ...], places: Sequence[int], batch: Batch, rows: Batch
-) -> dict[str, Any]:
-    """Errors by channel, over all targets and at the last one of each sample; and by how far ahead they look."""
-    observed, predicted = units.values(batch[VALUES]), rows["prediction"]
-    errors = {"rmse": predicted - observed, "persistence_rmse": units.values(persistence(visible(batch))) - observed}
-    count = batch[TARGET].flip(1).cumsum(1).flip(1)
-    last = {**batch, TARGET: batch[TARGET] & (count == 1)}
-    horizon = by_horizon(batch, errors, names, units.times(batch[TIMES]))
-    found: dict[str, Any] = {"horizon": horizon} if horizon["ahead"]["steps"] else {}
-    for key, part in (("by_channel", batch), ("at_the_last_time", last)):
-        found[key] = {
-            name: {
-                "rmse": rms(errors["rmse"][..., i][part[TARGET][..., i]]),
-                "mae": mean(errors["rmse"][..., i][part[TARGET][..., i]].abs()),
-                "persistence_mae": mean(made(errors["persistence_rmse"][..., i][part[TARGET][..., i]]).abs()),
-            }
-            for i, name in enumerate(names)
-        }
-        if places:
-            found[key]["track"] = track_errors(units, places, part, predicted)
+def error_measures(value_of: Scale, batch: Batch, rows: Batch, season: int | None = None) -> dict[str, Measure]:
+    """Errors of what `value_of` makes of scaled values: of a model, and of forecasts that need no training."""
+    shown, observed = visible(batch), value_of(batch[VALUES])
+    own, one_step, last = (
+        value_of(scaled) - observed for scaled in (rows["scaled"], rows["one_step"], persistence(shown))
+    )
+    found: dict[str, Measure] = {
+        "rmse": lambda where: rms(own[where]),
+        "mae": lambda where: mean(own[where].abs()),
+        "one_step_rmse": lambda where: rms(one_step[:, 1:][where[:, 1:]]),
+        "persistence_rmse": lambda where: rms(made(last[where])),
+        "persistence_mae": lambda where: mean(made(last[where]).abs()),
+    }
+    if season:
+        repeated = value_of(same_as_last_season(shown, season)) - observed
+        found["season_rmse"] = lambda where: rms(made(repeated[where]))
     return found
+
+
+def at_the_last_target(batch: Batch) -> Tensor:
+    """Of each sample and channel the last value that an error counts at, `(n, T, C)`."""
+    target = batch[TARGET]
+    return target & (target.flip(1).cumsum(1).flip(1) == 1)
+
+
+def only(measure: Measure, channel: int) -> Measure:
+    """The measure of one channel alone."""
+    return lambda where: measure(where & (torch.arange(where.shape[2], device=where.device) == channel))
 
 
 def rms(errors: Tensor) -> float:
@@ -104,28 +114,20 @@ def made(errors: Tensor) -> Tensor:
     return errors[~errors.isnan()]
 
 
-def by_horizon(
-    batch: Batch, errors: Mapping[str, Tensor], names: tuple[str, ...], times: Tensor
-) -> dict[str, dict[str, list[Any]]]:
-    """The root mean square of `errors` `(n, T, C)` of what was not shown, for each channel and number of steps ahead.
+def by_horizon(batch: Batch, times: Tensor, measures: Mapping[str, Measure]) -> dict[str, Any]:
+    """Each measure, of what was not shown, by how far ahead a forecast looks, as `Task.details` has it.
 
-    `times` `(n, T)` are those of the user: of the steps ahead their mean distance from the last time seen is told.
+    `times` `(n, T)` are those of the user: `time` is the mean distance from the last time seen.
     """
     ahead, target = steps_ahead(batch), batch[TARGET] & ~batch[MASK]
     start = times.gather(1, (torch.arange(times.shape[1], device=times.device) - ahead).clamp(min=0))
-    horizon: dict[str, dict[str, list[Any]]] = {"ahead": {"steps": [], "time": []}}
-    horizon |= {name: {kind: [] for kind in errors} for name in names}
-    for step in sorted(set(ahead[target.any(2)].tolist())):
-        here = (ahead == step)[..., None] & target
-        places = here.any(2)
-        horizon["ahead"]["steps"].append(step)
-        horizon["ahead"]["time"].append((times - start)[places].mean().item())
-        for channel, name in enumerate(names):
-            for kind, error in errors.items():
-                found = error[..., channel][here[..., channel]]
-                found = made(found) if kind.startswith("persistence") else found
-                horizon[name][kind].append(rms(found) if len(found) else None)
-    return horizon
+    steps = sorted(set(ahead[target.any(2)].tolist()))
+    places = [(ahead == step)[..., None] & target for step in steps]
+    return {
+        "steps": steps,
+        "time": [(times - start)[where.any(2)].mean().item() for where in places],
+        "metrics": {name: [measure(where) for where in places] for name, measure in measures.items()},
+    }
 
 
 def _last_seen(mask: Tensor, count: int) -> Tensor:

@@ -99,7 +99,11 @@ class Task(ABC):
         """
 
     def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
-        """Further results of a whole split for `summary.json`, in plain containers."""
+        """Further results of a whole split for `summary.json`, in plain containers.
+
+        `by_horizon` are metrics by how many times ahead a prediction looks, which `node-report` shows: `steps`, the
+        whole numbers, and `metrics`, by name a list with a number for each of them.
+        """
         return {}
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:

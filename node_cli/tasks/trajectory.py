@@ -13,21 +13,13 @@ from node_cli.batch import Batch, take
 from node_cli.ode.checks import require, require_at_least, require_choice, require_positive
 from node_cli.ode.errors import ArgumentError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
-from node_cli.tasks.forecast_metrics import (
-    error_details,
-    made,
-    mean,
-    persistence,
-    rms,
-    same_as_last_season,
-    track_errors,
-)
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
 from node_cli.tasks.series_checks import check_length, check_season, check_something_to_fit
 from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
 from node_cli.tasks.smoothing import LastOf, smooth
 from node_cli.tasks.task import Loss, Task, solved
+from node_cli.tasks.trajectory_errors import TrajectoryErrors, logarithm
 from node_cli.tasks.trajectory_figures import trajectory_figures
 
 if TYPE_CHECKING:
@@ -40,7 +32,6 @@ STRATEGIES = {  # and the keys that each has alone
     "growing": ("grow_from", "grow_until"),
     "multiple_shooting": ("num_segments", "continuity"),
 }
-TINY = 1e-6  # of the std of a channel: predictions below it count as this in logarithms
 
 
 class Trajectory(Task):
@@ -50,6 +41,7 @@ class Trajectory(Task):
         units: the way back to the user's units.
         channel_names: a name for each channel.
         time_name, time_unit: of the axis of time, in figures.
+        channel_units: a word for the unit of each channel; empty: not known.
         position_channels: latitude and longitude in degrees, if they are channels; then there are errors in km.
         loss: of scaled values: mse, mae or huber; log_mse: of the logarithms of values in the user's units.
         channel_weights: what the errors of each channel are multiplied by; None: all alike.
@@ -81,6 +73,7 @@ class Trajectory(Task):
         time_unit: str = "",
         position_channels: tuple[int, ...] = (),
         calendar: str = "",
+        channel_units: tuple[str, ...] = (),
         *,
         loss: str,
         channel_weights: list[float] | None,
@@ -107,23 +100,16 @@ class Trajectory(Task):
         of_each = f"for each of {', '.join(channel_names)}"
         require(are_weights, f"channel_weights must be a number, 0 or more but not all 0, {of_each}", weights)
         self._smooth = LastOf(smooth)
-        self.units, self.channel_names, self.position_channels = units, channel_names, position_channels
+        self.units, self.channel_names = units, channel_names
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar)
         self.loss_name, self.channel_weights, self.strategy = loss, weights, strategy
         self.window, self.num_segments, self.continuity = window, num_segments, continuity
         self.grow_from, self.grow_until, self.match_until, self.season = grow_from, grow_until, match_until, season
         self.offers = {"num_segments": num_segments if strategy == "multiple_shooting" else 1}
         self.row_names = {"prediction": channel_names}
-        self.metric_names = (
-            *("loss", "rmse", "mae", "one_step_rmse", "persistence_rmse"),
-            *(("season_rmse",) if season else ()),
-            *(("log_rmse", "persistence_log_rmse") if self._has_logarithms else ()),
-            *(("track_km", "persistence_track_km", "velocity_track_km") if position_channels else ()),
-        )
-
-    @property
-    def _has_logarithms(self) -> bool:
-        return self.units.is_log or self.loss_name == "log_mse"
+        has_logarithms = units.is_log or loss == "log_mse"
+        self.errors = TrajectoryErrors(units, channel_names, channel_units, position_channels, season, has_logarithms)
+        self.metric_names = ("loss", *self.errors.names)
 
     def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
         """See `Task.check`."""
@@ -196,39 +182,20 @@ class Trajectory(Task):
         return {**rows, "scaled": scaled, "one_step": model.one_step(seen)}
 
     def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
-        """Errors at all targets of a split: in the user's units, and of logarithms where there are any.
+        """Errors at all targets of a split, see `TrajectoryErrors`, and of logarithms where there are any.
 
         Beside those of the model, from what it was shown: one step ahead, from what was observed before each time; and
         forecasts that need no training.
         """
         batch, rows = solved(batch, rows)
-        target, units = batch[TARGET], self.units
-        shown = visible(batch)
-        observed, predicted = units.values(batch[VALUES]), rows["prediction"]
-        last = units.values(persistence(shown))
         loss = self._loss(rows["scaled"], batch)
-        values = {
-            "loss": (loss.total / loss.weight).item(),
-            "rmse": rms((predicted - observed)[target]),
-            "mae": mean((predicted - observed)[target].abs()),
-            "one_step_rmse": rms((units.values(rows["one_step"]) - observed)[:, 1:][target[:, 1:]]),
-            "persistence_rmse": rms(made((last - observed)[target])),
-        }
-        if self.season:
-            season = units.values(same_as_last_season(shown, self.season))
-            values["season_rmse"] = rms(made((season - observed)[target]))
-        if self._has_logarithms:
-            values["log_rmse"] = rms((self._log(predicted) - self._log(observed))[target])
-            values["persistence_log_rmse"] = rms(made((self._log(last) - self._log(observed))[target]))
-        if self.position_channels:
-            values |= track_errors(units, self.position_channels, batch, predicted)
-        return values
+        return {"loss": (loss.total / loss.weight).item(), **self.errors.metrics(batch, rows)}
 
     def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
         """Errors by channel and by how far ahead they look; what the model says in numbers and formulas."""
         assert isinstance(model, SeriesModel)
         batch, rows = solved(batch, rows)
-        found = error_details(self.units, self.channel_names, self.position_channels, batch, rows)
+        found = self.errors.details(batch, rows)
         if model.named_values():
             found["parameters"] = parameter_intervals(model, lambda: self._residuals(model, batch))
         if model.equations():
@@ -245,13 +212,13 @@ class Trajectory(Task):
         return trajectory_figures(self.axis, None, visible(batch), batch, rows)
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
-        """Parameters with their intervals, and equations; of those without intervals the equations alone."""
+        """Errors of channels of several units; parameters with their intervals, of others the equations alone."""
         found = details.get("parameters", {})
         parameters = {
             name: in_words(each) for name, each in found.items() if "std" in each or "equations" not in details
         }
         sides = [equation.split(" = ", 1) for equation in details.get("equations", [])]
-        return parameters | {left: f"= {right}" for left, right in sides}
+        return self.errors.in_words(details) | parameters | {left: f"= {right}" for left, right in sides}
 
     def table(self, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray]:
         """A row for each series and time."""
@@ -313,13 +280,8 @@ class Trajectory(Task):
             raise ArgumentError(
                 f"task.loss=log_mse needs values above 0, got {values[where].min().item():.4g}: take another loss"
             )
-        return torch.where(where, self._log(self.units.values(predicted)) - self._log(values), 0.0)
-
-    def _log(self, values: Tensor) -> Tensor:
-        """Also of predictions that are not positive, as they may be where no logarithms are learned."""
-        if self.units.is_log:
-            return values.clamp(min=torch.finfo(values.dtype).tiny).log()
-        return values.maximum(TINY * values.new_tensor(self.units.std)).log()
+        log_ratio = logarithm(self.units, self.units.values(predicted)) - logarithm(self.units, values)
+        return torch.where(where, log_ratio, 0.0)
 
     def _residuals(self, model: SeriesModel, batch: Batch) -> Tensor:
         """Errors of everything that was shown, as the loss takes and weighs them, `(values,)`."""

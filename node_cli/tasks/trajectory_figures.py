@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from node_cli.batch import Batch, num_samples, take
 from node_cli.figures import common_legend, label_panel, panels
 from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, SeriesModel
-from node_cli.tasks.forecast_metrics import by_horizon, persistence
+from node_cli.tasks.forecast_metrics import by_horizon, error_measures, only, persistence
 from node_cli.tasks.forecasts import Axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+KINDS = {"rmse": "model", "persistence_rmse": "persistence"}  # errors by horizon, and what a legend calls them
 NUM_SERIES = 3
 NUM_CHANNELS = 6
 FINENESS = 16  # points of a curve between two times
@@ -38,12 +39,11 @@ def trajectory_figures(
     figures = {"series": series_figure(axis, batch, curves, last)}
     if model is None:
         return figures
-    observed = axis.units.values(batch[VALUES])
-    errors = {"model": prediction - observed, "persistence": last - observed}
-    times = axis.units.times(batch[TIMES])
-    horizon = by_horizon(batch, errors, axis.channel_names[:NUM_CHANNELS], times)
-    if len(horizon["ahead"]["steps"]) > 1:
-        figures["error_by_horizon"] = horizon_figure(axis, horizon)
+    errors, names = error_measures(axis.units.values, batch, rows), axis.channel_names[:NUM_CHANNELS]
+    measures = {f"{name}/{kind}": only(errors[kind], i) for i, name in enumerate(names) for kind in KINDS}
+    horizon = by_horizon(batch, axis.units.times(batch[TIMES]), measures)
+    if len(horizon["steps"]) > 1:
+        figures["error_by_horizon"] = horizon_figure(axis, names, horizon)
     if len(axis.channel_names) == 2 and not (CONTROLS in batch or STATICS in batch):
         portrait = phase_portrait(axis, model, batch, curves)
         figures |= {} if portrait is None else {"phase_portrait": portrait}
@@ -110,22 +110,18 @@ def _curves(axis: Axis, model: SeriesModel | None, shown: Batch, batch: Batch, p
     return Curves(axis.times(dense), values)
 
 
-def horizon_figure(axis: Axis, horizon: Mapping[str, Mapping[str, list[float]]]) -> Figure:
+def horizon_figure(axis: Axis, names: Sequence[str], horizon: Mapping[str, Any]) -> Figure:
     """The root mean square error of each channel by how far ahead a forecast looks."""
     from matplotlib.ticker import MaxNLocator
 
-    ahead, steps = horizon["ahead"]["time"], horizon["ahead"]["steps"]
+    ahead, steps = horizon["time"], horizon["steps"]
     is_uneven = bool((np.diff(ahead) <= 0).any())  # some step, of series that are dense, leads less far than one before
-    names = [name for name in horizon if name != "ahead"]
     figure, all_axes = panels(len(names), columns=2, size=(4.6, 3.2))
     for name, axes in zip(names, all_axes, strict=True):
-        for kind, errors in horizon[name].items():
+        for kind, label in KINDS.items():
+            errors = horizon["metrics"][f"{name}/{kind}"]
             axes.plot(
-                steps if is_uneven else ahead,
-                [np.nan if error is None else error for error in errors],
-                "o-" if len(steps) <= MANY_STEPS else "-",
-                ms=3,
-                label=kind,
+                steps if is_uneven else ahead, errors, "o-" if len(steps) <= MANY_STEPS else "-", ms=3, label=label
             )
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=is_uneven or all(time == round(time) for time in ahead)))

@@ -79,7 +79,7 @@ def test_the_default_is_lynx_and_hare_beside_forecasts_that_need_no_training(tra
     assert summary["choices"]["dataset"] == "lynx_hare"
     assert summary["objective"] == {"metric": "loss", "goal": "min"}
     assert summary["metrics"]["test/persistence_log_rmse"] == pytest.approx(1.077, abs=1e-3)
-    assert summary["details"]["horizon"]["ahead"]["time"] == [1, 2, 3, 4, 5]
+    assert summary["details"]["by_horizon"]["time"] == [1, 2, 3, 4, 5]
     assert set(summary["details"]["by_channel"]) == {"hare", "lynx"}
     said = (trained / "run.log").read_text()
     assert re.search(r"test persistence_log_rmse +1.077", said)

@@ -8,7 +8,9 @@ from node_cli.tasks.forecast_metrics import (
     by_horizon,
     constant_velocity,
     great_circle,
+    made,
     persistence,
+    rms,
     same_as_last_season,
     steps_ahead,
 )
@@ -59,7 +61,8 @@ def test_errors_by_horizon_are_of_all_samples_that_look_so_far_ahead():
     first, second = shown([0.0] * 4, [True, False, False, False]), shown([0.0] * 4, [True, True, False, False])
     batch = {name: torch.cat([first[name], second[name]]) for name in first}
     error = torch.tensor([[0.0, 3.0, 5.0, 7.0], [0.0, 0.0, 4.0, NAN]])[..., None]
-    found = by_horizon(batch, {"rmse": error, "persistence_rmse": error}, ("x",), 10 * batch[TIMES])
-    assert found["ahead"] == {"steps": [1, 2, 3], "time": [10, 20, 30]}
-    assert found["x"]["persistence_rmse"] == pytest.approx([math.sqrt((9 + 16) / 2), 5, 7])
-    assert found["x"]["rmse"] == pytest.approx([math.sqrt((9 + 16) / 2), NAN, 7], nan_ok=True)
+    measures = {"rmse": lambda where: rms(error[where]), "persistence_rmse": lambda where: rms(made(error[where]))}
+    found = by_horizon(batch, 10 * batch[TIMES], measures)
+    assert (found["steps"], found["time"]) == ([1, 2, 3], [10, 20, 30])
+    assert found["metrics"]["persistence_rmse"] == pytest.approx([math.sqrt((9 + 16) / 2), 5, 7])
+    assert found["metrics"]["rmse"] == pytest.approx([math.sqrt((9 + 16) / 2), NAN, 7], nan_ok=True)

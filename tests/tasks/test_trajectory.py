@@ -13,7 +13,7 @@ from node_cli.tasks.trajectory import Trajectory
 
 def task(**keys) -> Trajectory:
     units = keys.pop("units", UNITS)
-    return Trajectory(units, ("hare", "lynx"), "year", "", **{**KEYS, **keys})
+    return Trajectory(units, ("hare", "lynx"), "year", "", **{"channel_units": ("thousands",) * 2, **KEYS, **keys})
 
 
 def rows_of(one: Trajectory, model: Line, batch):
@@ -136,6 +136,20 @@ def test_metrics_are_in_the_users_units_beside_forecasts_that_need_no_training()
     assert metrics["season_rmse"] == pytest.approx(math.sqrt(hare**2 * (4 + 4) / 4))
 
 
+@pytest.mark.parametrize("channel_units", [(), ("degree", "knot")])
+def test_channels_of_several_units_are_not_mixed(channel_units):
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(channel_units=channel_units), Line([0.0, 0.0])
+    rows = rows_of(one, model, batch)
+    metrics, details = one.metrics(batch, rows), one.details(model, batch, rows)
+    assert set(metrics) == set(one.metric_names)
+    assert metrics["scaled_rmse"] == pytest.approx(math.sqrt((36 + 49) / 4))
+    assert metrics["scaled_persistence_rmse"] == pytest.approx(math.sqrt((1 + 4) / 4))
+    assert "rmse" not in metrics
+    assert details["by_channel"]["hare"]["rmse"] == pytest.approx(2 * math.sqrt((36 + 49) / 2))
+    unit = " degree" if channel_units else ""
+    assert one.shown(details)["test rmse of hare"] == f"13.04{unit} (persistence 3.162{unit})"
+
+
 def test_one_step_sees_what_was_observed_before_each_time():
     batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
     batch[VALUES] = batch[VALUES].clone()
@@ -158,7 +172,7 @@ def test_a_prediction_that_is_no_number_is_not_left_out():
         assert math.isnan(value) == (name != "persistence_rmse"), name
     details = one.details(model, batch, spoiled)
     assert math.isnan(details["by_channel"]["hare"]["rmse"])
-    assert math.isnan(details["horizon"]["hare"]["rmse"][0])
+    assert math.isnan(details["by_horizon"]["metrics"]["hare/rmse"][0])
 
 
 def test_metrics_of_logarithms_where_logarithms_are_learned():
@@ -221,8 +235,10 @@ def test_tracks_are_measured_in_kilometres():
 def test_details_name_channels_horizons_and_parameters():
     batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
     details = one.details(model, batch, rows_of(one, model, batch))
-    assert details["horizon"]["ahead"] == {"steps": [1, 2], "time": [5, 10]}
-    assert details["horizon"]["hare"]["persistence_rmse"] == pytest.approx([2, 4])
+    ahead = details["by_horizon"]
+    assert (ahead["steps"], ahead["time"]) == ([1, 2], [5, 10])
+    assert ahead["metrics"]["hare/persistence_rmse"] == pytest.approx([2, 4])
+    assert ahead["metrics"]["persistence_rmse"] == pytest.approx([2 / math.sqrt(2), 4 / math.sqrt(2)])
     assert details["by_channel"]["hare"]["persistence_mae"] == pytest.approx(3)
     assert details["at_the_last_time"]["hare"]["persistence_mae"] == pytest.approx(4)
     assert details["parameters"]["slope_0"]["value"] == 1
@@ -232,7 +248,7 @@ def test_what_was_shown_has_no_error_by_horizon():
     batch, one, model = lines((1.0, 0.0), num_seen=8), task(), Line([1.0, 0.0])
     batch |= {TARGET: batch[MASK]}
     rows = rows_of(one, model, batch)
-    assert "horizon" not in one.details(model, batch, rows)
+    assert "by_horizon" not in one.details(model, batch, rows)
     with torch.no_grad():
         assert set(one.figures(model, batch, rows)) == {"series", "phase_portrait"}
 

@@ -152,6 +152,7 @@ def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str
         "time_name": raw.time_name,
         "time_unit": raw.time_unit,
         "calendar": raw.calendar,
+        "channel_units": raw.channel_units,
         "position_channels": raw.position_channels,
         **scaling.offers(),
     }

@@ -48,6 +48,7 @@ class RawSeries:
         time_name: what the axis of time is called.
         time_unit: a word such as day; empty: none.
         calendar: of `node_cli.dates`: the times are numbers, or days since 1970-01-01 that are shown as dates.
+        channel_units: a word for the unit of each channel; empty: not known.
         position_channels: which channels are a latitude and a longitude in degrees, if any.
         is_computed: another machine may compute other last digits.
         period_name: what the periods of the series are, years perhaps; empty: they have none.
@@ -62,6 +63,7 @@ class RawSeries:
     time_name: str = "time"
     time_unit: str = ""
     calendar: str = ""
+    channel_units: tuple[str, ...] = ()
     position_channels: tuple[int, ...] = ()
     is_computed: bool = False
     period_name: str = ""

@@ -38,6 +38,7 @@ def storms(horizon: float | None) -> RawSeries:
         series,
         ("latitude", "longitude", "wind", "pressure"),
         time_unit="hour",
+        channel_units=("degree", "degree", "knot", "mbar"),
         position_channels=(0, 1),
         period_name="years",
         horizon=horizon,

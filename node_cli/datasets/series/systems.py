@@ -91,7 +91,8 @@ def computed(system: System, keys: SystemKeys) -> RawSeries:
     noise = keys.noise * torch.randn(values.shape, generator=generator, dtype=torch.float64)
     values = values * noise.exp() if system.is_positive else values + noise
     series = tuple(Series(str(number), *pair) for number, pair in enumerate(zip(times, values, strict=True), start=1))
-    return RawSeries(series, system.channel_names, is_computed=True)
+    units = ("1",) * len(system.channel_names)
+    return RawSeries(series, system.channel_names, channel_units=units, is_computed=True)
 
 
 def _times(keys: SystemKeys, generator: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ def lynx_hare() -> RawSeries:
 
     Source: Elton and Nicholson, *The Ten-Year Cycle in Numbers of the Lynx in Canada*, J. Animal Ecology 1942.
     """
-    return _table("lynx_hare", "year")
+    return _table("lynx_hare", "year", "thousands")
 
 
 @series_dataset
@@ -28,13 +28,14 @@ def influenza() -> RawSeries:
 
     Source: British Medical Journal, 4 March 1978, p. 587.
     """
-    return _table("influenza", "day")
+    return _table("influenza", "day", "boys")
 
 
-def _table(name: str, unit: str) -> RawSeries:
-    """A table whose first column is the time."""
+def _table(name: str, time_unit: str, unit: str) -> RawSeries:
+    """A table whose first column is the time; all others have one unit."""
     path = FILES / f"{name}.csv"
     time_name, *channel_names = path.read_text("utf-8").partition("\n")[0].split(",")
     rows = torch.from_numpy(np.loadtxt(path, delimiter=",", skiprows=1))
     series = Series(name, rows[:, 0].clone(), rows[:, 1:].clone())
-    return RawSeries((series,), tuple(channel_names), time_name=time_name, time_unit=unit)
+    units = (unit,) * len(channel_names)
+    return RawSeries((series,), tuple(channel_names), time_name=time_name, time_unit=time_unit, channel_units=units)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node_cli.config import follows, known_of
 from node_cli.runs.report.filters import text
-from node_cli.runs.report.reading import RunRecord, is_number
+from node_cli.runs.report.reading import RunRecord, at_horizon, is_number
 
 COSTS = ("parameters", "nfe/forward", "nfe/backward", "seconds.training", "memory.peak_mb")
 
@@ -166,6 +166,24 @@ def _differs_within_a_choice(runs: Sequence[RunRecord], name: str) -> bool:
 
 def _known(values: Mapping[str, Any], key: str) -> str | None:
     return text(values[key]) if key in values else None
+
+
+def beside(name: str, names: Iterable[str]) -> list[str]:
+    """A metric, and those that are the same one of other forecasts: `test/rmse`, `test/persistence_rmse`."""
+    split, _, own = name.rpartition("/")
+    return [name, *(each for each in names if each.startswith(f"{split}/") and each.endswith(f"_{own}"))]
+
+
+def horizon_columns(runs: Sequence[RunRecord]) -> list[str]:
+    """The first metric by horizon of each run, and the same of other forecasts, at its first, middle and last one."""
+    columns: dict[tuple[int, str], str] = {}
+    for run in runs:
+        for name in list(run.by_horizon)[:1]:
+            steps = list(run.by_horizon[name])
+            few = dict.fromkeys((steps[0], steps[(len(steps) - 1) // 2], steps[-1])) if steps else {}
+            names = [each for each in beside(name, run.by_horizon) if each in run.summary["metrics"]]
+            columns |= {(step, each): at_horizon(each, step) for step in few for each in names}
+    return [columns[key] for key in sorted(columns, key=lambda key: key[0])]
 
 
 def default_columns(runs: Sequence[RunRecord]) -> list[str]:

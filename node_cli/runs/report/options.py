@@ -12,7 +12,7 @@ from node_cli.config import ConfigError
 from node_cli.runs.report.formats import FORMATS
 
 PROGRAM = "node-report"
-PLOTS = ("curves", "nfe", "seconds", "memory")
+PLOTS = ("curves", "nfe", "seconds", "memory", "horizon")
 ENDINGS = ("png", "pdf", "svg")  # by the ending of a plot's name
 TABLES = {".txt": "terminal", ".md": "markdown", ".csv": "csv", ".tex": "latex"}  # by the ending of --out
 EXAMPLES = """examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from textwrap import fill
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from node_cli.config import ConfigError
 from node_cli.figures import label_panel, panels
-from node_cli.runs.report.grouping import Group, Statistic, statistic
+from node_cli.runs.report.grouping import Group, Statistic, beside, statistic
 from node_cli.runs.report.reading import RunRecord, curves
 from node_cli.runs.report.styles import Style, Styles, is_wide, styles_of
 
@@ -33,7 +34,7 @@ NAMES = {
 
 
 def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Figure:
-    """One of the figures `curves`, `nfe`, `seconds` and `memory`; the first two show the first metric of `columns`.
+    """One of the figures `curves`, `nfe`, `seconds`, `memory` and `horizon`, of the first metric of `columns`.
 
     Raises:
         ConfigError: there is nothing to draw.
@@ -44,6 +45,8 @@ def draw(plot: str, groups: Sequence[Group], columns: Sequence[str]) -> Figure:
         raise ConfigError(f"--plot {plot}: no run has metrics")
     if plot == "curves":
         return _draw_curves(groups, metric)
+    if plot == "horizon":
+        return _draw_horizons(groups, metric)
     x, y = {"nfe": (NFE, metric), "seconds": (SECONDS, metric), "memory": (STEPS, MEMORY)}[plot]
     xs: list[Cell] = [group.cell(x) for group in groups]
     if plot == "memory":  # steps stand in no summary
@@ -97,6 +100,27 @@ def _draw_line(axes: Axes, means: Mapping[float, Statistic], style: Style, *, wi
     if with_band:
         low, high = ([vars(mean)[edge] for mean in means.values()] for edge in ("low", "high"))
         axes.fill_between(xs, low, high, color=style.color, alpha=0.15, linewidth=0)
+
+
+def _draw_horizons(groups: Sequence[Group], metric: str) -> Figure:
+    """A metric by how far ahead a prediction looks, and dotted the same of other forecasts; lines are means."""
+    found = {run.folder: run.by_horizon for group in groups for run in group.runs if run.by_horizon}
+    names = list(dict.fromkeys(name for of_run in found.values() for name in of_run))
+    if not names:
+        raise ConfigError("--plot horizon: no run has metrics by horizon")
+    metric, *others = beside(metric if metric in names else names[0], names)
+    figure, (axes,) = panels(1, size=PANEL)
+    styles = styles_of(groups)
+    for group, style in zip(groups, styles.of_groups, strict=True):
+        for name in (metric, *others):
+            rows = [found[run.folder][name] for run in group.runs if name in found.get(run.folder, {})]
+            means = {step: statistic([row[step] for row in rows if step in row]) for row in rows for step in row}
+            own = style if name == metric else replace(style, line=":")
+            _draw_line(axes, dict(sorted(means.items())), own, with_band=name == metric and len(groups) <= FEW_BANDS)
+    label_panel(axes, "", "times ahead", metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _finish(figure, [axes], styles, [f"dotted: {', '.join(others)}"] if others else [], lines=True)
+    return figure
 
 
 def _last_steps(run: RunRecord) -> float | None:

@@ -55,7 +55,18 @@ class RunRecord:
         parts = {key: value for key, value in self.summary.items() if key not in ("config", "choices")}
         tags = (parts.pop("metrics", None) or {}) | (parts.pop("nfe", None) or {})
         own = {"status": self.status, "folder": str(self.folder)}
-        return self.compared | tags | dict(leaves(parts)) | own
+        ahead = {
+            at_horizon(name, step): value for name, errors in self.by_horizon.items() for step, value in errors.items()
+        }
+        return self.compared | tags | dict(leaves(parts)) | ahead | own
+
+    @property
+    def by_horizon(self) -> dict[str, dict[int, float]]:
+        """Metrics by how many times ahead a prediction looks; empty: the task has none."""
+        found = self.summary.get("details", {}).get("by_horizon")
+        if found is None:
+            return {}
+        return {f"test/{name}": dict(zip(found["steps"], row, strict=True)) for name, row in found["metrics"].items()}
 
     def _read_yaml(self, name: Path) -> dict[str, Any]:
         if self.status == DAMAGED:
@@ -65,6 +76,11 @@ class RunRecord:
         except ConfigError:
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def at_horizon(name: str, step: int) -> str:
+    """What the value of a metric so many times ahead is called."""
+    return f"{name}@{step}"
 
 
 def is_number(value: Any) -> bool:
@@ -161,12 +177,30 @@ def _what_is_wrong(summary: Any) -> str:
             return f"{key} must be an object, got a {type(summary[key]).__name__}"
     if summary["status"] == FINISHED and "metrics" not in summary:
         return "finished, but without metrics"
+    if not _is_by_horizon(summary.get("details", {})):
+        return "details.by_horizon must have steps, and metrics with a number for each of them"
     objective = summary.get("objective", {"metric": "", "goal": "min"})
     names = [objective.get("metric"), objective.get("goal")] if isinstance(objective, dict) else [None, None]
     if not isinstance(names[0], str) or names[1] not in ("min", "max"):
         return f"objective must name a metric, and min or max, got {shown(objective)}"
     odd = [tag for tag, value in summary.get("metrics", {}).items() if not is_number(value)]
     return f"{odd[0]} must be a number, got {shown(summary['metrics'][odd[0]])}" if odd else ""
+
+
+def _is_by_horizon(details: Any) -> bool:
+    """Whether the metrics by horizon, if there are any, are as `Task.details` has them."""
+    found = details.get("by_horizon") if isinstance(details, dict) else None
+    if found is None:
+        return isinstance(details, dict)
+    steps, metrics = (found.get(key) for key in ("steps", "metrics")) if isinstance(found, dict) else (None, None)
+    return (
+        isinstance(steps, list)
+        and all(type(step) is int for step in steps)
+        and isinstance(metrics, dict)
+        and all(
+            isinstance(row, list) and len(row) == len(steps) and all(map(is_number, row)) for row in metrics.values()
+        )
+    )
 
 
 def _is_flat(summary: Any) -> bool:

@@ -35,9 +35,9 @@ MISTAKES = {
     "--out table.pdf": "--out table.pdf: a table ends in .txt, .md, .csv, .tex: figures are --plot nfe.pdf",
     "--out table.xlsx": "--out table.xlsx: a table ends in .txt, .md, .csv, .tex",
     "--out t.md --format csv": "--out t.md: this ending means --format markdown, not csv",
-    "--plot nfe.bmp": "argument --plot: got 'nfe.bmp', must be one of curves, nfe, seconds, memory; "
+    "--plot nfe.bmp": "argument --plot: got 'nfe.bmp', must be one of curves, nfe, seconds, memory, horizon; "
     "with .pdf or .svg for another file",
-    "--plot lines": "argument --plot: got 'lines', must be one of curves, nfe, seconds, memory; "
+    "--plot lines": "argument --plot: got 'lines', must be one of curves, nfe, seconds, memory, horizon; "
     "with .pdf or .svg for another file",
     "--plot curves": "--plot curves: no run has train/loss, val/loss, val/error, nfe/forward in its metrics.jsonl",
     "--plot nfe": "--plot nfe: no group of runs has both nfe/forward and test/error",

@@ -214,3 +214,49 @@ def test_values_are_shown_as_in_yaml():
     assert [text(value) for value in (None, True, 1.0, 1, 0.001, [0.9, None], " a\n b")] == [
         *("null", "true", "1", "1", "0.001", "[0.9, null]", "a b")
     ]
+
+
+ROWS = {"rmse": [1, 2, 3, 4], "persistence_rmse": [2, 4, 6, 8], "hare/rmse": [5.0] * 4}
+AHEAD = {"steps": [1, 2, 3, 4], "metrics": ROWS}
+
+
+def test_errors_by_horizon_stand_in_a_second_table_beside_those_of_other_forecasts(typed, make):
+    for seed, factor in enumerate((1, 3)):
+        metrics = {name: [factor * value for value in row] for name, row in AHEAD["metrics"].items()}
+        details = {"by_horizon": {**AHEAD, "metrics": metrics}}
+        make(f"{seed}", {"test/rmse": 2.5, "test/persistence_rmse": 5.0}, {"seed": seed}, details=details)
+    make("other", {"test/rmse": 1.0}, {"model.width": 8})
+    first, second, _ = typed("outputs").out.split("\n\n")
+    columns = [f"test/{name}@{step}" for step in (1, 2, 4) for name in ("rmse", "persistence_rmse")]
+    header, row, other = (line.split("  ") for line in second.splitlines())
+    assert [cell.strip() for cell in header if cell] == ["model.width", "runs", *columns]
+    assert [cell.strip() for cell in row if cell][2:4] == ["2.0 ± 1.4", "4.0 ± 2.8"]
+    assert [cell.strip() for cell in other if cell][2:] == ["-"] * 6
+    assert "@" not in first
+    assert typed("outputs", "--format", "csv").out.splitlines()[0].count("@") == 12
+    shown = typed("outputs", "--show", "test/hare/rmse@3").out
+    assert "10.0 ± 7.1" in shown
+    assert "persistence" not in shown
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        {"steps": [1]},
+        {"steps": [1], "metrics": {"rmse": []}},
+        {"steps": ["1"], "metrics": {}},
+        {"steps": [1], "metrics": {"a": ["2"]}},
+    ],
+)
+def test_metrics_by_horizon_that_are_none_are_named(typed, make, wrong):
+    make("1", {"test/rmse": 2.5}, details={"by_horizon": wrong})
+    assert "details.by_horizon must have steps, and metrics with a number for each of them" in typed("outputs").out
+
+
+def test_a_plot_of_the_horizon_has_a_dotted_line_for_other_forecasts(typed, make, tmp_path):
+    make("1", {"test/rmse": 2.5, "test/persistence_rmse": 5.0}, details={"by_horizon": AHEAD})
+    result = typed("outputs", "--plot", "horizon", "--out-dir", tmp_path)
+    assert (tmp_path / "report_horizon.png").exists(), result.err
+    make("2", {"test/error": 2.5})
+    assert "--plot horizon: no run has metrics by horizon" in typed("outputs/2", "--plot", "horizon").err
