@@ -106,6 +106,10 @@ class Task(ABC):
         """
         return {}
 
+    def fit_details(self, model: nn.Module, train: Batch) -> dict[str, Any]:
+        """Further results about the fit of the training split, which stand among the `details`."""
+        return {}
+
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """Those of the details that the table at the end of a run shows, by name."""
         return {}

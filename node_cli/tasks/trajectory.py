@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from node_cli.batch import Batch, take
 from node_cli.ode.checks import require, require_at_least, require_choice, require_positive
 from node_cli.ode.errors import ArgumentError
+from node_cli.ode.solution import SolveError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
@@ -32,6 +33,10 @@ STRATEGIES = {  # and the keys that each has alone
     "growing": ("grow_from", "grow_until"),
     "multiple_shooting": ("num_segments", "continuity"),
 }
+FEW_SERIES = 64  # of the training data, which say whether a fit is stuck
+FIT = ("train_loss", "train_loss_of_the_mean")
+HALF = 0.5  # of the loss of the mean of the data: a model that is not below it is stuck near the mean
+STUCK = "hardly better than the mean of the training data: train on pieces, with task.strategy=windows"
 
 
 class Trajectory(Task):
@@ -196,10 +201,24 @@ class Trajectory(Task):
         assert isinstance(model, SeriesModel)
         batch, rows = solved(batch, rows)
         found = self.errors.details(batch, rows)
-        if model.named_values():
-            found["parameters"] = parameter_intervals(model, lambda: self._residuals(model, batch))
         if model.equations():
             found["equations"] = model.equations()
+        return found
+
+    def fit_details(self, model: nn.Module, train: Batch) -> dict[str, Any]:
+        """The loss of the first series beside that of the mean of the data; parameters with their intervals."""
+        assert isinstance(model, SeriesModel)
+        found: dict[str, Any] = {}
+        if model.named_values():
+            found["parameters"] = {name: {"value": value.item()} for name, value in model.named_values().items()}
+        try:
+            few = self._cut(take(train, slice(FEW_SERIES)), 1.0)
+            losses = (self._loss(scaled, few) for scaled in (model(visible(few)), _mean(few)))
+            found["fit"] = dict(zip(FIT, [(loss.total / loss.weight).item() for loss in losses], strict=True))
+            if model.named_values():
+                found["parameters"] = parameter_intervals(model, lambda: self._residuals(model, train))
+        except SolveError as error:  # of a series of train
+            found["fit"] = {"failed": str(error)}
         return found
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
@@ -218,7 +237,9 @@ class Trajectory(Task):
             name: in_words(each) for name, each in found.items() if "std" in each or "equations" not in details
         }
         sides = [equation.split(" = ", 1) for equation in details.get("equations", [])]
-        return self.errors.in_words(details) | parameters | {left: f"= {right}" for left, right in sides}
+        own, mean = (details.get("fit", {}).get(name, 0.0) for name in FIT)
+        stuck = {"fit": STUCK} if own > HALF * mean else {}
+        return self.errors.in_words(details) | stuck | parameters | {left: f"= {right}" for left, right in sides}
 
     def table(self, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray]:
         """A row for each series and time."""
@@ -283,10 +304,18 @@ class Trajectory(Task):
         log_ratio = logarithm(self.units, self.units.values(predicted)) - logarithm(self.units, values)
         return torch.where(where, log_ratio, 0.0)
 
-    def _residuals(self, model: SeriesModel, batch: Batch) -> Tensor:
-        """Errors of everything that was shown, as the loss takes and weighs them, `(values,)`."""
-        errors = self._errors(model(visible(batch)), batch[VALUES], batch[MASK])
-        return (errors * errors.new_tensor(self.channel_weights).sqrt())[batch[MASK]]
+    def _residuals(self, model: SeriesModel, train: Batch) -> Tensor:
+        """Errors at all targets of the training data, cut as in training, as the loss takes and weighs them."""
+        batch = self._cut(train, 1.0)
+        errors = self._errors(model(visible(batch)), batch[VALUES], batch[TARGET])
+        return (errors * errors.new_tensor(self.channel_weights).sqrt())[batch[TARGET]]
+
+
+def _mean(batch: Batch) -> Tensor:
+    """Of each channel at all of its targets, in the shape of the values."""
+    where = batch[TARGET]
+    total, count = (batch[VALUES] * where).sum((0, 1)), where.sum((0, 1)).clamp(min=1)
+    return (total / count).expand_as(batch[VALUES])
 
 
 def _huber(errors: Tensor) -> Tensor:

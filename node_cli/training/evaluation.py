@@ -74,6 +74,8 @@ def evaluate(
     with torch.no_grad():
         metrics = task.metrics(dataset.splits[split], rows)
         details = task.details(model, dataset.splits[split], rows) if with_details else {}
+        if with_details and "train" in dataset.splits:
+            details = {**details, **task.fit_details(model, dataset.splits["train"])}
     if set(metrics) != set(task.metric_names):
         names = ", ".join(task.metric_names)
         raise ValueError(f"{type(task).__name__}.metrics must give {names}, got {', '.join(metrics)}")

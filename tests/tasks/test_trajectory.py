@@ -7,6 +7,7 @@ from lines import KEYS, UNITS, Line, lines
 
 from node_cli.batch import take
 from node_cli.ode.errors import ArgumentError
+from node_cli.ode.solution import SolveError, Status
 from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
 from node_cli.tasks.trajectory import Trajectory
 
@@ -191,8 +192,8 @@ def test_logarithms_of_the_smallest_values_are_exact():
     assert mean_loss(one, model, batch) == pytest.approx(0.25 * 21.25 / 4, 1e-4)
 
 
-def intervals(one: Trajectory, model: Line, batch, **rows) -> list[float]:
-    found = one.details(model, batch, {**rows_of(one, model, batch), **rows})["parameters"]
+def intervals(one: Trajectory, model: Line, batch) -> list[float]:
+    found = one.fit_details(model, {**batch, TARGET: batch[MASK]})["parameters"]
     return [value["std"] for value in found.values()]
 
 
@@ -208,14 +209,29 @@ def test_intervals_are_of_the_errors_that_the_loss_takes(loss, scale):
     assert found == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_intervals_leave_out_what_could_not_be_solved():
-    model, batch = Line([0.9, 0.4]), lines((1.0, 0.5), num_seen=6)
-    wild = {**batch, VALUES: batch[VALUES].clone()}
-    wild[VALUES][1] *= 1e3
-    failed = torch.tensor([False, True])
-    alone = intervals(task(), model, take(batch, slice(1)))
-    assert intervals(task(), model, wild, failed=failed) == pytest.approx(alone)
-    assert intervals(task(), model, wild) != pytest.approx(alone)
+class Unsolved(Line):
+    def forward(self, batch):
+        raise SolveError(Status.NON_FINITE, 0.5, 7)
+
+
+def test_parameters_without_a_solve_of_train_have_no_interval():
+    found = task().fit_details(Unsolved([0.9, 0.4]), lines((1.0, 0.5), num_seen=6))
+    assert found["parameters"]["slope_0"] == {"value": pytest.approx(0.9)}
+    assert found["fit"]["failed"].startswith("the ODE solve failed at t = 0.5 after 7 evaluations")
+
+
+def test_intervals_of_windows_are_those_of_what_the_loss_sees():
+    batch, model = lines((1.0, 0.5), num_seen=8), Line([0.9, 0.4])
+    whole, pieces = (intervals(task(strategy=strategy), model, batch) for strategy in ("full", "windows"))
+    assert pieces[0] > 1.05 * whole[0]
+
+
+@pytest.mark.parametrize(("slope", "is_stuck"), [(0.0, True), (0.9, False)])
+def test_a_fit_that_is_hardly_better_than_the_mean_is_named(slope, is_stuck):
+    batch, one = lines((1.0, 1.0), num_seen=8), task()
+    details = one.fit_details(Line([slope, slope]), {**batch, TARGET: batch[MASK]})
+    advice = "hardly better than the mean of the training data: train on pieces, with task.strategy=windows"
+    assert one.shown(details).get("fit") == (advice if is_stuck else None)
 
 
 def test_tracks_are_measured_in_kilometres():
@@ -241,7 +257,7 @@ def test_details_name_channels_horizons_and_parameters():
     assert ahead["metrics"]["persistence_rmse"] == pytest.approx([2 / math.sqrt(2), 4 / math.sqrt(2)])
     assert details["by_channel"]["hare"]["persistence_mae"] == pytest.approx(3)
     assert details["at_the_last_time"]["hare"]["persistence_mae"] == pytest.approx(4)
-    assert details["parameters"]["slope_0"]["value"] == 1
+    assert one.fit_details(model, batch)["parameters"]["slope_0"]["value"] == 1
 
 
 def test_what_was_shown_has_no_error_by_horizon():
