@@ -32,7 +32,6 @@ def _solvers(target):
 
 
 ADAPTIVE, FIXED = _solvers("Adaptive"), _solvers("Fixed")
-INTERPOLATING = [name for name in ADAPTIVE if load("solver", name).outputs == "interpolate"]
 
 
 def make_part(group, name, **keys):

@@ -13,7 +13,6 @@ from torch import Tensor
 from node_cli.ode.base import Solver
 from node_cli.ode.solvers import Adaptive, Fixed
 from node_cli.ode.states import require_no_gradient
-from node_cli.ode.tableaus import TABLEAUS
 
 # Methods of our own by their names: a tableau each. On a grid they step from output to output, or by `step_size`.
 ADAPTIVE = {"dopri5": "dopri5", "dopri8": "dopri8", "bosh3": "bosh3", "tsit5": "tsit5", "adaptive_heun": "heun"}
@@ -43,6 +42,7 @@ _ADAPTIVE: dict[str, Any] = {
     "pcoeff": 0.0,
     "icoeff": 1.0,
     "dcoeff": 0.0,
+    "outputs": "interpolate",
     "batching": "joint",
     "sync_steps": False,
     "max_steps": 100_000,  # the YAML files bound the evaluations instead
@@ -105,8 +105,7 @@ def _adaptive(tableau: str, rtol: Any, atol: Any, options: dict[str, Any]) -> tu
         del options["first_step"]
     if options.get("max_step") == math.inf:
         del options["max_step"]
-    outputs = "step" if TABLEAUS[tableau].dense is None else "interpolate"
-    keys = _merged({**_ADAPTIVE, "outputs": outputs}, options, also=("step_t", "jump_t"))
+    keys = _merged(_ADAPTIVE, options, also=("step_t", "jump_t"))
     if callable(keys["norm"]) and (keys["batching"] != "joint" or keys["sync_steps"]):
         raise ValueError("norm must be rms or max with batching=per_sample or sync_steps=True, got a function")
     if keys["min_step"] and keys["batching"] != "joint":

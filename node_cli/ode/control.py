@@ -16,10 +16,12 @@ from torch import Tensor
 
 from node_cli.ode.checks import require
 from node_cli.ode.states import require_no_gradient
-from node_cli.ode.stepping import Stepper, Time, as_column
+from node_cli.ode.stepping import Time
 
 SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
+# Of the first step that is chosen: bolder ones are rejected more often, or leave an error that has all the way to grow.
+FIRST_STEP = 1.25
 Norm = Callable[[Tensor], Tensor]  # of an error in units of what is allowed: 0-dim, or `(batch,)`
 
 
@@ -127,29 +129,22 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
 
 
-def choose_first_step(
-    tolerance: Tolerance, stepper: Stepper, t0: Time, y0: Tensor, span: Time, longest: Time | None = None
-) -> Tensor:
-    """A first step size, a magnitude, from the size of the state and of its first two derivatives; one evaluation.
+def choose_first_step(tolerance: Tolerance, error_order: int, y0: Tensor, dy0: Tensor, longest: Time) -> Tensor:
+    """A first step size, a magnitude, from the state and its slope; its own error is what corrects it.
 
-    The slope at the start is in `stepper.stages[0]`; `span` is the signed length of the interval, of that of each
-    sample, and `longest` (None: that) bounds the result. All of it stays on the device.
+    In units of what is allowed, the state is taken to change by `E (h / T)^k` beyond what a step of length h follows,
+    where T is the time in which it changes by its own size, at most the interval, `E = T |dy0|`, and k is one more than
+    `error_order`. A state or slope of zero says nothing about T, which is then a hundredth of the interval.
 
-    Source: Hairer, Norsett, Wanner, *Solving Ordinary Differential Equations I*, section II.4.
+    `longest` is the length of the interval, or of that of each sample. All of it stays on the device.
     """
-    assert stepper.tableau.error_order is not None
-    dy0 = stepper.stages[0]
     scale = tolerance.scale(y0.abs())
     size, speed = tolerance.norm(y0 / scale), tolerance.norm(dy0 / scale)
-    spans, bound = size.new_tensor(span), size.new_tensor(np.abs(span) if longest is None else longest)
-    guess = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).minimum(bound)
-    step = as_column(guess.minimum(spans.abs()) * spans.sign(), y0)
-    t = as_column(guess.new_tensor(t0), y0) + step
-    probe = stepper.slope(t, torch.addcmul(y0, step, dy0))
-    steepest = torch.maximum(speed, tolerance.norm((probe - dy0) / scale) / guess)
-    exponent = 1 / (stepper.tableau.error_order + 1)
-    chosen = torch.where(steepest <= 1e-15, (1e-3 * guess).clamp(min=1e-6), (0.01 / steepest) ** exponent)
-    return torch.where(steepest.isfinite(), torch.minimum(100 * guess, chosen), 1e-6).minimum(bound)
+    bound = size.new_tensor(longest)
+    period = torch.where((size < 1) | (speed == 0), bound / 100, torch.minimum(size / speed, bound))
+    change = (period * speed).clamp(min=1)
+    chosen = FIRST_STEP * period * change ** (-1 / (error_order + 1))
+    return torch.where(speed.isfinite(), chosen, 1e-6).minimum(bound)
 
 
 def rms(ratios: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ def integrate_adaptively(
     """
     stepper, stats, y, ys, ratio = run.stepper, run.stats, run.y0, run.states(), 0.0
     stepper.start(times.t, y)
-    step = first_step or float(choose_first_step(tolerance, stepper, times.t, y, times.ts[-1] - times.t))
+    longest = abs(times.ts[-1] - times.t)
+    step = first_step or float(choose_first_step(tolerance, controller.error_order, y, stepper.stages[0], longest))
     while not times.done:
         t, target = times.t, times.ts[times.segment[1]]
         if limits.accepts_min_step:

@@ -42,7 +42,7 @@ def integrate_by_sample(
     sizes = _StepSizes(samples, tolerance, controller, limits, run.stats, is_joint)
     if first_step is None:
         longest = sizes.pooled(np.abs(samples.span))
-        chosen = choose_first_step(tolerance, stepper, samples.t, y, samples.span, longest)
+        chosen = choose_first_step(tolerance, controller.error_order, y, stepper.stages[0], longest)
         sizes.step = chosen.double().cpu().numpy()
     else:
         sizes.step += first_step

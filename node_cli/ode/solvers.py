@@ -95,9 +95,9 @@ class Adaptive(RungeKutta):
     """An embedded pair whose step size follows the estimated error of a step.
 
     `rtol` and `atol` (a number, or one for each channel, dimension 1 of the state) bound that error in the `norm` rms
-    or max. `first_step` is `chosen` from the state and its slope (one evaluation more), `carried` over from the last
-    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation, for a method that
-    has one, or by stepping onto them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps
+    or max. `first_step` is `chosen` from the state and its slope, `carried` over from the last
+    solve of the same ODE block, or a number. `outputs` before the last are reached by interpolation or by stepping onto
+    them. `batching` is `joint`, one step for all, or `per_sample`, where each sample keeps
     its own time and step and no sample sees the others.
 
     `odeint` may also give tolerances as tensors that broadcast with the state, and a norm as a function of it, 0-dim,
@@ -144,10 +144,6 @@ class Adaptive(RungeKutta):
         else:
             require_positive(first_step=self.first_step)
         require(self.icoeff > 0, "icoeff must be positive", self.icoeff)
-        if self.outputs == "interpolate":
-            interpolating = [name for name in ADAPTIVE_METHODS if TABLEAUS[name].dense is not None]
-            rule = f"outputs must be step for a method without interpolant (with one: {', '.join(interpolating)})"
-            require(self.method in interpolating, rule, self.outputs)
         if self.sync_steps:
             rule = "batching must be joint with sync_steps (a sample's own steps depend on no other)"
             require(self.batching == "joint", rule, self.batching)

@@ -22,8 +22,8 @@ class Tableau:
     """The coefficients of one method.
 
     `a` has a row for each stage but the first; its length is the stage's number, from 0. `b_hat` is the embedded
-    solution of another order that the error of a step is measured against. `dense` has a row for each stage: the
-    coefficients of theta, theta^2, ... of the weight that the stage has in y(t + theta h).
+    solution of another order that the error of a step is measured against. `dense`, which all methods with an error
+    have, has a row for each stage: the coefficients of theta, theta^2, ... of its weight in y(t + theta h).
     """
 
     name: str
@@ -40,6 +40,7 @@ class Tableau:
         assert self.b_hat is None or len(self.b_hat) == self.num_stages
         assert self.dense is None or len(self.dense) == self.num_stages
         assert (self.b_hat is None) == (self.error_order is None)
+        assert self.b_hat is None or self.dense is not None
 
     @property
     def num_stages(self) -> int:
@@ -108,6 +109,7 @@ MIDPOINT = Tableau(
     a=((1/2,),),
     b=(0, 1),
     b_hat=(1, 0),
+    dense=((1, -1), (0, 1)),  # order 2
     source="Runge 1895; error against Euler",
 )
 
@@ -116,6 +118,7 @@ HEUN = Tableau(
     a=((1,),),
     b=(1/2, 1/2),
     b_hat=(1, 0),
+    dense=((1, -1/2), (0, 1/2)),  # order 2
     source="Heun 1900; error against Euler",
 )
 
@@ -124,6 +127,7 @@ RALSTON = Tableau(
     a=((2/3,),),
     b=(1/4, 3/4),
     b_hat=(1, 0),
+    dense=((1, -3/4), (0, 3/4)),  # order 2
     source="Ralston 1962; error: Euler",
 )
 
@@ -202,6 +206,9 @@ TSIT5 = Tableau(
     source="Tsitouras 2011, Comput. Math. Appl. 62(2)",
 )
 
+_DOPRI8_B = (14005451/335480064, 0, 0, 0, 0, -59238493/1068277825, 181606767/758867731, 561292985/797845732,
+    -1041891430/1371343529, 760417239/1151165299, 118820643/751138087, -528747749/2220607170, 1/4, 0)
+
 DOPRI8 = Tableau(
     "dopri8", 8, error_order=7,
     a=(
@@ -223,12 +230,29 @@ DOPRI8 = Tableau(
         (403863854/491063109, 0, 0, -5068492393/434740067, -411421997/543043805, 652783627/914296604,
          11173962825/925320556, -13158990841/6184727034, 3936647629/1978049680, -160528059/685178525,
          248638103/1413531060, 0),
+        _DOPRI8_B[:-1],
     ),
-    b=(14005451/335480064, 0, 0, 0, 0, -59238493/1068277825, 181606767/758867731, 561292985/797845732,
-       -1041891430/1371343529, 760417239/1151165299, 118820643/751138087, -528747749/2220607170, 1/4),
+    b=_DOPRI8_B,
     b_hat=(13451932/455176623, 0, 0, 0, 0, -808719846/976000145, 1757004468/5645159321, 656045339/265891186,
-       -3867574721/1518517206, 465885868/322736535, 53011238/667516719, 2/45, 0),
-    source="Prince and Dormand 1981, J. Comp. Appl. Math. 7(1), RK8(7)13M",
+       -3867574721/1518517206, 465885868/322736535, 53011238/667516719, 2/45, 0, 0),
+    dense=(  # order 5
+        (1, -6.691018173783117, 19.999006933368086, -30.061056828965096, 22.13965049980758, -6.344834939285925),
+        (0,) * 6,
+        (0,) * 6,
+        (0,) * 6,
+        (0,) * 6,
+        (0, -7.61426580458134, 52.22735327929773, -121.49996277313356, 116.44221495503187, -39.61079198522594),
+        (0, 10.728139263040815, -46.89191641810949, 83.1721004639824, -67.14513188259251, 20.37612138087996),
+        (0, 0.5526637063700813, -0.18908932250393948, 9.572450755599855, -16.567224352747555, 7.334709882685004),
+        (0, 4.21865626256614, -35.707597594622754, 87.84060576772109, -89.99160148472524, 32.8801774352463),
+        (0, -0.6627209125350628, 6.27364480832454, -17.4152107770761, 22.623748964852552, -10.15889905264364),
+        (0, -1.263678900113249, 10.316088127245871, -28.590328951480377, 32.23623401673687, -12.540126809878995),
+        (0, 5.410603789858743, -34.76507698666153, 81.6630950584344, -82.10203154883632, 29.555300148451863),
+        (0, -7.032137906794452, 47.74579710782246, -114.93752913770058, 116.26621857911157, -41.792348642439),
+        (0, 2.3537586759714406, -19.008209934160973, 50.25583642261798, -53.90207774663881, 20.30069258221036),
+    ),
+    source="Prince and Dormand 1981, J. Comp. Appl. Math. 7(1), RK8(7)13M; interpolant: Bogacki and Shampine 1990, "
+    "Comput. Math. Appl. 20(3)",
 )
 # fmt: on
 

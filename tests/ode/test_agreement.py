@@ -63,8 +63,8 @@ def test_scipys_solver_of_the_same_method_is_no_more_accurate_at_the_same_cost(n
     for tolerance in TOLERANCES[name]:
         theirs = by_scipy(HARD_PROBLEMS[problem], SAME_METHOD[name], tolerance)
         ours = by_us(problem, name, tolerance)
-        assert error(ours.ys[-1, 0], problem) < 1.5 * error(theirs.y[:, -1], problem) + 1e-12
-        assert ours.stats.nfe <= 1.15 * theirs.nfev + 12
+        assert error(ours.ys[-1, 0], problem) < 2 * error(theirs.y[:, -1], problem) + 1e-12
+        assert ours.stats.nfe <= 1.1 * theirs.nfev
 
 
 @pytest.mark.parametrize("problem", HARD_PROBLEMS)

@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from parts import make_solver
+from problems import times
 
 from node_cli.ode.control import (
+    FIRST_STEP,
     SMALLEST_RATIO,
     Controller,
     Tolerance,
@@ -16,8 +19,6 @@ from node_cli.ode.control import (
     rms,
     rms_per_sample,
 )
-from node_cli.ode.stepping import Stepper
-from node_cli.ode.tableaus import TABLEAUS
 
 RATIOS = torch.tensor([[3.0, -4.0], [0.0, 1.0]], dtype=torch.float64)
 
@@ -68,7 +69,8 @@ def test_a_plain_integral_controller():
     assert plain.factor(1.0) == 0.9
     assert plain.factor(0.5) == 0.9 * 0.5 ** (-1 / 5)
     assert plain.factor(32.0) == 0.9 * 32 ** (-1 / 5) == 0.45
-    assert plain.factor(0.5) == 0.9 * 0.5 ** (-1 / 5)  # nothing of the past
+    assert plain.factor(0.5) == 1.0  # no growth right after an attempt that was rejected
+    assert plain.factor(0.5) == 0.9 * 0.5 ** (-1 / 5)  # else nothing of the past
 
 
 def test_a_factor_stays_between_its_bounds():
@@ -118,58 +120,64 @@ def test_each_sample_has_a_factor_of_its_own():
 # The first step
 
 
-def first_step(field, y0, span, t0=0.0, norm=largest, method="dopri5"):
-    """The step that is chosen, and the times of the evaluations."""
-    seen = []
-
-    def watched(t, y):
-        seen.append(t.item())
-        return field(t, y)
-
-    stepper = Stepper(TABLEAUS[method], watched, y0)
-    stepper.start(t0, y0)
-    return choose_first_step(Tolerance(1e-3, 1e-6, norm), stepper, t0, y0, span).item(), seen
+def first_step(field, y0, longest, norm=largest, order=4):
+    """The step that is chosen at tolerances of 1e-3 and 1e-6."""
+    dy0 = field(torch.zeros(()), y0)
+    return choose_first_step(Tolerance(1e-3, 1e-6, norm), order, y0, dy0, longest).item()
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_first_step_is_that_of_the_book(sign):
+def test_the_first_step_follows_from_the_time_in_which_the_state_changes_by_its_size():
     y0 = torch.tensor([[2.0]], dtype=torch.float64)
-    step, seen = first_step(lambda t, y: sign * 3 * y, y0, sign * 10.0, t0=0.5)
-    scale = 1e-6 + 1e-3 * 2
-    guess = 0.01 * 2 / 6
-    curvature = 3 * 6 / scale  # the slope is linear
-    assert step == pytest.approx(min(100 * guess, (0.01 / curvature) ** (1 / 5)), rel=1e-12)
-    assert seen == [0.5, pytest.approx(0.5 + sign * guess, rel=1e-12)]
+    size = 2 / (1e-6 + 1e-3 * 2)
+    for order in (1, 4, 7):
+        step = first_step(lambda t, y: -3 * y, y0, 10.0, order=order)
+        assert step == pytest.approx(FIRST_STEP / 3 * size ** (-1 / (order + 1)), rel=1e-12)
 
 
-@pytest.mark.parametrize("span", [0.05, -0.05, 0.0])
-def test_the_first_step_stays_in_the_interval(span):
-    step, seen = first_step(lambda t, y: 0 * y + 1e-3, torch.ones(1, 2).double(), span, t0=1.0)
-    assert step == abs(span)
-    assert min(1, 1 + span) <= seen[1] <= max(1, 1 + span)
+def test_the_first_step_stays_in_the_interval():
+    y0 = torch.ones(1, 2, dtype=torch.float64)
+    assert first_step(lambda t, y: 1e-9 * y, y0, 0.05) == 0.05  # a change within what is allowed
+    assert first_step(lambda t, y: y, y0, 0.0) == 0.0
+    slow = first_step(lambda t, y: 1e-1 * y, y0, 1.0)
+    assert slow == pytest.approx(FIRST_STEP * (0.1 / 1.001e-3) ** (-1 / 5))  # it changes by a tenth of its size at most
 
 
-def test_without_slope_or_state_the_first_guess_is_careful():
-    assert first_step(lambda t, y: torch.zeros_like(y), torch.ones(1, 2), 10.0)[0] == np.float32(1e-6)
-    step, seen = first_step(lambda t, y: torch.ones_like(y), torch.zeros(1, 2), 10.0)
-    assert seen[1] == np.float32(1e-6)
-    assert step == pytest.approx(1e-4)
+def test_a_state_or_a_slope_of_zero_gives_a_careful_first_step():
+    assert first_step(lambda t, y: 0 * y, torch.ones(1, 2), 10.0) == pytest.approx(FIRST_STEP / 10)
+    step = first_step(lambda t, y: 0 * y + 300, torch.zeros(1, 2), 2.0)
+    assert step == pytest.approx(FIRST_STEP / 50 * (300 / 50 / 1e-6) ** (-1 / 5))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_where_the_probe_or_the_start_is_no_number_the_first_step_is_one(value):
-    y0 = torch.ones(1, 2)
-    assert first_step(lambda t, y: y * torch.where(t > 0, value, 1.0), y0, 10.0)[0] == np.float32(1e-6)
-    assert first_step(lambda t, y: y * value, y0, 10.0)[0] == np.float32(1e-6)
-    assert first_step(lambda t, y: y * value, y0, 1e-9)[0] == np.float32(1e-9)
+def test_where_the_slope_is_no_number_the_first_step_is_one(value):
+    assert first_step(lambda t, y: y * value, torch.ones(1, 2), 10.0) == np.float32(1e-6)
+    assert first_step(lambda t, y: y * value, torch.ones(1, 2), 1e-9) == np.float32(1e-9)
 
 
 def test_each_sample_has_a_first_step_of_its_own():
     rates = torch.tensor([[1.0], [100.0], [0.0]], dtype=torch.float64)
-    stepper = Stepper(TABLEAUS["bosh3"], lambda t, y: -rates * y, rates)
-    y0, t0 = torch.ones(3, 1, dtype=torch.float64), np.zeros(3)
-    stepper.start(t0, y0)
-    together = choose_first_step(Tolerance(1e-3, 1e-6, rms_per_sample), stepper, t0, y0, 10.0).tolist()
-    alone = [first_step(lambda t, y, rate=rate: -rate * y, y0[:1], 10.0, norm=rms, method="bosh3")[0] for rate in rates]
+    y0, longest = torch.ones(3, 1, dtype=torch.float64), np.array([10.0, 10.0, 5.0])
+    together = choose_first_step(Tolerance(1e-3, 1e-6, rms_per_sample), 2, y0, -rates * y0, longest).tolist()
+    alone = [
+        first_step(lambda t, y, rate=rate: -rate * y, y0[:1], length, norm=rms, order=2)
+        for rate, length in zip(rates, longest, strict=True)
+    ]
     assert together == pytest.approx(alone, rel=1e-14)
     assert together[1] < together[0] / 10
+
+
+STIFF = (lambda t, y: -300 * (y - torch.cos(t)), torch.zeros(1, 1, dtype=torch.float64), 1.0)
+AT_REST = (lambda t, y: torch.sin(t) ** 2 + 0 * y, torch.zeros(1, 1, dtype=torch.float64), 4.0)
+FAST = (lambda t, y: -1e4 * y**3, torch.ones(1, 1, dtype=torch.float64), 1.0)
+
+
+@pytest.mark.parametrize(("field", "y0", "t1"), [STIFF, AT_REST, FAST], ids=["stiff", "at rest", "fast"])
+@pytest.mark.parametrize("name", ["bosh3", "dopri5"])
+def test_a_start_that_says_little_costs_few_attempts(name, field, y0, t1):
+    attempts = {}
+    for first in ("chosen", 1e-3 if field is AT_REST[0] else 1e-5):
+        solver = make_solver(name, rtol=1e-4, atol=1e-4, first_step=first)
+        stats = solver.integrate(field, y0, times(0, t1)).stats
+        attempts[first] = stats.num_accepted + stats.num_rejected
+    chosen, careful = attempts.values()
+    assert chosen <= careful + 2

@@ -47,15 +47,15 @@ def test_fixed_steps_cost_their_stages(method):
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_steps_cost_their_stages(name):
-    """One evaluation at the start, one to choose the first step; a rejected step keeps its first stage."""
+    """One evaluation at the start, none to choose the first step; a rejected step keeps its first stage."""
     tableau = TABLEAUS[make_solver(name).method]
-    for first_step, chosen in ((1.0, 0), ("chosen", 1), ("carried", 1)):
+    for first_step in (1.0, "chosen", "carried"):
         solver = make_solver(name, rtol=1e-4, atol=1e-4, first_step=first_step)
         stats = solver.integrate(lambda t, y: 10 * torch.cos(9 * t) * y, Y0, times(0, 1)).stats
         attempts = stats.num_accepted + stats.num_rejected
         restarts = 0 if tableau.is_fsal else stats.num_accepted - 1
         assert stats.num_rejected > 0
-        assert stats.nfe == 1 + chosen + attempts * (tableau.num_stages - 1) + restarts
+        assert stats.nfe == 1 + attempts * (tableau.num_stages - 1) + restarts
 
 
 @pytest.mark.parametrize(("name", "gradient"), COMPANY)
@@ -177,13 +177,13 @@ def test_absolute_tolerance_of_a_channel(batching):
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_a_carried_first_step_saves_the_evaluation_that_chooses_one(name):
+def test_a_carried_first_step_is_tried_first(name):
     solver, ts = make_solver(name, first_step="carried", rtol=1e-5, atol=1e-5), times(0, 20)
     first = solver.integrate(LOGISTIC.vector_field, Y0, ts).stats
     assert first.next_first_step > 0
     second = solver.integrate(LOGISTIC.vector_field, Y0, ts, first_step=first.next_first_step).stats
     assert second.step_sizes[0] == first.next_first_step
-    assert second.nfe < first.nfe
+    assert abs(second.num_accepted - first.num_accepted) <= 1
 
 
 def test_the_first_step_to_carry_is_a_cautious_share_of_what_the_first_error_allows():

@@ -103,7 +103,7 @@ def test_at_own_times_the_process_that_has_the_sample_names_it(ranks, name):
 def test_one_small_reduction_for_each_norm(ranks):
     result = ranks[0]["interpolated"]
     (stats,) = result["stats"]
-    assert result["reduced"] == [2] * (stats["num_accepted"] + stats["num_rejected"] + 3)  # three choose the first step
+    assert result["reduced"] == [2] * (stats["num_accepted"] + stats["num_rejected"] + 2)  # two choose the first step
     assert set(ranks[0]["max"]["reduced"]) == {1}
 
 
@@ -112,7 +112,7 @@ def test_the_adjoint_sums_parameter_gradients_where_its_norm_sees_them(ranks, no
     result = ranks[0][f"adjoint {norm}"]
     (stats,) = result["backward_stats"]
     attempts = stats["num_accepted"] + stats["num_rejected"]
-    assert result["reduced"].count(2 * num_parts) == attempts + 3
+    assert result["reduced"].count(2 * num_parts) == attempts + 2
     # Time gradients evaluate without, and the last slope once more.
     sums = stats["nfe"] - len(shared_solves.TIMES) - 1 if norm == "full" else 0
     num_parameters = sum(parameter.numel() for parameter in Wave().parameters())

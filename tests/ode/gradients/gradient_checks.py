@@ -9,7 +9,7 @@ from problems import Wave, times
 from torch import Tensor
 
 from node_cli.ode.solution import FirstSteps, Solution
-from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS
+from node_cli.ode.tableaus import ADAPTIVE_METHODS
 
 GRADIENTS = ["direct", "checkpoint", "adjoint"]
 EXACT = ["direct", "checkpoint"]
@@ -22,8 +22,7 @@ def fixed(method="rk4", **grid):
 
 
 def adaptive(method="dopri5", **keys):
-    outputs = "step" if TABLEAUS[method].dense is None else "interpolate"
-    return replace(make_solver("dopri5"), **{"method": method, "outputs": outputs, "first_step": "chosen", **keys})
+    return replace(make_solver("dopri5"), **{"method": method, "first_step": "chosen", **keys})
 
 
 def tight(method="dopri8", tolerance=1e-11):
@@ -37,7 +36,6 @@ def adaptive_cases():
         for method in ADAPTIVE_METHODS
         for outputs in ("interpolate", "step")
         for batching in ("joint", "per_sample")
-        if outputs == "step" or TABLEAUS[method].dense is not None
     ]
 
 

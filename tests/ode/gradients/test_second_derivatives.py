@@ -11,7 +11,8 @@ SOLVERS = {
     "grid": fixed("rk4", num_steps=2),
     "grid fsal": fixed("bosh3", step_size=0.4),
     "interpolated": adaptive(rtol=1e3, atol=1e3, first_step=1.0),
-    "stepped onto": adaptive("heun", rtol=1e3, atol=1e3, first_step=0.4),
+    "stepped onto": adaptive("heun", rtol=1e3, atol=1e3, first_step=0.4, outputs="step"),
+    "interpolated, no stage shared": adaptive("heun", rtol=1e3, atol=1e3, first_step=1.0),
     "per sample": adaptive("bosh3", rtol=1e3, atol=1e3, first_step=1.0, batching="per_sample"),
 }
 
