@@ -13,6 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 UNDATED: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -65,18 +66,29 @@ def common_legend(figure: Figure, all_axes: Iterable[Axes], title: str = "") -> 
 
 def image_of(figure: Figure) -> np.ndarray:
     """The figure as an image: `(height, width, 3)`, uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return np.asarray(_drawn(figure).buffer_rgba())[..., :3].copy()
 
 
 def file_of(figure: Figure, ending: str = "png", **options: Any) -> bytes:
     """The content of a file: png, pdf or svg. The same figure gives the same bytes."""
     import matplotlib as mpl
+    from matplotlib.image import imsave
 
     content = io.BytesIO()
+    if ending == "png" and not options:  # the bytes that `savefig` writes, which would draw twice
+        imsave(content, _drawn(figure).buffer_rgba(), format="png", dpi=figure.dpi)
+        return content.getvalue()
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "node-cli"}):  # 42: journals refuse type 3
         figure.savefig(content, format=ending, metadata=UNDATED[ending], **options)
     return content.getvalue()
+
+
+def _drawn(figure: Figure) -> FigureCanvasAgg:
+    """Its pixels; a figure that has not changed since is not drawn again."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = figure.canvas
+    if figure.stale or not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return canvas

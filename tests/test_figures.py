@@ -1,6 +1,9 @@
 """Panels in a grid, and figures as arrays and files."""
 
+from io import BytesIO
+
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from node_cli.figures import file_of, image_of, label_panel, panels
 
@@ -28,3 +31,18 @@ def test_the_same_figure_gives_the_same_file(ending):
     first, second = (file_of(panels(2)[0], ending) for _ in range(2))
     assert first == second
     assert first.startswith(STARTS[ending])
+
+
+def test_a_figure_is_drawn_once_for_its_image_and_its_file_which_is_that_of_savefig(monkeypatch):
+    figure, (axes,) = panels(1)
+    axes.plot([0, 1], [0, 1])
+    drawn, draw = [], FigureCanvasAgg.draw
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: (drawn.append(canvas), draw(canvas)))
+    image, content = image_of(figure), file_of(figure)
+    assert len(drawn) == 1
+    axes.plot([0, 1], [1, 0])
+    changed = image_of(figure)
+    assert (changed.shape, (changed != image).any(), len(drawn)) == (image.shape, True, 2)
+    own = BytesIO()
+    figure.savefig(own, format="png")
+    assert own.getvalue() == file_of(figure) != content
