@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from node_cli.audit.finer import is_finer
 from node_cli.audit.stand_ins import SolvedBack
 from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
@@ -19,7 +20,7 @@ from node_cli.tables import four_digits, two_digits, with_names
 from node_cli.tasks.task import FAILED, Task
 from node_cli.training.evaluation import Evaluation, autocast, evaluate
 
-STILL_THE_SAME = 0.01  # the objective of the task may move by so much: a fraction by that, others in relation
+LIMIT = 0.01  # by which the objective may move: a fraction of samples by that, others in relation
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class UnderSolver:
     """
 
     name: str
+    solver: Solver | None
     evaluation: Evaluation
     nfe: float
     agreement: float
@@ -59,42 +61,57 @@ class SolverComparison:
         Raises:
             SolveError: the forward solve failed; unless `on_failure` is `raise`, that of every sample alone.
         """
-        for block in ode_blocks(self.model).values():
+        blocks = ode_blocks(self.model).values()
+        for block in blocks:
             block.solver = solver or block.solver
+        used = next((block.solver for block in blocks), None)
         how = (self.split, self.batch_size, self.precision)
         evaluation = evaluate(self.model, self.task, self.dataset, *how)
         first = self.results[0].evaluation if self.results else evaluation
         alike = agreement(first.rows, evaluation.rows)
-        result = UnderSolver(name, evaluation, evaluation.nfe or 0.0, alike, self._reconstruction())
+        result = UnderSolver(name, used, evaluation, evaluation.nfe or 0.0, alike, self._reconstruction())
         self.results.append(result)
         return result
 
     def verdict(self) -> str:
         """One sentence that compares the last solver with the first."""
         own, other = self.results[0], self.results[-1]
-        objective = self.task.objective[0]
-        was, now = (result.evaluation.metrics[objective] for result in (own, other))
-        moved = f"{objective} from {was:.4g} to {now:.4g}, agreement of the predictions {other.agreement:.4f}"
-        steps = f"the steps of {own.name.removesuffix(', its own')}"
+        change, moved = self._change(own, other)
+        own_name = own.name.removesuffix(", its own")
         failed = [f"{result.num_failed} samples under {result.name}" for result in (own, other) if result.num_failed]
         if failed:
             return (
                 f"The solve of {' and of '.join(failed)} failed: whether the network is still an ODE is open ({moved})."
             )
-        if not own.nfe and not other.nfe:
+        if own.solver is None or other.solver is None or not (own.nfe or other.nfe):
             return "The ODE blocks of this model solved nothing: another solver has no part in its result."
         if other.nfe <= own.nfe:
             return (
                 f"{other.name} makes no more evaluations than the run's own solver: only a finer one tells whether "
                 f"the network is still an ODE ({moved})."
             )
-        scale = 1.0 if 0 <= min(was, now) <= max(was, now) <= 1 else max(abs(was), abs(now))
-        if not abs(now - was) <= STILL_THE_SAME * scale:
+        if not is_finer(other.solver, own.solver):
             return (
-                f"The network is no ODE any more: its result moves with a finer solver, {moved}. It has learned "
-                f"{steps}; train with a tighter tolerance or more steps if it should stand for an ODE."
+                f"{other.name} is another solver, not a finer one: whether the network is still an ODE is open "
+                f"({moved}). Finer than {own_name} is its method, or one of higher order, with tolerances of at most a "
+                "tenth or, for fixed steps, at least twice as many."
             )
-        return f"The result holds under a finer solver, {moved}: so far it does not rest on {steps}."
+        if not change <= LIMIT:
+            return (
+                f"The network is no ODE any more: its result moves with a finer solver, {moved}. It has learned the "
+                f"steps of {own_name}; train with a tighter tolerance or more steps if it should stand for an ODE."
+            )
+        return f"The result holds under a finer solver, {moved}: so far it does not rest on the steps of {own_name}."
+
+    def _change(self, own: UnderSolver, other: UnderSolver) -> tuple[float, str]:
+        """How far the objective of the task moves, and the same in words."""
+        objective = self.task.objective[0]
+        was, now = (result.evaluation.metrics[objective] for result in (own, other))
+        change, kind = abs(now - was), "change"
+        if objective not in self.task.fractions:
+            change, kind = (change / abs(was) if was else math.inf if change else 0.0), "relative change"
+        said = f"{objective} from {was:.4g} to {now:.4g} ({kind} {change:.2g}, limit {LIMIT})"
+        return change, f"{said}, agreement of the predictions {other.agreement:.4f}"
 
     def _reconstruction(self) -> float | None:
         """|y(t0) solved forward and back - y(t0)| / |y(t0)| over all samples and blocks."""

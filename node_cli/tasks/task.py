@@ -41,6 +41,8 @@ class Task(ABC):
         objective: the metric that validations are compared by, and whether smaller ("min") or larger ("max") values of
             it are better. If two are equal, the one with the smaller metric `loss` is better, if there is such a
             metric; if that is equal too, the earlier one.
+        fractions: those of the metrics that are fractions of the samples, from 0 to 1. `node-eval` compares them by
+            their difference, and others by their relative change.
         inputs: the tensors of a batch that `predict` reads, and that new data must have; None: all of them.
         hidden_rows: rows that only `metrics` needs; `node-predict` leaves them out.
         row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
@@ -51,6 +53,7 @@ class Task(ABC):
 
     metric_names: tuple[str, ...]
     objective: Objective
+    fractions: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = None
     hidden_rows: tuple[str, ...] = ()
     row_names: Mapping[str, Sequence[str]] = {}

@@ -12,6 +12,7 @@ from small_models import make_case
 from torch import nn
 from training.small_runs import build_trainer, point_dataset
 
+from node_cli.audit.finer import is_finer
 from node_cli.audit.model import ModelAudit
 from node_cli.audit.solver_comparison import SolverComparison, agreement
 from node_cli.audit.training import TrainingAudit
@@ -95,12 +96,88 @@ def test_its_solves_are_compared_and_solved_back():
     assert (own.nfe, finer.nfe) == (4, 4 * 4 * 8)
     assert 0 < finer.reconstruction < 1e-4 < own.reconstruction < 1
     was, now = (result.evaluation.metrics["rmse"] for result in (own, finer))
-    moved = f"rmse from {was:.4g} to {now:.4g}, agreement of the predictions {finer.agreement:.4f}"
-    assert moved in comparison.verdict()
+    change = f"relative change {abs(now - was) / was:.2g}, limit 0.01"
+    moved = f"rmse from {was:.4g} to {now:.4g} ({change}), agreement of the predictions {finer.agreement:.4f}"
+    assert f"The result holds under a finer solver, {moved}: so far" in comparison.verdict()
     assert 0.5 < finer.agreement < own.agreement == 1
     again = comparison.evaluate("coarser", make_solver("euler", num_steps=1))
     assert again.nfe == own.nfe
     assert "makes no more evaluations than the run's own solver" in comparison.verdict()
+
+
+def test_a_verdict_needs_a_finer_solver():
+    comparison = SolverComparison(model("dopri5"), Regression(), point_dataset(), "val", 8, "float32")
+    comparison.evaluate("dopri5, its own")
+    comparison.evaluate("many steps", make_solver("rk4", num_steps=40))
+    assert comparison.verdict().startswith(
+        "many steps is another solver, not a finer one: whether the network is still an ODE is open (rmse from "
+    )
+    assert (
+        "Finer than dopri5 is its method, or one of higher order, with tolerances of at most a" in comparison.verdict()
+    )
+    comparison.evaluate("finer", make_solver("dopri5", rtol=1e-5, atol=1e-5))
+    assert comparison.verdict().startswith("The result holds under a finer solver, rmse from ")
+
+
+@pytest.mark.parametrize(
+    ("fractions", "was", "now", "change", "verdict"),
+    [
+        ((), 0.0250, 0.0306, "relative change 0.22", "The network is no ODE any more: "),
+        ((), 0.02500, 0.02502, "relative change 0.0008", "The result holds under a finer solver, "),
+        ((), -3.0, -2.9, "relative change 0.033", "The network is no ODE any more: "),
+        ((), 0.0, 0.0, "relative change 0", "The result holds under a finer solver, "),
+        ((), 0.0, 1e-9, "relative change inf", "The network is no ODE any more: "),
+        (("rmse",), 0.0250, 0.0306, "change 0.0056", "The result holds under a finer solver, "),
+        (("rmse",), 0.0250, 0.0363, "change 0.011", "The network is no ODE any more: "),
+        ((), 1.0, math.nan, "relative change nan", "The network is no ODE any more: "),
+    ],
+)
+def test_a_loss_may_move_by_a_hundredth_of_itself_and_a_fraction_by_a_hundredth(fractions, was, now, change, verdict):
+    task = Regression()
+    task.fractions = fractions
+    results = iter([was, now])
+    task.metrics = lambda batch, rows: {"loss": 1.0, "rmse": next(results)}
+    comparison = SolverComparison(model(num_steps=1), task, point_dataset(), "val", 8, "float32")
+    comparison.evaluate("own")
+    comparison.evaluate("finer", make_solver("rk4", num_steps=2))
+    assert comparison.verdict().startswith(verdict)
+    assert f"rmse from {was:.4g} to {now:.4g} ({change}, limit 0.01), " in comparison.verdict()
+
+
+@pytest.mark.parametrize(
+    ("other", "own", "expected"),
+    [
+        (("dopri5", 1e-4, 1e-4), ("dopri5", 1e-3, 1e-3), True),
+        (("dopri8", 1e-4, 1e-5), ("dopri5", 1e-3, 1e-3), True),
+        (("dopri5", 2e-4, 1e-4), ("dopri5", 1e-3, 1e-3), False),
+        (("dopri5", 1e-5, 1e-3), ("dopri5", 1e-3, 1e-3), False),
+        (("dopri5", 1e-5, [1e-4, 1e-3]), ("dopri5", 1e-3, [1e-3, 1e-2]), True),
+        (("dopri5", 1e-5, [1e-4, 1e-2]), ("dopri5", 1e-3, 1e-3), False),
+        (("bosh3", 1e-6, 1e-6), ("dopri5", 1e-3, 1e-3), False),
+        (("dopri5", 1e-6, 1e-6), ("rk4", 4), False),
+        (("rk4", 40), ("dopri5", 1e-3, 1e-3), False),
+        (("rk4", 8), ("rk4", 4), True),
+        (("rk4", 40), ("euler", 1), True),
+        (("rk4", 7), ("rk4", 4), False),
+        (("euler", 40), ("rk4", 4), False),
+        (("rk4", None, 0.05), ("rk4", None, 0.1), True),
+        (("rk4", None, 0.06), ("rk4", None, 0.1), False),
+        (("rk4", 8), ("rk4", None, 0.1), False),
+    ],
+)
+def test_a_finer_solver_is_one_of_far_smaller_tolerances_or_steps(other, own, expected):
+    def solver(name, *settings):
+        names = ("num_steps", "step_size") if name in ("rk4", "euler") else ("rtol", "atol")
+        return make_solver(name, **dict(zip(names, settings, strict=False)))
+
+    assert is_finer(solver(*other), solver(*own)) is expected
+
+
+def test_solvers_of_other_packages_are_finer_than_those_of_the_same_method():
+    own = make_solver("scipy", method="RK45", rtol=1e-3, atol=1e-3)
+    assert is_finer(make_solver("scipy", method="RK45", rtol=1e-4, atol=1e-4), own)
+    assert not is_finer(make_solver("scipy", method="DOP853", rtol=1e-6, atol=1e-6), own)
+    assert not is_finer(make_solver("dopri5", rtol=1e-6, atol=1e-6), own)
 
 
 def test_a_block_that_solves_nothing_says_so():

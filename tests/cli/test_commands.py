@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,7 @@ def test_node_eval_compares_solvers_side_by_side(typed, tmp_path: Path):
     assert float(nfe(other)) > 2 * float(nfe(own))
     verdict = result.out.splitlines()[-1]
     assert verdict.startswith("The result holds under a finer solver, error from 0.")
+    assert re.search(r" \(change [\d.e-]+, limit 0.01\), agreement of the predictions ", verdict)
     assert verdict.endswith("so far it does not rest on the steps of dopri5 rtol=0.001 atol=0.001.")
     assert "%" not in result.out
 

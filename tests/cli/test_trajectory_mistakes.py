@@ -30,6 +30,12 @@ MISTAKES = {
         ["dataset=csv", "dataset.path=wide.csv", "dataset.time=dya"],
         "dataset.time: wide.csv has no column dya: did you mean day? its columns are day, a, b",
     ),
+    "no table": (["dataset=csv"], "dataset.path and dataset.time are required: set dataset.path=... dataset.time=..."),
+    "no table but its time": (["dataset=csv", "dataset.time=day"], "dataset.path is required: set dataset.path=..."),
+    "no time": (
+        ["dataset=csv", "dataset.path=wide.csv"],
+        "dataset.time is required: set it to the column of times of wide.csv, whose columns are day, a, b",
+    ),
     "no columns": (table("wide.csv", "dataset.columns=[]"), "dataset.columns must name at least one column of values"),
     "no file": (table("none.csv"), "dataset.path: there is no file none.csv"),
     "text": (table("text.csv"), "dataset.path: text.csv, row 3, column a: 'two' is not a number"),

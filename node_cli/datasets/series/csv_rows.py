@@ -42,8 +42,12 @@ class Table:
             return self.names.index(name)
         close = difflib.get_close_matches(name, self.names, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        shown = ", ".join(self.names[:MAX_SHOWN]) + (", ..." if len(self.names) > MAX_SHOWN else "")
-        raise ValueError(f"dataset.{key}: {self.path} has no column {name}: {hint}its columns are {shown}")
+        raise ValueError(f"dataset.{key}: {self.path} has no column {name}: {hint}its columns are {self.shown_names}")
+
+    @property
+    def shown_names(self) -> str:
+        """The first columns, in words."""
+        return ", ".join(self.names[:MAX_SHOWN]) + (", ..." if len(self.names) > MAX_SHOWN else "")
 
     def error(self, row: int, column: int, told: str) -> ValueError:
         """What is wrong with a cell, by its row in `rows`."""

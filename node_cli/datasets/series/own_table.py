@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from node_cli.datasets.series.cells import shown
+from node_cli.datasets.series.csv_rows import read_table
 from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.source import series_dataset
 from node_cli.datasets.series.table import read_series
@@ -17,8 +18,8 @@ NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offer
 
 @series_dataset
 def own_table(
-    path: str,
-    time: str,
+    path: str | None,
+    time: str | None,
     columns: list[str] | None,
     series: str | None,
     controls: list[str],
@@ -31,7 +32,7 @@ def own_table(
     """Series from a delimited text file with a header, in UTF-8.
 
     Args:
-        path: the file.
+        path: the file; required, as is `time`.
         time: the column of times, which increase within a series: numbers, or ISO dates.
         columns: those of values, or, of a long table, the variables; None: all others.
         series: the column that says which series a row belongs to; None: the file holds one.
@@ -48,6 +49,15 @@ def own_table(
     """
     if columns == []:
         raise ValueError("columns must name at least one column of values, or be null for all others, got []")
+    if path is None:
+        needed = ["dataset.path"] if time else ["dataset.path", "dataset.time"]
+        verb = "are" if len(needed) > 1 else "is"
+        raise ValueError(f"{' and '.join(needed)} {verb} required: set {' '.join(f'{key}=...' for key in needed)}")
+    if time is None:
+        names = read_table(path, delimiter).shown_names
+        raise ValueError(
+            f"dataset.time is required: set it to the column of times of {path}, whose columns are {names}"
+        )
     raw = read_series(path, time, columns, series, controls, statics, long, delimiter)
     for column, name in enumerate(raw.channel_names):
         if all(each.values[:, column].isnan().all() for each in raw.series):
