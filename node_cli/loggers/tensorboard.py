@@ -91,9 +91,10 @@ class TensorBoardLogger(Logger):
         self._add_at_start(summary.text(tag, textwrap.indent(text, "    ")))
 
     def log_metric_names(self, names: Sequence[str]) -> None:
-        """A chart for each, with the training and all splits."""
+        """A chart for each, with the training and all splits, beside the same metric of other forecasts."""
         charts = {
-            name: ["Multiline", [f"{part}/{re.escape(name)}$" for part in ("train", "val", "test")]] for name in names
+            name: ["Multiline", [f"{part}/{re.escape(each)}$" for part in ("train", "val", "test") for each in both]]
+            for name, both in _together(names).items()
         }
         learning = {**charts, "learning rate": ["Multiline", ["lr$"]]}
         self._add_at_start(summary.custom_scalars({"Learning": learning, **LAYOUT}))
@@ -120,6 +121,17 @@ class TensorBoardLogger(Logger):
 
     def _add_at_start(self, content: Any) -> None:
         self._events.add(self._first_step, content)
+
+
+def _together(names: Sequence[str]) -> dict[str, list[str]]:
+    """The names that a chart of each shows: `persistence_rmse` in that of `rmse`, not in one of its own."""
+    bases = {name: [base for base in names if name.endswith(f"_{base}")] for name in names}
+    with_others = {max(found, key=len) for found in bases.values() if found}
+    charts = {name: [name] for name in names if name in with_others or not bases[name]}
+    for name, found in bases.items():
+        if name not in charts:
+            charts[max(found, key=len)].append(name)
+    return charts
 
 
 def _folder_of_events(folder: Path, run_name: str | None) -> Path:

@@ -14,6 +14,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from node_cli.loggers.base import Resume
 from node_cli.loggers.tensorboard import LAYOUT, TensorBoardLogger
@@ -29,6 +31,37 @@ HPARAMS = {
 METRICS = ["loss", "error"]
 PICTURE = np.zeros((6, 9, 3), dtype=np.uint8)
 PICTURE[:, 3:] = (10, 200, 30)
+
+
+@pytest.mark.parametrize(
+    ("names", "charts"),
+    [
+        (["loss", "accuracy", "error"], [["loss"], ["accuracy"], ["error"]]),
+        (
+            ["loss", "one_step_rmse", "rmse", "persistence_rmse"],
+            [["loss"], ["rmse", "one_step_rmse", "persistence_rmse"]],
+        ),
+        (
+            ["rmse", "persistence_rmse", "log_rmse", "persistence_log_rmse"],
+            [["rmse", "persistence_rmse"], ["log_rmse", "persistence_log_rmse"]],
+        ),
+    ],
+)
+def test_a_metric_and_the_same_of_other_forecasts_are_in_one_chart(tmp_path, names, charts):
+    logger = TensorBoardLogger(tmp_path, None, flush_secs=600, run_name=None)
+    logger.log_metric_names(names)
+    logger.close()
+    (event,) = EventAccumulator(str(tmp_path)).Reload().Tensors("custom_scalars__config__")
+    learning = {
+        chart.title: list(chart.multiline.tag)
+        for category in Layout.FromString(event.tensor_proto.string_val[0]).category
+        if category.title == "Learning"
+        for chart in category.chart
+    }
+    assert learning == {
+        **{each[0]: [f"{part}/{name}$" for part in ("train", "val", "test") for name in each] for each in charts},
+        "learning rate": ["lr$"],
+    }
 
 
 def log(logger, steps, value=1.0):
