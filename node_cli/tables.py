@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+GAP = "  "  # between columns
 VERY_SMALL, VERY_LARGE = range(-400, -3), range(7, 400)  # powers of ten that are written out
 
 
@@ -14,7 +15,32 @@ def aligned(rows: Sequence[Sequence[str]], signs: str = "") -> list[str]:
     """A line for each row of equally many cells; `signs`, one a column, put cells to the left (<) or the right (>)."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     signs = signs or "<" * len(widths)
-    return ["  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)).rstrip() for row in rows]
+    return [GAP.join(f"{c:{s}{w}}" for c, s, w in zip(row, signs, widths, strict=True)).rstrip() for row in rows]
+
+
+def wrapped(rows: Sequence[Sequence[str]], signs: str, num_keys: int, width: int) -> list[str]:
+    """As `aligned`, in several tables below each other where that would be wider than `width`.
+
+    Each of them begins with the `num_keys` first columns, or, where these take more than half of the width, with the
+    numbers of the rows.
+    """
+    sizes = [max(map(len, column)) + len(GAP) for column in zip(*rows, strict=True)]
+    if sum(sizes) - len(GAP) <= width:
+        return aligned(rows, signs)
+    if sum(sizes[:num_keys]) > width / 2:
+        rows = [[f"{number}" if number else "", *row] for number, row in enumerate(rows)]
+        sizes, signs, num_keys = [len(f"{len(rows)}") + len(GAP), *sizes], f"<{signs}", 1
+    repeated = list(range(num_keys))
+    blocks: list[list[int]] = [[]]
+    for column in range(num_keys, len(sizes)):
+        if blocks[-1] and sum(sizes[each] for each in [*repeated, *blocks[-1], column]) - len(GAP) > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    lines: list[str] = []
+    for block in blocks:
+        chosen = [*repeated, *block]
+        lines += ["", *aligned([[row[each] for each in chosen] for row in rows], "".join(signs[c] for c in chosen))]
+    return lines[1:]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node_cli.tables import Table, aligned, four_digits, percent, two_digits
+from node_cli.tables import Table, aligned, four_digits, percent, two_digits, wrapped
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_lines_have_no_blanks_at_their_end():
@@ -31,3 +31,18 @@ UNITS = {0.0: "0 %", 3.2e-9: "3.2e-07 %", 2e-5: "0.002 %", 0.0296: "3 %", 0.5: "
 @pytest.mark.parametrize("value", [*UNITS, float("inf")])
 def test_relative_errors_are_in_percent_whatever_their_size(value):
     assert percent(value) == UNITS.get(value, "inf %")
+
+
+def test_a_table_that_is_too_wide_continues_below_with_its_keys_or_the_numbers_of_its_rows():
+    rows = [["key", "first", "second", "third"], ["a", "1", "2", "3"], ["b", "4", "5", "6"]]
+    assert wrapped(rows, "<>>>", 1, 25) == aligned(rows, "<>>>")
+    assert wrapped(rows, "<>>>", 1, 20) == [
+        "key  first  second",
+        "a        1       2",
+        "b        4       5",
+        "",
+        "key  third",
+        "a        3",
+        "b        6",
+    ]
+    assert wrapped([["a long key", "x"], ["a", "1"]], "<>", 1, 12) == ["   a long key", "1  a", "", "   x", "1  1"]

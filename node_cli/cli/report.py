@@ -6,13 +6,21 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 
 from node_cli.cli.errors import INTERRUPTED, one_line_errors
 from node_cli.config import ConfigError, printable
 from node_cli.runs.outcome import FINISHED, UNFINISHED
 from node_cli.runs.report.filters import ALIASES, check_key, parse_condition, select
 from node_cli.runs.report.formats import FORMATS, RunTable, notes_on
-from node_cli.runs.report.grouping import default_columns, differing_keys, group_runs, horizon_columns, sort_groups
+from node_cli.runs.report.grouping import (
+    default_columns,
+    differing_keys,
+    group_runs,
+    horizon_columns,
+    parts_of,
+    sort_groups,
+)
 from node_cli.runs.report.options import PROGRAM, parse
 from node_cli.runs.report.reading import RunRecord, read_runs, written_at
 from node_cli.runs.report.writing import make_folder, write
@@ -30,8 +38,9 @@ def _report(args: Namespace) -> list[RunRecord]:
     runs = read_runs(args.folders)
     selected = select(runs, [parse_condition(typed) for typed in args.where])
     table = _table(args, [run for run in selected if run.status == FINISHED])
-    below = notes_on(table, selected, len(runs))
-    content = _formatted(args, table, below)
+    tables = _by_task(args, table)
+    below = notes_on(tables, selected, len(runs))
+    content = _formatted(args, tables, below)
     if args.out is not None:
         write(args.out, content.encode())
     if args.plot and (table.groups or args.watch is None):  # who watches waits for the first to finish
@@ -42,15 +51,28 @@ def _report(args: Namespace) -> list[RunRecord]:
     return selected
 
 
-def _formatted(args: Namespace, table: RunTable, below: Sequence[str]) -> str:
-    """The table, and below it the errors by horizon where the runs have some and no columns were asked for."""
+def _by_task(args: Namespace, table: RunTable) -> list[RunTable]:
+    """The table, or, if nothing else was asked for, one for each task, and dataset where these have other metrics."""
+    runs = [run for group in table.groups for run in group.runs]
+    if args.by or args.show or args.format == "csv":
+        return [table]
+    parts = parts_of(runs)
+    if len(parts) < 2:
+        return [table]
+    return [replace(_table(args, part, is_part=True), title=title) for title, part in sorted(parts.items())]
+
+
+def _formatted(args: Namespace, tables: Sequence[RunTable], below: Sequence[str]) -> str:
+    """The tables, and below each the errors by horizon where the runs have some and no columns were asked for."""
     write_table = FORMATS[args.format]
-    further = [] if args.show else horizon_columns([run for group in table.groups for run in group.runs])
-    if not further:
-        return write_table(table, below)
-    if args.format == "csv":
-        return write_table(RunTable(table.keys, [*table.columns, *further], table.groups), below)
-    return write_table(table, []) + "\n" + write_table(RunTable(table.keys, further, table.groups), below)
+    shown: list[RunTable] = []
+    for table in tables:
+        further = [] if args.show else horizon_columns([run for group in table.groups for run in group.runs])
+        if args.format == "csv":
+            shown.append(RunTable(table.keys, [*table.columns, *further], table.groups))
+        else:
+            shown += [table, *([RunTable(table.keys, further, table.groups)] if further else [])]
+    return "\n".join([*(write_table(table, []) for table in shown[:-1]), write_table(shown[-1], below)])
 
 
 def _print(content: str) -> None:
@@ -63,7 +85,8 @@ def _print(content: str) -> None:
     sys.stdout.write(content)
 
 
-def _table(args: Namespace, runs: Sequence[RunRecord]) -> RunTable:
+def _table(args: Namespace, runs: Sequence[RunRecord], *, is_part: bool = False) -> RunTable:
+    """Of all runs, or of a part, which need not have what the others are sorted by."""
     if not runs:
         return RunTable([], [], [])
     columns = list(dict.fromkeys(ALIASES.get(name, name) for name in args.show)) or default_columns(runs)
@@ -74,7 +97,7 @@ def _table(args: Namespace, runs: Sequence[RunRecord]) -> RunTable:
     groups = group_runs(runs, keys)
     if args.sort is not None:
         column = ALIASES.get(args.sort.lstrip("-"), args.sort.lstrip("-"))
-        if column != "runs":
+        if column != "runs" and not is_part:
             check_key("--sort", column, runs)
         groups = sort_groups(groups, column, descending=args.sort.startswith("-"))
     return RunTable(keys, columns, groups)

@@ -48,7 +48,7 @@ def run_prediction(config: dict[str, Any]) -> None:
         batches = _extended(batches, run, config["until"])
     try:
         count = write_predictions(out, written.tables(batches, names, is_text=out.suffix == ".csv"), run.task.row_names)
-        figures = written.figures(out) if config["figures"] else []
+        figures = written.figures(out, names or ()) if config["figures"] else []
     except SolveError as error:
         raise RunFailedError(in_keys(error)) from error
     except OSError as error:
@@ -94,12 +94,13 @@ class _Written:
             table = self._run.task.table(batch, rows, called) if is_text else None
             yield self._run.table(batch, rows) if table is None else table
 
-    def figures(self, out: Path) -> list[str]:
-        """Draws the task's figures beside the file; their names."""
+    def figures(self, out: Path, names: Sequence[str]) -> list[str]:
+        """Draws the task's figures beside the file, of samples that are called `names`; the names of the files."""
         batch, rows = (concatenate(parts) for parts in zip(*self._kept, strict=True))
         run = self._run
         is_whole = batch.keys() == run.data.samples.keys()
-        drawn = run.task.figures(run.model, batch, rows) if is_whole else run.task.prediction_figures(batch, rows)
+        task = run.task
+        drawn = task.figures(run.model, batch, rows, names) if is_whole else task.prediction_figures(batch, rows, names)
         paths = {out.with_name(f"{out.stem}_{name}.png"): figure for name, figure in drawn.items()}
         for path, figure in paths.items():
             write_whole(path, file_of(figure))

@@ -23,6 +23,7 @@ OF_SERIES = {
     "static_names": str,
     "channel_units": str,
     "position_channels": int,
+    "train_ends": float,
 }
 TUPLES = OF_CLASSES | OF_SERIES  # offers of ours, and what they are tuples of
 PLAIN = (str, int, float, bool, type(None))

@@ -128,7 +128,7 @@ class Sweep:
         columns = default_columns(finished)
         keys = [key for key in differing_keys(finished) if key not in columns]
         table = RunTable(keys, columns, group_runs(finished, keys))
-        return terminal(table, [*_best(finished), *notes_on(table, runs, len(runs)), str(self.path)])
+        return terminal(table, [*_best(finished), *notes_on([table], runs, len(runs)), str(self.path)])
 
 
 def folder_named(name: Any) -> Path:

@@ -95,7 +95,7 @@ class Classification(Task):
         }
         return {"per_class": per_class}
 
-    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """The confusion matrix and inputs that were given a wrong class; of points in the plane what is made of it."""
         inputs, targets, predictions = (t.numpy(force=True) for t in (batch["inputs"], batch["targets"], rows["class"]))
         figures = {
@@ -106,7 +106,7 @@ class Classification(Task):
             figures["plane"] = plane(model, batch["inputs"], batch["targets"], self.class_names)
         return figures
 
-    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def prediction_figures(self, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """Some inputs with the classes that they were given."""
         batch, rows = solved(batch, rows)
         inputs, predictions = batch["inputs"].numpy(force=True), rows["class"].numpy(force=True)

@@ -28,13 +28,21 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Axis:
-    """What the figures of a dataset share: names and units."""
+    """What the figures of a dataset share: names and units, and where training ends (see `Trajectory`)."""
 
     units: Units
     channel_names: tuple[str, ...]
     time_name: str
     time_unit: str
     calendar: str
+    channel_units: tuple[str, ...] = ()
+    train_ends: tuple[float, ...] = ()
+
+    @property
+    def channel_labels(self) -> tuple[str, ...]:
+        """`hare (thousands)`, or `hare` where the unit is not known."""
+        units = self.channel_units or ("",) * len(self.channel_names)
+        return tuple(f"{name} ({unit})" if unit else name for name, unit in zip(self.channel_names, units, strict=True))
 
     @property
     def time_label(self) -> str:

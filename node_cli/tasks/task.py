@@ -132,11 +132,11 @@ class Task(ABC):
         """
         raise ValueError(f"until={until}: the task of this run has no times to go on in, leave it out")
 
-    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
-        """Figures of the results of a whole split, by name."""
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
+        """Figures of the results of a whole split, by name; `names` are what its samples are called, if anything."""
         return {}
 
-    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def prediction_figures(self, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """Figures of predictions for new data that hold what `predict` reads and perhaps nothing else, by name."""
         return {}
 

@@ -47,6 +47,7 @@ class Trajectory(Task):
         channel_names: a name for each channel.
         time_name, time_unit: of the axis of time, in figures.
         channel_units: a word for the unit of each channel; empty: not known.
+        train_ends: the last time of each training series that is trained on, where later ones are of other splits.
         position_channels: latitude and longitude in degrees, if they are channels; then there are errors in km.
         loss: of scaled values: mse, mae or huber; log_mse: of the logarithms of values in the user's units.
         channel_weights: what the errors of each channel are multiplied by; None: all alike.
@@ -79,6 +80,7 @@ class Trajectory(Task):
         position_channels: tuple[int, ...] = (),
         calendar: str = "",
         channel_units: tuple[str, ...] = (),
+        train_ends: tuple[float, ...] = (),
         *,
         loss: str,
         channel_weights: list[float] | None,
@@ -106,7 +108,7 @@ class Trajectory(Task):
         require(are_weights, f"channel_weights must be a number, 0 or more but not all 0, {of_each}", weights)
         self._smooth = LastOf(smooth)
         self.units, self.channel_names = units, channel_names
-        self.axis = Axis(units, channel_names, time_name, time_unit, calendar)
+        self.axis = Axis(units, channel_names, time_name, time_unit, calendar, channel_units, train_ends)
         self.loss_name, self.channel_weights, self.strategy = loss, weights, strategy
         self.window, self.num_segments, self.continuity = window, num_segments, continuity
         self.grow_from, self.grow_until, self.match_until, self.season = grow_from, grow_until, match_until, season
@@ -221,14 +223,14 @@ class Trajectory(Task):
             found["fit"] = {"failed": str(error)}
         return found
 
-    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """Observed and predicted series, the vector field in the plane, the error by horizon, energies."""
         assert isinstance(model, SeriesModel)
-        return trajectory_figures(self.axis, model, visible(batch), batch, rows)
+        return trajectory_figures(self.axis, model, batch, rows, names)
 
-    def prediction_figures(self, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def prediction_figures(self, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """Observed and predicted series."""
-        return trajectory_figures(self.axis, None, visible(batch), batch, rows)
+        return trajectory_figures(self.axis, None, batch, rows, names)
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """Errors of channels of several units; parameters with their intervals, of others the equations alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,8 @@ class TrajectoryErrors:
     """Errors of forecasts, beside those of forecasts that need no training.
 
     Errors over all channels are in the user's units where the channels have one, or there is one channel. Otherwise
-    they are of scaled values, in units of the std of each channel, and their names begin with `scaled_`.
+    they are of scaled values, in units of the std of each channel, and their names say so: `scaled_rmse`,
+    `persistence_scaled_rmse`.
     """
 
     units: Units
@@ -41,16 +43,16 @@ class TrajectoryErrors:
     has_logarithms: bool
 
     @property
-    def prefix(self) -> str:
-        """Of the names of errors over all channels."""
-        return "" if len(self.channel_names) == 1 or len(set(self.channel_units)) == 1 else "scaled_"
+    def is_scaled(self) -> bool:
+        """Whether errors over all channels are of scaled values."""
+        return len(self.channel_names) > 1 and len(set(self.channel_units)) != 1
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of all metrics of a split."""
         errors = ("rmse", "mae", "one_step_rmse", "persistence_rmse", *(("season_rmse",) if self.season else ()))
         return (
-            *(f"{self.prefix}{name}" for name in errors),
+            *map(self._named, errors),
             *(("log_rmse", "persistence_log_rmse") if self.has_logarithms else ()),
             *(TRACKS if self.position_channels else ()),
         )
@@ -67,7 +69,7 @@ class TrajectoryErrors:
             name: {kind: only(errors[kind], channel) for kind in OF_CHANNELS}
             for channel, name in enumerate(self.channel_names)
         }
-        ahead = (*(f"{self.prefix}{name}" for name in ("rmse", "persistence_rmse", "season_rmse")), *TRACKS)
+        ahead = (*map(self._named, ("rmse", "persistence_rmse", "season_rmse")), *TRACKS)
         measures = {name: joint[name] for name in self.names if name in ahead}
         for name, own in alone.items():
             measures |= {f"{name}/{kind}": own[kind] for kind in ("rmse", "persistence_rmse")}
@@ -81,7 +83,7 @@ class TrajectoryErrors:
 
     def in_words(self, details: Mapping[str, Any]) -> dict[str, str]:
         """The error of each channel in its own unit, where that over all channels is of scaled values."""
-        if not self.prefix or "by_channel" not in details:
+        if not self.is_scaled or "by_channel" not in details:
             return {}
         words = {}
         for channel, name in enumerate(self.channel_names):
@@ -90,10 +92,13 @@ class TrajectoryErrors:
             words[f"test rmse of {name}"] = f"{own} (persistence {last})"
         return words
 
+    def _named(self, name: str) -> str:
+        return re.sub(r"[a-z]+$", lambda kind: f"scaled_{kind[0]}", name) if self.is_scaled else name
+
     def _over_channels(self, batch: Batch, rows: Batch) -> dict[str, Measure]:
-        value_of = (lambda scaled: scaled) if self.prefix else self.units.values
+        value_of = (lambda scaled: scaled) if self.is_scaled else self.units.values
         errors = error_measures(value_of, batch, rows, self.season)
-        found = {f"{self.prefix}{name}": measure for name, measure in errors.items()}
+        found = {self._named(name): measure for name, measure in errors.items()}
         if self.has_logarithms:
             logarithms = error_measures(lambda scaled: logarithm(self.units, self.units.values(scaled)), batch, rows)
             found |= {"log_rmse": logarithms["rmse"], "persistence_log_rmse": logarithms["persistence_rmse"]}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from node_cli.advice import in_keys
-from node_cli.batch import Batch
+from node_cli.datasets.dataset import Dataset
 from node_cli.figures import image_of
 from node_cli.loggers.base import Logger
 from node_cli.ode.solution import SolveError
@@ -69,12 +69,15 @@ def log_histograms(logger: Logger, model: nn.Module, state: TrainState) -> None:
             logger.log_histogram(state.step, tag, torch.tensor(steps))
 
 
-def log_results(logger: Logger, task: Task, model: nn.Module, batch: Batch, evaluation: Evaluation, step: int) -> None:
-    """What the task draws of an evaluation of the split `batch`; the run goes on as if nothing had been drawn."""
+def log_results(
+    logger: Logger, task: Task, model: nn.Module, dataset: Dataset, evaluation: Evaluation, step: int
+) -> None:
+    """What the task draws of an evaluation of a split of `dataset`; the run goes on as if nothing had been drawn."""
     device = next(model.parameters()).device
+    batch, names = dataset.splits[evaluation.split], dataset.sample_names.get(evaluation.split, ())
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            figures = task.figures(model, batch, evaluation.rows)
+            figures = task.figures(model, batch, evaluation.rows, names)
         if logger.takes_images:  # of several processes, the first one's does
             log_figures(logger, figures, evaluation.split, step)
     except SolveError as error:

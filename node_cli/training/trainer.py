@@ -279,7 +279,7 @@ class Trainer:
     def _log_figures(self, logger: Logger, model: nn.Module, evaluation: Evaluation, step: int) -> None:
         """All processes call it: they may have to solve together."""
         if self.processes.from_first(logger.takes_images):
-            log_results(logger, self.task, model, self.dataset.splits[evaluation.split], evaluation, step)
+            log_results(logger, self.task, model, self.dataset, evaluation, step)
             self.monitor.take()
 
     def _save(self, logger: Logger, checkpoints: Checkpoints | None, *, is_best: bool, is_last: bool = False) -> None:

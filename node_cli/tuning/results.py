@@ -39,7 +39,7 @@ def table(shared: SharedStudy) -> str:
     groups = sort_groups(group_runs(finished, keys), first.column, descending=first.maximize)
     shown = RunTable(keys, columns, groups[:SHOWN])
     more = [f"and {len(groups) - SHOWN} more"] if len(groups) > SHOWN else []
-    return terminal(shown, more + notes_on(shown, runs, len(runs)))
+    return terminal(shown, more + notes_on([shown], runs, len(runs)))
 
 
 def experiment(config: Mapping[str, Any], choices: Mapping[str, Any], unchanged: Mapping[str, Any]) -> str:

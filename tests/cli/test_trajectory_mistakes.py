@@ -37,6 +37,10 @@ MISTAKES = {
         "dataset.time is required: set it to the column of times of wide.csv, whose columns are day, a, b",
     ),
     "no columns": (table("wide.csv", "dataset.columns=[]"), "dataset.columns must name at least one column of values"),
+    "a unit too few": (
+        table("wide.csv", "dataset.units=[kg]"),
+        "dataset.units must be a word for each of a, b, or null, got ['kg']",
+    ),
     "no file": (table("none.csv"), "dataset.path: there is no file none.csv"),
     "text": (table("text.csv"), "dataset.path: text.csv, row 3, column a: 'two' is not a number"),
     "a time twice": (

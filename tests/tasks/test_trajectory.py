@@ -144,7 +144,7 @@ def test_channels_of_several_units_are_not_mixed(channel_units):
     metrics, details = one.metrics(batch, rows), one.details(model, batch, rows)
     assert set(metrics) == set(one.metric_names)
     assert metrics["scaled_rmse"] == pytest.approx(math.sqrt((36 + 49) / 4))
-    assert metrics["scaled_persistence_rmse"] == pytest.approx(math.sqrt((1 + 4) / 4))
+    assert metrics["persistence_scaled_rmse"] == pytest.approx(math.sqrt((1 + 4) / 4))
     assert "rmse" not in metrics
     assert details["by_channel"]["hare"]["rmse"] == pytest.approx(2 * math.sqrt((36 + 49) / 2))
     unit = " degree" if channel_units else ""
@@ -398,7 +398,7 @@ def test_figures_of_two_channels_show_series_field_and_horizon():
         figures = one.figures(model, batch, rows_of(one, model, batch))
     assert set(figures) == {"series", "error_by_horizon", "phase_portrait"}
     hare = figures["series"].axes[0]
-    assert (hare.get_xlabel(), hare.get_ylabel()) == ("year", "hare")
+    assert (hare.get_xlabel(), hare.get_ylabel()) == ("year", "hare (thousands)")
     line = hare.get_lines()[0]
     assert line.get_xdata()[[0, -1]].tolist() == [1900, 1935]
     assert len(line.get_xdata()) == 7 * 16 + 1
@@ -411,13 +411,53 @@ def test_figures_of_two_channels_show_series_field_and_horizon():
 
 
 def test_a_forecast_is_drawn_beside_the_last_value_that_was_shown():
-    batch, one, model = take(lines((1.0, 0.0), num_seen=6), slice(1)), task(), Line([1.0, 0.0])
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(), Line([1.0, 0.0])
+    batch[VALUES] = batch[VALUES] * torch.tensor([1.0, 0.5])[:, None, None]
+    for count in (1, 2):
+        few = take(batch, slice(count))
+        with torch.no_grad():
+            panels = one.figures(model, few, rows_of(one, model, few), ["a", "b"][:count])["series"].axes
+        assert [axes.get_title() for axes in panels] == ([""] * 2 if count == 1 else ["a", "b", "", ""])
+        for number in range(count):
+            (line,) = (each for each in panels[number].collections if each.get_label() == "persistence")
+            (ends,) = line.get_segments()
+            last = UNITS.values(batch[VALUES])[number, 5, 0].item()
+            np.testing.assert_allclose(ends, [[1925, last], [1935, last]])
+            assert "forecast" in [patch.get_label() for patch in panels[number].patches]
+
+
+@pytest.mark.parametrize(("train_ends", "begins"), [((1915.0,), [1915]), ((1925.0,), []), ((), [])])
+def test_a_line_tells_where_validation_begins(train_ends, begins):
+    batch, one, model = take(lines((1.0, 0.0), num_seen=6), slice(1)), task(train_ends=train_ends), Line([1.0, 0.0])
     with torch.no_grad():
         hare = one.figures(model, batch, rows_of(one, model, batch))["series"].axes[0]
-    (line,) = (each for each in hare.collections if each.get_label() == "persistence")
-    (ends,) = line.get_segments()
-    last = UNITS.values(batch[VALUES])[0, 5, 0].item()
-    np.testing.assert_allclose(ends, [[1925, last], [1935, last]])
+    assert [line.get_xdata()[0] for line in hare.get_lines() if line.get_label() == "validation begins"] == begins
+
+
+def test_units_of_values_stand_on_axes():
+    batch, one, model = lines((1.0, 0.0), num_seen=6), task(channel_units=("thousands", "")), Line([1.0, 0.0])
+    with torch.no_grad():
+        figures = one.figures(model, batch, rows_of(one, model, batch))
+    assert {axes.get_ylabel() for axes in figures["series"].axes} == {"hare (thousands)", "lynx"}
+    assert [axes.get_ylabel() for axes in figures["error_by_horizon"].axes] == ["RMS error (thousands)", "RMS error"]
+    assert figures["phase_portrait"].axes[0].get_xlabel() == "hare (thousands)"
+
+
+@pytest.mark.parametrize(
+    ("names", "titles"),
+    [
+        (["x/1", "x/2", "y/1", "y/2", "z/1", "z/2"], ["x/1", "y/1", "z/1"]),
+        (["x", "y", "z", "u", "v", "w"], ["x", "y", "z"]),
+        (["x/1", "x/2", "x/3", "y/1", "y/2", "y/3"], ["x/1", "x/3", "y/3"]),
+        (["1", "2", "3", "4", "5", "6"], ["1", "3", "6"]),
+    ],
+)
+def test_different_series_are_drawn_with_their_names(names, titles):
+    batch = {name: tensor.repeat(3, *[1] * (tensor.dim() - 1)) for name, tensor in lines((1.0, 0.0), 6).items()}
+    one, model = task(), Line([1.0, 0.0])
+    with torch.no_grad():
+        figure = one.figures(model, batch, rows_of(one, model, batch), names)["series"]
+    assert [axes.get_title() for axes in figure.axes] == [*titles, "", "", ""]
 
 
 @pytest.mark.parametrize("slope", [0.0, 1e-5])
@@ -434,8 +474,9 @@ def test_a_figure_says_which_series_it_leaves_out_and_has_one_legend():
     with torch.no_grad():
         figure = one.figures(model, batch, rows_of(one, model, batch))["series"]
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "the first 3 of 6 series"
-    assert [text.get_text() for text in legend.get_texts()] == ["model", "observed", "observed, not shown to it"]
+    assert legend.get_title().get_text() == "3 of 6 series"
+    shown = ["model", "observed", "observed, not shown to it", "forecast", "persistence"]
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(shown)
     assert all(axes.get_legend() is None for axes in figure.axes)
 
 

@@ -15,7 +15,7 @@ from node_cli.commands import training
 from node_cli.commands.training import run_training
 from node_cli.config import ConfigError
 from node_cli.runs.outcome import UnwrittenRunError
-from node_cli.runs.report.formats import RunTable, notes_on
+from node_cli.runs.report.formats import notes_on
 from node_cli.runs.report.reading import read_runs
 from node_cli.tuning.plots import figures
 from node_cli.tuning.results import best_trials, table
@@ -105,7 +105,7 @@ def test_pruning_saves_epochs_keeps_the_best_and_is_listed(search):
     median = Path("outputs/studies/median")
     assert [summary(median, number)["status"] for number in range(2)] == ["finished", "pruned"]
     runs = read_runs([median])
-    lines = notes_on(RunTable([], [], []), runs, len(runs))
+    lines = notes_on([], runs, len(runs))
     assert lines[0] == "3 runs: 1 finished, 2 pruned"
     assert lines[1].startswith("pruned: outputs/studies/median/trials/1: after epoch 1, with val/error 0.")
     assert lines[1] in table(asked.open())

@@ -1,6 +1,6 @@
 """A task of one's own: predict a series from its start, and be measured by what was observed of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ class Forecast(Task):
         loss = (errors.square().sum() / weight).item()
         return {"loss": loss, "rmse": loss**0.5}
 
-    def figures(self, model: nn.Module, batch: Batch, rows: Batch) -> Mapping[str, Figure]:
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """The first series: what was observed of their position, and what is predicted."""
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()

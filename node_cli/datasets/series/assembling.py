@@ -32,7 +32,7 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
     splits = {name: flat.batch(samples, numbers) for name, samples in made.samples.items()}
     return Dataset(
         splits,
-        _offers(raw, scaling, len(numbers)),
+        {**_offers(raw, scaling, len(numbers)), "train_ends": _train_ends(raw, keys, made)},
         digest=None if raw.is_computed else _digest(raw),
         sample_names={name: _names(raw, samples) for name, samples in made.samples.items()},
     )
@@ -156,6 +156,13 @@ def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str
         "position_channels": raw.position_channels,
         **scaling.offers(),
     }
+
+
+def _train_ends(raw: RawSeries, keys: SeriesKeys, made: Cut) -> tuple[float, ...]:
+    """The last time for training of each series of train; none where whole series are split."""
+    if keys.split == "series":
+        return ()
+    return tuple(raw.series[number].times[rows - 1].item() for number, rows in made.train_rows.items())
 
 
 def _digest(raw: RawSeries) -> str:

@@ -13,6 +13,7 @@ from node_cli.datasets.series.source import series_dataset
 from node_cli.datasets.series.table import read_series
 from node_cli.dates import KINDS
 
+MAX_UNIT = 20  # characters
 NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offers
 
 
@@ -27,6 +28,7 @@ def own_table(
     long: list[str] | None,
     positions: list[str],
     time_unit: str | None,
+    units: list[str] | None,
     delimiter: str | None,
 ) -> RawSeries:
     """Series from a delimited text file with a header, in UTF-8.
@@ -41,6 +43,7 @@ def own_table(
         long: the column that names what was measured, and that of its value; None: each has a column of its own.
         positions: a latitude and a longitude in degrees among the values, or nothing.
         time_unit: a word for the axis, such as day; None: none, and day for dates.
+        units: a word for the unit of each channel, in their order; None: not known.
         delimiter: comma, semicolon, tab or bar; None: the one that the header has.
 
     Raises:
@@ -63,7 +66,9 @@ def own_table(
         if all(each.values[:, column].isnan().all() for each in raw.series):
             raise ValueError(f"dataset.columns: {path} has no value in column {name}; leave it out")
     unit, places = _unit(time_unit, raw.calendar), _positions(positions, raw.channel_names)
-    return replace(raw, time_unit=unit, position_channels=places)
+    return replace(
+        raw, time_unit=unit, position_channels=places, channel_units=_channel_units(units, raw.channel_names)
+    )
 
 
 def read_new_series(path: str, offers: Mapping[str, Any], keys: Mapping[str, Any]) -> RawSeries:
@@ -89,9 +94,21 @@ def read_new_series(path: str, offers: Mapping[str, Any], keys: Mapping[str, Any
 def _unit(time_unit: str | None, calendar: str) -> str:
     if calendar and time_unit not in (None, "day"):
         raise ValueError(f"time_unit must be day, or null, as dates are counted in days, got {time_unit!r}")
-    if time_unit is not None and not (time_unit.isprintable() and 0 < len(time_unit) <= 20):
+    if time_unit is not None and not _is_unit(time_unit):
         raise ValueError(f"time_unit must be a word such as day, or null, got {shown(time_unit)}")
     return time_unit or ("day" if calendar else "")
+
+
+def _channel_units(units: list[str] | None, channels: Sequence[str]) -> tuple[str, ...]:
+    if units is None:
+        return ()
+    if len(units) != len(channels) or not all(isinstance(unit, str) and _is_unit(unit) for unit in units):
+        raise ValueError(f"units must be a word for each of {', '.join(channels)}, or null, got {units}")
+    return tuple(units)
+
+
+def _is_unit(word: str) -> bool:
+    return word.isprintable() and 0 < len(word) <= MAX_UNIT
 
 
 def _positions(names: list[str], channels: Sequence[str]) -> tuple[int, ...]:

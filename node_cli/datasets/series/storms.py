@@ -38,7 +38,7 @@ def storms(horizon: float | None) -> RawSeries:
         series,
         ("latitude", "longitude", "wind", "pressure"),
         time_unit="hour",
-        channel_units=("degree", "degree", "knot", "mbar"),
+        channel_units=("degrees", "degrees", "knots", "mbar"),
         position_channels=(0, 1),
         period_name="years",
         horizon=horizon,

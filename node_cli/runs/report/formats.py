@@ -9,6 +9,8 @@ import csv
 import io
 import math
 import re
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +22,11 @@ from node_cli.runs.outcome import DAMAGED, FAILED, FINISHED, PRUNED, UNFINISHED
 from node_cli.runs.report.filters import number, text
 from node_cli.runs.report.grouping import Group, Statistic
 from node_cli.runs.report.reading import RunRecord, progress
-from node_cli.tables import VERY_LARGE, VERY_SMALL, aligned, four_digits, power_of_ten
+from node_cli.tables import VERY_LARGE, VERY_SMALL, four_digits, power_of_ten, wrapped
 
 NOTHING = "-"
 ROUNDING = 1e-12  # a std below this share of the mean is shown as 0
+WIDEST = 1 << 20  # characters of a line in a file or pipe
 MAX_CELL = 200  # characters
 MAX_LISTED = 10  # runs of one status
 WITHOUT_A_ROW = (UNFINISHED, PRUNED, FAILED, DAMAGED)
@@ -42,11 +45,15 @@ LATEX = {
 
 @dataclass(frozen=True)
 class RunTable:
-    """A row for each group: its keys, the number of its runs (and of seeds, where runs share some), its values."""
+    """A row for each group: its keys, the number of its runs (and of seeds, where runs share some), its values.
+
+    A `title` says what tells it from other tables.
+    """
 
     keys: Sequence[str]
     columns: Sequence[str]
     groups: Sequence[Group]
+    title: str = ""
 
     @property
     def counts(self) -> dict[str, Callable[[Group], int]]:
@@ -77,16 +84,18 @@ class RunTable:
         return [left] * len(self.keys) + [right] * (len(self.counts) + len(self.columns))
 
 
-def notes_on(table: RunTable, selected: Sequence[RunRecord], num_all: int) -> list[str]:
+def notes_on(tables: Sequence[RunTable], selected: Sequence[RunRecord], num_all: int) -> list[str]:
     """Rows with few seeds or missing values; how many runs of each status there are; why some have no row."""
     lines = [
         f"{group.label()}: {len(group.runs)} runs, {group.num_seeds} seed{'s' if group.num_seeds > 1 else ''}: "
         "runs of one seed say nothing about the std over seeds"
+        for table in tables
         for group in table.groups
         if group.repeats_seeds
     ]
     lines += [
         f"{group.label()}: only {group.num_with(column)} of {len(group.runs)} runs have {column}"
+        for table in tables
         for group in table.groups
         for column in table.columns
         if 0 < group.num_with(column) < len(group.runs)
@@ -106,8 +115,10 @@ def notes_on(table: RunTable, selected: Sequence[RunRecord], num_all: int) -> li
 
 
 def terminal(table: RunTable, notes: Sequence[str]) -> str:
-    """Aligned columns, keys to the left and numbers to the right."""
-    lines = aligned(table.rows(plain, _bounded), "".join(table.sides("<", ">")))
+    """Aligned columns, keys to the left and numbers to the right; in several parts if it is wider than a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST
+    lines = wrapped(table.rows(plain, _bounded), "".join(table.sides("<", ">")), len(table.keys), width)
+    lines = [*([_bounded(table.title)] if table.title else []), *lines]
     above = [*lines, *([""] if notes else [])] if table.groups else []
     return "\n".join([*above, *map(printable, notes)]) + "\n"
 
@@ -122,6 +133,7 @@ def markdown(table: RunTable, notes: Sequence[str]) -> str:
     """A table in GitHub's Markdown, the notes as a list."""
     header, *rows = table.rows(plain, _as_markdown)
     lines = [f"| {' | '.join(row)} |" for row in [header, table.sides("---", "---:"), *rows]]
+    lines = [*([_as_markdown(table.title), ""] if table.title else []), *lines]
     return "\n".join([*lines, "", *(f"- {_as_markdown(note)}" for note in notes)]).rstrip() + "\n"
 
 
@@ -159,6 +171,7 @@ def latex(table: RunTable, notes: Sequence[str]) -> str:
     header, *rows = [rf"{' & '.join(row)} \\" for row in table.rows(_in_math, _escaped)]
     lines = [rf"\begin{{tabular}}{{{''.join(table.sides('l', 'r'))}}}", r"\hline", header, r"\hline"]
     lines += [*rows, r"\hline", r"\end{tabular}"]
+    lines = [*([f"% {printable(table.title)}"] if table.title else []), *lines]
     return "\n".join([*lines, *(f"% {printable(note)}" for note in notes)]) + "\n"
 
 

@@ -156,6 +156,22 @@ def differing_keys(runs: Sequence[RunRecord]) -> list[str]:
     return choices + [name for name in different if name not in groups and _differs_within_a_choice(runs, name)]
 
 
+def parts_of(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """The runs of each task, or, where their metrics depend on the dataset, of each task and dataset; by a title."""
+    metrics: dict[str | None, dict[str | None, set[str]]] = {}
+    for run in runs:
+        of_task = metrics.setdefault(_known(run.compared, "task"), {})
+        of_task.setdefault(_known(run.compared, "dataset"), set()).update(run.summary.get("metrics", {}))
+    parts: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        of_task = metrics[_known(run.compared, "task")]
+        are_alike = len(set(map(frozenset, of_task.values()))) == 1
+        names = ("task",) if are_alike else ("task", "dataset")
+        title = ", ".join(f"{name}={_known(run.compared, name) or '-'}" for name in names)
+        parts.setdefault(title, []).append(run)
+    return parts
+
+
 def _differs_within_a_choice(runs: Sequence[RunRecord], name: str) -> bool:
     group = name.partition(".")[0]
     of_choice: dict[str | None, set[str | None]] = {}

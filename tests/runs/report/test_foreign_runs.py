@@ -194,4 +194,4 @@ def test_any_summaries_make_a_table_of_each_format(tmp_path, summaries):
             groups = sort_groups(groups, column, descending=True)
         table = RunTable(keys, columns, groups)
     for layout in FORMATS.values():
-        layout(table, notes_on(table, runs, len(runs))).encode()
+        layout(table, notes_on([table], runs, len(runs))).encode()

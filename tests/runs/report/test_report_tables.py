@@ -260,3 +260,25 @@ def test_a_plot_of_the_horizon_has_a_dotted_line_for_other_forecasts(typed, make
     assert (tmp_path / "report_horizon.png").exists(), result.err
     make("2", {"test/error": 2.5})
     assert "--plot horizon: no run has metrics by horizon" in typed("outputs/2", "--plot", "horizon").err
+
+
+def test_runs_of_several_tasks_and_metrics_have_a_table_each(typed, make):
+    width, lynx = {"model.width": 8}, {"task": "trajectory", "dataset": "lynx_hare"}
+    make("1", {"test/error": 0.1}, choices={"task": "classification", "dataset": "digits", "model": "odenet"})
+    make("2", {"test/error": 0.2}, choices={"task": "classification", "dataset": "moons", "model": "odenet"})
+    make("3", {"test/loss": 0.3}, objective={"metric": "loss", "goal": "min"}, choices=lynx)
+    make("4", {"test/loss": 0.4}, width, objective={"metric": "loss", "goal": "min"}, choices=lynx)
+    make("5", {"test/loss": 0.5, "test/track_km": 9.0}, choices=lynx | {"dataset": "storms"})
+    tables = [[line.split() for line in part.splitlines()] for part in typed("outputs").out.split("\n\n")]
+    assert tables[0] == [
+        ["task=classification"],
+        ["dataset", "runs", "test/error"],
+        ["digits", "1", "0.1000"],
+        ["moons", "1", "0.2000"],
+    ]
+    assert tables[1][:2] == [["task=trajectory,", "dataset=lynx_hare"], ["model.width", "runs", "test/loss"]]
+    assert tables[2][0] == ["task=trajectory,", "dataset=storms"]
+    assert tables[3] == [["5", "runs:", "5", "finished"]]
+    assert len(typed("outputs", "--by", "dataset").out.split("\n\n")) == 2
+    assert len(typed("outputs", "--format", "csv").out.splitlines()) == 6
+    assert typed("outputs", "--sort", "test/track_km").out.startswith("task=classification\n")
