@@ -161,10 +161,6 @@ REFUSED_BY_PARTS = {
         "solver.first_step must be a number or one of chosen, carried, got",
     ),
     "batching": (["solver.batching=each"], "solver.batching must be one of joint, per_sample, got each"),
-    "no interpolant": (
-        ["solver=dopri8", "solver.outputs=interpolate"],
-        "solver.outputs must be step for a method without interpolant (with one: bosh3, dopri5, tsit5), got",
-    ),
     "on_failure": (
         ["solver.on_failure=maybe"],
         "solver.on_failure must be one of raise, skip_batch, fallback, got",

@@ -49,9 +49,8 @@ def test_gradients_and_figures_are_those_of_one_process(case, ranks, tmp_path):
     tolerance = 1e-6 if case in EXACT else 1e-12  # rounding of float32, and of float64
     first, expected = both["grads"][0], one["grads"][0]
     assert (first - expected).norm() <= tolerance * expected.norm()
-    assert both["nfe"][:6] == one["nfe"][:6]
-    assert sum(both["nfe"]) == pytest.approx(sum(one["nfe"]), rel=0.05)  # later on rounding may decide about a step
-    assert ranks[1][case]["nfe"] == both["nfe"][:-1]  # the test's are the first one's to tell
+    assert both["nfe"] == one["nfe"]
+    assert ranks[1][case]["nfe"] == one["nfe"][:-1]  # the test's are the first one's to tell
     for name, weight in one["weights"].items():  # rounding has grown over six updates
         torch.testing.assert_close(both["weights"][name], weight, rtol=1e-4, atol=1e-5)
     for tag in ("train/loss", "train/accuracy", "val/loss", "test/loss"):
