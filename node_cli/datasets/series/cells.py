@@ -78,7 +78,7 @@ def _number_of_time(cell: str) -> float:
     number = number_in(cell)
     if math.isnan(number):
         raise ValueError("the time is missing")
-    if abs(number) > LARGEST_TIME and cell.lstrip("+-").isdigit() and int(cell) != number:
+    if abs(number) > LARGEST_TIME and cell.lstrip("-+").isdigit() and int(cell) != number:
         raise ValueError(f"{shown(cell)} has too many digits for a time; count from a later start")
     return number
 
