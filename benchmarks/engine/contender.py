@@ -22,6 +22,7 @@ class Mode:
     first_step: str = "chosen"
     network: str = "ours"
     precision: str = "float32"
+    solver_keys: str = ""  # that differ from the heading's
 
     @property
     def name(self) -> str:
@@ -31,6 +32,7 @@ class Mode:
         shown += ["carried"] if self.first_step == "carried" else []
         shown += [f"{self.network} network"] if self.network != "ours" else []
         shown += [self.precision] if self.precision != "float32" else []
+        shown += [self.solver_keys] if self.solver_keys else []
         return ", ".join(shown)
 
 
