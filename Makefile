@@ -9,7 +9,7 @@ train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
 
 test: lint               ## lint, types, all tests, a process with one thread for each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

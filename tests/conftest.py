@@ -30,6 +30,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
     """What is there when a file begins stays to the end: the garbage collector need not look at it time and again."""
+    freeze()
+
+
+@pytest.fixture(autouse=True)
+def _imported_is_frozen() -> Iterator[None]:
+    """Nor at what a command has imported, where several follow in one file."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before + 50:
+        freeze()
+
+
+def freeze() -> None:
     gc.collect()
     gc.freeze()
 
