@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-COMPILE = ("none", "vector_field", "step")
+COMPILE = ("none", "vector_field", "step", "solve")
 NUM_KEPT = 32  # vector fields whose compiled code is kept
 
 
@@ -70,13 +70,13 @@ class StepFunctions:
             torch._dynamo.config.trace_autograd_ops = True
         # On a GPU as CUDA graphs; elsewhere by less Python between the kernels.
         options: dict[str, Any] = {"triton.cudagraphs": True} if device_type == "cuda" else {"cpp_wrapper": True}
-        self.attempt: CompiledStep = torch.compile(_with_own_code(step), options=options)
+        self.attempt: CompiledStep = torch.compile(with_own_code(step), options=options)
         self.pull: Callable[..., tuple[tuple[Tensor, ...], Tensor, Tensor]] = torch.compile(
-            _with_own_code(pull), options=options
+            with_own_code(pull), options=options
         )
 
 
-def _with_own_code(function: Any) -> Any:
+def with_own_code(function: Any) -> Any:
     """A copy: the compiler counts recompilations by code, which all vector fields and methods would share."""
     code = function.__code__.replace()
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.checks import require
-from node_cli.ode.states import require_no_gradient
-from node_cli.ode.stepping import Time
+from node_cli.ode.states import Time, require_no_gradient
 
 SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
@@ -36,7 +35,11 @@ class Tolerance:
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """The norm of the error in units of what is allowed; 1 is just good enough."""
-        return self.norm(error.div_(self.scale(torch.maximum(y0.abs(), y1.abs()))))
+        return self.norm(self.scaled(error, y0, y1))
+
+    def scaled(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
+        """The error in units of what is allowed; the argument is overwritten."""
+        return error.div_(self.scale(torch.maximum(y0.abs(), y1.abs())))
 
     def scale(self, size: Tensor) -> Tensor:
         """What is allowed for states of this magnitude; the argument is overwritten."""
@@ -129,7 +132,7 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
 
 
-def choose_first_step(tolerance: Tolerance, error_order: int, y0: Tensor, dy0: Tensor, longest: Time) -> Tensor:
+def choose_first_step(tolerance: Tolerance, error_order: int, y0: Tensor, dy0: Tensor, longest: Time | Tensor) -> Tensor:
     """A first step size, a magnitude, from the state and its slope; its own error is what corrects it.
 
     In units of what is allowed, the state is taken to change by `E (h / T)^k` beyond what a step of length h follows,
@@ -140,7 +143,7 @@ def choose_first_step(tolerance: Tolerance, error_order: int, y0: Tensor, dy0: T
     """
     scale = tolerance.scale(y0.abs())
     size, speed = tolerance.norm(y0 / scale), tolerance.norm(dy0 / scale)
-    bound = size.new_tensor(longest)
+    bound = longest.to(size) if isinstance(longest, Tensor) else size.new_tensor(longest)
     period = torch.where((size < 1) | (speed == 0), bound / 100, torch.minimum(size / speed, bound))
     change = (period * speed).clamp(min=1)
     chosen = FIRST_STEP * period * change ** (-1 / (error_order + 1))

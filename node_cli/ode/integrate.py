@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Controller, Tolerance, choose_first_step
+from node_cli.ode.control import Controller, Tolerance
+from node_cli.ode.graphs.stepper import GraphStepper
 from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
-from node_cli.ode.stepping import Step, Stepper, as_column
+from node_cli.ode.states import as_column
+from node_cli.ode.stepping import Step, Stepper
 from node_cli.ode.tableaus import Array
 from node_cli.ode.vector_field import all_finite
 
@@ -39,7 +41,7 @@ class Run:
     last one; that may be repeated.
     """
 
-    stepper: Stepper
+    stepper: Stepper | GraphStepper
     y0: Tensor
     ts: list[float] | Array
     stats: SolveStats
@@ -118,8 +120,7 @@ def integrate_adaptively(
     """
     stepper, stats, y, ys, ratio = run.stepper, run.stats, run.y0, run.states(), 0.0
     stepper.start(times.t, y)
-    longest = abs(times.ts[-1] - times.t)
-    step = first_step or float(choose_first_step(tolerance, controller.error_order, y, stepper.stages[0], longest))
+    step = first_step or float(stepper.first_step(tolerance, y, abs(times.ts[-1] - times.t)))
     while not times.done:
         t, target = times.t, times.ts[times.segment[1]]
         if limits.accepts_min_step:
@@ -129,8 +130,8 @@ def integrate_adaptively(
             raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
         if t1 != target and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
             raise SolveError(Status.STEP_UNDERFLOW if math.isfinite(ratio) else Status.NON_FINITE, t, stats.nfe)
-        y1 = stepper.step(t, t1, y)
-        ratio = float(tolerance.ratio(stepper.error(t, t1), y, y1))  # the one wait for the device
+        y1, measured = stepper.attempt(t, t1, y, tolerance)
+        ratio = float(measured)  # the one wait for the device
         tried = abs(t1 - t)
         proposed = tried * float(controller.factor(ratio))
         if stats.num_accepted + stats.num_rejected == 0:

@@ -5,16 +5,20 @@ All samples are evaluated together until the last one arrives; one that has arri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Controller, Tolerance, choose_first_step, largest_per_sample
+from node_cli.ode.control import Controller, Tolerance, largest_per_sample
+from node_cli.ode.graphs.stepper import GraphStepper
 from node_cli.ode.integrate import CAUTION, CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, Run
 from node_cli.ode.progress import Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
+from node_cli.ode.stepping import Stepper
 from node_cli.ode.tableaus import Array
 
 
@@ -42,7 +46,7 @@ def integrate_by_sample(
     sizes = _StepSizes(samples, tolerance, controller, limits, run.stats, is_joint)
     if first_step is None:
         longest = sizes.pooled(np.abs(samples.span))
-        chosen = choose_first_step(tolerance, controller.error_order, y, stepper.stages[0], longest)
+        chosen = stepper.first_step(tolerance, y, longest)
         sizes.step = chosen.double().cpu().numpy()
     else:
         sizes.step += first_step
@@ -50,11 +54,18 @@ def integrate_by_sample(
     while (t1 := sizes.next_ends()) is not None:
         if accepted.any():
             stepper.next(samples.t, y, moved)
-        y1 = stepper.step(samples.t, t1, y)
-        accepted = sizes.accepted(stepper.error(samples.t, t1), y, y1, stepper.stages[0])
+        y1, ratio = stepper.attempt(samples.t, t1, y, tolerance)
+        sizes.errors = partial(_scaled_errors, stepper, tolerance, samples.t, t1, y, y1)
+        accepted = sizes.accepted(ratio, y, stepper.stages[0])
         if accepted.any():
             y, moved = run.take(ys, samples.step(t1, accepted), y, y1)
     return ys
+
+
+def _scaled_errors(
+    stepper: Stepper | GraphStepper, tolerance: Tolerance, t0: Array, t1: Array, y0: Tensor, y1: Tensor
+) -> Tensor:
+    return tolerance.scaled(stepper.error(t0, t1), y0, y1)
 
 
 @dataclass
@@ -67,6 +78,7 @@ class _StepSizes:
     limits: Limits
     stats: SolveStats
     is_joint: bool
+    errors: Callable[[], Tensor] = field(init=False)  # of the last attempt, in units of what is allowed
 
     def __post_init__(self) -> None:
         self.step: Array = np.zeros(() if self.is_joint else len(self.samples.t))
@@ -100,23 +112,23 @@ class _StepSizes:
             raise SolveError(Status.TOO_MANY_STEPS, float(t[np.argmax(np.abs(target - t))]), self.stats.nfe)
         if found[2].any():
             if self.is_joint and self._attempts:  # all are stuck, for the sake of the one with the largest error
-                errors = largest_per_sample(self._errors).nan_to_num(torch.inf).double().cpu().numpy()
+                errors = largest_per_sample(self.errors()).nan_to_num(torch.inf).double().cpu().numpy()
                 stuck = errors >= self.pooled(errors)
             finite = np.isfinite(np.broadcast_to(self._ratio, t.shape)[np.argmax(stuck)])
             raise self._failure(Status.STEP_UNDERFLOW if finite else Status.NON_FINITE, stuck)
         self._attempts += 1
         return t1
 
-    def accepted(self, error: Tensor, y: Tensor, y1: Tensor, dy: Tensor) -> Array:
-        """Which of the steps from `y`, where the slope is `dy`, to `y1` are good enough, by their errors.
+    def accepted(self, ratio_of_errors: Tensor, y: Tensor, dy: Tensor) -> Array:
+        """Which of the steps from `y`, where the slope is `dy`, are good enough, by what `attempt` measured.
 
         If one of the errors is no number, no sample moves: a slope that is NaN would spoil the gradients of all others.
 
         Raises:
             SolveError: a sample starts from NaN or infinity.
         """
-        tried, active, stats, self._errors = self._tried, self._active, self.stats, error
-        ratio = self.tolerance.ratio(error, y, y1).double().cpu().numpy()  # the one wait for the device
+        tried, active, stats = self._tried, self._active, self.stats
+        ratio = ratio_of_errors.double().cpu().numpy()  # the one wait for the device
         self._ratio = ratio = np.where(active, ratio, 0.0)
         kept: Array = np.zeros_like(active)
         if not np.isfinite(ratio).all():

@@ -14,6 +14,8 @@ from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.checks import require_choice, require_positive
 from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
+from node_cli.ode.graphs.capture import capture_of
+from node_cli.ode.graphs.stepper import GraphStepper, SolveGraphs
 from node_cli.ode.integrate import Record, Run
 from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.solution import Solution, State
@@ -65,7 +67,7 @@ class RungeKutta(Solver):
         norm: NormOfParts | None = None,
         first_step: float | None = None,
         record: Record = lambda step, y: None,
-        compiled: StepFunctions | None = None,
+        compiled: StepFunctions | SolveGraphs | None = None,
     ) -> Solution[State]:
         """See `Solver.integrate`; `record` is called with every accepted step, of the flat state if that is a tuple.
 
@@ -100,19 +102,23 @@ class RungeKutta(Solver):
         norm: control.Norm | None,
         first_step: float | None,
         record: Record,
-        compiled: StepFunctions | None,
+        compiled: StepFunctions | SolveGraphs | None,
     ) -> Solution[Tensor]:
         device = y0.device.type
         counted = CountedVectorField(states.keep_autocast(vector_field, device), self.max_nfe)
 
         def attempt(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-            assert compiled is not None
+            assert isinstance(compiled, StepFunctions)
             counted.count(self.tableau.num_stages - 1, t0)
             return compiled.attempt(t0, t1, y, slope)
 
         with states.outside_autocast(device), self.explained(y0):
-            stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
             y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
+            stepper: Stepper | GraphStepper
+            if isinstance(compiled, SolveGraphs):
+                stepper, y0 = GraphStepper(compiled, counted), y0.contiguous()
+            else:
+                stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
             ys = self._steps(Run(stepper, y0, ts, counted.stats, record), norm, first_step)
         return Solution(ys, counted.stats)
 
@@ -128,10 +134,17 @@ def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor
     return vector_field
 
 
-def compiled_steps(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> StepFunctions | None:
-    """The compiled steps of the vector field, where the solver's `compile` asks for them."""
-    if isinstance(solver, RungeKutta) and solver.compile == "step":
-        device = y0.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return step_functions(solver.method, vector_field, device, autocast)
-    return None
+def compiled_steps(
+    solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor
+) -> StepFunctions | SolveGraphs | None:
+    """What is compiled of the steps by the vector field, as the solver's `compile` asks for it."""
+    if not isinstance(solver, RungeKutta) or solver.compile not in ("step", "solve"):
+        return None
+    device = y0.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if solver.compile == "solve" and (capture := capture_of(vector_field, device, autocast)) is not None:
+        has_own_times = ts.dim() == 2 or solver.has_own_steps
+        found = capture(y0, has_own_times=has_own_times)
+        if found is not None:
+            return SolveGraphs(*found, solver.tableau, has_own_times=has_own_times)
+    return step_functions(solver.method, vector_field, device, autocast)

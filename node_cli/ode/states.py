@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from node_cli.ode.solution import State
 from node_cli.ode.tableaus import Array
 
 Parts = tuple[Tensor, ...]
+Time: TypeAlias = float | Array
 MIN_TIMES = 512  # that a dtype must be able to tell apart in an interval
 
 
@@ -109,6 +110,11 @@ def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
             shape=tuple(ts.shape),
         )
     return output_times(ts, None if isinstance(y0, tuple) else y0.dtype)
+
+
+def as_column(values: Tensor, like: Tensor) -> Tensor:
+    """A number as it is; numbers `(batch,)` as `(batch, 1, ..., 1)`, which multiplies a state sample by sample."""
+    return values.view(-1, *(1,) * (like.dim() - 1)) if values.dim() else values
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.ode.control import Tolerance, choose_first_step
+from node_cli.ode.states import Time, as_column
 from node_cli.ode.tableaus import Array, Row, Tableau
 
-Time: TypeAlias = float | Array
 Slope: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 # Both ends of a step, the state and the slope at its start: the state at its end, and all stages.
 CompiledStep: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -72,6 +73,11 @@ class Outputs:
     def place(self) -> tuple[Any, ...]:
         """What picks them from the states at all times, `(times, ...)` or `(times, batch, ...)`."""
         return (list(self.index),) if self.sample is None else (self.index, self.sample)
+
+    @property
+    def rows_of_times(self) -> Any:
+        """The same for writing: those of all samples lie side by side."""
+        return slice(self.index[0], self.index[-1] + 1) if self.sample is None else self.place
 
     def rows(self, values: Tensor, dim: int = 0) -> Tensor:
         """For each output, along `dim`, what its sample has there; one for all of them, if they are of all samples."""
@@ -134,6 +140,16 @@ class Stepper:
         error = torch.mv(self._columns[-1], self._weights.error).view(self.stages.shape[1:])
         return error.mul_(as_factor(t1 - t0, error))
 
+    def first_step(self, tolerance: Tolerance, y: Tensor, longest: Time) -> Tensor:
+        """See `choose_first_step`; the slope of `y` is in `stages[0]`."""
+        assert self.tableau.error_order is not None
+        return choose_first_step(tolerance, self.tableau.error_order, y, self.stages[0], longest)
+
+    def attempt(self, t0: Time, t1: Time, y: Tensor, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
+        """The state at `t1`, and the error of the step in units of what is allowed."""
+        y1 = self.step(t0, t1, y)
+        return y1, tolerance.ratio(self.error(t0, t1), y, y1)
+
     def keep(self, ys: Tensor, step: Step, y0: Tensor, y1: Tensor) -> None:
         """Puts the states at the asked times of a step from `y0` to `y1` in their places in `ys`."""
         if len(step.inside):
@@ -194,14 +210,27 @@ def weights_of(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> We
 
 
 def plain_step(tableau: Tableau, vector_field: Slope) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`plain_stages` with the stages in one tensor, `(num_stages, *y.shape)`."""
+    take_step = plain_stages(tableau, vector_field)
+
+    def step(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor, with_last_stage: bool = True) -> tuple[Tensor, Tensor]:
+        y1, stages = take_step(t0, t1, y, slope, with_last_stage)
+        return y1, torch.stack(stages)
+
+    return step
+
+
+def plain_stages(tableau: Tableau, vector_field: Slope) -> Callable[..., tuple[Tensor, list[Tensor]]]:
     """A step in plain operations, which autograd can differentiate and a compiler can fuse.
 
     The function maps `t0` and `t1` (float64, 0-dim or `(batch, 1, ..., 1)`), the state and its slope to the state at
-    `t1` and the stages `(num_stages, *y.shape)`; without the last stage, if that is left out and shared.
+    `t1` and the stages; without the last stage, if that is left out and shared.
     """
     a, b, c, is_fsal = tableau.a, tableau.b, tableau.c, tableau.is_fsal
 
-    def step(t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor, with_last_stage: bool = True) -> tuple[Tensor, Tensor]:
+    def step(
+        t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor, with_last_stage: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
         h = (t1 - t0).to(y.dtype)
         stages = [slope.to(y.dtype)]
         stage = y
@@ -209,7 +238,7 @@ def plain_step(tableau: Tableau, vector_field: Slope) -> Callable[..., tuple[Ten
             stage = y + h * _combination(row, stages)
             if i < len(a) or with_last_stage or not is_fsal:
                 stages.append(vector_field((t0 + c[i] * (t1 - t0)).to(y.dtype), stage).to(y.dtype))
-        return stage if is_fsal else y + h * _combination(b, stages), torch.stack(stages)
+        return stage if is_fsal else y + h * _combination(b, stages), stages
 
     return step
 
@@ -234,11 +263,6 @@ def exact_tensor(t: Time, like: Tensor) -> Tensor:
     if isinstance(t, float):
         return torch.full((), t, dtype=torch.float64, device=like.device)
     return as_column(torch.from_numpy(t).to(like.device, non_blocking=True), like)
-
-
-def as_column(values: Tensor, like: Tensor) -> Tensor:
-    """A number as it is; numbers `(batch,)` as `(batch, 1, ..., 1)`, which multiplies a state sample by sample."""
-    return values.view(-1, *(1,) * (like.dim() - 1)) if values.dim() else values
 
 
 def as_factor(h: Time, like: Tensor) -> Any:

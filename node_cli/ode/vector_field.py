@@ -29,7 +29,7 @@ class CountedVectorField(Generic[State]):
 
     def __init__(self, f: Callable[[Tensor, State], State], max_nfe: int | None, max_steps: int | None = None) -> None:
         self._f: Callable[[Tensor, Any], Any] = f
-        self._max_nfe = max_nfe
+        self.max_nfe = max_nfe
         self._max_steps = max_steps
         self._hands_out_copies = torch.is_inference_mode_enabled()  # nobody counts there what is written
         self.step_start = torch.tensor(math.nan)
@@ -67,7 +67,7 @@ class CountedVectorField(Generic[State]):
 
     def count(self, evaluations: int, t: Tensor) -> None:
         """Counts evaluations at `t`, also those that are made elsewhere."""
-        if self._max_nfe is not None and self.stats.nfe + evaluations > self._max_nfe:
+        if self.max_nfe is not None and self.stats.nfe + evaluations > self.max_nfe:
             raise self.failure(Status.TOO_MANY_EVALUATIONS, t)
         self.stats.nfe += evaluations
 

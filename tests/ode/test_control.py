@@ -13,7 +13,6 @@ from node_cli.ode.control import (
     SMALLEST_RATIO,
     Controller,
     Tolerance,
-    choose_first_step,
     largest,
     largest_per_sample,
     rms,

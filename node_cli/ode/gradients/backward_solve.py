@@ -20,7 +20,7 @@ from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.gradients.same_field import is_repeatable, refuse_changed, restored
 from node_cli.ode.solution import FirstSteps, SolveStats
-from node_cli.ode.stepping import as_column
+from node_cli.ode.states import as_column
 
 log = logging.getLogger(__name__)
 

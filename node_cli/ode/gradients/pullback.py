@@ -22,7 +22,8 @@ from torch import Tensor
 from node_cli.ode.gradients.known import KnownInputs
 from node_cli.ode.gradients.time_gradients import TimeGradients, slopes_of
 from node_cli.ode.gradients.trajectory import Evaluations, Point, WholeStep
-from node_cli.ode.stepping import Outputs, Step, as_column, as_factor, dense_tensor, exact_tensor, weights_of
+from node_cli.ode.states import as_column
+from node_cli.ode.stepping import Outputs, Step, as_factor, dense_tensor, exact_tensor, weights_of
 from node_cli.ode.tableaus import Array, Tableau
 
 

@@ -21,8 +21,8 @@ from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.same_field import Comparison, is_repeatable, refuse_changed, restored
 from node_cli.ode.gradients.trajectory import Evaluations, Point, TapedVectorField, WholeStep
 from node_cli.ode.solution import SolveStats
-from node_cli.ode.states import outside_autocast
-from node_cli.ode.stepping import Slope, Step, Stepper, as_column
+from node_cli.ode.states import as_column, outside_autocast
+from node_cli.ode.stepping import Slope, Step, Stepper
 from node_cli.ode.tableaus import Array, Tableau
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.states import on_host
-from node_cli.ode.stepping import Slope, Step, as_column, plain_step
+from node_cli.ode.states import as_column, on_host
+from node_cli.ode.stepping import Slope, Step, plain_step
 from node_cli.ode.tableaus import Array, Tableau, polynomial
 
 

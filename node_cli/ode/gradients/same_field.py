@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,8 +27,13 @@ class Comparison:
 
     def add(self, n: int, again: Tensor, before: Tensor) -> None:
         """Where step n ends now, and where it ended before."""
+        norms = [torch.linalg.vector_norm(change, math.inf) for change in (again - before, before)]
+        self.add_norms(n, norms)
+
+    def add_norms(self, n: int, norms: Sequence[Tensor]) -> None:
+        """The same: how far the ends of step n are apart, and how large the one before was."""
         self._steps.append(n)
-        self._norms += [torch.linalg.vector_norm(again - before, math.inf), torch.linalg.vector_norm(before, math.inf)]
+        self._norms += norms
 
     def worst(self) -> tuple[int, Difference] | None:
         """The step with the largest difference, or None if there is no difference; forgets all steps."""

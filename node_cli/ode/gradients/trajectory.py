@@ -13,7 +13,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from node_cli.ode.compilation import StepFunctions
 from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.inputs import WatchedVectorField
-from node_cli.ode.stepping import Step, as_column
+from node_cli.ode.states import as_column
+from node_cli.ode.stepping import Step
 from node_cli.ode.tableaus import Tableau
 
 

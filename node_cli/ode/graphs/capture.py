@@ -1,0 +1,148 @@
+"""A vector field as a graph of operations, found and guarded by torch._dynamo: what `compile=solve` is made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from node_cli.ode.compilation import NUM_KEPT, can_compile, with_own_code
+from node_cli.ode.graphs.lowering import NotWhole
+from node_cli.ode.states import keep_autocast
+from node_cli.ode.stepping import Slope
+
+log = logging.getLogger(__name__)
+
+
+class FieldGraph:
+    """One vector field as a graph that is right as long as its guards hold; `functions` are compiled from it.
+
+    `needs_grad` says which of its inputs have a gradient; those are all tensors that the vector field uses beside its
+    time and state. `y` is a stand-in for a state, `(batch, ...)` with any batch size.
+
+    Raises:
+        NotWhole: the graph is not all that an evaluation does.
+    """
+
+    def __init__(self, gm: GraphModule) -> None:
+        self.gm = gm
+        placeholders = gm.graph.find_nodes(op="placeholder")
+        self._examples = [node.meta["example_value"] for node in placeholders]
+        names = [node.meta["grapharg"].source.name for node in placeholders]
+        self._places = [name if isinstance(name, str) else name() for name in names]
+        if "L['y']" not in self._places:
+            raise NotWhole("it does not use the state")
+        self.y: Any = self._examples[self._places.index("L['y']")]
+        self._is_input = [
+            isinstance(example, Tensor) and place not in ("L['t']", "L['y']")
+            for example, place in zip(self._examples, self._places, strict=True)
+        ]
+        self.inputs = self.inputs_of(self._examples)
+        self.needs_grad = tuple(tensor.requires_grad for tensor in self.inputs)
+        self._sizes = {i: self._size(example) for i, example in enumerate(self._examples) if not _is_tensor(example)}
+        returned: Any = gm.graph.output_node().args[0]
+        results = [node.meta["example_value"] for node in returned]
+        if len(results) != 1 or not _is_tensor(results[0]):
+            raise NotWhole("it keeps more of an evaluation than the slope")
+        if results[0].shape != self.y.shape:
+            raise NotWhole("it does not return the shape of the state")
+        self.functions: dict[Hashable, Any] = {}
+
+    def inputs_of(self, arguments: Any) -> tuple[Any, ...]:
+        """Of the arguments of the graph, those that stand for tensors that the vector field uses."""
+        return tuple(argument for argument, is_input in zip(arguments, self._is_input, strict=True) if is_input)
+
+    def slope(self, inputs: Any) -> Slope:
+        """The vector field with these tensors in the places of its own."""
+
+        def evaluate(t: Tensor, y: Tensor) -> Tensor:
+            rest = iter(inputs)
+            tensors = [
+                next(rest) if is_input else t if place == "L['t']" else y
+                for place, is_input in zip(self._places, self._is_input, strict=True)
+            ]
+            arguments: list[Any] = list(tensors)
+            for i, (k, dim) in self._sizes.items():
+                arguments[i] = tensors[k].shape[dim]
+            dy: Tensor = self.gm(*arguments)[0]
+            return dy if dy.dtype == y.dtype else dy.to(y.dtype)
+
+        return evaluate
+
+    def _size(self, number: Any) -> tuple[int, int]:
+        """Where a size that the graph asks for is found: which argument, which dimension."""
+        for k, example in enumerate(self._examples):
+            for dim, size in enumerate(example.shape if _is_tensor(example) else ()):
+                symbols = [value.node.expr for value in (size, number) if isinstance(value, torch.SymInt)]
+                if len(symbols) == 2 and symbols[0] == symbols[1]:
+                    return k, dim
+        raise NotWhole("it uses a number that changes from solve to solve")
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+class Capture:
+    """Finds the graph of one vector field, under the autocast of this moment, and the tensors that it uses by now.
+
+    `reason` says why there is none. What a graph rests on (modes, numbers, shapes) is checked at each call.
+    """
+
+    def __init__(self, vector_field: Slope, device_type: str) -> None:
+        field = keep_autocast(vector_field, device_type)
+
+        def call(t: Tensor, y: Tensor) -> Tensor:
+            return field(t, y)
+
+        self.reason: str | None = None
+        self._found: tuple[FieldGraph, tuple[Any, ...]] | None = None
+        self._call = torch.compile(with_own_code(call), backend=self._backend, fullgraph=True)
+
+    def __call__(self, y0: Tensor, *, has_own_times: bool) -> tuple[FieldGraph, tuple[Tensor, ...]] | None:
+        """The graph and its inputs for a solve from `y0`; None, and one line in the log, where there is none."""
+        if self.reason is not None:
+            return None
+        with torch.inference_mode(False), torch.enable_grad():
+            y = torch.empty_like(y0, memory_format=torch.contiguous_format, requires_grad=True)
+            t = y.new_empty((len(y), *(1,) * (y.dim() - 1)) if has_own_times else ())
+            if y.dim() and len(y) > 1:
+                torch._dynamo.maybe_mark_dynamic(y, 0)
+            try:
+                self._call(t, y)
+            except Exception as error:  # what a compiler stumbles over has no common class
+                self.refuse(error)
+                return None
+        found, self._found = self._found, None
+        if found is None:
+            self.refuse(NotWhole("nothing of it can be compiled"))
+            return None
+        return found[0], found[0].inputs_of(found[1])
+
+    def refuse(self, error: Exception) -> None:
+        """Says once why the vector field is not compiled as a whole."""
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        self.reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        log.warning("compile=solve cannot compile this vector field as a whole, so step is taken: %s", self.reason)
+
+    def _backend(self, gm: GraphModule, _: Any) -> Callable[..., tuple[Any, ...]]:
+        graph = FieldGraph(gm)
+
+        def run(*arguments: Any) -> tuple[Any, ...]:
+            self._found = graph, arguments
+            return (arguments[0],)
+
+        return run
+
+
+@lru_cache(maxsize=NUM_KEPT)
+def capture_of(vector_field: Slope, device_type: str, autocast: torch.dtype | None) -> Capture | None:
+    """What finds the graph of a vector field, under the autocast of this moment (None: none)."""
+    return Capture(vector_field, device_type) if can_compile(device_type) else None
