@@ -132,7 +132,9 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
 
 
-def choose_first_step(tolerance: Tolerance, error_order: int, y0: Tensor, dy0: Tensor, longest: Time | Tensor) -> Tensor:
+def choose_first_step(
+    tolerance: Tolerance, error_order: int, y0: Tensor, dy0: Tensor, longest: Time | Tensor
+) -> Tensor:
     """A first step size, a magnitude, from the state and its slope; its own error is what corrects it.
 
     In units of what is allowed, the state is taken to change by `E (h / T)^k` beyond what a step of length h follows,

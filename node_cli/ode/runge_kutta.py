@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +24,8 @@ from node_cli.ode.solution import Solution, State
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import Array, Tableau
 from node_cli.ode.vector_field import CountedVectorField
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +146,28 @@ def compiled_steps(
         return None
     device = y0.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if solver.compile == "solve" and (capture := capture_of(vector_field, device, autocast)) is not None:
-        has_own_times = ts.dim() == 2 or solver.has_own_steps
-        found = capture(y0, has_own_times=has_own_times)
-        if found is not None:
-            return SolveGraphs(*found, solver.tableau, has_own_times=has_own_times)
+    is_whole = solver.compile == "solve" and not _refused(solver, ts)
+    if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
+        found = capture(y0, has_own_times=False)
+        graphs = None if found is None else SolveGraphs(*found, solver.tableau, has_own_times=False)
+        if graphs is not None and capture.is_whole(graphs.functions):
+            return graphs
     return step_functions(solver.method, vector_field, device, autocast)
+
+
+def _refused(solver: RungeKutta, ts: Tensor) -> bool:
+    """Whether `compile=solve` does not take this solve yet; the log says so once."""
+    reasons = {
+        "each sample has its own steps or times": ts.dim() == 2 or solver.has_own_steps,
+        "the steps are those of several processes": solver.shares_steps,
+        "the norm of an error is a function": callable(vars(solver).get("norm")),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None:
+        _say_that_a_step_is_compiled(reason)
+    return reason is not None
+
+
+@cache
+def _say_that_a_step_is_compiled(reason: str) -> None:
+    log.warning("compile=solve cannot compile this solve as a whole, so step is taken: %s", reason)

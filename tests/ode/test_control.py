@@ -13,6 +13,7 @@ from node_cli.ode.control import (
     SMALLEST_RATIO,
     Controller,
     Tolerance,
+    choose_first_step,
     largest,
     largest_per_sample,
     rms,

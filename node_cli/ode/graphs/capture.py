@@ -124,6 +124,14 @@ class Capture:
             return None
         return found[0], found[0].inputs_of(found[1])
 
+    def is_whole(self, functions: Callable[[], Any]) -> bool:
+        """Whether an evaluation can be compiled, which is tried out at the first solve."""
+        try:
+            return functions().start is not None
+        except Exception as error:  # see above
+            self.refuse(error)
+            return False
+
     def refuse(self, error: Exception) -> None:
         """Says once why the vector field is not compiled as a whole."""
         cause: BaseException = error

@@ -1,0 +1,171 @@
+"""compile=solve: the accepted steps, evaluations, gradients and failures of the plain solve, compiled once."""
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from node_cli.ode import solve
+from node_cli.ode.gradients.checkpoint import Checkpoint
+from node_cli.ode.solution import SolveError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # torch's own
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
+RATES = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)  # a closure's, unlike a parameter
+
+
+class Field(nn.Module):
+    """Many problems by one graph: what differs are numbers in tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("offset", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, t, y):
+        a, b, c, w = self.weights
+        turned = torch.stack((-y[:, 1], y[:, 0]), 1)
+        return a * y + b * y**3 + c * torch.sin(3 * t) + w * turned + RATES * torch.tanh(y) + self.offset
+
+
+PROBLEMS = [  # weights, the closure's rate, the end, and the tolerance
+    ((-1, 0, 0, 0), 0.0, 3, 1e-4),
+    ((0, -2, 0, 0), 0.0, 3, 1e-5),
+    ((0, 0, 2, 0), 0.0, 3, 1e-5),
+    ((0, 0, 0, 3), 0.0, 4, 1e-5),
+    ((-0.1, 0, 0, 2), 0.5, -2, 1e-5),
+    ((0.5, -1, 1, 1), -1.0, 3, 1e-4),
+    ((-30, 0, 5, 0), 0.0, 1, 1e-3),  # with rejected attempts
+    ((0.2, -0.3, 3, 5), 1.0, 2, 1e-6),
+    ((0, -50, 0, 1), 0.0, 1, 1e-4),
+    ((-3, 0, 0, 9), 2.0, 1, 1e-3),
+]
+
+
+@pytest.fixture(scope="module")
+def field():
+    """One for all tests: what is compiled of it is kept."""
+    return Field()
+
+
+def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, ts=None, **options):
+    """A solve and the gradients of a loss at all outputs for the state, the times, the weights and the closure."""
+    field.weights.data = torch.tensor(weights, dtype=torch.float64)
+    RATES.data = torch.tensor(rate, dtype=torch.float64)
+    y0 = torch.linspace(-1, 1.5, 2 * batch, dtype=torch.float64).view(batch, 2).requires_grad_()
+    if ts is None:
+        ts = torch.linspace(0, end, 4, dtype=torch.float64)
+    ts = ts.clone().requires_grad_()
+    keys = {"method": "bosh3", "rtol": tolerance, "atol": tolerance, **options}
+    solution = solve(field, y0, ts, compile=how, **keys)
+    grads = torch.autograd.grad(torch.sin(solution.ys).sum(), (y0, ts, field.weights, RATES))
+    return solution, grads
+
+
+def assert_equal(one, other):
+    (solution, grads), (found, found_grads) = one, other
+    torch.testing.assert_close(found.ys, solution.ys, rtol=1e-11, atol=1e-11)
+    assert found.stats.step_sizes == pytest.approx(solution.stats.step_sizes, rel=1e-9)
+    for key in ("nfe", "num_accepted", "num_rejected"):
+        assert vars(found.stats)[key] == vars(solution.stats)[key]
+    for grad, expected in zip(found_grads, grads, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-11, atol=1e-11 * float(1 + expected.abs().max()))
+
+
+def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
+    first = solved(field, "solve")
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 0
+    assert_equal(solved(field, "none"), first)
+    for weights, rate, end, tolerance in PROBLEMS:
+        keys = {"weights": weights, "rate": rate, "end": end, "tolerance": tolerance, "batch": 3}
+        assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
+    for gradient in (Checkpoint(max_checkpoints=None), Checkpoint(max_checkpoints=2)):
+        assert_equal(solved(field, "none", gradient=gradient), solved(field, "solve", gradient=gradient))
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+FAILURES = [
+    {"max_nfe": 9},
+    {"max_nfe": 1},
+    {"max_steps": 2},
+    {"weights": (0, 8, 0, 0)},  # it grows without bound
+    {"weights": (float("nan"), 0, 0, 0)},
+]
+
+
+@pytest.mark.parametrize("keys", FAILURES)
+def test_failures_are_those_of_the_plain_solve(field, keys):
+    found = []
+    for how in ("none", "solve"):
+        with pytest.raises(SolveError) as caught:
+            solved(field, how, **keys)
+        found.append(caught.value)
+    plain, compiled = found
+    assert (compiled.status, compiled.nfe, compiled.detail) == (plain.status, plain.nfe, plain.detail)
+    assert compiled.t == pytest.approx(plain.t, rel=1e-9)
+
+
+def test_a_buffer_that_changes_between_the_passes_is_refused(field):
+    y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    keys = {"method": "bosh3", "rtol": 1e-4, "atol": 1e-4, "compile": "solve"}
+    solution = solve(field, y0, torch.linspace(0, 1, 4, dtype=torch.float64), **keys)
+    field.offset += 1
+    with pytest.raises(ValueError, match=r"^the vector field has changed since the solve"):
+        solution.ys.sum().backward()
+    field.offset -= 1
+
+
+def test_second_derivatives_and_solves_without_a_gradient(field):
+    found = []
+    for how in ("none", "solve"):
+        y0 = torch.full((3, 2), 0.5, dtype=torch.float64, requires_grad=True)
+        keys = {"method": "bosh3", "rtol": 1e-4, "atol": 1e-4, "compile": how}
+        ys = solve(field, y0, [0.0, 0.4], **keys).ys
+        (grad,) = torch.autograd.grad(ys[-1].pow(2).sum(), y0, create_graph=True)
+        (second,) = torch.autograd.grad(grad.pow(2).sum(), y0)
+        with torch.inference_mode():
+            alone = solve(field, y0, [0.0, 0.4], **keys).ys
+        found.append((ys, grad, second, alone))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+class Branching(nn.Module):
+    def forward(self, t, y):
+        return -y if y.sum() > 0 else y
+
+
+class Noisy(nn.Module):
+    def forward(self, t, y):
+        return -y + 0 * torch.rand_like(y)
+
+
+@pytest.mark.parametrize(("make", "reason"), [(Branching, "Data-dependent"), (Noisy, "it draws random numbers")])
+def test_what_cannot_be_compiled_as_a_whole_is_said_in_one_line(make, reason, caplog):
+    y0, field = torch.ones(2, 2, dtype=torch.float64), make()
+    results = []
+    for how in ("none", "solve", "solve"):
+        with torch.no_grad():
+            results.append(solve(field, y0, [0.0, 1.0], method="euler", num_steps=2, compile=how).ys)
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
+    lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this vector field")]
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
+    norm, own = {"norm": lambda error: error.abs().max()}, {"batching": "per_sample"}
+    for options in (norm, own):
+        y0 = torch.ones(2, 2, dtype=torch.float64)
+        with torch.no_grad():
+            solve(field, y0, [0.0, 0.1], method="bosh3", rtol=1e-2, atol=1e-2, compile="solve", **options)
+    lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this solve as a whole")]
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        "the norm of an error is a function",
+        "each sample has its own steps or times",
+    ]
