@@ -45,10 +45,13 @@ PROBLEMS = [  # weights, the closure's rate, the end, and the tolerance
 ]
 
 
-@pytest.fixture(scope="module")
+FIELD = Field()  # one for all tests: what is compiled of it is kept
+
+
+@pytest.fixture
 def field():
-    """One for all tests: what is compiled of it is kept."""
-    return Field()
+    FIELD.weights.data = torch.tensor((0.0, -1, 1, 2), dtype=torch.float64)
+    return FIELD
 
 
 def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, ts=None, **options):

@@ -18,7 +18,8 @@ from node_cli.ode.solution import FirstSteps, Solution
 class Direct:
     """Backpropagation through the accepted steps; memory grows with the evaluations. Second derivatives too.
 
-    With `compile=step` and `compile=solve` no graph is kept: the compiled step backwards is faster with the step itself in it.
+    With `compile=step` and `compile=solve` no graph is kept: the compiled step backwards is faster with the step itself
+    in it.
     """
 
     def check(self, solver: Solver) -> None:
