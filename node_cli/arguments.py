@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -93,6 +93,15 @@ def _describe(annotation: Any) -> str:
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}"
     return TYPE_NAMES.get(origin or annotation, str(annotation))
+
+
+def lacking_arguments(asked: Mapping[str, inspect.Parameter], given: Container[str]) -> list[str]:
+    """The names of the parameters that must be given, and are not."""
+    return [
+        name
+        for name, parameter in asked.items()
+        if name not in given and parameter.default is parameter.empty and parameter.kind not in SEVERAL
+    ]
 
 
 def check_plain(key: str, value: Any) -> None:

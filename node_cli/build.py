@@ -6,7 +6,7 @@ What a part refuses is a ConfigError, under the full name of the key.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from torch.optim import Optimizer
 
 from node_cli.advice import in_keys
 from node_cli.arguments import (
-    SEVERAL,
     check_arguments,
     check_plain,
     first_line,
     is_out_of_memory,
+    lacking_arguments,
     require_effect,
     under_full_key,
 )
@@ -76,6 +76,7 @@ def build_problem(config: dict[str, Any], *, is_new: bool = True) -> Problem:
     set_num_threads(config["num_threads"])
     dataset = build_dataset(config)
     model, task = build_model(config, dataset.offers)
+    task.choose(model, dataset.splits["train"])
     try:
         task.check(model, dataset.splits)
     except ValueError as error:
@@ -230,7 +231,7 @@ def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -
     """
     node = config[group]
     asked = _asked_for(config, group)
-    lacking = _lacking(asked, {**node, **offers})
+    lacking = lacking_arguments(asked, {**node, **offers})
     if lacking and node.get("_partial_"):
         givers = "the dataset" if group == "task" else "the dataset nor the task"
         fitting = _fitting(group, offers)
@@ -242,20 +243,12 @@ def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -
     return _build(config, group, **{name: offers[name] for name in asked if name in offers and name not in node})
 
 
-def _lacking(asked: Mapping[str, inspect.Parameter], given: Container[str]) -> list[str]:
-    return [
-        name
-        for name, parameter in asked.items()
-        if name not in given and parameter.default is parameter.empty and parameter.kind not in SEVERAL
-    ]
-
-
 def _fitting(group: str, offers: Mapping[str, Any]) -> str:
     """The shipped choices of a group that need nothing which is not offered, in words."""
     fitting = [
         name
         for name, target in choices(group).items()
-        if not _lacking(inspect.signature(get_object(target)).parameters, {*shipped()[group][target], *offers})
+        if not lacking_arguments(inspect.signature(get_object(target)).parameters, {*shipped()[group][target], *offers})
     ]
     return ", ".join(fitting)
 

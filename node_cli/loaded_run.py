@@ -88,6 +88,7 @@ class Run:
         if self._dataset is None:
             dataset = build_dataset(self.config)
             check_data(self._checkpoint, self._payload, self.config, dataset.digest)
+            self.task.choose(self.model, dataset.splits["train"])
             self._dataset = dataset
         return self._dataset
 

@@ -18,8 +18,8 @@ MASK = "mask"  # (n, T, C) bool: what was observed and the model may see
 TARGET = "target"  # (n, T, C) bool: what was observed and an error counts at
 CONTROLS = "controls"  # (n, T, k), scaled; absent without controls
 STATICS = "statics"  # (n, s), scaled; absent without statics
-SERIES = "series"  # (n,) int64: which series of the training data; -1: none of them
-SEGMENT = "segment"  # (n,) int64: which segment of its series, under multiple shooting; absent otherwise
+START = "start"  # (n,) int64: which sample of the training data begins there, in the same series; -1: none
+SEGMENT = "segment"  # (n,) int64: which segment of its sample, under multiple shooting; absent otherwise
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ class SeriesModel(nn.Module, ABC):
     Attributes:
         is_continuous: it can be asked for values between the times of the data, and they change nothing.
         returns_seen: what it sees is returned as it is, and only what comes after is the model's.
+        learns_from_windows: pieces of a series, each with its first observation alone, are enough to train it.
         unused: its keys that have no effect as it was built, each with the reason and what to do: `with start=first:
             set model.start=encoder`.
     """
 
     is_continuous: bool = True
     returns_seen: bool = False
+    learns_from_windows: bool = False
     unused: Mapping[str, str] = {}
 
     @abstractmethod

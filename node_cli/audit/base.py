@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from node_cli.advice import in_keys
 from node_cli.config import ConfigError
-from node_cli.files import write_whole
+from node_cli.files import finite, write_whole
 from node_cli.ode.base import Solver, VectorField
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.solution import FirstSteps, Solution
@@ -118,13 +117,5 @@ class AuditProblem(Protocol):
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Plain containers as JSON, whole or not at all. JSON has no infinity: it becomes null."""
-    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    text = json.dumps(finite(content), indent=2, allow_nan=False)
     write_whole(path, f"{text}\n".encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

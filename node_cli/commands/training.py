@@ -174,6 +174,8 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
         log.info("not trained: %s (%s parameters)", ", ".join(trainer.freeze), f"{count:,}")
     if not uses_solver(trainer.model):
         log.info("solver and gradient have no part in this run: %s has no ODE block", name)
+    for key, (value, why) in trainer.task.chosen().items():
+        log.info("%s=auto takes %s: %s", key, value, why)
     if checkpoint is not None:
         log.info("continuing from %s at step %d of %d", checkpoint, trainer.state.step, trainer.total_steps)
     if trainer.rate.change:
@@ -183,7 +185,7 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
 def _log_start(config: dict[str, Any], logger: Loggers, task: Task) -> None:
     logger.log_text("config", yaml.safe_dump(config, sort_keys=False))
     logger.log_metric_names(list(dict.fromkeys(["loss", *task.metric_names])))
-    logger.log_hparams(_hyperparameters(config))
+    logger.log_hparams(_hyperparameters(config) | {key: value for key, (value, _) in task.chosen().items()})
 
 
 def _hyperparameters(config: dict[str, Any]) -> dict[str, Any]:

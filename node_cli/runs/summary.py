@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from node_cli import __version__
+from node_cli.files import finite
 from node_cli.runs.folder import Request
 from node_cli.tables import aligned, four_digits
 from node_cli.training.evaluation import Evaluation
@@ -35,7 +36,7 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "status": "finished",
         "metrics": validation | {f"test/{name}": value for name, value in test.metrics.items()},
         "objective": dict(zip(("metric", "goal"), trainer.task.objective, strict=True)),
-        "details": test.details,
+        "details": finite(test.details),
         "nfe": {tag: value for tag, value in (last | test.values()).items() if tag in NFE},
         "failures": {"skipped": trainer.state.num_skipped, "fallbacks": trainer.state.num_fallbacks},
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
@@ -59,6 +60,7 @@ def summarize(request: Request, trainer: Trainer, test: Evaluation, started: flo
         "started": started,
         "finished": time.time(),
         "data": {"sha256": trainer.dataset.digest},
+        "chosen": {key: value for key, (value, _) in trainer.task.chosen().items()},
         "choices": request.choices,
         "config": request.config,
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from node_cli.batch import Batch
-from node_cli.series import MASK, TARGET, TIMES, visible
+from node_cli.series import MASK, TARGET, TIMES, SeriesModel, visible
 from node_cli.tasks.forecast_metrics import same_as_last_season
 
 
@@ -15,6 +15,18 @@ def longest(batch: Batch) -> int:
     """The number of times of the longest series, without padding."""
     times = batch[TIMES]
     return 1 + int((times.diff(dim=1) > 0).sum(1).max().item()) if len(times) else 0
+
+
+def chosen_strategy(model: SeriesModel, train: Batch, window: int) -> tuple[str, str]:
+    """What `strategy=auto` is, and why: windows where whole series are longer than one and a half of them."""
+    if not model.learns_from_windows:
+        return "full", f"{type(model).__name__} does not start from the first observation of a window"
+    if bool((train[TARGET] & ~train[MASK]).any()):
+        return "full", "dataset.window has cut the series"
+    num_times = longest(train)
+    if 2 * num_times <= 3 * window:
+        return "full", f"the longest series of train has {num_times} times, at most 1.5 windows of {window}"
+    return "windows", f"the longest series of train has {num_times} times, more than 1.5 windows of {window}"
 
 
 def check_length(key: str, size: int, needed: int, train: Batch) -> None:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from node_cli.batch import Batch
-from node_cli.series import MASK, SEGMENT, SERIES, TARGET, TIMES
+from node_cli.series import MASK, SEGMENT, START, TARGET, TIMES
+
+STRATEGIES = {  # of the task, and the keys that each has alone
+    "auto": ("window",),
+    "full": (),
+    "windows": ("window",),
+    "growing": ("grow_from", "grow_until"),
+    "multiple_shooting": ("num_segments", "continuity"),
+}
 
 
 def first_times(batch: Batch, count: int) -> Batch:
@@ -23,7 +31,7 @@ def windows(batch: Batch, size: int) -> Batch:
     cut = _pieces(batch, size)
     observed = cut[MASK] | cut[TARGET]
     first = observed & (observed.cumsum(1) == 1)
-    return cut | {MASK: first, TARGET: observed & ~first, SERIES: torch.full_like(cut[SERIES], -1)}
+    return cut | {MASK: first, TARGET: observed & ~first, START: torch.full_like(cut[START], -1)}
 
 
 def segments(batch: Batch, count: int) -> tuple[Batch, int]:

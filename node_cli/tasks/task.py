@@ -68,6 +68,14 @@ class Task(ABC):
         """
         return
 
+    def choose(self, model: nn.Module, train: Batch) -> None:
+        """Settles what a key that says `auto` is for these training data: before `check`, and before any `loss`."""
+        return
+
+    def chosen(self) -> Mapping[str, tuple[str, str]]:
+        """Full keys that say `auto`, each with what `choose` has settled on, and why."""
+        return {}
+
     def unused(self, model: nn.Module) -> Mapping[str, str]:
         """Full keys, of the task and the model, that have no effect in this run, each with the reason and what to do.
 

@@ -16,23 +16,17 @@ from node_cli.ode.solution import SolveError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
-from node_cli.tasks.series_checks import check_length, check_season, check_something_to_fit
-from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
+from node_cli.tasks.series_checks import check_length, check_season, check_something_to_fit, chosen_strategy
+from node_cli.tasks.series_cutting import STRATEGIES, first_times, jumps_between, segments, windows
+from node_cli.tasks.series_loss import SeriesLoss, mean_of_targets
 from node_cli.tasks.smoothing import LastOf, smooth
 from node_cli.tasks.task import Loss, Task, solved
-from node_cli.tasks.trajectory_errors import TrajectoryErrors, logarithm
+from node_cli.tasks.trajectory_errors import TrajectoryErrors
 from node_cli.tasks.trajectory_figures import trajectory_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOSSES = ("mse", "mae", "huber", "log_mse")
-STRATEGIES = {  # and the keys that each has alone
-    "full": (),
-    "windows": ("window",),
-    "growing": ("grow_from", "grow_until"),
-    "multiple_shooting": ("num_segments", "continuity"),
-}
 FEW_SERIES = 64  # of the training data, which say whether a fit is stuck
 FIT = ("train_loss", "train_loss_of_the_mean")
 HALF = 0.5  # of the loss of the mean of the data: a model that is not below it is stuck near the mean
@@ -47,14 +41,14 @@ class Trajectory(Task):
         channel_names: a name for each channel.
         time_name, time_unit: of the axis of time, in figures.
         channel_units: a word for the unit of each channel; empty: not known.
-        train_ends: the last time of each training series that is trained on, where later ones are of other splits.
+        train_ends: the last time that is trained on of each series, by `start`, where later ones are of other splits.
         position_channels: latitude and longitude in degrees, if they are channels; then there are errors in km.
         loss: of scaled values: mse, mae or huber; log_mse: of the logarithms of values in the user's units.
         channel_weights: what the errors of each channel are multiplied by; None: all alike.
         strategy: what is solved in training. full: each series from its start; growing: only its beginning first;
             windows: pieces of it, each from its first observation; multiple_shooting: pieces, each from a learned
-            state, which have to meet.
-        window: times in a piece (windows).
+            state, which have to meet; auto: windows or full, see `chosen_strategy`.
+        window: times in a piece (windows, and auto).
         num_segments: pieces of a series (multiple_shooting).
         continuity: weight of the mean square by which segments miss each other.
         grow_from, grow_until: the fraction of the times that counts first (growing), and the progress of the run at
@@ -93,7 +87,6 @@ class Trajectory(Task):
         match_until: float,
         season: int | None,
     ) -> None:
-        require_choice("loss", loss, LOSSES)
         require_choice("strategy", strategy, tuple(STRATEGIES))
         for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
             require(0 < number <= 1, f"{name} must be above 0 and at most 1", number)
@@ -102,14 +95,11 @@ class Trajectory(Task):
         require_at_least("num_segments", num_segments, 2)
         require(season is None or season >= 1, "season must be at least 1 or null", season)
         require_positive(continuity=continuity)
-        weights = [1.0] * len(channel_names) if channel_weights is None else channel_weights
-        are_weights = len(weights) == len(channel_names) and min(weights) >= 0 and sum(weights) > 0
-        of_each = f"for each of {', '.join(channel_names)}"
-        require(are_weights, f"channel_weights must be a number, 0 or more but not all 0, {of_each}", weights)
+        self._loss = SeriesLoss(loss, units, channel_names, channel_weights)
         self._smooth = LastOf(smooth)
         self.units, self.channel_names = units, channel_names
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar, channel_units, train_ends)
-        self.loss_name, self.channel_weights, self.strategy = loss, weights, strategy
+        self.strategy, self.why = strategy, ""
         self.window, self.num_segments, self.continuity = window, num_segments, continuity
         self.grow_from, self.grow_until, self.match_until, self.season = grow_from, grow_until, match_until, season
         self.offers = {"num_segments": num_segments if strategy == "multiple_shooting" else 1}
@@ -117,6 +107,12 @@ class Trajectory(Task):
         has_logarithms = units.is_log or loss == "log_mse"
         self.errors = TrajectoryErrors(units, channel_names, channel_units, position_channels, season, has_logarithms)
         self.metric_names = ("loss", *self.errors.names)
+
+    def choose(self, model: nn.Module, train: Batch) -> None:
+        """See `Task.choose`."""
+        assert isinstance(model, SeriesModel)
+        if self.strategy == "auto":
+            self.strategy, self.why = chosen_strategy(model, train, self.window)
 
     def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
         """See `Task.check`."""
@@ -138,17 +134,22 @@ class Trajectory(Task):
             with torch.no_grad():
                 self._matching(model, take(train, slice(1)))
 
+    def chosen(self) -> Mapping[str, tuple[str, str]]:
+        """See `Task.chosen`."""
+        return {"task.strategy": (self.strategy, self.why)} if self.why else {}
+
     def unused(self, model: nn.Module) -> Mapping[str, str]:
         """See `Task.unused`."""
         assert isinstance(model, SeriesModel)
+        effective = STRATEGIES[self.strategy] + (STRATEGIES["auto"] if self.why else ())
         of_others = {
             f"task.{key}": f"with task.strategy={self.strategy}: set task.strategy={strategy}"
             for strategy, keys in STRATEGIES.items()
             for key in keys
-            if strategy != self.strategy
+            if key not in effective
         }
         unsolved = dict.fromkeys(
-            ("task.strategy", *(f"task.{key}" for key in STRATEGIES[self.strategy])),
+            ("task.strategy", *(f"task.{key}" for key in effective)),
             "with task.match_until=1, as training then solves nothing: lower that",
         )
         alone = {"task.channel_weights": "on data of one channel: take more channels"}
@@ -215,7 +216,7 @@ class Trajectory(Task):
             found["parameters"] = {name: {"value": value.item()} for name, value in model.named_values().items()}
         try:
             few = self._cut(take(train, slice(FEW_SERIES)), 1.0)
-            losses = (self._loss(scaled, few) for scaled in (model(visible(few)), _mean(few)))
+            losses = (self._loss(scaled, few) for scaled in (model(visible(few)), mean_of_targets(few)))
             found["fit"] = dict(zip(FIT, [(loss.total / loss.weight).item() for loss in losses], strict=True))
             if model.named_values():
                 found["parameters"] = parameter_intervals(model, lambda: self._residuals(model, train))
@@ -252,6 +253,7 @@ class Trajectory(Task):
         return extended(self.axis, batch, until)
 
     def _cut(self, batch: Batch, progress: float) -> Batch:
+        assert self.strategy != "auto", "call choose first"
         if self.strategy == "windows":
             return windows(batch, self.window)
         if self.strategy == "growing":
@@ -282,43 +284,11 @@ class Trajectory(Task):
                 "task.match_until needs the slopes of observed values, which this model does not have: set it to 0, or "
                 "take a model of these values alone (without model.augment_dim or an encoder)"
             )
-        weights = known * predicted.new_tensor(self.channel_weights)
+        weights = known * predicted.new_tensor(self._loss.channel_weights)
         errors = torch.where(known, predicted - slopes.nan_to_num().to(predicted), 0.0)
         return Loss((weights * errors.square()).sum(), weights.sum(), {})
 
-    def _loss(self, scaled: Tensor, batch: Batch) -> Loss:
-        target = batch[TARGET]
-        weights = target * scaled.new_tensor(self.channel_weights)
-        errors = self._errors(scaled, batch[VALUES], target)
-        size = {"mae": errors.abs(), "huber": _huber(errors)}.get(self.loss_name, errors.square())
-        return Loss((weights * size).sum(), weights.sum(), {})
-
-    def _errors(self, scaled: Tensor, values: Tensor, where: Tensor) -> Tensor:
-        """What the loss is made of: scaled errors, or those of logarithms; 0 elsewhere."""
-        predicted, observed = torch.where(where, scaled, 0.0), torch.where(where, values, 0.0)
-        if self.loss_name != "log_mse":
-            return predicted - observed
-        values = self.units.values(observed)
-        if bool((values[where] <= 0).any()):
-            raise ArgumentError(
-                f"task.loss=log_mse needs values above 0, got {values[where].min().item():.4g}: take another loss"
-            )
-        log_ratio = logarithm(self.units, self.units.values(predicted)) - logarithm(self.units, values)
-        return torch.where(where, log_ratio, 0.0)
-
     def _residuals(self, model: SeriesModel, train: Batch) -> Tensor:
-        """Errors at all targets of the training data, cut as in training, as the loss takes and weighs them."""
+        """Of the training data, cut as in training."""
         batch = self._cut(train, 1.0)
-        errors = self._errors(model(visible(batch)), batch[VALUES], batch[TARGET])
-        return (errors * errors.new_tensor(self.channel_weights).sqrt())[batch[TARGET]]
-
-
-def _mean(batch: Batch) -> Tensor:
-    """Of each channel at all of its targets, in the shape of the values."""
-    where = batch[TARGET]
-    total, count = (batch[VALUES] * where).sum((0, 1)), where.sum((0, 1)).clamp(min=1)
-    return (total / count).expand_as(batch[VALUES])
-
-
-def _huber(errors: Tensor) -> Tensor:
-    return nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none")
+        return self._loss.residuals(model(visible(batch)), batch)

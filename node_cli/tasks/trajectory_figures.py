@@ -12,7 +12,7 @@ from torch import Tensor
 
 from node_cli.batch import Batch, num_samples, take
 from node_cli.figures import common_legend, label_panel, panels
-from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, SeriesModel, visible
+from node_cli.series import CONTROLS, MASK, START, STATICS, TARGET, TIMES, VALUES, SeriesModel, visible
 from node_cli.tasks.forecast_metrics import by_horizon, error_measures, only, persistence
 from node_cli.tasks.forecasts import Axis
 
@@ -108,8 +108,8 @@ def series_figure(axis: Axis, few: Batch, curves: Curves, titles: Sequence[str],
 
 
 def _train_end(axis: Axis, few: Batch, number: int) -> float | None:
-    series = int(few[SERIES][number])
-    return axis.train_ends[series] if 0 <= series < len(axis.train_ends) else None
+    start = int(few[START][number])
+    return axis.train_ends[start] if 0 <= start < len(axis.train_ends) else None
 
 
 def _left_out(num_series: int, num_channels: int) -> str:
@@ -166,7 +166,7 @@ def phase_portrait(axis: Axis, model: SeriesModel, batch: Batch, few: Batch, cur
             TIMES: batch[TIMES][:1, :1].expand(1, grid.shape[1]),
             VALUES: axis.units.scaled(grid),
             MASK: torch.ones_like(grid, dtype=torch.bool),
-            SERIES: batch[SERIES][:1],
+            START: batch[START][:1],
         }
     )
     if field is None:

@@ -120,7 +120,7 @@ MISTAKES = {
         "task.channel_weights must be a number, 0 or more but not all 0, for each of hare, lynx, got [1]",
     ),
     "windows that are not cut": (
-        ["task.window=5"],
+        ["task.window=5", "task.strategy=full"],
         "task.window=5 has no effect with task.strategy=full: set task.strategy=windows, or leave it out",
     ),
     "segments of windows": (
@@ -197,7 +197,11 @@ MISTAKES = {
     ),
     "learned starts of windows": (
         ["model.start=learned", "task.strategy=windows"],
-        "model.start must not be learned for samples that are no whole series of the training data, such as those of",
+        "model.start must not be learned for samples that are no whole ones of the training data, such as those of",
+    ),
+    "nothing to train": (
+        ["model=known", "model.start=first", "model.fixed={alpha: 0.5, beta: 0.03, gamma: 0.8, delta: 0.02}"],
+        "model.fixed leaves nothing to train, got {'alpha': 0.5, 'beta': 0.03, 'gamma': 0.8, 'delta': 0.02}: leave a",
     ),
     "matching of no vector field": (
         ["model=gru", "task.match_until=0.5"],

@@ -9,7 +9,7 @@ from hydra.utils import get_class, instantiate
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 OF_SERIES = {
-    *("num_channels", "num_controls", "num_statics", "num_series", "num_segments", "channel_names"),
+    *("num_channels", "num_controls", "num_statics", "num_starts", "num_segments", "channel_names"),
     *("control_names", "static_names", "time_name", "units", "control_scaling", "static_scaling"),
 }
 NO_CONFIG_KEYS = {"input_shape", "num_outputs", "solver", "gradient", "vector_field", *OF_SERIES}

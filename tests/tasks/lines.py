@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from node_cli.batch import Batch
-from node_cli.series import MASK, SERIES, TARGET, TIMES, VALUES, SeriesModel, Units
+from node_cli.series import MASK, START, TARGET, TIMES, VALUES, SeriesModel, Units
 
 
 class Line(SeriesModel):
@@ -66,4 +66,4 @@ def lines(slopes: tuple[float, float], num_seen: int, num_times: int = 8) -> dic
     start = torch.tensor([[0.5, -1.0], [2.0, 1.0]])
     values = start[:, None] + torch.tensor(slopes) * times.float()[..., None]
     seen = (torch.arange(num_times) < num_seen)[None, :, None].expand_as(values)
-    return {TIMES: times, VALUES: values, MASK: seen, TARGET: ~seen, SERIES: torch.arange(2)}
+    return {TIMES: times, VALUES: values, MASK: seen, TARGET: ~seen, START: torch.arange(2)}

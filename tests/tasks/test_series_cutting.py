@@ -1,6 +1,6 @@
 import torch
 
-from node_cli.series import MASK, SEGMENT, SERIES, TARGET, TIMES, VALUES
+from node_cli.series import MASK, SEGMENT, START, TARGET, TIMES, VALUES
 from node_cli.tasks.series_cutting import first_times, jumps_between, segments, windows
 
 
@@ -13,7 +13,7 @@ def series(num_times: int, num_series: int = 2) -> dict[str, torch.Tensor]:
     observed[1:, 1] = False
     numbers = torch.arange(num_series)
     values = torch.where(observed, times[..., None].float(), 0.0)
-    return {TIMES: times, VALUES: values, MASK: observed, TARGET: observed, SERIES: numbers, "statics": values[:, 0]}
+    return {TIMES: times, VALUES: values, MASK: observed, TARGET: observed, START: numbers, "statics": values[:, 0]}
 
 
 def test_the_first_times_are_those_of_every_tensor_that_has_times():
@@ -23,7 +23,7 @@ def test_the_first_times_are_those_of_every_tensor_that_has_times():
         VALUES: (2, 3, 1),
         MASK: (2, 3, 1),
         TARGET: (2, 3, 1),
-        SERIES: (2,),
+        START: (2,),
         "statics": (2, 1),
     }
 
@@ -37,7 +37,7 @@ def test_windows_begin_where_the_last_one_ended_and_count_every_observation_once
     counted = cut[VALUES][cut[TARGET]].tolist()
     assert sorted(counted) == [1, 2, 3, 4, 5, 6, 7, 102, 103, 104, 105, 106, 107]
     assert cut[VALUES][cut[MASK]].tolist() == [0, 3, 6, 100, 103, 106]
-    assert cut[SERIES].tolist() == [-1] * 6
+    assert cut[START].tolist() == [-1] * 6
     assert cut["statics"].flatten().tolist() == [0, 0, 0, 100, 100, 100]
 
 
@@ -54,7 +54,7 @@ def test_segments_share_their_ends_and_count_every_observation_once():
     assert count == 3
     assert cut[TIMES][:3].tolist() == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
     assert cut[SEGMENT].tolist() == [0, 1, 2, 0, 1, 2]
-    assert cut[SERIES].tolist() == [0, 0, 0, 1, 1, 1]
+    assert cut[START].tolist() == [0, 0, 0, 1, 1, 1]
     assert sorted(cut[VALUES][cut[TARGET]].tolist()) == [*range(10), 100, *range(102, 110)]
 
 

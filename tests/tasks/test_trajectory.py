@@ -234,6 +234,29 @@ def test_a_fit_that_is_hardly_better_than_the_mean_is_named(slope, is_stuck):
     assert one.shown(details).get("fit") == (advice if is_stuck else None)
 
 
+@pytest.mark.parametrize(
+    ("starts_anew", "num_seen", "window", "chosen", "why"),
+    [
+        (True, 8, 5, "windows", "the longest series of train has 8 times, more than 1.5 windows of 5"),
+        (True, 8, 6, "full", "the longest series of train has 8 times, at most 1.5 windows of 6"),
+        (True, 2, 3, "full", "dataset.window has cut the series"),
+        (False, 8, 3, "full", "Line does not start from the first observation of a window"),
+    ],
+)
+def test_auto_takes_windows_of_long_series(starts_anew, num_seen, window, chosen, why):
+    batch, model, one = lines((1.0, 0.0), num_seen), Line([0.0, 0.0]), task(strategy="auto", window=window)
+    model.learns_from_windows = starts_anew
+    batch |= {TARGET: batch[MASK]} if num_seen == 8 else {}
+    one.choose(model, batch)
+    assert one.chosen() == {"task.strategy": (chosen, why)}
+    explicit = task(strategy=chosen, window=window)
+    assert mean_loss(one, model, batch) == mean_loss(explicit, model, batch)
+    unused = one.unused(model)
+    assert "task.window" not in unused  # auto goes by it
+    assert unused["task.grow_from"] == f"with task.strategy={chosen}: set task.strategy=growing"
+    assert explicit.chosen() == {}
+
+
 def test_tracks_are_measured_in_kilometres():
     batch = lines((1.0, 0.0), num_seen=6)
     one = Trajectory(Units((0.0, 0.0), (1.0, 1.0), False, 0.0, 1.0), ("lat", "lon"), position_channels=(0, 1), **KEYS)
@@ -373,7 +396,7 @@ def test_dates_with_a_time_zone_are_those_of_utc():
     ("keys", "message"),
     [
         ({"loss": "mape"}, "loss must be one of mse, mae, huber, log_mse, got mape"),
-        ({"strategy": "half"}, "strategy must be one of full, windows, growing, multiple_shooting, got half"),
+        ({"strategy": "half"}, "strategy must be one of auto, full, windows, growing, multiple_shooting, got half"),
         ({"window": 1}, "window must be at least 2, got 1"),
         ({"num_segments": 1}, "num_segments must be at least 2, got 1"),
         ({"grow_from": 0.0}, "grow_from must be above 0 and at most 1, got 0.0"),

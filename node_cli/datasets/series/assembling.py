@@ -14,7 +14,7 @@ from node_cli.datasets.series.cutting import Cut, Sample, cut
 from node_cli.datasets.series.keys import SeriesKeys
 from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last, chosen_time_scale, fit_columns, unscaled
-from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, Units
+from node_cli.series import CONTROLS, MASK, START, STATICS, TARGET, TIMES, VALUES, Units
 
 
 def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
@@ -28,11 +28,11 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
     made = cut(raw, keys)
     scaling = _fit(raw, keys, made)
     flat = _Flat(raw, scaling)
-    numbers = {number: index for index, number in enumerate(made.train_rows)}
-    splits = {name: flat.batch(samples, numbers) for name, samples in made.samples.items()}
+    starts = {_start(sample): number for number, sample in enumerate(made.samples["train"])}
+    splits = {name: flat.batch(samples, starts) for name, samples in made.samples.items()}
     return Dataset(
         splits,
-        {**_offers(raw, scaling, len(numbers)), "train_ends": _train_ends(raw, keys, made)},
+        {**_offers(raw, scaling, len(starts)), "train_ends": _train_ends(raw, keys, made)},
         digest=None if raw.is_computed else _digest(raw),
         sample_names={name: _names(raw, samples) for name, samples in made.samples.items()},
     )
@@ -84,6 +84,11 @@ def _fit(raw: RawSeries, keys: SeriesKeys, made: Cut) -> SeriesScaling:
     return SeriesScaling(Units(*scaling, keys.log, start, float(scale)), controls, statics)
 
 
+def _start(sample: Sample) -> tuple[int, int]:
+    """What samples with the same first state share: their series, and their first row."""
+    return sample.series, sample.start
+
+
 class _Flat:
     """All series below each other, scaled; samples are picked from them."""
 
@@ -106,8 +111,8 @@ class _Flat:
             statics = torch.stack([series.statics for series in raw.series])
             self._statics = _in_float32("statics", channels_last(scaling.statics, statics))
 
-    def batch(self, samples: list[Sample], numbers: dict[int, int]) -> dict[str, Tensor]:
-        """The tensors of samples, padded to the longest; `numbers` are those of the series of train."""
+    def batch(self, samples: list[Sample], starts: dict[tuple[int, int], int]) -> dict[str, Tensor]:
+        """The tensors of samples, padded to the longest; `starts` are the numbers of those of train."""
         series, start, seen, target, stop = torch.tensor(samples).T
         row = start[:, None] + torch.arange(int((stop - start).max()))
         is_real = row < stop[:, None]
@@ -119,7 +124,7 @@ class _Flat:
         batch[TARGET] = observed & (row >= target[:, None])[..., None]
         if self._statics is not None:
             batch[STATICS] = self._statics[series]
-        batch[SERIES] = torch.tensor([numbers.get(number, -1) for number in series.tolist()])
+        batch[START] = torch.tensor([starts.get(_start(sample), -1) for sample in samples])
         return batch
 
 
@@ -140,12 +145,12 @@ def _in_float32(name: str, scaled: Tensor) -> Tensor:
     return tensor
 
 
-def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str, Any]:
+def _offers(raw: RawSeries, scaling: SeriesScaling, num_starts: int) -> dict[str, Any]:
     return {
         "num_channels": len(raw.channel_names),
         "num_controls": len(raw.control_names),
         "num_statics": len(raw.static_names),
-        "num_series": num_series,
+        "num_starts": num_starts,
         "channel_names": raw.channel_names,
         "control_names": raw.control_names,
         "static_names": raw.static_names,
@@ -159,10 +164,11 @@ def _offers(raw: RawSeries, scaling: SeriesScaling, num_series: int) -> dict[str
 
 
 def _train_ends(raw: RawSeries, keys: SeriesKeys, made: Cut) -> tuple[float, ...]:
-    """The last time for training of each series of train; none where whole series are split."""
-    if keys.split == "series":
+    """The last time for training of each start of train; none where whole series are split, or cut into windows."""
+    if keys.split == "series" or keys.window is not None or raw.horizon is not None:
         return ()
-    return tuple(raw.series[number].times[rows - 1].item() for number, rows in made.train_rows.items())
+    ends = ((raw.series[each.series], made.train_rows[each.series]) for each in made.samples["train"])
+    return tuple(series.times[rows - 1].item() for series, rows in ends)
 
 
 def _digest(raw: RawSeries) -> str:

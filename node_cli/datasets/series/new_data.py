@@ -11,7 +11,7 @@ from torch import Tensor
 from node_cli.batch import Batch
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last
 from node_cli.dates import KINDS
-from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES
+from node_cli.series import CONTROLS, MASK, START, STATICS, TARGET, TIMES, VALUES
 
 
 def prepared_series(raw: Mapping[str, Any], offers: Mapping[str, Any]) -> Batch:
@@ -21,8 +21,8 @@ def prepared_series(raw: Mapping[str, Any], offers: Mapping[str, Any]) -> Batch:
         raw: `times` `(n, T)`, increasing, where a shorter series repeats its last time; `values` `(n, T, channels)`,
             NaN where nothing was observed or a forecast is wanted; `controls` `(n, T, controls)` and `statics`
             `(n, statics)`, if there were any in training. Perhaps also `mask` and `target` `(n, T, channels)`: what
-            the model may see and where an error counts, without them all that was observed; and `series` `(n,)`:
-            which series of the training each one is, -1 for none of them.
+            the model may see and where an error counts, without them all that was observed; and `start` `(n,)`:
+            which sample of the training data begins where each one does, -1 for none of them.
         offers: of the dataset that the model was trained on.
 
     Raises:
@@ -32,7 +32,7 @@ def prepared_series(raw: Mapping[str, Any], offers: Mapping[str, Any]) -> Batch:
     required: dict[str, tuple[Any, ...]] = {TIMES: ("T",), VALUES: ("T", num_channels)}
     required |= {CONTROLS: ("T", num_controls)} if num_controls else {}
     required |= {STATICS: (num_statics,)} if num_statics else {}
-    shapes = required | {MASK: ("T", num_channels), TARGET: ("T", num_channels), SERIES: ()}
+    shapes = required | {MASK: ("T", num_channels), TARGET: ("T", num_channels), START: ()}
     known = ", ".join(f"{name} ({', '.join(map(str, ('n', *shape)))})" for name, shape in shapes.items())
     missing = [name for name in required if name not in raw]
     unknown = [str(name) for name in raw if name not in shapes]
@@ -59,7 +59,7 @@ def _tensor(name: str, value: Any) -> Tensor:
 def _of_kind(name: str, tensor: Tensor) -> Tensor:
     """Numbers in float64, finite but for missing values."""
     is_whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-    wanted = {MASK: "bool", TARGET: "bool", SERIES: "whole numbers"}.get(name, "numbers")
+    wanted = {MASK: "bool", TARGET: "bool", START: "whole numbers"}.get(name, "numbers")
     fits = {"bool": tensor.dtype == torch.bool, "whole numbers": is_whole}
     if not fits.get(wanted, is_whole or tensor.is_floating_point()):
         raise ValueError(f"{name} must be {wanted}, got {str(tensor.dtype).removeprefix('torch.')}")
@@ -90,9 +90,9 @@ def _scaled(raw: dict[str, Tensor], offers: Mapping[str, Any]) -> Batch:
             batch[name] = channels_last(scales, raw[name]).float()
     for name in (MASK, TARGET):
         batch[name] = observed & raw.get(name, observed)
-    batch[SERIES] = raw.get(SERIES, torch.full((len(times),), -1)).long()
-    if not (batch[SERIES] >= -1).logical_and(batch[SERIES] < offers["num_series"]).all():
-        raise ValueError(f"series must be from 0 to {offers['num_series'] - 1}, or -1: none of the training's")
+    batch[START] = raw.get(START, torch.full((len(times),), -1)).long()
+    if not (batch[START] >= -1).logical_and(batch[START] < offers["num_starts"]).all():
+        raise ValueError(f"start must be from 0 to {offers['num_starts'] - 1}, or -1: none of the training's")
     return batch
 
 
@@ -118,7 +118,7 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
         ]
         others = [offers["time_name"], offers["time_unit"]]
         is_known = offers["calendar"] in KINDS
-        is_whole = all(type(each) is int for each in (*counts, offers["num_series"]))
+        is_whole = all(type(each) is int for each in (*counts, offers["num_starts"]))
     except (KeyError, TypeError, AttributeError):
         return False
     places = offers.get("position_channels", ())

@@ -25,7 +25,7 @@ class Known(OdeSeries):
         hidden: parts of the state that are not observed, after the channels, with starting values, which are learned.
 
     Raises:
-        ValueError: a key is out of range, or the data do not go with the equations.
+        ValueError: a key is out of range, nothing is left to train, or the data do not go with the equations.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Known(OdeSeries):
         num_channels: int,
         num_controls: int,
         num_statics: int,
-        num_series: int,
+        num_starts: int,
         num_segments: int,
         channel_names: tuple[str, ...],
         units: Units,
@@ -67,7 +67,7 @@ class Known(OdeSeries):
             solver=solver,
             gradient=gradient,
             num_channels=num_channels,
-            num_series=num_series,
+            num_starts=num_starts,
             num_segments=num_segments,
             num_controls=num_controls,
             num_statics=num_statics,
@@ -75,3 +75,7 @@ class Known(OdeSeries):
             encoder_width=encoder_width,
             controls_between=controls_between,
         )
+        if not any(parameter.numel() for parameter in self.parameters()):
+            raise ValueError(
+                f"fixed leaves nothing to train, got {fixed}: leave a parameter out of it, or take model.start=learned"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,10 @@ class RunRecord:
         found = self.summary.get("details", {}).get("by_horizon")
         if found is None:
             return {}
-        return {f"test/{name}": dict(zip(found["steps"], row, strict=True)) for name, row in found["metrics"].items()}
+        return {
+            f"test/{name}": dict(zip(found["steps"], map(_or_nan, row), strict=True))
+            for name, row in found["metrics"].items()
+        }
 
     def _read_yaml(self, name: Path) -> dict[str, Any]:
         if self.status == DAMAGED:
@@ -76,6 +80,11 @@ class RunRecord:
         except ConfigError:
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _or_nan(value: Any) -> Any:
+    """A number that JSON does not have is written as null."""
+    return math.nan if value is None else value
 
 
 def at_horizon(name: str, step: int) -> str:
@@ -198,7 +207,8 @@ def _is_by_horizon(details: Any) -> bool:
         and all(type(step) is int for step in steps)
         and isinstance(metrics, dict)
         and all(
-            isinstance(row, list) and len(row) == len(steps) and all(map(is_number, row)) for row in metrics.values()
+            isinstance(row, list) and len(row) == len(steps) and all(map(is_number, map(_or_nan, row)))
+            for row in metrics.values()
         )
     )
 

@@ -45,7 +45,7 @@ def test_a_checkpoint_keeps_all_that_is_offered():
 
 def test_raw_series_become_those_of_the_split_to_the_last_bit():
     test = DATASET.splits["test"]
-    given = {name: test[name] for name in ("mask", "target", "series")}
+    given = {name: test[name] for name in ("mask", "target", "start")}
     for arrays in (RAW.arrays(), {name: tensor.numpy() for name, tensor in RAW.arrays().items()}):
         batch = SPEC.prepared({**arrays, **given}, None)
         assert batch.keys() == test.keys()
@@ -60,7 +60,7 @@ def test_any_number_of_times_and_all_that_was_observed_is_seen():
     observed = ~arrays["values"].isnan()
     assert torch.equal(batch["mask"], observed)
     assert torch.equal(batch["target"], observed)
-    assert batch["series"].tolist() == [-1]
+    assert batch["start"].tolist() == [-1]
     assert not batch["values"][~observed].any()
 
 
@@ -107,8 +107,8 @@ MISTAKES = [
     (changed("times", with_entry((0, 11), 22.0)), "times must increase: sample 0 has 22 after 22, at time 11"),
     (changed("times", with_entry((1, 11), 1.0)), "times must increase: sample 1 has 19 after 19, at time 9"),
     (changed("mask", torch.ones(2, 12, 2)), "mask must be bool, got float32"),
-    (changed("series", torch.zeros(2)), "series must be whole numbers, got float32"),
-    (changed("series", torch.tensor([0, 2])), "series must be from 0 to 1, or -1: none of the training's"),
+    (changed("start", torch.zeros(2)), "start must be whole numbers, got float32"),
+    (changed("start", torch.tensor([0, 2])), "start must be from 0 to 1, or -1: none of the training's"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_like_the_training_data_is_refused(arrays, message):
     "change",
     [
         {"offers": {**SPEC.state_dict()["offers"], "channel_names": ("a",)}},
-        {"offers": {**SPEC.state_dict()["offers"], "num_series": 1.5}},
+        {"offers": {**SPEC.state_dict()["offers"], "num_starts": 1.5}},
         {"offers": {**SPEC.state_dict()["offers"], "position_channels": (0, 2)}},
         {"offers": {**SPEC.state_dict()["offers"], "calendar": None}},
         {"offers": {k: v for k, v in SPEC.state_dict()["offers"].items() if k != "num_controls"}},

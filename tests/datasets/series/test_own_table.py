@@ -63,7 +63,7 @@ def test_a_wide_table_of_several_series(tmp_path):
         ("dose",),
         ("age",),
     )
-    assert (offers["time_name"], offers["time_unit"], offers["calendar"], offers["num_series"]) == ("day", "", "", 2)
+    assert (offers["time_name"], offers["time_unit"], offers["calendar"], offers["num_starts"]) == ("day", "", "", 2)
 
 
 def test_chosen_columns_in_their_order(tmp_path):

@@ -54,20 +54,21 @@ def test_windows_of_storms_end_24_hours_after_what_is_seen():
 def test_storms_are_split_by_their_years():
     dataset = made(storms)
     years = np.load(FILES / "storms.npz")["years"]
-    assert dataset.offers["num_series"] == int((years <= 2012).sum())
+    assert len({name.partition("/")[0] for name in dataset.sample_names["train"]}) <= int((years <= 2012).sum())
+    assert dataset.offers["num_starts"] == 10681
     assert dataset.offers["position_channels"] == (0, 1)
-    assert {name: len(split["series"]) for name, split in dataset.splits.items()} == {
+    assert {name: len(split["start"]) for name, split in dataset.splits.items()} == {
         "train": 10681,
         "val": 1628,
         "test": 2215,
     }
-    assert dataset.splits["train"]["series"].unique().numel() <= dataset.offers["num_series"]
-    assert set(dataset.splits["test"]["series"].tolist()) == {-1}
+    assert dataset.splits["train"]["start"].tolist() == list(range(10681))
+    assert set(dataset.splits["test"]["start"].tolist()) == {-1}
 
 
 def test_whole_storms_are_forecast_without_a_horizon():
     splits = made(storms, horizon=None).splits
-    assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 485, "val": 68, "test": 100}
+    assert {name: len(split["start"]) for name, split in splits.items()} == {"train": 485, "val": 68, "test": 100}
     assert splits["test"]["mask"][..., 0].sum(1).unique().tolist() == [4]
     with pytest.raises(ValueError, match=r"window has no effect with dataset\.horizon=24: set one of them to null"):
         made(storms, window=6)

@@ -71,7 +71,7 @@ def test_shorter_series_are_padded_with_their_last_time():
     assert split["times"][1, 6:].unique().numel() == 1
     assert rows(split, "mask", 1) + rows(split, "target", 1) == [0, 1, 2, 3, 4, 5, 6]
     assert not split["values"][1, 7:].any()
-    assert split["series"].tolist() == [0, 1]
+    assert split["start"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("change", [{}, {"window": 3}, {"split": "series", "val": 1, "test": 1}])
@@ -92,11 +92,27 @@ def test_nothing_of_val_or_test_reaches_train(change):
         times[others] += 7e5 if others.start else -7e5
         changed.append(replace(each, times=times, values=values, controls=controls, statics=times[:1]))
     after = made(replace(data, series=tuple(changed)), **change)
-    assert len(before.splits["train"]["series"].unique()) == (2 if "split" in change else 4)
+    assert len(before.splits["train"]["start"].unique()) == before.offers["num_starts"]
     assert after.offers == before.offers
     for name, tensor in before.splits["train"].items():
         assert torch.equal(after.splits["train"][name], tensor), name
     assert not torch.equal(after.splits["test"]["values"], before.splits["test"]["values"])
+
+
+@pytest.mark.parametrize(
+    ("change", "train", "val", "test"),
+    [
+        ({}, [0, 1], [0, 1], [0, 1]),  # each from its first time
+        ({"window": 3, "stride": 3}, [0, 1, 2, 3, 4], [-1] * 2, [-1] * 4),
+        ({"split": "series", "val": 1, "test": 0, "context": 2}, [0], [-1], [0]),
+        ({"split": "series", "val": 1, "test": 0, "window": 5, "stride": 4}, [0, 1, 2], [-1] * 3, [0, 1, 2]),
+    ],
+)
+def test_what_starts_where_a_training_sample_does_is_known_by_its_number(change, train, val, test):
+    dataset = made(raw(13, 10), **change)
+    starts = {name: split["start"].tolist() for name, split in dataset.splits.items()}
+    assert starts == {"train": train, "val": val, "test": test}
+    assert dataset.offers["num_starts"] == len(train)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -104,7 +120,7 @@ def test_windows_lie_within_their_split(stride):
     dataset = made(raw(20), window=4, stride=stride, context=2, val=5, test=5, normalize=False, time_scale=1.0)
     for name, (start, stop) in {"train": (0, 10), "val": (10, 15), "test": (15, 20)}.items():
         split = dataset.splits[name]
-        for sample in range(len(split["series"])):
+        for sample in range(len(split["start"])):
             first = round(split["times"][sample, 0].item())
             targets = [first + row for row in rows(split, "target", sample)]
             assert rows(split, "mask", sample) == [0, 1]
@@ -126,9 +142,9 @@ def test_samples_are_called_by_their_series():
 def test_whole_series_are_split_by_the_seed():
     data = raw(5, 6, 7, 8, 9, 10)
     splits = made(data, split="series", val=0.2, test=2, context=2).splits
-    assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 3, "val": 1, "test": 2}
-    assert splits["train"]["series"].tolist() == [0, 1, 2]
-    assert splits["test"]["series"].tolist() == [-1, -1]
+    assert {name: len(split["start"]) for name, split in splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert splits["train"]["start"].tolist() == [0, 1, 2]
+    assert splits["test"]["start"].tolist() == [-1, -1]
     assert rows(splits["val"], "mask") == [0, 1]
     assert rows(splits["val"], "target")[0] == 2
     others = made(data, split="series", val=0.2, test=2, context=2, split_seed=1).splits
@@ -141,7 +157,7 @@ def test_series_of_one_period_stay_together_and_the_last_ones_are_test():
         tuple(series(str(i), 6 + i, period=year) for i, year in enumerate(years)), ("a", "b"), period_name="years"
     )
     splits = made(data, split="series", val=1, test=1).splits
-    assert {name: len(split["series"]) for name, split in splits.items()} == {"train": 2, "val": 1, "test": 3}
+    assert {name: len(split["start"]) for name, split in splits.items()} == {"train": 2, "val": 1, "test": 3}
 
 
 def test_a_split_of_none_is_the_training_data_again(caplog):
@@ -215,7 +231,7 @@ def test_windows_with_nothing_to_see_or_to_predict_are_left_out(number, caplog):
     one = series("s", 12)
     one.values[3 + number] = NAN
     dataset = made(RawSeries((one,), ("a", "b")), window=2)
-    assert len(dataset.splits["train"]["series"]) == 6 - 2
+    assert len(dataset.splits["train"]["start"]) == 6 - 2
     assert "2 of 6 samples of train are left out: nothing was observed" in caplog.text
 
 

@@ -3,12 +3,12 @@
 import torch
 
 from node_cli.datasets.scaling import Scaling
-from node_cli.series import CONTROLS, MASK, SERIES, STATICS, TARGET, TIMES, VALUES, Units
+from node_cli.series import CONTROLS, MASK, START, STATICS, TARGET, TIMES, VALUES, Units
 
 NAMES = ("hare", "lynx", "owl", "fox")
 
 
-def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segments=1, is_log=False, **others):
+def offers(num_channels=2, num_controls=0, num_statics=0, num_starts=3, num_segments=1, is_log=False, **others):
     """As a dataset of so many channels offers it; the time is in years, one and a half of them a unit."""
 
     def scaling(size, mean):
@@ -18,7 +18,7 @@ def offers(num_channels=2, num_controls=0, num_statics=0, num_series=3, num_segm
         "num_channels": num_channels,
         "num_controls": num_controls,
         "num_statics": num_statics,
-        "num_series": num_series,
+        "num_starts": num_starts,
         "num_segments": num_segments,
         "channel_names": NAMES[:num_channels],
         "control_names": tuple(f"dose{i}" for i in range(num_controls)),
@@ -52,7 +52,7 @@ def batch_of(n=3, T=6, C=2, k=0, s=0, hidden=0.0, dtype=torch.float64, own_times
         VALUES: (0.6 * random(n, T, C)).masked_fill(~mask, hidden),
         MASK: mask,
         TARGET: observed,
-        SERIES: torch.arange(n),
+        START: torch.arange(n),
     }
     if k:
         batch[CONTROLS] = random(n, T, k)

@@ -176,7 +176,7 @@ def test_slopes_are_those_that_the_values_have(case):
 def test_series_with_the_same_times_are_solved_by_any_solver():
     batch = batch_of(n=2, T=4)
     batch = {**batch, MASK: torch.ones_like(batch[MASK])}
-    keys = {"data": {"num_series": 2}, "width": 4, "num_hidden_layers": 1}
+    keys = {"data": {"num_starts": 2}, "width": 4, "num_hidden_layers": 1}
     ours = series_model("neural_ode", solver=("dopri5", FINE), **keys)
     theirs = series_model("neural_ode", solver=("scipy", {"rtol": 1e-9, "atol": 1e-9}), gradient="adjoint", **keys)
     torch.testing.assert_close(theirs(batch), ours(batch), rtol=1e-6, atol=1e-7)
@@ -186,7 +186,7 @@ def test_series_with_the_same_times_are_solved_by_any_solver():
 @pytest.mark.parametrize("between", [None, "hold", "linear"])
 def test_neighbouring_times_of_a_long_series_may_lie_close(between):
     """So close that float32 has but a few more between them."""
-    data = {"num_controls": 0 if between is None else 1, "num_series": 1}
+    data = {"num_controls": 0 if between is None else 1, "num_starts": 1}
     keys = {} if between is None else {"controls_between": between}
     results = []
     for dtype in (torch.float32, torch.float64):

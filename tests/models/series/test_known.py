@@ -16,7 +16,7 @@ def observed(units, times, values):
     scaled = units.scaled(torch.as_tensor(values))[None]
     mask = torch.ones_like(scaled, dtype=torch.bool)
     times = units.scaled_times(torch.as_tensor(times))[None]
-    return {TIMES: times, VALUES: scaled, MASK: mask, TARGET: mask, "series": torch.zeros(1, dtype=torch.int64)}
+    return {TIMES: times, VALUES: scaled, MASK: mask, TARGET: mask, "start": torch.zeros(1, dtype=torch.int64)}
 
 
 def lotka_volterra(t, y, alpha, beta, gamma, delta):

@@ -5,7 +5,10 @@ import torch
 from series_data import batch_of
 from series_models import series_model
 
-from node_cli.series import MASK, SEGMENT, SERIES, TIMES, VALUES
+from node_cli.datasets.series.assembling import assemble
+from node_cli.datasets.series.keys import SeriesKeys
+from node_cli.datasets.series.raw import RawSeries, Series
+from node_cli.series import MASK, SEGMENT, START, TARGET, TIMES, VALUES, visible
 
 
 def first_values(start, batch, training=True, **data):
@@ -22,9 +25,9 @@ def test_the_first_observation_of_each_channel_wherever_it_is():
     assert values[1, 0, 0] == 0  # nothing was seen of it
 
 
-def test_offsets_are_learned_for_each_series_and_segment():
-    batch = {**batch_of(num := 3), SERIES: torch.tensor([2, 0, 2]), SEGMENT: torch.tensor([0, 1, 1])}
-    model, values = first_values("learned", batch, num_series=num, num_segments=2)
+def test_offsets_are_learned_for_each_start_and_segment():
+    batch = {**batch_of(num := 3), START: torch.tensor([2, 0, 2]), SEGMENT: torch.tensor([0, 1, 1])}
+    model, values = first_values("learned", batch, num_starts=num, num_segments=2)
     assert torch.equal(values[:, 0], batch[VALUES][:, 0])
     with torch.no_grad():
         model.start.offsets.copy_(torch.arange(12.0).view(3, 2, 2))
@@ -32,13 +35,36 @@ def test_offsets_are_learned_for_each_series_and_segment():
     torch.testing.assert_close(moved, torch.tensor([[8.0, 9], [2, 3], [10, 11]], dtype=torch.float64))
 
 
+def test_each_window_learns_where_it_starts():
+    noisy = torch.tensor([0.5, 1, 2, 2.75, 4, 5], dtype=torch.float64)[:, None]  # of 0, 1, ..., 5
+    raw = RawSeries((Series("", torch.arange(6.0, dtype=torch.float64), noisy),), ("x",))
+    no_splits = {"split": "time", "val": 0, "test": 0, "split_seed": 0}
+    keys = SeriesKeys(**no_splits, window=3, stride=3, context=1, log=False, normalize=False, time_scale=1.0)
+    dataset = assemble(raw, keys)
+    batch = dataset.splits["train"]
+    data = {"num_channels": 1, "num_starts": dataset.offers["num_starts"], "units": dataset.offers["units"]}
+    line = {"equations": "linear", "fixed": {"a_1_1": 0.0}, "parameters": {"b_1": 0.7}}
+    model = series_model("known", data=data, dtype=torch.float32, start="learned", **line)
+    optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = ((model(visible(batch)) - batch[VALUES]) * batch[TARGET]).square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert model.start.offsets.flatten().tolist() == pytest.approx([-0.5, 0.25], abs=1e-4)
+    assert model.named_values()["b_1"].item() == pytest.approx(1, abs=1e-4)
+
+
 def test_a_series_that_is_not_of_the_training_data_has_no_offset():
-    batch = {**batch_of(), SERIES: torch.tensor([-1, 0, 1])}
+    batch = {**batch_of(), START: torch.tensor([-1, 0, 1])}
     model, values = first_values("learned", batch, training=False)
     with torch.no_grad():
         model.start.offsets += 1
     assert torch.equal(model(batch)[0], values[0])
-    with pytest.raises(ValueError, match=r"^model\.start must not be learned for samples that are no whole series"):
+    with pytest.raises(ValueError, match=r"^model\.start must not be learned for samples that are no whole ones"):
         model.train()(batch)
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from node_cli.files import finite
 from node_cli.runs.report.filters import text
 from node_cli.runs.report.formats import plain
 from node_cli.runs.report.grouping import Statistic, statistic
@@ -252,6 +253,13 @@ def test_errors_by_horizon_stand_in_a_second_table_beside_those_of_other_forecas
 def test_metrics_by_horizon_that_are_none_are_named(typed, make, wrong):
     make("1", {"test/rmse": 2.5}, details={"by_horizon": wrong})
     assert "details.by_horizon must have steps, and metrics with a number for each of them" in typed("outputs").out
+
+
+def test_what_json_has_no_number_for_is_shown_as_none(typed, make):
+    ahead = finite({"steps": [1, 2], "metrics": {"rmse": (1.0, math.nan)}})
+    assert ahead["metrics"] == {"rmse": [1.0, None]}
+    make("1", {"test/rmse": 2.5}, details={"by_horizon": ahead})
+    assert "nan" in typed("outputs", "--show", "test/rmse@2").out
 
 
 def test_a_plot_of_the_horizon_has_a_dotted_line_for_other_forecasts(typed, make, tmp_path):

@@ -122,7 +122,7 @@ class OdeSeries(SeriesModel):
         solver: Solver,
         gradient: Gradient,
         num_channels: int,
-        num_series: int,
+        num_starts: int,
         num_segments: int,
         num_controls: int = 0,
         num_statics: int = 0,
@@ -141,12 +141,13 @@ class OdeSeries(SeriesModel):
             start,
             num_channels=num_channels,
             num_extra=dynamics.num_extra,
-            num_series=num_series,
+            num_starts=num_starts,
             num_segments=num_segments,
             encoder_width=encoder_width,
         )
         self.block = ode_block(dynamics, solver, gradient, dynamics.num_states, t0=0.0, t1=1.0, learn_times=False)
         self.returns_seen = start == "last"
+        self.learns_from_windows = start != "learned"
         self.controls_between = controls_between or BETWEEN[0]
         if start != "encoder":
             self.unused = {"encoder_width": f"with model.start={start}: set model.start=encoder"}

@@ -11,7 +11,7 @@ from node_cli.batch import Batch
 from node_cli.models.series.parts.history import History, at_index
 from node_cli.ode.checks import require_at_least, require_choice
 from node_cli.ode.errors import ArgumentError
-from node_cli.series import SEGMENT, SERIES
+from node_cli.series import SEGMENT, START
 
 STARTS = ("first", "learned", "encoder", "last")
 
@@ -36,12 +36,12 @@ class Start(nn.Module):
     """The beginning of each series of a batch.
 
     `first`: the first observation seen of each channel (0, the mean, where there is none). `learned`: that plus an
-    offset, learned for each series and segment, 0 at first; a series that is none of the training data has none.
+    offset, learned for each sample of the training data and each of its segments, 0 at first; others have none.
     `encoder`: that plus what a GRU makes of all that was seen, read backwards. `last`: the last observation.
     """
 
     def __init__(
-        self, start: str, *, num_channels: int, num_extra: int, num_series: int, num_segments: int, encoder_width: int
+        self, start: str, *, num_channels: int, num_extra: int, num_starts: int, num_segments: int, encoder_width: int
     ) -> None:
         super().__init__()
         require_choice("start", start, STARTS)
@@ -49,7 +49,7 @@ class Start(nn.Module):
         self.num_channels = num_channels
         self.num_extra = num_extra
         if start == "learned":
-            self.offsets = nn.Parameter(torch.zeros(num_series, num_segments, num_channels + num_extra))
+            self.offsets = nn.Parameter(torch.zeros(num_starts, num_segments, num_channels + num_extra))
         if start == "encoder":
             require_at_least("encoder_width", encoder_width, 1)
             self.cell = nn.GRUCell(2 * num_channels + 1, encoder_width)
@@ -59,7 +59,7 @@ class Start(nn.Module):
         """Of a batch.
 
         Raises:
-            ValueError: in training, a series has no learned start.
+            ValueError: in training, a sample has no learned start.
         """
         history = History.of(batch)
         if self.kind == "last":
@@ -78,15 +78,15 @@ class Start(nn.Module):
         values = backwards.values
         if self.kind == "first":
             return values.new_zeros(len(values), self.num_channels + self.num_extra)
-        series = batch[SERIES]
-        if self.training and (series < 0).any():
+        number = batch[START]
+        if self.training and (number < 0).any():
             raise ArgumentError(
-                "model.start must not be learned for samples that are no whole series of the training data, such as "
+                "model.start must not be learned for samples that are no whole ones of the training data, such as "
                 "those of task.strategy=windows: take model.start=first, or task.strategy=multiple_shooting"
             )
-        segment = batch.get(SEGMENT, torch.zeros_like(series))
-        offset: Tensor = self.offsets[series.clamp(min=0), segment]
-        return offset.masked_fill((series < 0)[:, None], 0.0)
+        segment = batch.get(SEGMENT, torch.zeros_like(number))
+        offset: Tensor = self.offsets[number.clamp(min=0), segment]
+        return offset.masked_fill((number < 0)[:, None], 0.0)
 
     def _encoded(self, backwards: History) -> Tensor:
         times, values, mask = backwards
