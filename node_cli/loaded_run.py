@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,6 @@ class Run:
         self.config = config_of_run(command, is_moved="dataset" in command)
         self._checkpoint, self._payload, note = checkpoint_of_run(command)
         self.notes = [line for line in (*data_moved(self.config, self._folder), note) if line]
-        self._dataset: Dataset | None = None
         self.data = self._spec()
         with torch.random.fork_rng(devices=[]):
             self.model, self.task = build_model(self.config, self.data.offers)
@@ -85,12 +85,14 @@ class Run:
         Raises:
             ConfigError: they are no longer where they were, or not the same.
         """
-        if self._dataset is None:
-            dataset = build_dataset(self.config)
-            check_data(self._checkpoint, self._payload, self.config, dataset.digest)
-            self.task.choose(self.model, dataset.splits["train"])
-            self._dataset = dataset
-        return self._dataset
+        self.task.choose(self.model, self._found.splits["train"])
+        return self._found
+
+    @cached_property
+    def _found(self) -> Dataset:
+        dataset = build_dataset(self.config)
+        check_data(self._checkpoint, self._payload, self.config, dataset.digest)
+        return dataset
 
     def predict(self, inputs: Any, batch_size: int | None = None) -> dict[str, np.ndarray]:
         """Predictions for raw inputs: in the units, and of the kind, that the training data had before any scaling.
@@ -174,7 +176,7 @@ class Run:
         if spec is not None:
             return spec
         try:
-            return DataSpec.of(self.dataset())
+            return DataSpec.of(self._found)
         except ConfigError as error:
             raise ConfigError(
                 f"{self._checkpoint} says nothing of its dataset, so that is needed (an earlier version wrote it, or "

@@ -182,10 +182,10 @@ def test_of_two_that_start_at_once_in_one_folder_one_is_refused(typed, tmp_path,
     """The second one comes while the first one still reads its data, and would be at its end before."""
     words, second = ["model=mlp", "model.width=4", "trainer.epochs=1", "logger=jsonl", "run_dir=run"], []
 
-    def slow(config):
+    def slow(config, *, is_new):
         command = Command(tmp_path, "node-train", *words, "seed=2")
         second.append((*command.communicate(), command.returncode))
-        return build_problem(config)
+        return build_problem(config, is_new=is_new)
 
     monkeypatch.setattr(training, "build_problem", slow)
     first = typed("node-train", *words, "seed=1")
