@@ -146,7 +146,7 @@ def compiled_steps(
         return None
     device = y0.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    is_whole = solver.compile == "solve" and not _refused(solver, ts)
+    is_whole = solver.compile == "solve" and not _refused(solver, y0, ts)
     if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
         found = capture(y0, has_own_times=False)
         graphs = None if found is None else SolveGraphs(*found, solver.tableau, has_own_times=False)
@@ -155,9 +155,10 @@ def compiled_steps(
     return step_functions(solver.method, vector_field, device, autocast)
 
 
-def _refused(solver: RungeKutta, ts: Tensor) -> bool:
+def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor) -> bool:
     """Whether `compile=solve` does not take this solve yet; the log says so once."""
     reasons = {
+        "the state has more dimensions than (batch, features)": y0.dim() > 2,
         "each sample has its own steps or times": ts.dim() == 2 or solver.has_own_steps,
         "the steps are those of several processes": solver.shares_steps,
         "the norm of an error is a function": callable(vars(solver).get("norm")),

@@ -167,8 +167,11 @@ def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
         y0 = torch.ones(2, 2, dtype=torch.float64)
         with torch.no_grad():
             solve(field, y0, [0.0, 0.1], method="bosh3", rtol=1e-2, atol=1e-2, compile="solve", **options)
+    with torch.no_grad():
+        solve(lambda t, y: -y, torch.ones(2, 1, 1), [0.0, 0.1], method="euler", num_steps=1, compile="solve")
     lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this solve as a whole")]
     assert [line.rpartition(": ")[2] for line in lines] == [
         "the norm of an error is a function",
         "each sample has its own steps or times",
+        "the state has more dimensions than (batch, features)",
     ]

@@ -23,12 +23,12 @@ def lowered(
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
 
     Raises:
-        NotWhole: it draws random numbers, or writes into what it is given.
+        NotWhole: it draws random numbers, writes into what it is given, or would be right for one batch size only.
     """
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing  # only now: importing them takes a second
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
     from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -39,8 +39,15 @@ def lowered(
             if any(_is_mutable(node) for node in traced.graph.nodes):
                 traced = make_fx(torch.func.functionalize(traced))(*arguments)
         _require_pure(traced)
+        output = traced.graph.output_node()
+        returned: Any = output.args[0]
+        output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
+        record_original_output_strides(traced)
+        num_guards = len(fake_mode.shape_env.guards)
         examples = [node.meta["val"] for node in traced.graph.find_nodes(op="placeholder")]
         compiled: Any = compile_fx_inner(traced, examples, cpp_wrapper=is_cpu, is_inference=True)
+    if len(fake_mode.shape_env.guards) > num_guards:  # after torch._dynamo has settled what it checks
+        raise NotWhole("what is compiled of it would depend on the batch size")
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
     run: Callable[[list[Any]], Any] = compiled.current_callable
     return run
