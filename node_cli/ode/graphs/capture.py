@@ -52,6 +52,26 @@ class FieldGraph:
         if results[0].shape != self.y.shape:
             raise NotWhole("it does not return the shape of the state")
         self.functions: dict[Hashable, Any] = {}
+        self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
+        self._shape: tuple[int, ...] = ()
+
+    def holds_for(self, shape: tuple[int, ...]) -> bool:
+        """Whether all that is compiled so far, and is compiled from now on, is right for a state of this shape.
+
+        The compiler takes sizes for granted (a sum of so few numbers in one piece) that torch._dynamo does not check.
+        """
+        self._shape = shape
+        return self.holds()
+
+    def holds(self) -> bool:
+        """The same for the shape of the last call of `holds_for`."""
+        sizes = {
+            size.node.expr: actual
+            for size, actual in zip(self.y.shape, self._shape, strict=True)
+            if isinstance(size, torch.SymInt)
+        }
+        late = self.y.fake_mode.shape_env.guards[self._num_checked :]
+        return all(guard.expr.xreplace(sizes) == True for guard in late)  # noqa: E712 -- of sympy, which may know neither
 
     def inputs_of(self, arguments: Any) -> tuple[Any, ...]:
         """Of the arguments of the graph, those that stand for tensors that the vector field uses."""
@@ -122,6 +142,9 @@ class Capture:
         if found is None:
             self.refuse(NotWhole("nothing of it can be compiled"))
             return None
+        if not found[0].holds_for(tuple(y0.shape)):
+            _say_that_a_step_is_compiled(tuple(y0.shape))
+            return None
         return found[0], found[0].inputs_of(found[1])
 
     def is_whole(self, functions: Callable[[], Any]) -> bool:
@@ -148,6 +171,11 @@ class Capture:
             return (arguments[0],)
 
         return run
+
+
+@lru_cache(maxsize=NUM_KEPT)
+def _say_that_a_step_is_compiled(shape: tuple[int, ...]) -> None:
+    log.warning("compile=solve has compiled for other sizes than a state of shape %s, so step is taken", shape)
 
 
 @lru_cache(maxsize=NUM_KEPT)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from node_cli.ode.control import Norm, Tolerance, choose_first_step
 from node_cli.ode.graphs.capture import FieldGraph
-from node_cli.ode.graphs.lowering import lowered
+from node_cli.ode.graphs.lowering import NotWhole, lowered
 from node_cli.ode.states import as_column
 from node_cli.ode.stepping import plain_stages
 from node_cli.ode.tableaus import Tableau, polynomial
@@ -179,7 +179,10 @@ class StepGraphs:
         y = self.field.y
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *(self.field.inputs if has_inputs else ())]
-        return lowered(function, arguments, y.fake_mode, y.device.type)
+        run = lowered(function, arguments, y.fake_mode, y.device.type)
+        if not self.field.holds():
+            raise NotWhole(f"{function.__name__} cannot be compiled for a batch of this size after one of another")
+        return run
 
     def _like_ends(self) -> Tensor:
         y = self.field.y

@@ -23,7 +23,7 @@ def lowered(
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
 
     Raises:
-        NotWhole: it draws random numbers, writes into what it is given, or would be right for one batch size only.
+        NotWhole: it draws random numbers, or writes into what it is given.
     """
     from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing  # only now: importing them takes a second
@@ -43,11 +43,8 @@ def lowered(
         returned: Any = output.args[0]
         output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
         record_original_output_strides(traced)
-        num_guards = len(fake_mode.shape_env.guards)
         examples = [node.meta["val"] for node in traced.graph.find_nodes(op="placeholder")]
         compiled: Any = compile_fx_inner(traced, examples, cpp_wrapper=is_cpu, is_inference=True)
-    if len(fake_mode.shape_env.guards) > num_guards:  # after torch._dynamo has settled what it checks
-        raise NotWhole("what is compiled of it would depend on the batch size")
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
     run: Callable[[list[Any]], Any] = compiled.current_callable
     return run
