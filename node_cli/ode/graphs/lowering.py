@@ -32,10 +32,16 @@ def lowered(
     from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    start, is_cpu = time.perf_counter(), device_type == "cpu"
+    start, is_cpu, sizes = time.perf_counter(), device_type == "cpu", _sizes_of(arguments)
+    # Sizes are arguments too: only so does the compiler's cache keep what it takes for granted of them.
+    arguments = [*(arguments[i].shape[dim] for i, dim in sizes), *arguments]
+
+    def sized(*arguments: Any) -> Any:
+        return function(*arguments[len(sizes) :])
+
     with tracing(TracingContext(fake_mode)), config.patch(cpp_wrapper=is_cpu):
         with fake_mode, enable_python_dispatcher(), torch.no_grad():
-            traced = make_fx(function, decomposition_table=select_decomp_table())(*arguments)
+            traced = make_fx(sized, decomposition_table=select_decomp_table())(*arguments)
             if any(_is_mutable(node) for node in traced.graph.nodes):
                 traced = make_fx(torch.func.functionalize(traced))(*arguments)
         _require_pure(traced)
@@ -46,8 +52,23 @@ def lowered(
         examples = [node.meta["val"] for node in traced.graph.find_nodes(op="placeholder")]
         compiled: Any = compile_fx_inner(traced, examples, cpp_wrapper=is_cpu, is_inference=True)
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
-    run: Callable[[list[Any]], Any] = compiled.current_callable
+    compiled_function: Callable[[list[Any]], Any] = compiled.current_callable
+
+    def run(arguments: list[Any]) -> Any:
+        arguments[:0] = [arguments[i].shape[dim] for i, dim in sizes]
+        return compiled_function(arguments)
+
     return run
+
+
+def _sizes_of(arguments: list[Any]) -> list[tuple[int, int]]:
+    """Where the sizes that may change from call to call are found: which argument, which dimension."""
+    found: dict[Any, tuple[int, int]] = {}
+    for i, argument in enumerate(arguments):
+        for dim, size in enumerate(argument.shape):
+            if isinstance(size, torch.SymInt) and size.node.hint is not None:
+                found.setdefault(size.node.expr, (i, dim))
+    return list(found.values())
 
 
 def _is_mutable(node: Any) -> bool:
