@@ -52,7 +52,10 @@ def assemble(
         black = None if black is None else scaling(black)
     augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
     preprocessing = {"inputs": Preprocessing(highest, scaling)}
-    return Dataset(splits, offers_of(splits["train"], class_names, scaling), augmentation, digest, preprocessing)
+    offers = offers_of(splits["train"], class_names, scaling)
+    if highest is not None:
+        offers["num_levels"] = int(highest) + 1
+    return Dataset(splits, offers, augmentation, digest, preprocessing)
 
 
 def offers_of(train: Batch, class_names: tuple[str, ...], scaling: Scaling | None = None) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class Dataset:
         splits: all samples of each split: tensors by name, whose dimension 0 is the sample. The names are those that
             the tasks for this dataset read; they are the same in every split.
         offers: what a model or a task may ask for by the name of a parameter: `input_shape`, `class_names`, `scaling`
-            (how the inputs were scaled; None: not at all), ...
+            (how the inputs were scaled; None: not at all), `num_levels` (how many whole numbers a raw value of the
+            inputs can be; without it they are continuous), ...
         augmentation: a random change of every training batch.
         digest: identifies the data, if possible from what was read (`exact_digest`).
         preprocessing: how the raw values of a tensor became those of the splits, by its name; `node-predict` and

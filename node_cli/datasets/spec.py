@@ -25,7 +25,9 @@ OF_SERIES = {
     "position_channels": int,
     "train_ends": float,
 }
-TUPLES = OF_CLASSES | OF_SERIES  # offers of ours, and what they are tuples of
+OF_TABLES = {"column_names": str}
+TUPLES = OF_CLASSES | OF_SERIES | OF_TABLES  # offers of ours, and what they are tuples of
+MAX_LEVELS = 2**16
 PLAIN = (str, int, float, bool, type(None))
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
@@ -154,6 +156,8 @@ def _units(mean: Any, std: Any, is_log: Any, t0: Any, time_scale: Any) -> Units:
 
 
 def _is_offer(name: Any, offer: Any) -> bool:
+    if name == "num_levels":
+        return type(offer) is int and 2 <= offer <= MAX_LEVELS
     kind = TUPLES.get(name)
     is_known = kind is None or (type(offer) is tuple and all(type(item) is kind for item in offer))
     return isinstance(name, str) and is_known

@@ -74,7 +74,9 @@ def test_an_official_test_split_stays_whole_and_bytes_become_floats():
     pixels = torch.arange(240, dtype=torch.uint8).view(60, 1, 2, 2)
     train = {"inputs": pixels, "targets": torch.arange(60) % 2}
     test = {"inputs": 255 - pixels[:10], "targets": torch.arange(10) % 2}
-    splits = assemble_official(train, test, ("a", "b"), 0, 0.1, 0, False, False).splits
+    dataset = assemble_official(train, test, ("a", "b"), 0, 0.1, 0, False, False)
+    splits = dataset.splits
+    assert dataset.offers["num_levels"] == 256
     assert torch.equal(splits["test"]["inputs"], test["inputs"].float() / 255)
     assert splits["val"]["targets"].bincount().tolist() == [3, 3]
     assert splits["train"]["targets"].bincount().tolist() == [27, 27]

@@ -54,6 +54,14 @@ def of_moons(folder):
     return dataset, dataset.splits["test"]["inputs"]
 
 
+@pytest.mark.parametrize(
+    ("make", "num_levels"), [(of_digits, 17), (of_bytes, 256), (of_floats, None), (of_moons, None)]
+)
+def test_how_many_values_a_raw_input_can_have_is_kept(make, num_levels, tmp_path):
+    dataset, _ = make(tmp_path)
+    assert reread(DataSpec.of(dataset)).offers.get("num_levels") == num_levels
+
+
 @pytest.mark.parametrize("make", [of_digits, of_bytes, of_floats, of_moons])
 def test_raw_inputs_become_those_of_the_split_to_the_last_bit(make, tmp_path):
     dataset, raw = make(tmp_path)
@@ -141,6 +149,10 @@ def test_offers_that_are_not_plain_are_not_kept():
         {"offers": None},
         {"offers": {"input_shape": "ab"}},
         {"offers": {"class_names": ("a", 1)}},
+        {"offers": {"column_names": ("a", 1)}},
+        {"offers": {"num_levels": 1}},
+        {"offers": {"num_levels": 17.0}},
+        {"offers": {"num_levels": 2**40}},
         {"scalings": {"scaling": {"mean": (1.0,), "std": (0.0,)}}},
         {"scalings": {"scaling": {"mean": (1.0,), "std": (1.0, 1.0)}}},
         {"scalings": {"scaling": {"mean": ("a",), "std": (1.0,)}}},
