@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ MEMBERS = {  # of parts that are of no class of ours
     "trainer": ("fit", "state_dict", "load_state_dict"),
 }
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -75,7 +78,7 @@ def build_problem(config: dict[str, Any], *, is_new: bool = True) -> Problem:
     """Dataset, model and task, on the device; weights follow from `seed`. A new config sets no key without effect."""
     set_num_threads(config["num_threads"])
     dataset = build_dataset(config)
-    model, task = build_model(config, dataset.offers)
+    model, task = build_model(config, dataset.offers, dataset.lacks)
     task.choose(model, dataset.splits["train"])
     try:
         task.check(model, dataset.splits)
@@ -96,10 +99,15 @@ def build_dataset(config: dict[str, Any]) -> Dataset:
     return dataset.identified().to(device, dtype)
 
 
-def build_model(config: dict[str, Any], offers: Mapping[str, Any]) -> tuple[nn.Module, Task]:
-    """The model, on the config's device, and the task, for a dataset with these offers; weights follow from `seed`."""
+def build_model(
+    config: dict[str, Any], offers: Mapping[str, Any], lacks: Mapping[str, str] = NOTHING
+) -> tuple[nn.Module, Task]:
+    """The model, on the config's device, and the task, for a dataset with these offers; weights follow from `seed`.
+
+    `lacks` says of what is not offered, by name, how it would be.
+    """
     device, dtype = place_of(config)
-    task: Task = _build_with(config, "task", offers)
+    task: Task = _build_with(config, "task", offers, lacks)
     if task.objective[0] not in task.metric_names:
         raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
     torch.manual_seed(config["seed"])
@@ -223,7 +231,9 @@ def _asked_for(config: dict[str, Any], group: str) -> Mapping[str, Any]:
     return inspect.signature(_target(group, config[group], config["packages"])).parameters
 
 
-def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -> Any:
+def _build_with(
+    config: dict[str, Any], group: str, offers: Mapping[str, Any], lacks: Mapping[str, str] = NOTHING
+) -> Any:
     """The part that a group describes, given what it asks for of what the other parts offer.
 
     Raises:
@@ -232,6 +242,9 @@ def _build_with(config: dict[str, Any], group: str, offers: Mapping[str, Any]) -
     node = config[group]
     asked = _asked_for(config, group)
     lacking = lacking_arguments(asked, {**node, **offers})
+    explained = [lacks[name] for name in lacking if name in lacks]
+    if explained:
+        raise ConfigError(explained[0])
     if lacking and node.get("_partial_"):
         givers = "the dataset" if group == "task" else "the dataset nor the task"
         fitting = _fitting(group, offers)

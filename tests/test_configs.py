@@ -26,7 +26,21 @@ from node_cli.datasets.series.tables import FILES
 CONFIGS = Path(config_dir())
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONFIGS.glob("*/*.yaml"))]
 OF_SERIES = {path.stem for path in CONFIGS.glob("*/*.yaml") if "s.series." in path.read_text("utf-8")}
-OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
+LABELLED_POINTS = {
+    "moons",
+    "spheres",
+    "spirals",
+    "eight_gaussians",
+    "eight_gaussians_to_moons",
+    "checkerboard",
+    "rings",
+}
+WITHOUT_CLASSES = {"swiss_roll", "patches", "faithful"}
+OF_TRAINING = [
+    (group, choice)
+    for group, choice in CHOICES
+    if group not in ("problem", "tune") and (choice not in WITHOUT_CLASSES or ("task", "density") in CHOICES)
+]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
@@ -85,8 +99,10 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.{data_dir}", "dataset.val_fraction=0.5"]
     if choice == "npz":
         overrides += [f"dataset.{path}"]
-    if choice in ("moons", "spheres", "spirals"):
+    if choice in LABELLED_POINTS:
         overrides += ["model=odenet_mlp"]
+    if choice in WITHOUT_CLASSES:
+        overrides += ["task=density"]
     if choice == "csv":
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:

@@ -13,6 +13,7 @@ from node_cli.advice import in_keys
 from node_cli.batch import Batch, concatenate, num_samples, take
 from node_cli.config import ConfigError
 from node_cli.datasets.npz_file import opened_arrays
+from node_cli.datasets.rows import read_rows
 from node_cli.datasets.series.own_table import read_new_series
 from node_cli.figures import file_of
 from node_cli.files import kind_of, write_whole
@@ -117,14 +118,19 @@ def _extended(batches: Iterator[Batch], run: Run, until: float | str) -> Iterato
 
 def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequence[str] | None]:
     """The samples of a file, prepared as the run's own were, and what they are called."""
-    if "units" not in run.data.offers or path.suffix == ".npz":
+    offers, keys = run.data.offers, run.config["dataset"]
+    if not {"units", "column_names"} & offers.keys() or path.suffix == ".npz":
         return _of_arrays(path, size, run), None
+    names: Sequence[str] | None = None
     try:
-        table = read_new_series(str(path), run.data.offers, run.config["dataset"])
-        batch = run.prepared(table.arrays())
+        if "column_names" in offers:
+            batch = run.prepared({"inputs": read_rows(str(path), offers["column_names"], keys.get("delimiter")).values})
+        else:
+            table = read_new_series(str(path), offers, keys)
+            batch, names = run.prepared(table.arrays()), table.names
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    return (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size)), table.names
+    return (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size)), names
 
 
 def _of_arrays(path: Path, size: int, run: Run) -> Iterator[Batch]:

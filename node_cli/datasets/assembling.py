@@ -17,14 +17,14 @@ from node_cli.ode.checks import require_at_least
 
 def assemble(
     splits: dict[str, Batch],
-    class_names: tuple[str, ...],
+    class_names: tuple[str, ...] | None,
     crop_padding: int,
     flip: bool,
     normalize: bool,
     digest: str | None = None,
     highest: float | None = None,
 ) -> Dataset:
-    """Build a dataset of images or points; the training split alone sets the normalisation.
+    """Build a dataset of images or points, with classes or (None) without; train alone sets the normalisation.
 
     Images are padded with what was 0 before the normalisation: black. Without a `digest` of what was read, that of the
     splits as they come in is taken: they must be the same to the last bit on every machine. `highest` is the raw value
@@ -58,14 +58,13 @@ def assemble(
     return Dataset(splits, offers, augmentation, digest, preprocessing)
 
 
-def offers_of(train: Batch, class_names: tuple[str, ...], scaling: Scaling | None = None) -> dict[str, Any]:
-    """What every dataset of classes offers; the counts are those of the training split."""
-    return {
-        "input_shape": tuple(train["inputs"].shape[1:]),
-        "class_names": class_names,
-        "class_counts": tuple(train["targets"].bincount(minlength=len(class_names)).tolist()),
-        "scaling": scaling,
-    }
+def offers_of(train: Batch, class_names: tuple[str, ...] | None, scaling: Scaling | None = None) -> dict[str, Any]:
+    """What every dataset of images or points offers; the counts are those of the training split."""
+    offers: dict[str, Any] = {"input_shape": tuple(train["inputs"].shape[1:]), "scaling": scaling}
+    if class_names is not None:
+        counts = train["targets"].bincount(minlength=len(class_names))
+        offers |= {"class_names": class_names, "class_counts": tuple(counts.tolist())}
+    return offers
 
 
 def assemble_official(

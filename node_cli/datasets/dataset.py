@@ -37,6 +37,7 @@ class Dataset:
             `load_run` do the same to new data. A tensor without one is taken as it is.
         sample_names: what the samples of a split are called in a table of predictions; a split that is not named has
             numbers.
+        lacks: offers that it would have with other keys, each with the sentence that says so.
 
     Raises:
         ValueError: the tensors of a split have different numbers of samples, or the splits have different names.
@@ -48,6 +49,7 @@ class Dataset:
     digest: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     sample_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = {split: sorted(batch) for split, batch in self.splits.items()}

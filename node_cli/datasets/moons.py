@@ -7,7 +7,7 @@ import math
 import torch
 
 from node_cli.datasets.dataset import Dataset
-from node_cli.datasets.points import add_noise, balanced_targets, point_dataset
+from node_cli.datasets.points import add_noise, balanced_targets, on_circle, point_dataset
 
 
 def moons(
@@ -22,8 +22,12 @@ def moons(
     """
     generator = torch.Generator().manual_seed(data_seed)
     targets = balanced_targets(num_samples, 2)
-    angles = math.pi * torch.rand(num_samples, generator=generator)
-    upper = torch.stack([angles.cos(), angles.sin()], dim=1)
+    inputs = add_noise(half_circles(targets, generator), noise, generator)
+    return point_dataset(inputs, targets, split_seed, val_fraction, test_fraction)
+
+
+def half_circles(targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Points `(samples, 2)` on the half circle of each target `(samples,)`."""
+    upper = on_circle(math.pi * torch.rand(len(targets), generator=generator))
     lower = torch.tensor([1.0, 0.5]) - upper
-    inputs = torch.where(targets[:, None] == 0, upper, lower)
-    return point_dataset(add_noise(inputs, noise, generator), targets, split_seed, val_fraction, test_fraction)
+    return torch.where(targets[:, None] == 0, upper, lower)

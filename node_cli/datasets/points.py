@@ -31,15 +31,29 @@ def add_noise(inputs: torch.Tensor, noise: float, generator: torch.Generator) ->
     return inputs + noise * torch.randn(inputs.shape, generator=generator)
 
 
+def on_circle(angles: torch.Tensor) -> torch.Tensor:
+    """Points `(samples, 2)` of the unit circle at these angles `(samples,)`."""
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
 def point_dataset(
-    inputs: torch.Tensor, targets: torch.Tensor, split_seed: int, val_fraction: float, test_fraction: float
+    inputs: torch.Tensor,
+    targets: torch.Tensor | None,
+    split_seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    **further: torch.Tensor,
 ) -> Dataset:
-    """Split points `(samples, d)` with labels `(samples,)`; both fractions are of all samples.
+    """Split points `(samples, d)` with labels `(samples,)`, if there are any; both fractions are of all samples.
+
+    `further` tensors go along with the samples, each under its name.
 
     Raises:
         ValueError: a fraction is out of range or too small for the number of samples.
     """
-    samples = {"inputs": inputs.float(), "targets": targets}
+    samples = {"inputs": inputs.float(), **further}
+    if targets is not None:
+        samples["targets"] = targets
     splits = stratified_splits(samples, {"test": test_fraction, "val": val_fraction}, split_seed)
-    class_names = tuple(str(label) for label in range(int(targets.max()) + 1))
+    class_names = None if targets is None else tuple(str(label) for label in range(int(targets.max()) + 1))
     return Dataset(splits, offers_of(splits["train"], class_names), preprocessing={"inputs": Preprocessing()})

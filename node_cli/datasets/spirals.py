@@ -7,7 +7,7 @@ import math
 import torch
 
 from node_cli.datasets.dataset import Dataset
-from node_cli.datasets.points import add_noise, balanced_targets, point_dataset
+from node_cli.datasets.points import add_noise, balanced_targets, on_circle, point_dataset
 from node_cli.ode.checks import require_at_least
 
 
@@ -33,5 +33,5 @@ def spirals(
     targets = balanced_targets(num_samples, num_classes)
     radii = torch.rand(num_samples, generator=generator).sqrt()  # about evenly dense along an arm
     angles = 2 * math.pi * (turns * radii + targets / num_classes)
-    inputs = radii[:, None] * torch.stack([angles.cos(), angles.sin()], dim=1)
+    inputs = radii[:, None] * on_circle(angles)
     return point_dataset(add_noise(inputs, noise, generator), targets, split_seed, val_fraction, test_fraction)

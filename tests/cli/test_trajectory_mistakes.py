@@ -30,11 +30,22 @@ MISTAKES = {
         ["dataset=csv", "dataset.path=wide.csv", "dataset.time=dya"],
         "dataset.time: wide.csv has no column dya: did you mean day? its columns are day, a, b",
     ),
-    "no table": (["dataset=csv"], "dataset.path and dataset.time are required: set dataset.path=... dataset.time=..."),
+    "no table": (
+        ["dataset=csv"],
+        "dataset.path is required: set dataset.path=..., and, of series, dataset.time=...",
+    ),
     "no table but its time": (["dataset=csv", "dataset.time=day"], "dataset.path is required: set dataset.path=..."),
     "no time": (
         ["dataset=csv", "dataset.path=wide.csv"],
         "dataset.time is required: set it to the column of times of wide.csv, whose columns are day, a, b",
+    ),
+    "no time of dates": (
+        ["dataset=csv", "dataset.path=feb.csv"],
+        "dataset.path: feb.csv, row 2, column day: '2024-02-28' is not a number; name the columns of numbers in",
+    ),
+    "no time of several series": (
+        ["dataset=csv", "dataset.path=many.csv", "dataset.series=who"],
+        "dataset.time is required: set it to the column of times of many.csv, whose columns are who, day, a, dose",
     ),
     "no columns": (table("wide.csv", "dataset.columns=[]"), "dataset.columns must name at least one column of values"),
     "a unit too few": (

@@ -70,6 +70,17 @@ def test_normalised_a_coordinate(tmp_path):
     torch.testing.assert_close(inputs.std(dim=0, correction=0), torch.ones(3))
 
 
+def test_without_targets_there_are_no_classes_and_splits_are_random(tmp_path):
+    dataset = load(tmp_path, {"inputs": POINTS, "test_inputs": POINTS[:5]})
+    assert {name: num_samples(split) for name, split in dataset.splits.items()} == {"train": 54, "val": 6, "test": 5}
+    assert {name for split in dataset.splits.values() for name in split} == {"inputs"}
+    assert dataset.offers.keys() == {"input_shape", "scaling"}
+    seen = torch.cat([dataset.splits["train"]["inputs"], dataset.splits["val"]["inputs"]])
+    assert sorted(seen.tolist()) == sorted(POINTS.astype(np.float32).tolist())
+    bytes_ = load(tmp_path, {"inputs": RNG.integers(0, 256, (60, 1, 4, 4), np.uint8)})
+    assert bytes_.offers["num_levels"] == 256
+
+
 def changed(array, value):
     array = np.array(array)
     array[4] = value
@@ -78,7 +89,16 @@ def changed(array, value):
 
 MISTAKES = {
     "no inputs": ({"targets": TARGETS}, "holds no array inputs, only targets"),
-    "no targets": ({"inputs": POINTS}, "holds no array targets, only inputs"),
+    "no targets but those of a split": (
+        {"inputs": POINTS, "val_inputs": POINTS, "val_targets": TARGETS},
+        "holds no array targets, only inputs, val_inputs, val_targets",
+    ),
+    "val without inputs": ({"inputs": POINTS, "val_targets": TARGETS}, "holds no array targets, only inputs, val_targ"),
+    "too few points": ({"inputs": POINTS[:4]}, "there are 4 sample(s), too few to leave one in every split"),
+    "unlabelled val of other shape": (
+        {"inputs": POINTS, "val_inputs": POINTS[:, :2]},
+        "val_inputs has samples (2,), inputs has (3,); must be equal",
+    ),
     "nothing": ({}, "holds no array inputs, only nothing"),
     "half a split": ({**GOOD, "val_inputs": POINTS}, "holds no array val_targets, only inputs, targets, val_inputs"),
     "the other half": ({**GOOD, "test_targets": TARGETS}, "holds no array test_inputs, only"),

@@ -1,23 +1,51 @@
-"""A user's own series, from a table in a text file."""
+"""A user's own table in a text file: series, or, without a column of times, independent rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
+
+from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.rows import RawRows, read_rows, rows_dataset
+from node_cli.datasets.series.assembling import assemble
 from node_cli.datasets.series.cells import shown
 from node_cli.datasets.series.csv_rows import read_table
+from node_cli.datasets.series.keys import SeriesKeys, count_of
 from node_cli.datasets.series.raw import RawSeries
-from node_cli.datasets.series.source import series_dataset
+from node_cli.datasets.series.source import with_keys
 from node_cli.datasets.series.table import read_series
 from node_cli.dates import KINDS
 
 MAX_UNIT = 20  # characters
 NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offers
+OF_SERIES = {"split": "time", "window": None, "stride": 1, "context": 1, "log": False, "time_scale": None}  # no effect
 
 
-@series_dataset
+def series_or_rows(made: RawSeries | RawRows, keys: SeriesKeys) -> Dataset:
+    """The dataset of a table; rows are split at random, and offer no series."""
+    if isinstance(made, RawSeries):
+        return assemble(made, keys)
+    _refuse_keys({key: getattr(keys, key) for key in OF_SERIES}, OF_SERIES)
+    total = len(made.values)
+    sizes = {name: count_of(name, number, total, "rows") for name, number in (("test", keys.test), ("val", keys.val))}
+    left = total - sum(sizes.values())
+    if min(*sizes.values(), left) < 1:
+        raise ValueError(
+            f"dataset.test={keys.test}, dataset.val={keys.val}: of the {total} rows of {made.path} at least one must "
+            "be left in every split"
+        )
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(keys.split_seed))
+    parts = zip((*sizes, "train"), order.split([*sizes.values(), left]), strict=True)
+    splits = {name: made.values[rows.sort().values] for name, rows in parts}
+    dataset = rows_dataset(splits, made.names, normalize=keys.normalize)
+    return replace(dataset, lacks={"units": _needs_time(made.path, made.shown_names)})
+
+
+@partial(with_keys, kind=SeriesKeys, then=series_or_rows)
 def own_table(
     path: str | None,
     time: str | None,
@@ -30,12 +58,13 @@ def own_table(
     time_unit: str | None,
     units: list[str] | None,
     delimiter: str | None,
-) -> RawSeries:
-    """Series from a delimited text file with a header, in UTF-8.
+) -> RawSeries | RawRows:
+    """Series or rows from a delimited text file with a header, in UTF-8.
 
     Args:
-        path: the file; required, as is `time`.
-        time: the column of times, which increase within a series: numbers, or ISO dates.
+        path: the file; required.
+        time: the column of times, which increase within a series: numbers, or ISO dates; None: there is none, rows are
+            independent, and no key of series is given.
         columns: those of values, or, of a long table, the variables; None: all others.
         series: the column that says which series a row belongs to; None: the file holds one.
         controls: columns that are known at all times.
@@ -53,14 +82,13 @@ def own_table(
     if columns == []:
         raise ValueError("columns must name at least one column of values, or be null for all others, got []")
     if path is None:
-        needed = ["dataset.path"] if time else ["dataset.path", "dataset.time"]
-        verb = "are" if len(needed) > 1 else "is"
-        raise ValueError(f"{' and '.join(needed)} {verb} required: set {' '.join(f'{key}=...' for key in needed)}")
+        series_too = "" if time else ", and, of series, dataset.time=..."
+        raise ValueError(f"dataset.path is required: set dataset.path=...{series_too}")
     if time is None:
-        names = read_table(path, delimiter).shown_names
-        raise ValueError(
-            f"dataset.time is required: set it to the column of times of {path}, whose columns are {names}"
-        )
+        if series is not None or long is not None or controls or statics or positions:
+            raise ValueError(_needs_time(path, read_table(path, delimiter).shown_names))
+        _refuse_keys({"time_unit": time_unit, "units": units}, {"time_unit": None, "units": None})
+        return read_rows(path, columns, delimiter)
     raw = read_series(path, time, columns, series, controls, statics, long, delimiter)
     for column, name in enumerate(raw.channel_names):
         if all(each.values[:, column].isnan().all() for each in raw.series):
@@ -89,6 +117,17 @@ def read_new_series(path: str, offers: Mapping[str, Any], keys: Mapping[str, Any
         wanted, found = KINDS[offers["calendar"]], KINDS[raw.calendar]
         raise ValueError(f"dataset.path: {path}, column {time} must hold {wanted}, as in training, and holds {found}")
     return raw
+
+
+def _needs_time(path: str, names: str) -> str:
+    return f"dataset.time is required: set it to the column of times of {path}, whose columns are {names}"
+
+
+def _refuse_keys(keys: Mapping[str, Any], unused: Mapping[str, Any]) -> None:
+    """Refuses keys of series, for rows, that do not have the value which says nothing."""
+    for key, value in keys.items():
+        if value != unused[key]:
+            raise ValueError(f"dataset.{key}={value} has no effect without dataset.time: leave it out")
 
 
 def _unit(time_unit: str | None, calendar: str) -> str:
