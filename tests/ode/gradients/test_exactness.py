@@ -37,18 +37,21 @@ ONE_WAY = {"num_steps": FORWARD, "step_size": BACKWARD, "joint": FORWARD, "per_s
 
 
 def check_finite_differences(states, ts):
-    """Of `states(field, y0, ts)`; gradcheck also holds that a second backward pass gives the same."""
+    """Of `states(field, y0, ts)`, along one direction of all that it depends on.
+
+    gradcheck also holds that a second backward pass gives the same.
+    """
     field = Wave()
-    parameters = dict(field.named_parameters())
+    inputs = {"y0": start(), **({"ts": ts} if ts.requires_grad else {}), **dict(field.named_parameters())}
 
-    def of_values(y0, ts, *values):
-        def functional(t, y):
-            return torch.func.functional_call(field, dict(zip(parameters, values, strict=True)), (t, y))
+    def of_values(flat):
+        parts = flat.split([value.numel() for value in inputs.values()])
+        values = {name: part.view_as(inputs[name]) for name, part in zip(inputs, parts, strict=True)}
+        y0, moved = values.pop("y0"), values.pop("ts", ts)
+        return states(lambda t, y: torch.func.functional_call(field, values, (t, y)), y0, moved)
 
-        return states(functional, y0, ts)
-
-    inputs = (start(), ts, *parameters.values())
-    assert torch.autograd.gradcheck(of_values, inputs, eps=1e-5, atol=1e-9, rtol=1e-8, fast_mode=True)
+    flat = torch.cat([value.detach().flatten() for value in inputs.values()]).requires_grad_()
+    assert torch.autograd.gradcheck(of_values, flat, eps=1e-5, atol=1e-9, rtol=1e-8, fast_mode=True)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -69,7 +72,7 @@ def test_in_steps_of_half_an_interval_it_is_the_derivative_of_the_discrete_solut
 
 
 def with_rejected_steps(method, outputs, batching):
-    rtol = {2: 1e-3, 3: 1e-4}.get(TABLEAUS[method].order, 1e-7)
+    rtol = {2: 1e-2, 3: 1e-3}.get(TABLEAUS[method].order, 1e-5)
     return adaptive(method, rtol=rtol, atol=rtol, outputs=outputs, batching=batching, first_step=5.0)
 
 
@@ -156,14 +159,13 @@ def test_checkpoint_equals_direct_on_a_grid_bit_for_bit(method, grid, dtype):
 @pytest.mark.parametrize(("ts", "dtype"), [(BACKWARD, torch.float32), (REPEATED, torch.float64)])
 @pytest.mark.parametrize(("method", "outputs", "batching"), adaptive_cases())
 def test_checkpoint_equals_direct_in_chosen_steps_bit_for_bit(method, outputs, batching, ts, dtype):
-    solver = adaptive(method, outputs=outputs, batching=batching, first_step=5.0)
-    check_equality(solver, ts, dtype)
+    check_equality(with_rejected_steps(method, outputs, batching), ts, dtype)
 
 
 @pytest.mark.parametrize("ts", [(0.0, 1.0), (0.5, -1.0)], ids=["forward", "backward"])
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize(
-    "solver", [tight("dopri5"), tight("dopri8"), fixed("rk4", num_steps=200)], ids=lambda s: s.method
+    "solver", [tight("dopri5"), tight("dopri8"), fixed("rk4", num_steps=80)], ids=lambda s: s.method
 )
 def test_gradients_of_exponential_growth_have_their_closed_form(solver, gradient, ts):
     field, y0, learned = Growth(0.8), times(0.5, requires_grad=True), times(*ts, requires_grad=True)
