@@ -27,10 +27,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torture_runs import KINDS, begin, differences, finish, kill_once
+from torture_runs import KINDS, begin, differences, finish, kill_once, num_steps, said_in, until
 
 MLP = ["model=mlp", "model.width=16", "scheduler=constant", "trainer.keep=3"]
-TWO = ["model=mlp", "trainer.devices=2", "trainer.epochs=1"]
+TWO = [*MLP, "trainer.devices=2"]
 KILLS_OF_A_RUN = 5
 
 
@@ -139,21 +139,29 @@ def _two_at_once(folder: Path, rng: random.Random) -> str:
 
 
 def _killed_command(folder: Path, rng: random.Random) -> str:
-    """Its processes end with it, wherever they are, and the same command goes on."""
-    process = begin(TWO, folder)
-    time.sleep(rng.uniform(2, 8))
+    """Its processes end with it, wherever they are, and the run goes on: it would have been a long one."""
+    process, steps = begin([*TWO, "trainer.epochs=100000"], folder), rng.choice((0, 1, 50))
+    came = until(process, lambda: len(_left(folder)) > 1 and num_steps(folder) >= steps, give_up_after=600)
     process.kill()
     process.wait()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while _left(folder) and time.monotonic() < end:
         time.sleep(0.1)
-    return "orphans" if _left(folder) else _clean_start(folder, rng)
+    if not came or _left(folder):
+        return "orphans" if came else "it ended by itself"
+    return _ends_cleanly(folder, ["trainer.epochs=100000", f"trainer.max_steps={num_steps(folder) + 3}"])
 
 
 def _clean_start(folder: Path, rng: random.Random) -> str:
-    status, said = finish(TWO, folder)
-    is_clean = not status and "Traceback" not in said and "warn" not in said.lower()
-    return "" if is_clean else f"exit status {status}: {said[-300:]}"
+    return _ends_cleanly(folder, ["trainer.epochs=1"])
+
+
+def _ends_cleanly(folder: Path, length: list[str]) -> str:
+    """What is wrong with a run of two processes that is begun or goes on, and with what it says."""
+    before = len(said_in(folder))
+    status, said = finish([*TWO, *length], folder)
+    is_clean = not status and "Traceback" not in said[before:] and "warn" not in said[before:].lower()
+    return "" if is_clean else f"exit status {status}: {said[before:][-300:]}"
 
 
 STARTS = {

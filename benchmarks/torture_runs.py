@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,13 @@ def begin(words: list[str], folder: Path) -> subprocess.Popen[str]:
 def finish(words: list[str], folder: Path) -> tuple[int, str]:
     """Runs to the end: the exit status, and all that was said in this folder so far."""
     status = begin(words, folder).wait()
-    return status, folder.with_suffix(".out").read_text()
+    return status, said_in(folder)
+
+
+def said_in(folder: Path) -> str:
+    """All that was said in this folder so far."""
+    path = folder.with_suffix(".out")
+    return path.read_text() if path.exists() else ""
 
 
 def kill_once(words: list[str], folder: Path, rng: random.Random) -> str:
@@ -76,23 +83,23 @@ def _at_the_start(words: list[str], folder: Path, rng: random.Random) -> Moment:
 
 def _within_a_step(words: list[str], folder: Path, rng: random.Random) -> Moment:
     process, size = begin(words, folder), _size(folder)
-    came = _until(process, lambda: _size(folder) > size)
+    came = until(process, lambda: _size(folder) > size)
     time.sleep(rng.uniform(0, 0.4))
     return process, came
 
 
 def _while_it_saves(words: list[str], folder: Path, rng: random.Random) -> Moment:
     process, size = begin(words, folder), _size(folder)
-    if not _until(process, lambda: _size(folder) > size):
+    if not until(process, lambda: _size(folder) > size):
         return process, False
     time.sleep(rng.uniform(0, 0.2))
-    return process, _until(process, lambda: any((folder / "checkpoints").glob(f"{TEMPORARY}*")), pause=0)
+    return process, until(process, lambda: any((folder / "checkpoints").glob(f"{TEMPORARY}*")), pause=0)
 
 
 def _between_epochs(words: list[str], folder: Path, rng: random.Random) -> Moment:
     """At the last step of one: it is evaluated, its histograms and its checkpoint are written."""
     process, epochs = begin(words, folder), _epochs(folder)
-    came = _until(process, lambda: _epochs(folder) > epochs)
+    came = until(process, lambda: _epochs(folder) > epochs)
     time.sleep(rng.uniform(0, 0.02))
     return process, came
 
@@ -100,14 +107,14 @@ def _between_epochs(words: list[str], folder: Path, rng: random.Random) -> Momen
 def _within_a_validation(words: list[str], folder: Path, rng: random.Random) -> Moment:
     """Asked to stop at once after the last step of an epoch, gone on with, and killed as soon as that is recorded."""
     process, epochs = begin(words, folder), _epochs(folder)
-    if not _until(process, lambda: _epochs(folder) > epochs, pause=0):
+    if not until(process, lambda: _epochs(folder) > epochs, pause=0):
         return process, False
     process.send_signal(signal.SIGTERM)
     if process.wait() == 0:
         return process, False
     size = _size(folder)
     process = begin(words, folder)
-    return process, _until(process, lambda: _size(folder) > size, pause=0)
+    return process, until(process, lambda: _size(folder) > size, pause=0)
 
 
 def _by_signals(words: list[str], folder: Path, rng: random.Random) -> Moment:
@@ -129,8 +136,11 @@ MOMENTS = {
 }
 
 
-def _until(process: subprocess.Popen[str], is_so: Any, pause: float = 0.002) -> bool:
-    give_up = time.monotonic() + 20
+def until(
+    process: subprocess.Popen[str], is_so: Callable[[], bool], pause: float = 0.002, give_up_after: float = 20
+) -> bool:
+    """Waits for something in the run of a process; whether it came before its end."""
+    give_up = time.monotonic() + give_up_after
     while process.poll() is None and time.monotonic() < give_up:
         if is_so():
             return True
@@ -143,11 +153,16 @@ def _size(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _epochs(folder: Path) -> int:
-    """How many steps have ended an epoch of 20."""
+def num_steps(folder: Path) -> int:
+    """How many steps are recorded."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return sum('"train/loss"' in line for line in lines) // 20
+    return sum('"train/loss"' in line for line in lines)
+
+
+def _epochs(folder: Path) -> int:
+    """How many steps have ended an epoch of 20."""
+    return num_steps(folder) // 20
 
 
 def differences(run: Path, whole: Path) -> list[str]:
