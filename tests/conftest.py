@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import pytest
 from forked import Command, module_of
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
+from node_cli.config import config_dir
 from node_cli.training.stopping import HANDLED, Stopping
 
 OURS = {"HYDRA_FULL_ERROR", "PYTHONSAFEPATH"} - set(os.environ)  # what a command sets, and nobody before the tests
@@ -40,6 +45,32 @@ def _imported_is_frozen() -> Iterator[None]:
     yield
     if len(sys.modules) > before + 50:
         freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shipped_files_are_parsed_once() -> Iterator[None]:
+    """Hydra would parse our YAML files and its own, which stay as they are, for every command typed in this process."""
+    Plugins.instance()  # registers the kinds of sources
+    with pytest.MonkeyPatch.context() as patch:
+        for scheme in ("file", "pkg"):
+            source = SourcesRegistry.instance().resolve(scheme)
+            patch.setattr(source, "load_config", _once(source.load_config))
+        yield
+
+
+def _once(load: Callable[..., ConfigResult]) -> Callable[..., ConfigResult]:
+    parsed: dict[tuple[str, str], bytes] = {}
+
+    def load_once(self: ConfigSource, config_path: str) -> ConfigResult:
+        if self.path not in (config_dir(), "hydra.conf"):
+            return load(self, config_path=config_path)
+        name = (self.provider, config_path)
+        if name not in parsed:
+            parsed[name] = pickle.dumps(load(self, config_path=config_path))
+        found: ConfigResult = pickle.loads(parsed[name])
+        return found
+
+    return load_once
 
 
 def freeze() -> None:

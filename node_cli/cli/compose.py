@@ -30,6 +30,7 @@ from node_cli.trust import untrusted_parts
 from node_cli.yaml_file import read_yaml
 
 MAX_JOBS = 10_000
+Chosen = tuple[DictConfig, DictConfig]  # a config, and what Hydra knows of it
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,9 @@ def with_known_keys(line: CommandLine) -> DictConfig:
     Raises:
         ConfigError: a line for each key that the chosen files do not have, and each forbidden reference.
     """
-    _reference(line)
-    cfg, _ = _composed(line)
+    chosen = _as_chosen(line)
+    _reference(line, chosen)
+    cfg, _ = _composed(line, chosen)
     problems = problems_of_references(OmegaConf.to_container(cfg, resolve=False))
     if problems:
         raise ConfigError("\n".join(problems))
@@ -146,8 +148,9 @@ def checked(line: CommandLine) -> Composed:
     Raises:
         ConfigError: a line for each unknown key; otherwise for each missing, mistyped or untrusted value.
     """
-    reference = _reference(line)
-    composed = composed_by(line)
+    chosen = _as_chosen(line)
+    reference = _reference(line, chosen)
+    composed = Composed.of(*_composed(line, chosen), line.overrides)
     cfg = composed.config
     packages = [name for name in cfg["packages"] if isinstance(name, str)] if isinstance(cfg["packages"], list) else []
     problems = problems_of(cfg, reference) + untrusted_parts(cfg, line.packages)
@@ -162,19 +165,20 @@ def checked(line: CommandLine) -> Composed:
 
 def composed_by(line: CommandLine) -> Composed:
     """One run, unchecked."""
-    return Composed.of(*_composed(line), line.overrides)
+    return Composed.of(*_composed(line, _as_chosen(line)), line.overrides)
 
 
-def _composed(line: CommandLine) -> tuple[DictConfig, DictConfig]:
+def _composed(line: CommandLine, chosen: Chosen) -> Chosen:
     """A config, and what Hydra knows of it.
 
-    Where an override of files of our own sets a plain value, it is set as Hydra does it: that composes everything anew,
+    Where an override sets a plain value in the chosen files, it is set as Hydra does it: that composes everything anew,
     a hundred times as slowly.
     """
-    choosing, setting = _parted(line)
-    if line.extra_config_dir is None and all(_is_plain(each) for each in setting) and not _has_experiment(choosing):
-        chosen, hydra = _shipped(line.config_name, tuple(texts_of(choosing)))
-        cfg = copy.deepcopy(chosen)
+    files, hydra = chosen
+    groups = groups_in(line.config_name)
+    setting = [each for each in line.overrides if each.key not in groups]
+    if all(_is_plain(each) for each in setting):
+        cfg = copy.deepcopy(files)
         OmegaConf.set_readonly(cfg, None)
         with suppress(OmegaConfBaseException):  # Hydra says what is wrong
             for each in setting:
@@ -183,21 +187,11 @@ def _composed(line: CommandLine) -> tuple[DictConfig, DictConfig]:
     return _without_hydra(line.compose(with_hydra=True))
 
 
-def _parted(line: CommandLine) -> tuple[list[Override], list[Override]]:
-    """The overrides that choose a file of a group, and the others."""
-    groups = groups_in(line.config_name)
-    return [each for each in line.overrides if each.key in groups], [o for o in line.overrides if o.key not in groups]
-
-
 def _is_plain(each: Override) -> bool:
     return not (each.is_of_hydra or each.is_sweep) and each.element == each.key
 
 
-def _has_experiment(choosing: Iterable[Override]) -> bool:
-    return any(each.key == "experiment" for each in choosing)
-
-
-def _without_hydra(cfg: DictConfig) -> tuple[DictConfig, DictConfig]:
+def _without_hydra(cfg: DictConfig) -> Chosen:
     hydra = cfg.hydra
     with open_dict(cfg):
         del cfg["hydra"]
@@ -221,42 +215,48 @@ def typed_packages(overrides: Sequence[Override]) -> tuple[str, ...]:
     return tuple(name for value in lists if isinstance(value, list) for name in value if isinstance(name, str))
 
 
-def _reference(line: CommandLine) -> Reference:
+def _reference(line: CommandLine, chosen: Chosen) -> Reference:
     """The chosen files as they stand, without what overrides or an experiment set."""
     groups = set(groups_in(line.config_name))
-    choosing = _choosing(line, groups)
-    of_hydra = [each for each in line.overrides if each.is_of_hydra]
-    cfg, hydra = _as_chosen(line, choosing, of_hydra)
-    chosen = hydra.runtime.choices
-    choices = {group: str(chosen[group]) for group in groups if chosen.get(group) is not None}
+    cfg, hydra = chosen
+    choices = {
+        group: str(name) for group, name in hydra.runtime.choices.items() if group in groups and name is not None
+    }
     if "experiment" in choices:
         others = parse(f"{group}={choice}" for group, choice in choices.items() if group != "experiment")
-        cfg = replace(line, overrides=others).compose()
+        cfg, _ = _files(replace(line, overrides=others))
     values = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(values, dict)
     folders = [Path(folder) for folder in (config_dir(), line.extra_config_dir) if folder is not None]
     reference = Reference({str(key): value for key, value in values.items()}, choices, groups, folders)
-    setting = [each.key for each in line.overrides if each not in choosing and each not in of_hydra]
+    setting = [each.key for each in line.overrides if each.key not in groups and not each.is_of_hydra]
     unknown = [unknown_key(key, reference) for key in setting if not _has(reference.values, key)]
     if unknown:
         raise ConfigError("\n".join(unknown))
     return reference
 
 
-def _as_chosen(
-    line: CommandLine, choosing: Sequence[Override], of_hydra: Sequence[Override]
-) -> tuple[DictConfig, DictConfig]:
+def _as_chosen(line: CommandLine) -> Chosen:
     """The chosen files with Hydra's own keys; of a further folder they are checked to set none of these."""
+    choosing = _choosing(line, set(groups_in(line.config_name)))
     if line.extra_config_dir is None:
-        return _shipped(line.config_name, tuple(texts_of(choosing)))
-    ours = replace(line, overrides=of_hydra, extra_config_dir=None).compose(with_hydra=True)
-    own = replace(line, overrides=[*choosing, *of_hydra]).compose(with_hydra=True)
-    check_files(own.hydra, ours.hydra, texts_of(choosing), line.extra_config_dir)
-    return _without_hydra(own)
+        return _files(replace(line, overrides=choosing))
+    of_hydra = [each for each in line.overrides if each.is_of_hydra]
+    own = _files(replace(line, overrides=[*choosing, *of_hydra]))
+    _, ours = _files(replace(line, overrides=of_hydra, extra_config_dir=None))
+    check_files(own[1], ours, texts_of(choosing), line.extra_config_dir)
+    return own
 
 
-@functools.lru_cache(maxsize=32)
-def _shipped(config_name: str, choosing: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+def _files(line: CommandLine) -> Chosen:
+    """What a command line chooses that sets nothing."""
+    if line.extra_config_dir is None:
+        return _shipped(line.config_name, tuple(texts_of(line.overrides)))
+    return _without_hydra(line.compose(with_hydra=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _shipped(config_name: str, choosing: tuple[str, ...]) -> Chosen:
     """The chosen files of our own, which stay as they are: the jobs of a sweep hardly ever choose others."""
     cfg, hydra = _without_hydra(CommandLine(config_name, parse(choosing)).compose(with_hydra=True))
     for each in (cfg, hydra):
