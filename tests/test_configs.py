@@ -107,6 +107,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:
         overrides += ["task=trajectory"]
+    if choice == "cnf":
+        overrides += ["task=density"]
     if choice == "lagrangian":
         overrides += ["dataset.log=false"]
     if choice == "odenet_mlp":

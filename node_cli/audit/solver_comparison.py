@@ -20,7 +20,7 @@ from node_cli.tables import four_digits, two_digits, with_names
 from node_cli.tasks.task import FAILED, Task
 from node_cli.training.evaluation import Evaluation, autocast, evaluate
 
-LIMIT = 0.01  # by which the objective may move: a fraction of samples by that, others in relation
+LIMIT = 0.01  # by which the objective may move: by that, or in relation, as the task says
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class SolverComparison:
         objective = self.task.objective[0]
         was, now = (result.evaluation.metrics[objective] for result in (own, other))
         change, kind = abs(now - was), "change"
-        if objective not in self.task.fractions:
+        if objective not in self.task.differences:
             change, kind = (change / abs(was) if was else math.inf if change else 0.0), "relative change"
         said = f"{objective} from {was:.4g} to {now:.4g} ({kind} {change:.2g}, limit {LIMIT})"
         return change, f"{said}, agreement of the predictions {other.agreement:.4f}"

@@ -36,7 +36,7 @@ class Classification(Task):
 
     metric_names = ("loss", "accuracy", "error")
     objective = ("error", "min")
-    fractions = ("accuracy", "error")
+    differences = ("accuracy", "error")
     inputs = ("inputs",)
     hidden_rows = ("logit",)
 

@@ -41,8 +41,8 @@ class Task(ABC):
         objective: the metric that validations are compared by, and whether smaller ("min") or larger ("max") values of
             it are better. If two are equal, the one with the smaller metric `loss` is better, if there is such a
             metric; if that is equal too, the earlier one.
-        fractions: those of the metrics that are fractions of the samples, from 0 to 1. `node-eval` compares them by
-            their difference, and others by their relative change.
+        differences: those of the metrics that `node-eval` compares by their difference, such as fractions of the
+            samples; others by their relative change.
         inputs: the tensors of a batch that `predict` reads, and that new data must have; None: all of them.
         hidden_rows: rows that only `metrics` needs; `node-predict` leaves them out.
         row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
@@ -53,7 +53,7 @@ class Task(ABC):
 
     metric_names: tuple[str, ...]
     objective: Objective
-    fractions: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = None
     hidden_rows: tuple[str, ...] = ()
     row_names: Mapping[str, Sequence[str]] = {}
@@ -131,6 +131,14 @@ class Task(ABC):
         `names` are what the samples of the batch are called; a single one may be called nothing.
         """
         return None
+
+    def samples(self, model: nn.Module, count: int, generator: torch.Generator) -> Batch:
+        """New samples by name, one row each, in the user's units; `model` is in evaluation mode, without gradients.
+
+        Raises:
+            ValueError: the task has none.
+        """
+        raise ValueError(f"samples={count}: the task of this run draws no samples, leave it out")
 
     def extended(self, batch: Batch, until: float | str) -> Batch:
         """The batch with all of it shown to the model, and with further times up to `until`, in the user's unit.

@@ -134,7 +134,7 @@ def test_a_verdict_needs_a_finer_solver():
 )
 def test_a_loss_may_move_by_a_hundredth_of_itself_and_a_fraction_by_a_hundredth(fractions, was, now, change, verdict):
     task = Regression()
-    task.fractions = fractions
+    task.differences = fractions
     results = iter([was, now])
     task.metrics = lambda batch, rows: {"loss": 1.0, "rmse": next(results)}
     comparison = SolverComparison(model(num_steps=1), task, point_dataset(), "val", 8, "float32")

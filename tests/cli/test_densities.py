@@ -1,0 +1,77 @@
+"""Densities through every command: small flows of points and of images."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from node_cli.training.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
+
+HERE = ["num_threads=1", "device=cpu"]
+SMALL = ["model.width=4", "model.num_layers=1", "solver=rk4", "solver.num_steps=1", "dataset.num_samples=60"]
+QUICK = ["trainer.epochs=2", "trainer.updates_per_epoch=2", "trainer.log_every_steps=1", "logger=jsonl"]
+MOONS = ["task=density", "dataset=moons", *SMALL, *QUICK]
+
+
+def logged(run: Path, tag: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line[tag] for line in lines if tag in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run / "checkpoints" / "last.pt")["model"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("densities")
+
+
+@pytest.fixture(scope="module")
+def trained(place, typed_in) -> Path:
+    """By likelihood, with noise of every kind."""
+    how = ["task.objective=likelihood", "task.steer=0.1", "task.kinetic=0.1", "gradient=checkpoint"]
+    typed_in(place, "node-train", *MOONS, *how, *HERE, "trainer.save_every_steps=1", "trainer.keep=9", "run_dir=moons")
+    return place / "moons"
+
+
+@pytest.fixture
+def here(typed, place, monkeypatch):
+    monkeypatch.chdir(place)
+
+    def run(program, *words):
+        result = typed(program, *words, *([] if program == "node-report" else HERE))
+        assert result.status == 0, result.err
+        return result.out
+
+    return run
+
+
+def test_a_likelihood_is_reported_in_nats_and_bits(trained):
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["objective"] == {"metric": "bits_per_dim", "goal": "min"}
+    found = summary["metrics"]
+    assert found["test/nll"] == pytest.approx(found["test/bits_per_dim"] * 2 * math.log(2))
+    assert len(logged(trained, "train/kinetic")) == 4
+
+
+def test_a_run_taken_up_in_its_middle_is_the_same_to_the_last_bit(trained, place, here):
+    shutil.copytree(trained, place / "again")
+    here("node-train", "resume=again/checkpoints/step-00000001.pt")
+    assert logged(place / "again", "train/loss") == logged(trained, "train/loss")
+    assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in weights(place / "again").items())
+
+
+def test_flow_matching_needs_no_solve_in_training(here, place):
+    here("node-train", *MOONS, "task.coupling=ot", "task.condition=label", "run_dir=matched")
+    assert logged(place / "matched", "nfe/forward") == []
+    assert logged(place / "matched", "nfe/test") == [4]
+    summary = json.loads((place / "matched" / "summary.json").read_text())
+    assert all(map(math.isfinite, summary["metrics"].values()))

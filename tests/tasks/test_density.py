@@ -1,0 +1,212 @@
+"""Log-densities in the user's units, what is minimised, and how both depend on noise."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from node_cli.flow import DensityModel, LogDensity
+from node_cli.tasks.density import Density
+from node_cli.tasks.density_space import Space
+
+
+class Scales(NamedTuple):
+    """As a dataset offers it."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def undo(self, scaled):
+        shape = (1, -1, *[1] * (scaled.dim() - 2))
+        return scaled * scaled.new_tensor(self.std).view(shape) + scaled.new_tensor(self.mean).view(shape)
+
+
+class Normal(DensityModel):
+    """Knows its data to be normal, and moves them not at all; the error of each probe is what it sums to."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(()))
+        self.starts = []
+
+    def fit_scale(self, samples):
+        self.mean = samples.mean(0)
+
+    def scaled(self, samples):
+        return samples
+
+    def velocity(self, t, y, labels=None):
+        return self.bias.detach() + torch.zeros_like(y)
+
+    def log_density(self, samples, probes, labels=None, integrals=(), start=0.0):
+        self.starts.append(start)
+        exact = torch.distributions.Normal(0.0, 1.0).log_prob(samples).flatten(1).sum(1)[:, None]
+        errors = 0.0 if probes is None else probes.flatten(2).sum(2).T
+        found = {name: torch.full_like(exact[:, 0], k) for k, name in enumerate(integrals, 2)}
+        return LogDensity(exact + errors + self.bias.detach(), samples, found, 3)
+
+    def carried(self, base, labels=None, num_times=2):
+        shift = 0 if labels is None else 10 * labels.view(-1, *(1,) * (base.dim() - 1))
+        return torch.stack([base, base + shift])
+
+    @property
+    def nfe(self):
+        return 3
+
+
+SETTINGS = {
+    "objective": "flow_matching",
+    "coupling": "independent",
+    "sigma": 0.0,
+    "trace": "hutchinson",
+    "noise": "rademacher",
+    "num_probes": 1,
+    "eval_probes": 4,
+    "condition": None,
+    "kinetic": 0.0,
+    "jacobian": 0.0,
+    "total_derivative": 0.0,
+    "steer": 0.0,
+    "logit": 0.05,
+}
+
+
+def density(shape=(2,), **settings):
+    of_data = ("class_names", "class_counts", "scaling", "num_levels")
+    given = {key: settings.pop(key) for key in of_data if key in settings}
+    return Density(shape, **given, **(SETTINGS | settings))
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+POINTS = {"inputs": torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 0.0]])}
+
+
+def test_densities_are_those_of_values_before_the_dataset_scaled_them():
+    """A normal density of scaled values is one of std 2 and 5 around 1 and 3 in the user's units."""
+    task = density(scaling=Scales((1.0, 3.0), (2.0, 5.0)), trace="exact")
+    rows = task.predict(Normal(), POINTS, generator())
+    true = torch.distributions.Normal(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0]))
+    values = POINTS["inputs"] * torch.tensor([2.0, 5.0]) + torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(rows["log_prob"], true.log_prob(values).sum(1))
+    found = task.metrics(POINTS, rows)
+    assert found["nll"] == pytest.approx(-true.log_prob(values).sum(1).mean().item())
+    assert found["bits_per_dim"] == pytest.approx(found["nll"] / 2 / math.log(2))
+    torch.testing.assert_close(task.space.values_of(POINTS["inputs"]), values)
+
+
+@pytest.mark.parametrize("logit", [0.05, 1e-6, None])
+def test_whole_numbers_become_real_ones_and_come_back(logit):
+    space = Space((1, 2, 2), Scales((0.3,), (0.4,)), 17, logit)
+    levels = torch.tensor([0, 3, 15, 16]).float().view(1, 1, 2, 2)
+    inputs = (levels / 16 - 0.3) / 0.4
+    torch.testing.assert_close(space.values(inputs), levels)
+    states, log_det = space.states(inputs.double(), generator())
+    assert torch.equal(space.values_of(states), levels.to(torch.uint8))
+    again, _ = space.states(inputs, generator())
+    torch.testing.assert_close(again.double(), states, atol=1e-4, rtol=1e-4)  # the same noise in every dtype
+    x = ((levels.double() + torch.rand(1, 1, 2, 2, generator=generator())) / 17).requires_grad_()
+    y = 2 * x - 1 if logit is None else (logit + (1 - 2 * logit) * x).logit()
+    (slopes,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(log_det, (slopes / 17).log().flatten(1).sum(1))
+
+
+def test_a_flow_that_knows_nothing_needs_the_bits_of_a_uniform_pixel():
+    """2x - 1 of a uniform x is uniform from -1 to 1: with its density, each pixel costs log2(17) bits."""
+    space = Space((1, 8, 8), None, 17, None)
+    _, log_det = space.states(torch.zeros(1, 1, 8, 8), None)
+    assert space.bits_per_dim(-(log_det.item() - 64 * math.log(2))) == pytest.approx(math.log2(17))
+
+
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+def test_probes_are_the_same_for_the_same_generator_and_tell_their_error(noise):
+    task, model = density(noise=noise, eval_probes=64), Normal()
+    rows = task.predict(model, POINTS, generator())
+    assert torch.equal(rows["log_prob"], task.predict(model, POINTS, generator())["log_prob"])
+    exact = density(trace="exact").predict(model, POINTS, generator())["log_prob"]
+    assert ((rows["log_prob"] - exact).abs() < 4 * rows["std_error"]).all()
+    assert rows["std_error"].tolist() == pytest.approx([(2 / 64) ** 0.5] * 3, rel=0.4)
+    probes = task.trace.probes(torch.zeros(500, 2), 20, None).reshape(-1, 2)
+    torch.testing.assert_close(probes.T.cov(), torch.eye(2), atol=0.05, rtol=0)
+    assert (probes.abs() == 1).all() == (noise == "rademacher")
+
+
+def test_a_likelihood_has_penalties_beside_nats_a_dimension():
+    task = density(objective="likelihood", trace="exact", kinetic=0.1, total_derivative=0.01)
+    loss = task.loss(Normal().eval(), POINTS, 0.0)
+    nll = -task.predict(Normal(), POINTS, generator())["log_prob"].sum()
+    torch.testing.assert_close(loss.total, nll + 2 * 3 * (0.1 * 2 + 0.01 * 3))
+    assert {name: value.item() for name, value in loss.metrics.items()} == {
+        "nll": pytest.approx(nll.item()),
+        "kinetic": 6,
+        "total_derivative": 9,
+    }
+
+
+def test_the_base_moves_in_training_alone():
+    task, model = density(objective="likelihood", trace="exact", steer=0.3), Normal()
+    task.loss(model.eval(), POINTS, 0.0)
+    for _ in range(20):
+        task.loss(model.train(), POINTS, 0.0)
+    first, *others = model.starts
+    assert first == 0
+    assert len({*others}) == 20
+    assert -0.3 < min(others) < 0 < max(others) < 0.3
+
+
+def test_slopes_are_matched_with_those_of_straight_paths():
+    """The field is 0: what is missed is sample - noise, of which the squares are known for noise that is given."""
+    source = torch.tensor([[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]])
+    batch = {**POINTS, "source": source}
+    assert density().loss(Normal().eval(), batch, 0.0).total.item() == pytest.approx(
+        (POINTS["inputs"] - source).square().mean(1).sum().item()
+    )
+    shortest = density(coupling="ot").loss(Normal().eval(), batch, 0.0).total
+    pairs = torch.tensor([1, 2, 0]), torch.tensor([0, 2, 1])
+    costs = [(POINTS["inputs"] - source[order]).square().mean(1).sum().item() for order in pairs]
+    assert shortest.item() == pytest.approx(min(costs))
+
+
+def test_noise_is_new_in_training_and_the_same_elsewhere():
+    task, model = density(), Normal()
+    losses = [task.loss(model.eval(), POINTS, 0.0).total.item() for _ in range(2)]
+    assert losses[0] == losses[1]
+    losses = [task.loss(model.train(), POINTS, 0.0).total.item() for _ in range(2)]
+    assert losses[0] != losses[1]
+
+
+def test_samples_have_labels_as_frequent_as_in_training():
+    task = density(condition="label", class_names=("a", "b"), class_counts=(300, 100))
+    rows = task.samples(Normal(), 400, generator())
+    assert rows["targets"].sum().item() == pytest.approx(100, abs=30)
+    assert torch.equal(rows["sample"].mean(1) > 5, rows["targets"] == 1)
+    assert task.inputs == ("inputs", "targets")
+    assert set(density().samples(Normal(), 3, generator())) == {"sample"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "score"}, "objective must be one of flow_matching, likelihood, got score"),
+        ({"coupling": "sinkhorn"}, "coupling must be one of independent, ot, conditional_ot, got sinkhorn"),
+        ({"trace": "skilling"}, "trace must be one of hutchinson, exact, got skilling"),
+        ({"noise": "uniform"}, "noise must be one of rademacher, gaussian, got uniform"),
+        ({"sigma": -1.0}, "sigma must be at least 0, got -1.0"),
+        ({"num_probes": 0}, "num_probes must be at least 1, got 0"),
+        ({"eval_probes": 1}, "eval_probes must be at least 2, got 1"),
+        ({"steer": 1.0}, "steer must be 0 or more and below 1, got 1.0"),
+        ({"kinetic": -0.1}, "kinetic must be at least 0, got -0.1"),
+        ({"logit": 0.5}, "logit must be above 0 and below 0.5, or null, got 0.5"),
+        ({"condition": "class"}, "condition must be label or null, got class"),
+        ({"condition": "label"}, "condition=label needs a dataset with labels, which this one has not: set it to null"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        density(**settings)
