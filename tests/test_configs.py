@@ -36,11 +36,7 @@ LABELLED_POINTS = {
     "rings",
 }
 WITHOUT_CLASSES = {"swiss_roll", "patches", "faithful"}
-OF_TRAINING = [
-    (group, choice)
-    for group, choice in CHOICES
-    if group not in ("problem", "tune") and (choice not in WITHOUT_CLASSES or ("task", "density") in CHOICES)
-]
+OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
 
