@@ -66,10 +66,10 @@ def test_plain_transport_makes_the_noise_depend_on_the_label_and_the_conditional
     ("noise", "kind", "message"),
     [
         (torch.zeros(4, 2), "sinkhorn", "coupling must be one of independent, ot, conditional_ot, got sinkhorn"),
-        (torch.zeros(3, 2), "ot", "noise and data must have the same shape, got (3, 2) and (4, 2)"),
+        (torch.zeros(3, 2), "ot", "points must be paired with as many of their kind, got (4, 2) and (3, 2)"),
         (torch.zeros(4, 2), "conditional_ot", "coupling=conditional_ot needs the label of each sample"),
-        (torch.full((4, 2), torch.nan), "ot", "the distances of noise and data must be finite"),
-        (torch.full((4, 2), torch.inf), "ot", "the distances of noise and data must be finite"),
+        (torch.full((4, 2), torch.nan), "ot", "the distances between points must be finite"),
+        (torch.full((4, 2), torch.inf), "ot", "the distances between points must be finite"),
     ],
 )
 def test_what_cannot_be_coupled_is_refused(noise, kind, message):
