@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from node_cli.tasks.image_grid import COLUMNS, DPI, ROWS, image_grid
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROWS, COLUMNS = 4, 8  # of images in a grid
 MAX_COUNTED_CLASSES = 20  # with more, the numbers of a confusion matrix no longer fit their cells
 MAX_TICKS = 25
 WRONG_COLOUR = "#c62828"
 NO_PREDICTION = -1  # in the place of a class index
-DPI = 100
 
 
 def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -66,7 +66,7 @@ def sample_inputs(
     """
     if inputs.ndim == 4:
         captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
-        return _grid(inputs, captions, title, "black")
+        return image_grid(inputs, captions, title, "black")
     figure, _ = _scatter(inputs, targets, class_names, title)
     return figure
 
@@ -88,7 +88,7 @@ def wrong_predictions(
         shown = wrong[: ROWS * COLUMNS]
         names = {NO_PREDICTION: "none", **dict(enumerate(class_names))}
         captions = [f"{names[targets[i]]} → {names[predictions[i]]}" for i in shown]
-        return _grid(inputs[wrong], captions, title, WRONG_COLOUR)
+        return image_grid(inputs[wrong], captions, title, WRONG_COLOUR)
     figure, axes = _scatter(inputs, targets, class_names, title)
     x, y = _plane(inputs[wrong])
     axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR)
@@ -99,44 +99,6 @@ def wrong_predictions(
 def _missing(predictions: np.ndarray) -> str:
     count = np.count_nonzero(predictions == NO_PREDICTION)
     return f", {count} without a prediction" if count else ""
-
-
-def _grid(images: np.ndarray, captions: Sequence[str], title: str, colour: str) -> Figure:
-    """Draw as many of `images` (n, channels, height, width) as there are captions, all on one grey scale."""
-    from matplotlib.figure import Figure
-
-    num_images, num_channels = len(captions), images.shape[1]
-    if num_channels not in (1, 3):
-        images, title = images[:, :1], f"{title} (first channel of {num_channels})"
-    if num_images == 0:
-        figure, axes = _figure(5.0, 1.5)
-        axes.axis("off")
-        axes.text(0.5, 0.5, title, ha="center", va="center", fontsize=12)
-        return figure
-    if num_images < len(images):
-        title = f"{title} (the first {num_images})"
-    images = _rescale(images[:num_images]).transpose(0, 2, 3, 1)
-    font_size = min(9.0, 125 / max(map(len, captions)))  # fits the longest caption over its image
-    columns = min(COLUMNS, max(num_images, 4))
-    rows = -(-num_images // columns)
-    # One axes for all: a subplot for each image would take ten times as long.
-    width, height = 1.15 * columns, 1.35 * rows + 0.5
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    figure.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
-    axes = figure.add_axes((0, 0, 1, 1 - 0.5 / height))
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left, top = 1.15 * (index % columns) + 0.075, -1.35 * (index // columns)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(left, left + 1, top - 1, top))
-        own: dict[str, Any] = {"color": colour, "fontsize": font_size, "parse_math": False}
-        axes.text(left + 0.5, top + 0.05, caption, ha="center", va="bottom", **own)
-    axes.set(xlim=(0, width), ylim=(-1.35 * rows + 0.25, 0.3))
-    axes.axis("off")
-    return figure
-
-
-def _rescale(images: np.ndarray) -> np.ndarray:
-    low, high = images.min(), images.max()
-    return (images - low) / (high - low) if high > low else np.zeros_like(images)
 
 
 def _scatter(points: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str) -> tuple[Figure, Axes]:

@@ -41,15 +41,15 @@ def plane(model: nn.Module, inputs: Tensor, targets: Tensor, class_names: Sequen
     palette = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
     colours = np.array([palette(index % palette.N)[:3] for index in range(len(class_names))])
     of_points = colours[targets.numpy(force=True)]
-    _draw(first, "decision boundary", partial(_boundary, first, model, inputs, of_points, colours))
+    draw_panel(first, "decision boundary", partial(_boundary, first, model, inputs, of_points, colours))
     for number, (axes, block) in enumerate(zip(others, blocks, strict=True)):
         title = "trajectories" if len(blocks) == 1 else f"trajectories in block {number}"
         draw = partial(_trajectories, axes, model, block, inputs[:NUM_POINTS], of_points[:NUM_POINTS])
-        _draw(axes, title, draw)
+        draw_panel(axes, title, draw)
     return figure
 
 
-def _draw(axes: Axes, title: str, draw: Callable[[], None]) -> None:
+def draw_panel(axes: Axes, title: str, draw: Callable[[], None]) -> None:
     """One panel. Where its solve fails it says so, and the others are drawn all the same."""
     axes.set_title(title, fontsize=11)
     try:
@@ -59,7 +59,7 @@ def _draw(axes: Axes, title: str, draw: Callable[[], None]) -> None:
 
 
 def _boundary(axes: Axes, model: nn.Module, inputs: Tensor, of_points: np.ndarray, colours: np.ndarray) -> None:
-    grid, extent = _grid(inputs, GRID)
+    grid, extent = grid_around(inputs, GRID)
     probabilities = model(grid).float().softmax(1).numpy(force=True)
     image = 1 - 0.6 * (1 - probabilities @ colours)  # paler than the points
     image = image.clip(0, 1).reshape(GRID, GRID, 3)
@@ -83,7 +83,7 @@ def _trajectories(axes: Axes, model: nn.Module, block: SolvingModule, inputs: Te
     ts = t0 + (t1 - t0) * torch.linspace(0, 1, NUM_TIMES, dtype=t0.dtype, device=t0.device)
     ys = block.solve(starts[0], ts).ys
     if ys.shape[2] == 2:
-        grid, _ = _grid(ys.flatten(0, 1), ARROWS)
+        grid, _ = grid_around(ys.flatten(0, 1), ARROWS)
         x, y = grid.numpy(force=True).T
         u, v = block.vector_field(t0.to(grid.dtype), grid).float().numpy(force=True).T
         axes.quiver(x, y, u, v, angles="xy", color="0.75", width=0.003)
@@ -95,11 +95,14 @@ def _trajectories(axes: Axes, model: nn.Module, block: SolvingModule, inputs: Te
         axes.set_xlabel(f"coordinates 1 and 2 of {ys.shape[2]}", fontsize=9)
 
 
-def _grid(points: Tensor, side: int) -> tuple[Tensor, tuple[float, float, float, float]]:
-    """`side` times `side` points `(side^2, 2)` around these, row by row from below, and their extent."""
+def grid_around(points: Tensor, side: int, margin: float = MARGIN) -> tuple[Tensor, tuple[float, float, float, float]]:
+    """`side` times `side` points `(side^2, 2)` around these, row by row from below, and their extent.
+
+    `margin` is how far they reach beyond these on each side, in units of their extent.
+    """
     low, high = points.amin(0), points.amax(0)
-    margin = MARGIN * (high - low).clamp(min=1e-3)
-    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    beyond = margin * (high - low).clamp(min=1e-3)
+    (left, bottom), (right, top) = (low - beyond).tolist(), (high + beyond).tolist()
     x = torch.linspace(left, right, side, dtype=points.dtype, device=points.device)
     y = torch.linspace(bottom, top, side, dtype=points.dtype, device=points.device)
     rows, columns = torch.meshgrid(y, x, indexing="ij")
