@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,3 +40,12 @@ def to_device(batch: Batch, device: torch.device | str, dtype: torch.dtype | Non
 def _dtype(own: torch.dtype, wanted: torch.dtype | None, has_float64: bool) -> torch.dtype:
     longer = own if wanted is None or not own.is_floating_point else torch.promote_types(own, wanted)
     return longer if has_float64 or longer != torch.float64 else torch.float32
+
+
+def independent_generator(*stream: int) -> torch.Generator:
+    """Random numbers for each list of whole numbers, 0 or more; neighbouring lists have nothing in common.
+
+    Of a seed, torch's generator on the CPU uses 32 bits only.
+    """
+    state = np.random.SeedSequence(stream).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -142,6 +142,11 @@ KEYS: Mapping[str, Key] = {
         "a whole number, 1 or more, or null",
         lambda value: value is None or (type(value) is int and 1 <= value < 2**31),
     ),
+    "samples": Key(
+        "a whole number, 1 or more, or null",
+        lambda value: value is None or (type(value) is int and 1 <= value < 2**31),
+    ),
+    "label": Key("the name of a class, or null", lambda value: value is None or type(value) in (int, float, str, bool)),
     "until": Key("a number, a date or null", lambda value: value is None or type(value) in (int, float, str)),
     "figures": Key(),
     "dataset": _FROM_RUN,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.batch import Batch, concatenate, num_samples, take, to_device
+from node_cli.batch import Batch, concatenate, independent_generator, num_samples, take, to_device
 from node_cli.build import build_dataset, build_model, build_solver, uses_solver
 from node_cli.config import ConfigError
 from node_cli.datasets.dataset import Dataset
@@ -22,7 +22,7 @@ from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import RUN, check_data, spec_in
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.trained_run import checkpoint_of_run, config_of_run, take_weights
-from node_cli.training.evaluation import predictions
+from node_cli.training.evaluation import autocast, predictions
 
 
 class Run:
@@ -115,6 +115,41 @@ class Run:
         pieces = (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size))
         tables = [self.table(*pair) for pair in self.rows(pieces)]
         return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+    def log_prob(self, inputs: Any, batch_size: int | None = None) -> np.ndarray:
+        """The log-density of raw inputs `(n,)`, in nats and in their units; see `predict`.
+
+        Raises:
+            ValueError: as `predict`, or the task of the run gives none.
+        """
+        found = self.predict(inputs, batch_size)
+        if "log_prob" not in found:
+            raise ValueError(f"the task of this run gives no log-densities, but {', '.join(found)}")
+        return found["log_prob"]
+
+    def sample(self, count: int, *, label: str | None = None, seed: int = 0) -> np.ndarray:
+        """New samples `(count, ...)` in the units of the training data; `label` is the name of a class.
+
+        Raises:
+            ValueError: the task of the run has none, or not of such a class.
+            SolveError: a solve failed.
+        """
+        pieces = [rows["sample"] for rows in self.drawn(count, label, seed)]
+        return np.concatenate(pieces)
+
+    def drawn(
+        self, count: int, label: str | None, seed: int, batch_size: int | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """New samples as arrays by name, a batch at a time."""
+        if type(count) is not int or count < 1:
+            raise ValueError(f"samples must be a whole number, 1 or more, got {count}")
+        size = batch_size or self.batch_size
+        device = next(self.model.parameters()).device
+        for number, start in enumerate(range(0, count, size)):
+            generator = independent_generator(seed, number)
+            with torch.no_grad(), autocast(device, self.config["precision"]):
+                rows = self.task.samples(self.model, min(size, count - start), generator, label)
+            yield {name: self._named(name, tensor) for name, tensor in rows.items()}
 
     @property
     def batch_size(self) -> int:

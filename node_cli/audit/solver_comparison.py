@@ -66,7 +66,7 @@ class SolverComparison:
             block.solver = solver or block.solver
         used = next((block.solver for block in blocks), None)
         how = (self.split, self.batch_size, self.precision)
-        evaluation = evaluate(self.model, self.task, self.dataset, *how)
+        evaluation = evaluate(self.model, self.task, self.dataset, *how, with_details=False)
         first = self.results[0].evaluation if self.results else evaluation
         alike = agreement(first.rows, evaluation.rows)
         result = UnderSolver(name, used, evaluation, evaluation.nfe or 0.0, alike, self._reconstruction())

@@ -38,6 +38,9 @@ def run_prediction(config: dict[str, Any]) -> None:
     is_new = config["split"] is None and "dataset" in config
     set_num_threads(config["num_threads"])
     run = Run({key: value for key, value in config.items() if not (is_new and key == "dataset")})
+    if config["samples"] is not None:
+        _write_samples(config, run, out)
+        return
     written = _Written(run, is_in_memory=not is_new)
     size = config["batch_size"] or run.batch_size
     if is_new:
@@ -62,6 +65,20 @@ def run_prediction(config: dict[str, Any]) -> None:
         some = f" of the first {written.num_shown:,} samples" if written.num_shown < written.num_samples else ""
         lines.append(f"figures{some}: {', '.join(figures)}")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _write_samples(config: dict[str, Any], run: Run, out: Path) -> None:
+    count, label = config["samples"], None if config["label"] is None else str(config["label"])
+    try:
+        drawn = run.drawn(count, label, config["seed"], config["batch_size"])
+        write_predictions(out, drawn, run.task.row_names)
+    except SolveError as error:
+        raise RunFailedError(in_keys(error)) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise UnwrittenRunError(f"{out} could not be written: {error.strerror}") from error
+    sys.stdout.write("\n".join([*run.notes, f"{out}: {count:,} new samples"]) + "\n")
 
 
 class _Written:

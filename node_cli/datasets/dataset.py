@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from node_cli.batch import Batch, num_samples, take, to_device
+from node_cli.batch import Batch, independent_generator, num_samples, take, to_device
 from node_cli.datasets.digest import rough_digest
 from node_cli.datasets.scaling import Preprocessing
 
@@ -90,11 +89,11 @@ class Dataset:
         for k in range(start, length if count is None else count):
             number, place = divmod(k, length)
             if k == start or place == 0:
-                order = torch.randperm(num_samples(split), generator=_generator(seed, epoch, *_pass(number)))
+                order = torch.randperm(num_samples(split), generator=independent_generator(seed, epoch, *_pass(number)))
                 order = order.to(device)
             batch: Batch = take(split, order[place * batch_size : (place + 1) * batch_size])
             if self.augmentation is not None:
-                batch = self.augmentation(batch, _generator(seed, epoch, 1 + k))
+                batch = self.augmentation(batch, independent_generator(seed, epoch, 1 + k))
             yield batch
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
@@ -106,9 +105,3 @@ class Dataset:
 def _pass(number: int) -> tuple[int, ...]:
     """What tells a pass through the split from the others of its epoch, and from every batch."""
     return (0, number) if number else (0,)
-
-
-def _generator(*stream: int) -> torch.Generator:
-    """Independent random numbers for each list of numbers; neighbouring ones have nothing in common."""
-    state = np.random.SeedSequence(stream).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))

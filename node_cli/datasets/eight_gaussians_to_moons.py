@@ -43,7 +43,8 @@ def eight_gaussians_to_moons(
     inputs = SCALE * add_noise(half_circles(targets, generator), noise, generator) + SHIFT
     source = _source(num_samples, generator)
     dataset = point_dataset(inputs, targets, split_seed, val_fraction, test_fraction, source=source)
-    return replace(dataset, augmentation=FreshSource())
+    offers = {**dataset.offers, "has_source": True}
+    return replace(dataset, augmentation=FreshSource(), offers=offers)
 
 
 def _source(count: int, generator: torch.Generator) -> torch.Tensor:

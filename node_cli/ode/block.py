@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from node_cli.ode.base import Solver
 from node_cli.ode.solution import Solution
 
 
 class SolvingModule(nn.Module, ABC):
-    """Maps the state at `ts[0]` to that at `ts[-1]`, where dy/dt = vector_field(t, y)."""
+    """Maps the state at `ts[0]` to that at `ts[-1]`, where dy/dt = vector_field(t, y), by `solver`."""
 
     ts: Tensor
+    solver: Solver
     vector_field: nn.Module
 
     @abstractmethod

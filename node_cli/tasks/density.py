@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from node_cli.batch import Batch
 from node_cli.flow import INTEGRALS, DensityModel
 from node_cli.ode.checks import require, require_at_least, require_choice
+from node_cli.tasks.density_baselines import baselines
+from node_cli.tasks.density_details import costs_and_round_trip, distance_of_samples, errors_of_likelihood
 from node_cli.tasks.density_losses import FlowMatching, TraceEstimate
 from node_cli.tasks.density_space import Scaling, Space, normal, uniform
 from node_cli.tasks.task import Loss, Task, solved
+from node_cli.tasks.wasserstein import MOST, wasserstein2
 
 OBJECTIVES = ("flow_matching", "likelihood")
 CONDITIONS = ("label",)
@@ -31,6 +35,8 @@ class Density(Task):
         scaling: how the dataset has scaled the inputs.
         num_levels: whole numbers that a value can be; None: values are real numbers.
         column_names: of the numbers of a point.
+        has_source: the samples of a batch come with a `source` of the same shape, which takes the place of a normal
+            base: there is no log-density then, and samples are compared with the data.
         objective: what is minimised: flow_matching, or (negative log-) likelihood.
         coupling, sigma: see `FlowMatching`.
         trace, noise: see `TraceEstimate`.
@@ -46,9 +52,9 @@ class Density(Task):
     """
 
     model_type = DensityModel
-    metric_names = ("loss", "nll", "bits_per_dim")
+    metric_names: tuple[str, ...] = ("loss", "nll", "bits_per_dim")
     objective = ("bits_per_dim", "min")
-    differences = ("bits_per_dim",)
+    differences: tuple[str, ...] = ("bits_per_dim",)
     hidden_rows = ("loss",)
 
     def __init__(
@@ -59,6 +65,7 @@ class Density(Task):
         scaling: Scaling | None = None,
         num_levels: int | None = None,
         column_names: tuple[str, ...] = (),
+        has_source: bool = False,
         *,
         objective: str,
         coupling: str,
@@ -84,7 +91,7 @@ class Density(Task):
             require_at_least(name, weight, 0)
         if condition and not class_names:
             raise ValueError("condition=label needs a dataset with labels, which this one has not: set it to null")
-        self.is_likelihood = objective == "likelihood"
+        self.is_likelihood, self.has_source = objective == "likelihood", has_source
         self.space = Space(tuple(input_shape), scaling, num_levels, logit)
         self.trace = TraceEstimate(trace, noise)
         self.matching = FlowMatching(coupling, sigma)
@@ -92,8 +99,10 @@ class Density(Task):
         self.condition, self.class_names, self.class_counts = condition, class_names, class_counts
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.steer = steer
-        self.inputs = ("inputs", "targets") if condition else ("inputs",)
+        self.inputs: tuple[str, ...] = ("inputs", "targets") if condition else ("inputs",)
         self.offers = {"num_conditions": len(class_names) if condition else 0}
+        if has_source:
+            self._compare_samples()
         self.row_names = {"targets": class_names} | ({"sample": column_names} if column_names else {})
 
     def choose(self, model: nn.Module, train: Batch) -> None:
@@ -119,11 +128,11 @@ class Density(Task):
         """
         assert isinstance(model, DensityModel)
         generator = None if model.training else torch.Generator().manual_seed(0)
-        labels = self._labels(batch)
+        labels = self.labels_of(batch)
         states, log_det = self.space.states(batch["inputs"], generator)
         count = states.new_tensor(len(states))
         if not self.is_likelihood:
-            return Loss(self.matching(model, states, self._source(batch), labels, generator).sum(), count, {})
+            return Loss(self.matching(model, states, batch.get("source"), labels, generator).sum(), count, {})
         start = self.steer * (2 * uniform(states, (), None).item() - 1) if model.training and self.steer else 0.0
         found = self.trace(model, states, labels, self.num_probes, generator, tuple(self.weights), start)
         nll = -(found.log_prob + log_det).sum()
@@ -135,37 +144,98 @@ class Density(Task):
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """The log-density of each sample in nats, in the user's units, its standard error; hidden: its loss."""
         assert isinstance(model, DensityModel)
-        labels = self._labels(batch)
+        labels = self.labels_of(batch)
         states, log_det = self.space.states(batch["inputs"], generator)
+        if self.has_source:
+            if "source" not in batch:
+                raise ValueError("a sample of source is needed for each of inputs: its base is no normal distribution")
+            sample = self.space.values_of(model.carried(model.scaled(batch["source"]), labels)[-1])
+            return {"sample": sample, "loss": self.matching(model, states, batch["source"], labels, generator)}
         found = self.trace(model, states, labels, self.eval_probes, generator)
         rows = {"log_prob": found.log_prob + log_det}
         if not self.trace.is_exact:
             rows["std_error"] = found.std_error
         if self.is_likelihood:
             return {**rows, "loss": -rows["log_prob"]}
-        return {**rows, "loss": self.matching(model, states, self._source(batch), labels, generator)}
+        return {**rows, "loss": self.matching(model, states, batch.get("source"), labels, generator)}
 
     def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
         """The loss, without what is added to a likelihood, and the negative log-density in nats and bits."""
-        _, rows = solved(batch, rows)
-        nll = -rows["log_prob"].double().mean().item()
+        batch, rows = solved(batch, rows)
         loss = rows["loss"].double().mean().item()
+        if self.has_source:
+            truth = self.space.values(batch["inputs"])
+            return {"loss": loss, "wasserstein": wasserstein2(rows["sample"][:MOST], truth[:MOST])}
+        nll = -rows["log_prob"].double().mean().item()
         return {"loss": loss, "nll": nll, "bits_per_dim": self.space.bits_per_dim(nll)}
 
-    def samples(self, model: nn.Module, count: int, generator: torch.Generator) -> Batch:
-        """See `Task.samples`: in the user's units; given a label, of labels as frequent as in the training data."""
+    def details(self, model: nn.Module, batch: Batch, rows: Batch) -> dict[str, Any]:
+        """How far the log-likelihood may be off, what it and samples cost, the way to the base and back."""
         assert isinstance(model, DensityModel)
+        batch, rows = solved(batch, rows)
+        if self.has_source:
+            return {}
+        return {
+            "errors": errors_of_likelihood(self, model, batch, rows),
+            **costs_and_round_trip(self, model, batch),
+        }
+
+    def fit_details(self, model: nn.Module, splits: Mapping[str, Batch]) -> dict[str, Any]:
+        """The test split by densities that need no network, in nats; in the plane, the distance of samples from it."""
+        assert isinstance(model, DensityModel)
+        found: dict[str, Any] = {}
+        if not self.has_source:
+            train, val, test = (splits[name]["inputs"] for name in ("train", "val", "test"))
+            found["baselines"] = baselines(train, val, test, self.space)
+            if self.space.shape == (2,):
+                found["wasserstein"] = distance_of_samples(self, model, splits)
+        return found
+
+    def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
+        """In bits a dimension where values are whole numbers, and in nats elsewhere."""
+        unit, by = ("bits/dim", self.space.bits_per_dim(1.0)) if self.space.is_discrete else ("nats", 1.0)
+        found = {}
+        if "errors" in details:
+            parts = [f"{value * by:.2g} {name}" for name, value in details["errors"].items() if value is not None]
+            found["off by"] = f"{', '.join(parts)} ({unit})"
+            found["round trip"] = f"{details['round_trip']:.2g} off, relative"
+            found["NFE of"] = ", ".join(f"{count} {name}" for name, count in details["nfe"].items())
+        for name, nll in details.get("baselines", {}).items():
+            found[name.replace("_", " ")] = f"{nll * by:.4g} {unit}"
+        if "wasserstein" in details:
+            distance = details["wasserstein"]
+            found["2-Wasserstein"] = f"{distance['samples']:.3g} (floor {distance['floor']:.3g})"
+        return found
+
+    def samples(self, model: nn.Module, count: int, generator: torch.Generator, label: str | None = None) -> Batch:
+        """See `Task.samples`; of all labels, as frequent as in the training data."""
+        assert isinstance(model, DensityModel)
+        if self.has_source:
+            raise ValueError(f"samples={count}: this run carries a source of its dataset, not noise, to its samples")
+        if label is not None and (not self.condition or label not in self.class_names):
+            known = ", ".join(self.class_names) if self.condition else "none, as task.condition=null"
+            raise ValueError(f"label must be one that samples were conditioned by ({known}), got {label}")
         like = next(model.parameters())
         labels = None
         if self.condition:
-            weights = torch.tensor(self.class_counts or [1] * len(self.class_names), dtype=torch.float64)
+            asked = self.class_names if label is None else (label,)
+            counts = dict(zip(self.class_names, self.class_counts or (1,) * len(self.class_names), strict=True))
+            weights = torch.tensor([counts[name] * (name in asked) for name in self.class_names]).double()
             labels = torch.multinomial(weights, count, replacement=True, generator=generator).to(like.device)
         base = normal(like, (count, *self.space.shape), generator)
         rows = {"sample": self.space.values_of(model.carried(base, labels)[-1])}
         return rows if labels is None else {**rows, "targets": labels}
 
-    def _labels(self, batch: Batch) -> Tensor | None:
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """What the density of each sample is conditioned by; None: nothing."""
         return batch["targets"] if self.condition else None
 
-    def _source(self, batch: Batch) -> Tensor | None:
-        return batch.get("source")
+    def _compare_samples(self) -> None:
+        if self.is_likelihood:
+            raise ValueError(
+                "objective=likelihood needs a normal base, and this dataset has a source of its own: set "
+                "task.objective=flow_matching"
+            )
+        self.metric_names, self.objective = ("loss", "wasserstein"), ("wasserstein", "min")
+        self.differences = ()
+        self.inputs = (*self.inputs, "source")

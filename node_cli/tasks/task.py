@@ -117,8 +117,8 @@ class Task(ABC):
         """
         return {}
 
-    def fit_details(self, model: nn.Module, train: Batch) -> dict[str, Any]:
-        """Further results about the fit of the training split, which stand among the `details`."""
+    def fit_details(self, model: nn.Module, splits: Mapping[str, Batch]) -> dict[str, Any]:
+        """Further results that need more than the split evaluated, such as those of a fit; among the `details`."""
         return {}
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
@@ -132,11 +132,13 @@ class Task(ABC):
         """
         return None
 
-    def samples(self, model: nn.Module, count: int, generator: torch.Generator) -> Batch:
-        """New samples by name, one row each, in the user's units; `model` is in evaluation mode, without gradients.
+    def samples(self, model: nn.Module, count: int, generator: torch.Generator, label: str | None = None) -> Batch:
+        """New samples by name, one row each, in the user's units: the rows `sample`, and perhaps others.
+
+        `model` is in evaluation mode, without gradients; `label` is the name of a class to draw them from.
 
         Raises:
-            ValueError: the task has none.
+            ValueError: the task has none, or not of such a class.
         """
         raise ValueError(f"samples={count}: the task of this run draws no samples, leave it out")
 

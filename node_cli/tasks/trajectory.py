@@ -208,10 +208,10 @@ class Trajectory(Task):
             found["equations"] = model.equations()
         return found
 
-    def fit_details(self, model: nn.Module, train: Batch) -> dict[str, Any]:
+    def fit_details(self, model: nn.Module, splits: Mapping[str, Batch]) -> dict[str, Any]:
         """The loss of the first series beside that of the mean of the data; parameters with their intervals."""
         assert isinstance(model, SeriesModel)
-        found: dict[str, Any] = {}
+        train, found = splits["train"], dict[str, Any]()
         if model.named_values():
             found["parameters"] = {name: {"value": value.item()} for name, value in model.named_values().items()}
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from node_cli.batch import Batch, concatenate, num_samples, take
+from node_cli.batch import Batch, concatenate, independent_generator, num_samples, take
 from node_cli.datasets.dataset import Dataset
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import FAILED, Task
@@ -75,7 +75,7 @@ def evaluate(
         metrics = task.metrics(dataset.splits[split], rows)
         details = task.details(model, dataset.splits[split], rows) if with_details else {}
         if with_details and "train" in dataset.splits:
-            details = {**details, **task.fit_details(model, dataset.splits["train"])}
+            details = {**details, **task.fit_details(model, dataset.splits)}
     if set(metrics) != set(task.metric_names):
         names = ", ".join(task.metric_names)
         raise ValueError(f"{type(task).__name__}.metrics must give {names}, got {', '.join(metrics)}")
@@ -106,7 +106,7 @@ def predictions(
     predictor = _Predictor(model, task, precision, processes)
     if on_failure(model) == "raise" and not marks_failed:
         for number, batch in enumerate(batches):
-            yield predictor(batch, _generator(number, processes.rank))
+            yield predictor(batch, independent_generator(processes.rank, number))
         return
     yield from _marked(predictor, batches, processes.rank)
 
@@ -145,7 +145,7 @@ def _marked(predictor: _Predictor, batches: Iterable[Batch], rank: int) -> Itera
     like: Batch | None = None
     waiting: list[Batch | SolveError] = []  # what a row looks like is known once a first sample is solved
     for number, batch in enumerate(batches):
-        waiting += predictor.in_pieces(batch, _generator(number, rank))
+        waiting += predictor.in_pieces(batch, independent_generator(rank, number))
         like = next((piece for piece in waiting if not isinstance(piece, SolveError)), like)
         if like is not None:
             yield concatenate([_with_mark(piece, like) for piece in waiting])
@@ -169,10 +169,6 @@ def _nothing(rows: Tensor) -> Tensor:
     if rows.is_floating_point() or rows.is_complex():
         return torch.full_like(rows[:1], math.nan)
     return torch.zeros_like(rows[:1]) if rows.dtype == torch.bool else torch.full_like(rows[:1], -1)
-
-
-def _generator(number: int, rank: int) -> torch.Generator:
-    return torch.Generator().manual_seed((rank << 32) + number)
 
 
 def rank_of(task: Task, metrics: Mapping[str, float]) -> list[float]:

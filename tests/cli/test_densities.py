@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from node_cli import load_run
 from node_cli.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -69,9 +72,41 @@ def test_a_run_taken_up_in_its_middle_is_the_same_to_the_last_bit(trained, place
     assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in weights(place / "again").items())
 
 
+def test_new_samples_and_the_densities_of_new_points_are_written(trained, place, here, typed):
+    assert here("node-predict", "run=moons", "samples=7", "out=drawn.csv", "batch_size=4") == (
+        "drawn.csv: 7 new samples\n"
+    )
+    header, *lines = (place / "drawn.csv").read_text().splitlines()
+    assert (header, len(lines)) == ("sample_0,sample_1", 7)
+    run = load_run(trained, device="cpu")
+    drawn = run.sample(7)
+    assert drawn.shape == (7, 2)
+    assert not np.array_equal(drawn, run.sample(7, seed=1))
+    np.savez(place / "new.npz", inputs=drawn)
+    here("node-predict", "run=moons", "dataset.path=new.npz", "out=dense.npz")
+    with np.load(place / "dense.npz") as found:
+        np.testing.assert_array_equal(found["log_prob"], run.log_prob(drawn))
+    for words, line in {
+        ("samples=7", "split=test"): "split has no effect with samples=..., which are new: leave it out",
+        ("seed=1",): "seed has no effect without samples=...: leave it out",
+        ("samples=0",): "samples must be a whole number, 1 or more, or null, got 0",
+        ("samples=2", "label=3"): "label must be one that samples were conditioned by (none, as task.condition=null)",
+    }.items():
+        result = typed("node-predict", "run=moons", "out=none.csv", *words)
+        assert (result.status, result.err.startswith(f"node-predict: {line}")) == (2, True), result.err
+
+
+def test_the_result_of_another_solver_stands_beside_it(trained, here):
+    said = here("node-eval", "run=moons", "solver.num_steps=4")
+    assert re.search(r"^solver +loss +nll +bits_per_dim +NFE", said, flags=re.MULTILINE)
+    assert re.search(r"bits_per_dim from \S+ to \S+ \(change \S+, limit 0.01\)", said)
+
+
 def test_flow_matching_needs_no_solve_in_training(here, place):
     here("node-train", *MOONS, "task.coupling=ot", "task.condition=label", "run_dir=matched")
     assert logged(place / "matched", "nfe/forward") == []
     assert logged(place / "matched", "nfe/test") == [4]
     summary = json.loads((place / "matched" / "summary.json").read_text())
     assert all(map(math.isfinite, summary["metrics"].values()))
+    here("node-predict", "run=matched", "samples=3", "label=1", "out=ones.csv")
+    assert (place / "ones.csv").read_text().count(",1\n") == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 import pytest
@@ -75,7 +76,7 @@ SETTINGS = {
 
 
 def density(shape=(2,), **settings):
-    of_data = ("class_names", "class_counts", "scaling", "num_levels")
+    of_data = ("class_names", "class_counts", "scaling", "num_levels", "has_source")
     given = {key: settings.pop(key) for key in of_data if key in settings}
     return Density(shape, **given, **(SETTINGS | settings))
 
@@ -187,6 +188,51 @@ def test_samples_have_labels_as_frequent_as_in_training():
     assert torch.equal(rows["sample"].mean(1) > 5, rows["targets"] == 1)
     assert task.inputs == ("inputs", "targets")
     assert set(density().samples(Normal(), 3, generator())) == {"sample"}
+    assert task.samples(Normal(), 9, generator(), "b")["targets"].tolist() == [1] * 9
+    for one, told in ((task, "(a, b), got c"), (density(), "(none, as task.condition=null), got c")):
+        with pytest.raises(ValueError, match=re.escape(f"label must be one that samples were conditioned by {told}")):
+            one.samples(Normal(), 1, generator(), "c")
+
+
+def test_a_source_is_carried_to_samples_which_are_compared_with_the_data():
+    task = density(has_source=True)
+    batch = {**POINTS, "source": POINTS["inputs"][[2, 0, 1]] + torch.tensor([0.3, 0.4])}
+    found = task.metrics(batch, task.predict(Normal(), batch, generator()))
+    assert set(found) == set(task.metric_names) == {"loss", "wasserstein"}
+    assert found["wasserstein"] == pytest.approx(0.5)
+    assert (task.objective, task.inputs) == (("wasserstein", "min"), ("inputs", "source"))
+    with pytest.raises(ValueError, match=r"^samples=3: this run carries a source of its dataset"):
+        task.samples(Normal(), 3, generator())
+    with pytest.raises(ValueError, match=r"^objective=likelihood needs a normal base, and this dataset has a source"):
+        density(has_source=True, objective="likelihood")
+
+
+def test_what_a_likelihood_may_be_off_by_is_told_apart():
+    """Of a model that is exact, with probes of a known error: by the samples and the probes alone."""
+    points = {"inputs": torch.randn(100, 2, generator=torch.Generator().manual_seed(99))}
+    task, model = density(), Normal()
+    rows = task.predict(model, points, generator())
+    found = task.details(model, points, rows)
+    assert found["errors"]["samples"] == pytest.approx(rows["log_prob"].std().item() / 10)
+    assert found["errors"]["probes"] == pytest.approx((2 / 4) ** 0.5 / 10, rel=0.3)
+    assert found["errors"]["solver"] == pytest.approx(0, abs=1e-5)
+    assert set(found["errors"]) == {"samples", "probes", "solver"}
+    assert (found["nfe"], found["round_trip"]) == ({"likelihood": 3, "samples": 3}, 0)
+    fit = task.fit_details(model, dict.fromkeys(("train", "val", "test"), points))
+    assert fit["baselines"]["gaussian"] == pytest.approx(-rows["log_prob"].mean().item(), rel=0.1)
+    assert 0 < fit["wasserstein"]["floor"] < fit["wasserstein"]["samples"] < 1
+    shown = task.shown(found | fit)
+    assert re.fullmatch(r"0\.\d+ samples, 0\.\d+ probes, \S+ solver \(nats\)", shown["off by"])
+    assert re.fullmatch(r"0\.\d+ \(floor 0\.\d+\)", shown["2-Wasserstein"])
+
+
+def test_the_noise_of_whole_numbers_has_an_error_of_its_own():
+    images = {"inputs": torch.rand(80, 1, 2, 2, generator=torch.Generator().manual_seed(99))}
+    task, model = density((1, 2, 2), num_levels=5, trace="exact"), Normal()
+    found = task.details(model, images, task.predict(model, images, generator()))
+    assert set(found["errors"]) == {"samples", "solver", "dequantization"}
+    again = [task.predict(model, images, torch.Generator().manual_seed(k))["log_prob"].mean() for k in range(20)]
+    assert found["errors"]["dequantization"] == pytest.approx(torch.stack(again).std().item(), rel=0.5)
 
 
 @pytest.mark.parametrize(

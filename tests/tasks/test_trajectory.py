@@ -193,7 +193,7 @@ def test_logarithms_of_the_smallest_values_are_exact():
 
 
 def intervals(one: Trajectory, model: Line, batch) -> list[float]:
-    found = one.fit_details(model, {**batch, TARGET: batch[MASK]})["parameters"]
+    found = one.fit_details(model, {"train": {**batch, TARGET: batch[MASK]}})["parameters"]
     return [value["std"] for value in found.values()]
 
 
@@ -215,7 +215,7 @@ class Unsolved(Line):
 
 
 def test_parameters_without_a_solve_of_train_have_no_interval():
-    found = task().fit_details(Unsolved([0.9, 0.4]), lines((1.0, 0.5), num_seen=6))
+    found = task().fit_details(Unsolved([0.9, 0.4]), {"train": lines((1.0, 0.5), num_seen=6)})
     assert found["parameters"]["slope_0"] == {"value": pytest.approx(0.9)}
     assert found["fit"]["failed"].startswith("the ODE solve failed at t = 0.5 after 7 evaluations")
 
@@ -229,7 +229,7 @@ def test_intervals_of_windows_are_those_of_what_the_loss_sees():
 @pytest.mark.parametrize(("slope", "is_stuck"), [(0.0, True), (0.9, False)])
 def test_a_fit_that_is_hardly_better_than_the_mean_is_named(slope, is_stuck):
     batch, one = lines((1.0, 1.0), num_seen=8), task()
-    details = one.fit_details(Line([slope, slope]), {**batch, TARGET: batch[MASK]})
+    details = one.fit_details(Line([slope, slope]), {"train": {**batch, TARGET: batch[MASK]}})
     advice = "hardly better than the mean of the training data: train on pieces, with task.strategy=windows"
     assert one.shown(details).get("fit") == (advice if is_stuck else None)
 
@@ -280,7 +280,7 @@ def test_details_name_channels_horizons_and_parameters():
     assert ahead["metrics"]["persistence_rmse"] == pytest.approx([2 / math.sqrt(2), 4 / math.sqrt(2)])
     assert details["by_channel"]["hare"]["persistence_mae"] == pytest.approx(3)
     assert details["at_the_last_time"]["hare"]["persistence_mae"] == pytest.approx(4)
-    assert one.fit_details(model, batch)["parameters"]["slope_0"]["value"] == 1
+    assert one.fit_details(model, {"train": batch})["parameters"]["slope_0"]["value"] == 1
 
 
 def test_what_was_shown_has_no_error_by_horizon():

@@ -8,6 +8,7 @@ from parts import make_gradient
 from torch import nn
 from touchy import Touchy
 
+from node_cli.batch import independent_generator
 from node_cli.datasets.dataset import Dataset
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode.solution import SolveError
@@ -141,3 +142,9 @@ def test_validations_are_compared_by_the_objective_and_between_equals_by_the_los
     task = Numbers()
     task.objective = objective
     assert rank_of(task, better) > rank_of(task, worse)
+
+
+def test_processes_and_batches_draw_numbers_that_have_nothing_in_common():
+    streams = [(rank, number) for rank in range(3) for number in range(3)]
+    drawn = {tuple(torch.rand(2, generator=independent_generator(*stream)).tolist()) for stream in streams}
+    assert len(drawn) == len(streams)
