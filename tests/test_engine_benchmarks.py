@@ -1,10 +1,12 @@
 """Every case of `make bench` at a small size, in one round, and one contender in a process of its own."""
 
+import gc
 import json
 
 import pytest
 
-from benchmarks.engine import measure, plot
+from benchmarks.engine import measure, own_times, plot
+from benchmarks.engine import run as engine_run
 from benchmarks.engine.alone import environment, measured
 from benchmarks.engine.cases import CASES
 from benchmarks.engine.contender import Mode
@@ -20,6 +22,9 @@ EAGER = r"^(?!diffrax)[^,]*, direct(, carried)?$"  # diffrax compiles for second
 def _shortest(monkeypatch):
     monkeypatch.setattr(measure, "WARMUP_ROUNDS", 1)
     monkeypatch.setattr(measure, "MOST_REPEATS", 1)
+    monkeypatch.setattr(engine_run, "NUM_BATCHES", 1)  # to count evaluations of
+    monkeypatch.setattr(own_times, "NUM_TIMES", 12)
+    monkeypatch.setattr(gc, "unfreeze", lambda: None)  # or each collection looks at all that the tests have imported
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "mnist_gpu"])
