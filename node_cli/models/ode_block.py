@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from node_cli.models.energy import WithEnergy
 from node_cli.ode.base import Solver
 from node_cli.ode.block import SolvingModule
 from node_cli.ode.compilation import outside_compilation
@@ -28,7 +29,8 @@ class OdeBlock(SolvingModule):
     After a solve, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. Where `solves`
     is a list, every solve is added to it, whether the block was called or asked to `solve`; a copy has its own list. In
     training, a solver that carries its first step over finds it in `first_steps`, which is part of the block's state;
-    evaluation never depends on what was solved before.
+    evaluation never depends on what was solved before. Where `energies` is a list, the kinetic energy of every solve is
+    integrated with it, and added.
 
     Raises:
         ValueError: t0 equals t1, one of them is not finite, or the gradient and the solver do not go together.
@@ -59,6 +61,7 @@ class OdeBlock(SolvingModule):
         self.backward_stats = SolveStats()
         self.solves: list[SolveRecord] | None = None
         self.first_steps = FirstSteps()
+        self._with_energy: list[WithEnergy] = []  # the last one, which may be compiled; in a list, as no part
         # Apple's GPUs have no float64.
         ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
         if learn_times:
@@ -80,11 +83,24 @@ class OdeBlock(SolvingModule):
             y0 = y0.float()
         vector_field = self.vector_field if vector_field is None else vector_field
         first_steps = self.first_steps if self.training else FirstSteps()
-        solution = self.gradient.solve(self.solver, vector_field, y0, ts, first_steps)
+        if self.energies is None:
+            solution = self.gradient.solve(self.solver, vector_field, y0, ts, first_steps)
+        else:
+            measured = self._measured(vector_field, y0.shape[1:])
+            found = self.gradient.solve(self.solver, measured, measured.start(y0), ts, first_steps)
+            ys, energy = measured.taken_apart(found.ys)
+            self.energies.append(energy)
+            solution = Solution(ys, found.stats, found.backward)
         self.stats, self.backward_stats = solution.stats, solution.backward_stats
         if self.solves is not None:
             self.solves.append(SolveRecord(self.stats, self.backward_stats))
         return solution
+
+    def _measured(self, vector_field: nn.Module, shape: torch.Size) -> WithEnergy:
+        last = self._with_energy[0] if self._with_energy else None
+        if last is None or last.vector_field is not vector_field or last.shape != shape:
+            self._with_energy[:] = [WithEnergy(vector_field, shape)]
+        return self._with_energy[0]
 
     def get_extra_state(self) -> Tensor:
         """The first steps, forward and backward, 0 for none: a continued run tries the same ones."""

@@ -11,10 +11,15 @@ from node_cli.ode.solution import Solution
 
 
 class SolvingModule(nn.Module, ABC):
-    """Maps the state at `ts[0]` to that at `ts[-1]`, where dy/dt = vector_field(t, y), by `solver`."""
+    """Maps the state at `ts[0]` to that at `ts[-1]`, where dy/dt = vector_field(t, y), by `solver`.
+
+    Where `energies` is a list, each solve adds to it, `(batch,)`, the mean square of the slope over the dimensions of a
+    sample, integrated over its time, with a graph.
+    """
 
     ts: Tensor
     solver: Solver
+    energies: list[Tensor] | None = None
     vector_field: nn.Module
 
     @abstractmethod

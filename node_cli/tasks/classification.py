@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from node_cli.batch import Batch, take
 from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.tasks.kinetic import Kinetic
 from node_cli.tasks.plane_figures import plane
 from node_cli.tasks.task import Loss, Task, solved
 
@@ -29,6 +30,7 @@ class Classification(Task):
         label_smoothing: the fraction of a target's probability that is spread evenly over all classes.
         class_weights: what the loss of a sample is multiplied by, for each class; "balanced": in inverse proportion to
             the class's training samples, on average 1. In training alone: metrics have no weights.
+        kinetic: weight of the squared slope of ODE blocks in the loss, see `Kinetic`.
 
     Raises:
         ValueError: a setting out of range.
@@ -47,22 +49,33 @@ class Classification(Task):
         *,
         label_smoothing: float,
         class_weights: Literal["balanced"] | list[float] | None = None,
+        kinetic: float = 0.0,
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")
         self.class_names = class_names
         self.label_smoothing = label_smoothing
+        self.kinetic = Kinetic(kinetic)
         self.offers = {"num_outputs": len(class_names)}
         self.row_names = dict.fromkeys(("class", "probability", "targets"), class_names)
         self.class_weights = _class_weights(class_weights, class_names, class_counts)
 
+    def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
+        """See `Task.check`."""
+        self.kinetic.check(model)
+
+    def unused(self, model: nn.Module) -> Mapping[str, str]:
+        """See `Task.unused`."""
+        return self.kinetic.unused(model)
+
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """Cross entropy with label smoothing, and the accuracy; both over samples."""
-        logits, targets = _logits(model, batch), batch["targets"]
+        with self.kinetic.of_solves(model) as energies:
+            logits, targets = _logits(model, batch), batch["targets"]
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         total = F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
         right = (logits.detach().argmax(1) == targets).to(total.dtype).sum()
-        return Loss(total, total.new_tensor(len(targets)), {"accuracy": right})
+        return self.kinetic.beside(Loss(total, total.new_tensor(len(targets)), {"accuracy": right}), energies)
 
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """The class of each sample, and the probability and the logit of every class."""

@@ -16,6 +16,7 @@ from node_cli.ode.solution import SolveError
 from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
+from node_cli.tasks.kinetic import Kinetic
 from node_cli.tasks.series_checks import check_length, check_season, check_something_to_fit, chosen_strategy
 from node_cli.tasks.series_cutting import STRATEGIES, first_times, jumps_between, segments, windows
 from node_cli.tasks.series_loss import SeriesLoss, mean_of_targets
@@ -56,6 +57,7 @@ class Trajectory(Task):
         match_until: until this progress of the run the slopes of the vector field are matched with those of a smooth
             curve through the data, which takes no solve (collocation); 0: never.
         season: times in a season, for a forecast that repeats the last one; None: there is none.
+        kinetic: weight of the squared slope of the ODE in the loss, see `Kinetic`.
 
     Raises:
         ValueError: a setting is out of range.
@@ -86,6 +88,7 @@ class Trajectory(Task):
         grow_until: float,
         match_until: float,
         season: int | None,
+        kinetic: float = 0.0,
     ) -> None:
         require_choice("strategy", strategy, tuple(STRATEGIES))
         for name, number in (("grow_from", grow_from), ("grow_until", grow_until)):
@@ -97,6 +100,7 @@ class Trajectory(Task):
         require_positive(continuity=continuity)
         self._loss = SeriesLoss(loss, units, channel_names, channel_weights)
         self._smooth = LastOf(smooth)
+        self.kinetic = Kinetic(kinetic)
         self.units, self.channel_names = units, channel_names
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar, channel_units, train_ends)
         self.strategy, self.why = strategy, ""
@@ -117,6 +121,7 @@ class Trajectory(Task):
     def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
         """See `Task.check`."""
         assert isinstance(model, SeriesModel)
+        self.kinetic.check(model)
         train = splits["train"]
         if self.strategy == "windows":
             check_length("task.window", self.window, self.window, train)
@@ -149,12 +154,13 @@ class Trajectory(Task):
             if key not in effective
         }
         unsolved = dict.fromkeys(
-            ("task.strategy", *(f"task.{key}" for key in effective)),
+            ("task.strategy", "task.kinetic", *(f"task.{key}" for key in effective)),
             "with task.match_until=1, as training then solves nothing: lower that",
         )
         alone = {"task.channel_weights": "on data of one channel: take more channels"}
         return {
             **of_others,
+            **self.kinetic.unused(model),
             **(unsolved if self.match_until == 1 else {}),
             **(alone if len(self.channel_names) == 1 else {}),
             **{f"model.{key}": reason for key, reason in model.unused.items()},
@@ -165,13 +171,9 @@ class Trajectory(Task):
         assert isinstance(model, SeriesModel)
         if model.training:  # and not in an audit, which asks for the loss alone
             model.prune(progress)
-        if self.phase(progress) == "matching":
-            loss = self._matching(model, batch)
-        elif self.strategy == "multiple_shooting":
-            loss = self._shooting(model, batch)
-        else:
-            batch = self._cut(batch, progress)
-            loss = self._loss(model(visible(batch)), batch)
+        with self.kinetic.of_solves(model) as energies:
+            loss = self._fit(model, batch, progress)
+        loss = self.kinetic.beside(loss, energies)
         penalty = model.penalty()
         total = loss.total if penalty is None else loss.total + penalty * loss.weight
         named = {name: value.detach() * loss.weight for name, value in model.named_values().items()}
@@ -190,11 +192,7 @@ class Trajectory(Task):
         return {**rows, "scaled": scaled, "one_step": model.one_step(seen)}
 
     def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
-        """Errors at all targets of a split, see `TrajectoryErrors`, and of logarithms where there are any.
-
-        Beside those of the model, from what it was shown: one step ahead, from what was observed before each time; and
-        forecasts that need no training.
-        """
+        """Errors at all targets of a split, see `TrajectoryErrors`: of the model, and of what needs no training."""
         batch, rows = solved(batch, rows)
         loss = self._loss(rows["scaled"], batch)
         return {"loss": (loss.total / loss.weight).item(), **self.errors.metrics(batch, rows)}
@@ -261,6 +259,14 @@ class Trajectory(Task):
             seen = int(batch[TARGET].any(2).any(0).float().argmax().item())  # times before the first error
             return first_times(batch, max(2, seen + max(1, round(fraction * (batch[TIMES].shape[1] - seen)))))
         return batch
+
+    def _fit(self, model: SeriesModel, batch: Batch, progress: float) -> Loss:
+        if self.phase(progress) == "matching":
+            return self._matching(model, batch)
+        if self.strategy == "multiple_shooting":
+            return self._shooting(model, batch)
+        batch = self._cut(batch, progress)
+        return self._loss(model(visible(batch)), batch)
 
     def _shooting(self, model: SeriesModel, batch: Batch) -> Loss:
         cut, count = segments(batch, self.num_segments)

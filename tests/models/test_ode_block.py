@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -186,3 +187,35 @@ def test_refuses_in_one_line(keys, message):
     with pytest.raises(ValueError) as error:
         block(**keys)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
+@pytest.mark.parametrize("ts", [(0.0, 0.4, 1.0), (1.0, 0.4, 0.0)])
+def test_the_kinetic_energy_is_integrated_with_the_state(gradient, ts):
+    """dy/dt = a y from y0: the energy is a^2 |y0|^2 (exp(2 a T) - 1) / 2 a, whichever way the time runs."""
+    rate, y0 = 0.5, torch.tensor([[[0.4, -0.2]], [[0.8, 1.0]]], dtype=torch.float64)
+    module = block(Growth(rate), gradient=gradient, rtol=1e-8, atol=1e-8)
+    plain = module.solve(y0, torch.tensor(ts, dtype=torch.float64)).ys
+    module.energies = []
+    found = module.solve(y0, torch.tensor(ts, dtype=torch.float64)).ys
+    torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-7)
+    (energy,) = module.energies
+    total = ts[-1] - ts[0]
+    true = rate**2 * abs(math.expm1(2 * rate * total)) / (2 * rate) * y0.square().mean((1, 2))
+    torch.testing.assert_close(energy, true, rtol=1e-6, atol=0)
+    energy.sum().backward()
+    (weight,) = module.vector_field.parameters()
+    assert weight.grad.item() == pytest.approx(of_rate(rate, total) * y0.square().mean((1, 2)).sum().item(), rel=1e-5)
+
+
+def of_rate(rate, total, step=1e-6):
+    """How the energy of |y0| = 1 changes with the rate."""
+    low, high = (a * abs(math.expm1(2 * a * total)) / 2 for a in (rate - step, rate + step))
+    return (high - low) / (2 * step)
+
+
+def test_samples_with_times_of_their_own_have_energies_of_their_own():
+    module = block(Growth(0.5), rtol=1e-8, atol=1e-8, batching="per_sample")
+    module.energies = []
+    module.solve(torch.ones(2, 3).double(), torch.tensor([[0.0, 1.0], [0.0, 2.0]], dtype=torch.float64))
+    torch.testing.assert_close(module.energies[0], torch.tensor([1.0, 2.0]).double().expm1() * 0.25, rtol=1e-6, atol=0)
