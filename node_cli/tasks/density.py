@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from node_cli.batch import Batch
+from node_cli.batch import Batch, take
 from node_cli.flow import INTEGRALS, DensityModel
 from node_cli.ode.checks import require, require_at_least, require_choice
 from node_cli.tasks.density_baselines import baselines
 from node_cli.tasks.density_details import costs_and_round_trip, distance_of_samples, errors_of_likelihood
+from node_cli.tasks.density_figures import density_figures
 from node_cli.tasks.density_losses import FlowMatching, TraceEstimate
 from node_cli.tasks.density_space import Scaling, Space, normal, uniform
 from node_cli.tasks.task import Loss, Task, solved
 from node_cli.tasks.wasserstein import MOST, wasserstein2
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_SHOWN, NUM_TIMES = 500, 21  # samples in a figure, and times of their paths
 OBJECTIVES = ("flow_matching", "likelihood")
 CONDITIONS = ("label",)
 OF_OBJECTIVE = {
@@ -103,6 +109,7 @@ class Density(Task):
         self.offers = {"num_conditions": len(class_names) if condition else 0}
         if has_source:
             self._compare_samples()
+        self.column_names = column_names
         self.row_names = {"targets": class_names} | ({"sample": column_names} if column_names else {})
 
     def choose(self, model: nn.Module, train: Batch) -> None:
@@ -191,6 +198,25 @@ class Density(Task):
                 found["wasserstein"] = distance_of_samples(self, model, splits)
         return found
 
+    def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
+        """In the plane, a map of the density with the data, samples, and paths from the base; of images, samples."""
+        assert isinstance(model, DensityModel)
+        batch, _ = solved(batch, rows)
+        shown = take(batch, slice(NUM_SHOWN))
+        generator = torch.Generator().manual_seed(0)
+        if self.has_source:
+            base, labels = model.scaled(shown["source"]), self.labels_of(shown)
+        else:
+            base = normal(shown["inputs"], (NUM_SHOWN, *self.space.shape), generator)
+            labels = self._drawn_labels(NUM_SHOWN, generator, base.device)
+        paths = model.carried(base, labels, NUM_TIMES)
+        values = self.space.values_of(paths.flatten(0, 1)).view(paths.shape)
+        known = None if self.has_source else partial(self._log_prob, model)
+        in_plane, is_image = self.space.shape == (2,), len(self.space.shape) == 3
+        data = self.space.values(shown["inputs"])
+        image_shape = self.space.shape if is_image else None
+        return density_figures(known, values[-1], data, values if in_plane else None, image_shape, self.column_names)
+
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """In bits a dimension where values are whole numbers, and in nats elsewhere."""
         unit, by = ("bits/dim", self.space.bits_per_dim(1.0)) if self.space.is_discrete else ("nats", 1.0)
@@ -216,12 +242,7 @@ class Density(Task):
             known = ", ".join(self.class_names) if self.condition else "none, as task.condition=null"
             raise ValueError(f"label must be one that samples were conditioned by ({known}), got {label}")
         like = next(model.parameters())
-        labels = None
-        if self.condition:
-            asked = self.class_names if label is None else (label,)
-            counts = dict(zip(self.class_names, self.class_counts or (1,) * len(self.class_names), strict=True))
-            weights = torch.tensor([counts[name] * (name in asked) for name in self.class_names]).double()
-            labels = torch.multinomial(weights, count, replacement=True, generator=generator).to(like.device)
+        labels = self._drawn_labels(count, generator, like.device, label)
         base = normal(like, (count, *self.space.shape), generator)
         rows = {"sample": self.space.values_of(model.carried(base, labels)[-1])}
         return rows if labels is None else {**rows, "targets": labels}
@@ -229,6 +250,28 @@ class Density(Task):
     def labels_of(self, batch: Batch) -> Tensor | None:
         """What the density of each sample is conditioned by; None: nothing."""
         return batch["targets"] if self.condition else None
+
+    def _drawn_labels(
+        self, count: int, generator: torch.Generator, device: torch.device, label: str | None = None
+    ) -> Tensor | None:
+        if not self.condition:
+            return None
+        asked = self.class_names if label is None else (label,)
+        counts = dict(zip(self.class_names, self.class_counts or (1,) * len(self.class_names), strict=True))
+        weights = torch.tensor([counts[name] * (name in asked) for name in self.class_names]).double()
+        return torch.multinomial(weights, count, replacement=True, generator=generator).to(device)
+
+    def _log_prob(self, model: DensityModel, values: Tensor) -> Tensor:
+        """Exact, of real numbers in the user's units; of several classes, as frequent as they are."""
+        states, log_det = self.space.states(self.space.inputs(values), None)
+        if not self.condition:
+            return model.log_density(states, None).estimates[:, 0] + log_det
+        counts = states.new_tensor(self.class_counts or (1,) * len(self.class_names))
+        each = [
+            model.log_density(states, None, torch.full((len(states),), k, device=states.device)).estimates[:, 0]
+            for k in range(len(counts))
+        ]
+        return (torch.stack(each, 1) + (counts / counts.sum()).log()).logsumexp(1) + log_det
 
     def _compare_samples(self) -> None:
         if self.is_likelihood:

@@ -30,7 +30,7 @@ DATA_COLOUR, SAMPLE_COLOUR = "0.55", "#c62828"
 
 
 def density_figures(
-    log_prob: LogProb,
+    log_prob: LogProb | None,
     samples: Tensor,
     data: Tensor,
     paths: Tensor | None = None,
@@ -40,7 +40,7 @@ def density_figures(
     """Figures by name: `density` of points in one or two dimensions, else `samples`.
 
     Args:
-        log_prob: log-densities `(n,)` in nats of points `(n, d)`, on the device of the data.
+        log_prob: log-densities `(n,)` in nats of points `(n, d)`, on the device of the data; None: they are not known.
         samples: `(n, d)` points, or images `(n, c, h, w)`, in the user's units as all others.
         data: likewise.
         paths: `(T, n, 2)`, from the base to samples, in the plane.
@@ -52,7 +52,7 @@ def density_figures(
         return {"samples": image_grid(images, [""] * len(images), "samples")}
     dim = data.shape[1]
     labels = list(names) or [f"coordinate {number + 1}" for number in range(dim)]
-    if dim == 1:
+    if dim == 1 and log_prob is not None:
         return {"density": _line(log_prob, samples, data, labels[0])}
     if dim == 2:
         return {"density": _plane(log_prob, samples, data, paths, labels)}
@@ -77,21 +77,28 @@ def _log_probs(log_prob: LogProb, points: Tensor) -> Tensor:
     return torch.cat([log_prob(part) for part in points.split(CHUNK)])
 
 
-def _plane(log_prob: LogProb, samples: Tensor, data: Tensor, paths: Tensor | None, labels: Sequence[str]) -> Figure:
-    figure, axes = panels(2 if paths is None else 3, size=SIZE)
-    draw_panel(axes[0], "density", partial(_map, axes[0], log_prob, data))
-    axes[0].set(xlabel=labels[0], ylabel=labels[1])
-    _scatter(axes[1], data, DATA_COLOUR, "data")
-    _scatter(axes[1], samples, SAMPLE_COLOUR, "samples")
-    label_panel(axes[1], "samples and data", *labels)
+def _plane(
+    log_prob: LogProb | None, samples: Tensor, data: Tensor, paths: Tensor | None, labels: Sequence[str]
+) -> Figure:
+    figure, panels_left = panels((log_prob is not None) + 1 + (paths is not None), size=SIZE)
+    axes = iter(panels_left)
+    if log_prob is not None:
+        mapped = next(axes)
+        draw_panel(mapped, "density", partial(_map, mapped, log_prob, data))
+        mapped.set(xlabel=labels[0], ylabel=labels[1])
+    compared = next(axes)
+    _scatter(compared, data, DATA_COLOUR, "data")
+    _scatter(compared, samples, SAMPLE_COLOUR, "samples")
+    label_panel(compared, "samples and data", *labels)
     _, (left, right, bottom, top) = grid_around(data, 2, MARGIN)
-    axes[1].set(xlim=(left, right), ylim=(bottom, top))
+    compared.set(xlim=(left, right), ylim=(bottom, top))
     if paths is not None:
+        followed = next(axes)
         x, y = paths[:, :MAX_PATHS].float().numpy(force=True).transpose(2, 0, 1)
-        axes[2].plot(x, y, color="0.6", linewidth=0.6)
-        axes[2].scatter(x[0], y[0], s=8, color="black", label="base")
-        axes[2].scatter(x[-1], y[-1], s=8, color=SAMPLE_COLOUR, label="samples")
-        label_panel(axes[2], "paths", *labels)
+        followed.plot(x, y, color="0.6", linewidth=0.6)
+        followed.scatter(x[0], y[0], s=8, color="black", label="base")
+        followed.scatter(x[-1], y[-1], s=8, color=SAMPLE_COLOUR, label="samples")
+        label_panel(followed, "paths", *labels)
     return figure
 
 

@@ -22,6 +22,9 @@ class Scaling(Protocol):
     def std(self) -> Sequence[float]:
         """Of each channel."""
 
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The inputs, scaled."""
+
     def undo(self, scaled: Tensor) -> Tensor:
         """What was scaled, in the units that it had before."""
 
@@ -67,6 +70,10 @@ class Space:
         """In the user's units: levels `0, 1, ...` or real numbers."""
         raw = inputs if self.scaling is None else self.scaling.undo(inputs)
         return raw if self.num_levels is None else (raw * (self.num_levels - 1)).round()
+
+    def inputs(self, values: Tensor) -> Tensor:
+        """Real numbers in the user's units, as the dataset scales them."""
+        return values if self.scaling is None else self.scaling(values)
 
     def states(self, inputs: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """What a flow models, and the log-determinant `(n,)` of the way there from the user's units.

@@ -78,6 +78,8 @@ def test_new_samples_and_the_densities_of_new_points_are_written(trained, place,
     )
     header, *lines = (place / "drawn.csv").read_text().splitlines()
     assert (header, len(lines)) == ("sample_0,sample_1", 7)
+    here("node-predict", "run=moons", "out=test.csv")
+    assert (place / "test_density.png").read_bytes().startswith(b"\x89PNG")
     run = load_run(trained, device="cpu")
     drawn = run.sample(7)
     assert drawn.shape == (7, 2)

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import NamedTuple
 
 import pytest
 import torch
 
+from node_cli.datasets.scaling import Scaling
 from node_cli.flow import DensityModel, LogDensity
 from node_cli.tasks.density import Density
 from node_cli.tasks.density_space import Space
-
-
-class Scales(NamedTuple):
-    """As a dataset offers it."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def undo(self, scaled):
-        shape = (1, -1, *[1] * (scaled.dim() - 2))
-        return scaled * scaled.new_tensor(self.std).view(shape) + scaled.new_tensor(self.mean).view(shape)
 
 
 class Normal(DensityModel):
@@ -90,7 +79,7 @@ POINTS = {"inputs": torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 0.0]])}
 
 def test_densities_are_those_of_values_before_the_dataset_scaled_them():
     """A normal density of scaled values is one of std 2 and 5 around 1 and 3 in the user's units."""
-    task = density(scaling=Scales((1.0, 3.0), (2.0, 5.0)), trace="exact")
+    task = density(scaling=Scaling((1.0, 3.0), (2.0, 5.0)), trace="exact")
     rows = task.predict(Normal(), POINTS, generator())
     true = torch.distributions.Normal(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0]))
     values = POINTS["inputs"] * torch.tensor([2.0, 5.0]) + torch.tensor([1.0, 3.0])
@@ -103,7 +92,7 @@ def test_densities_are_those_of_values_before_the_dataset_scaled_them():
 
 @pytest.mark.parametrize("logit", [0.05, 1e-6, None])
 def test_whole_numbers_become_real_ones_and_come_back(logit):
-    space = Space((1, 2, 2), Scales((0.3,), (0.4,)), 17, logit)
+    space = Space((1, 2, 2), Scaling((0.3,), (0.4,)), 17, logit)
     levels = torch.tensor([0, 3, 15, 16]).float().view(1, 1, 2, 2)
     inputs = (levels / 16 - 0.3) / 0.4
     torch.testing.assert_close(space.values(inputs), levels)
@@ -256,3 +245,21 @@ def test_the_noise_of_whole_numbers_has_an_error_of_its_own():
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         density(**settings)
+
+
+def test_figures_show_the_density_and_its_samples_in_the_units_of_the_data():
+    """A map of which the title has the integral, samples, paths; of a source without the map; of images a grid."""
+    points = {"inputs": torch.randn(50, 2, generator=generator()), "targets": torch.arange(50) % 2}
+    scaled = density(scaling=Scaling((1.0, 3.0), (2.0, 5.0)))
+    (figure,) = scaled.figures(Normal(), points, {}).values()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[1:] == ["samples and data", "paths"]
+    assert float(titles[0].removeprefix("density, integral ")) == pytest.approx(1, abs=0.1)
+    both = density(condition="label", class_names=("a", "b"), class_counts=(1, 1))
+    (figure,) = both.figures(Normal(), points, {}).values()
+    assert figure.axes[0].get_title() == "density, integral " + titles[0].split()[-1]  # of both classes together
+    source = density(has_source=True)
+    (figure,) = source.figures(Normal(), {**points, "source": points["inputs"] + 1}, {}).values()
+    assert [axes.get_title() for axes in figure.axes] == titles[1:]
+    images = {"inputs": torch.zeros(9, 1, 2, 2)}
+    assert set(density((1, 2, 2), num_levels=5).figures(Normal(), images, {})) == {"samples"}
