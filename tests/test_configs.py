@@ -7,6 +7,7 @@ import hashlib
 import io
 import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,17 +75,19 @@ def write_cifar_archive(folder: Path) -> RemoteFile:
     return RemoteFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
 
 
-@pytest.fixture
-def files_of_the_true_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(mnist, "FILES", write_idx_files(tmp_path / "mnist"))
-    monkeypatch.setattr(fashion_mnist, "FILES", write_idx_files(tmp_path / "fashion_mnist"))
-    monkeypatch.setattr(cifar10, "ARCHIVE", write_cifar_archive(tmp_path / "cifar10"))
+@pytest.fixture(scope="module")
+def files_of_the_true_format(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    folder = tmp_path_factory.mktemp("files")
     np.savez(
-        tmp_path / "mine.npz",
+        folder / "mine.npz",
         inputs=np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32),
         targets=np.arange(60) % 3,
     )
-    return [f"data_dir={tmp_path}", f"path={tmp_path / 'mine.npz'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "FILES", write_idx_files(folder / "mnist"))
+        patch.setattr(fashion_mnist, "FILES", write_idx_files(folder / "fashion_mnist"))
+        patch.setattr(cifar10, "ARCHIVE", write_cifar_archive(folder / "cifar10"))
+        yield [f"data_dir={folder}", f"path={folder / 'mine.npz'}"]
 
 
 def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:

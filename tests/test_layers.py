@@ -1,6 +1,7 @@
 """Holds the layers: imports point down only, siblings never import each other, torch and hydra stay in their places."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -76,10 +77,15 @@ BELOW = {
 }
 
 
-def imported(path, source=None):
+@cache
+def imported(path):
     """Every absolute name that a file imports, wherever in the file."""
+    return imported_by(path.read_text(), path)
+
+
+def imported_by(source, path=None):
     found = set()
-    for node in ast.walk(ast.parse(source or path.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -99,8 +105,16 @@ def part(module):
     return module.split(".")[1] if "." in module else ""
 
 
-OURS = {module: {our_module(name) for name in imported(path)} - {None} for module, path in MODULES.items()}
-OTHERS = {module: {name.split(".")[0] for name in imported(path)} for module, path in MODULES.items()}
+@cache
+def ours():
+    """By module, all modules of ours that it imports."""
+    return {module: {our_module(name) for name in imported(path)} - {None} for module, path in MODULES.items()}
+
+
+@cache
+def others():
+    """By module, all packages that it imports."""
+    return {module: {name.split(".")[0] for name in imported(path)} for module, path in MODULES.items()}
 
 
 def reached(module):
@@ -110,7 +124,7 @@ def reached(module):
         current = waiting.pop()
         seen.add(current)
         packages = {current.rsplit(".", n)[0] for n in range(current.count(".") + 1)}
-        waiting |= (OURS[current] | packages) - seen
+        waiting |= (ours()[current] | packages) - seen
     return seen
 
 
@@ -121,25 +135,25 @@ def test_every_part_has_its_layer():
 
 def test_imports_point_down():
     upwards = {}
-    for module, names in OURS.items():
+    for module, names in ours().items():
         allowed = BELOW[part(module)] | {part(module), ""} if part(module) else {""}
         upwards[module] = {name for name in names if part(name) not in allowed}
     assert {module: names for module, names in upwards.items() if names} == {}
 
 
 def test_there_is_no_cycle():
-    TopologicalSorter(OURS).prepare()
+    TopologicalSorter(ours()).prepare()
 
 
 def test_hydra_is_imported_where_configs_are_composed_and_built_only():
-    users = {part(module) for module, names in OTHERS.items() if names & {"hydra", "omegaconf"}}
+    users = {part(module) for module, names in others().items() if names & {"hydra", "omegaconf"}}
     assert users <= {"cli", "build", "config"}
-    assert {part(module) for module, names in OTHERS.items() if "hydra" in names} <= {"cli", "build"}
+    assert {part(module) for module, names in others().items() if "hydra" in names} <= {"cli", "build"}
 
 
 def heavy_imports(module):
     heavy = {"torch", "torchdiffeq", "torchvision", "sklearn", "scipy", "matplotlib", "tensorboard"}
-    return {name: OTHERS[name] & heavy for name in reached(module) if OTHERS[name] & heavy}
+    return {name: others()[name] & heavy for name in reached(module) if others()[name] & heavy}
 
 
 @pytest.mark.parametrize(
@@ -162,18 +176,19 @@ def test_a_report_imports_matplotlib_for_its_figures_only():
 
 
 def test_what_needs_optuna_is_loaded_once_it_is_known_to_be_there():
-    users = {module for module, names in OTHERS.items() if "optuna" in names}
+    users = {module for module, names in others().items() if "optuna" in names}
     assert {part(module) for module in users} == {"tuning"}
     assert heavy_imports("node_cli.tuning.study") == {}
 
 
 def test_torchdiffeq_is_called_in_one_place():
-    assert {module for module, names in OTHERS.items() if "torchdiffeq" in names} == {"node_cli.ode.torchdiffeq_solver"}
+    users = {module for module, names in others().items() if "torchdiffeq" in names}
+    assert users == {"node_cli.ode.torchdiffeq_solver"}
 
 
 def test_the_reader_of_imports_sees_those_inside_functions():
     source = "import a.b\ndef f():\n    from node_cli.ode import solvers\n"
-    assert imported(None, source) == {"a.b", "node_cli.ode.solvers"}
+    assert imported_by(source) == {"a.b", "node_cli.ode.solvers"}
 
 
 def test_nothing_of_hydra_is_used_that_it_keeps_to_itself():

@@ -41,10 +41,10 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
 def _names(raw: RawSeries, samples: list[Sample]) -> list[str]:
     """The series of each sample; of one that has several `name/1`, `name/2`, ..., and of a single one no name."""
     totals, counts = Counter(each.series for each in samples), Counter[int]()
-    names = []
+    of_series, names = raw.names, []
     for number, *_ in samples:
         counts[number] += 1
-        parts = [raw.names[number]] if raw.names[number] else []
+        parts = [of_series[number]] if of_series[number] else []
         names.append("/".join([*parts, *([str(counts[number])] if totals[number] > 1 else [])]))
     return names
 

@@ -89,3 +89,26 @@ def assert_same(found, expected):
     assert found.keys() == expected.keys()
     different = [name for name, grad in expected.items() if not torch.equal(found[name], grad)]
     assert not different
+
+
+def in_one_vector(states, y0, ts, field=None):
+    """`states(field, y0, ts)` as a function of one vector of all that it depends on, and that vector.
+
+    A check along one direction is then one of state, times and parameters together. Times without a gradient stay.
+    """
+    field = field or Wave()
+    inputs = {"y0": y0, **({"ts": ts} if ts.requires_grad else {}), **dict(field.named_parameters())}
+
+    def of_vector(vector):
+        parts = vector.split([value.numel() for value in inputs.values()])
+        values = {name: part.view_as(inputs[name]) for name, part in zip(inputs, parts, strict=True)}
+        y0, moved = values.pop("y0"), values.pop("ts", ts)
+        return states(lambda t, y: torch.func.functional_call(field, values, (t, y)), y0, moved)
+
+    return of_vector, torch.cat([value.detach().flatten() for value in inputs.values()]).requires_grad_()
+
+
+def check_finite_differences(states, ts, y0=None):
+    """Of `states(field, y0, ts)`; gradcheck also holds that a second backward pass gives the same."""
+    of_vector, vector = in_one_vector(states, start() if y0 is None else y0, ts)
+    assert torch.autograd.gradcheck(of_vector, vector, eps=1e-5, atol=1e-9, rtol=1e-8, fast_mode=True)

@@ -16,6 +16,7 @@ from gradient_checks import (
     adaptive_cases,
     assert_close,
     assert_same,
+    check_finite_differences,
     fixed,
     loss_of,
     run,
@@ -34,24 +35,6 @@ REPEATED = (0.0, 0.0, 0.3, 0.3, 1.5, 1.5)
 DIRECTIONS = pytest.mark.parametrize("ts", [FORWARD, BACKWARD], ids=["forward", "backward"])
 GRIDS = {"num_steps": {"num_steps": 2}, "step_size": {"step_size": 0.25}}
 ONE_WAY = {"num_steps": FORWARD, "step_size": BACKWARD, "joint": FORWARD, "per_sample": BACKWARD}  # either way, once
-
-
-def check_finite_differences(states, ts):
-    """Of `states(field, y0, ts)`, along one direction of all that it depends on.
-
-    gradcheck also holds that a second backward pass gives the same.
-    """
-    field = Wave()
-    inputs = {"y0": start(), **({"ts": ts} if ts.requires_grad else {}), **dict(field.named_parameters())}
-
-    def of_values(flat):
-        parts = flat.split([value.numel() for value in inputs.values()])
-        values = {name: part.view_as(inputs[name]) for name, part in zip(inputs, parts, strict=True)}
-        y0, moved = values.pop("y0"), values.pop("ts", ts)
-        return states(lambda t, y: torch.func.functional_call(field, values, (t, y)), y0, moved)
-
-    flat = torch.cat([value.detach().flatten() for value in inputs.values()]).requires_grad_()
-    assert torch.autograd.gradcheck(of_values, flat, eps=1e-5, atol=1e-9, rtol=1e-8, fast_mode=True)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

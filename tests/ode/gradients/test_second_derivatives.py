@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gradient_checks import FORWARD, adaptive, fixed, loss_of, run, solve, start
+from gradient_checks import FORWARD, adaptive, fixed, in_one_vector, loss_of, run, solve, start
 from problems import Growth, Wave, times
 from torchdiffeq import odeint
 
@@ -19,20 +19,14 @@ SOLVERS = {
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_direct_has_the_second_derivatives_of_the_discrete_solution(solver):
-    field = Wave(width=2)
-    parameters = dict(field.named_parameters())
-
-    def states(y0, ts, *values):
-        def functional(t, y):
-            return torch.func.functional_call(field, dict(zip(parameters, values, strict=True)), (t, y))
-
-        return solve("direct", solver, functional, y0, ts).ys
-
-    y0 = times(0.4, -0.2, 0.8, 1.0, requires_grad=True)
-    inputs = (y0, times(*FORWARD, requires_grad=True), *parameters.values())
-    assert torch.autograd.gradgradcheck(
-        lambda y0, *others: states(y0.view(2, 2), *others), inputs, eps=1e-5, atol=1e-7, rtol=1e-6, fast_mode=True
+    y0 = times(0.4, -0.2, 0.8, 1.0).view(2, 2)
+    of_vector, vector = in_one_vector(
+        lambda field, y0, ts: solve("direct", solver, field, y0, ts).ys,
+        y0,
+        times(*FORWARD, requires_grad=True),
+        Wave(width=2),
     )
+    assert torch.autograd.gradgradcheck(of_vector, vector, eps=1e-5, atol=1e-7, rtol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize("solver", [fixed(num_steps=100), adaptive(rtol=1e-10, atol=1e-10)], ids=["rk4", "dopri5"])
