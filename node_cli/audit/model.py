@@ -99,7 +99,8 @@ class ModelAudit:
             "norm": norm(reference.parameters),
         }
         name = f"{type(self.model).__name__}, a batch of {num_samples(self._batch())} in {self.precision}"
-        return model_report(name, rows, of_reference, Verdict(rows, self.accepted_error))
+        report = model_report(name, rows, of_reference, Verdict(rows, self.accepted_error))
+        return replace(report, notes=[*report.notes, *self.task.audit_notes(self.model.eval(), self._batch())])
 
     def _batch(self) -> Batch:
         return next(self.dataset.train_batches(self.batch_size, self.seed, epoch=0))

@@ -53,6 +53,8 @@ def assemble(
     augmentation = None if black is None else CropAndFlip(crop_padding, flip, tuple(black.flatten().tolist()))
     preprocessing = {"inputs": Preprocessing(highest, scaling)}
     offers = offers_of(splits["train"], class_names, scaling)
+    if augmented:
+        offers["is_augmented"] = True
     if highest is not None:
         offers["num_levels"] = int(highest) + 1
     return Dataset(splits, offers, augmentation, digest, preprocessing)

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 
 from node_cli.batch import Batch, take
 from node_cli.flow import INTEGRALS, DensityModel
+from node_cli.ode.block import solving_modules
 from node_cli.ode.checks import require, require_at_least, require_choice
 from node_cli.tasks.density_baselines import baselines
-from node_cli.tasks.density_details import costs_and_round_trip, distance_of_samples, errors_of_likelihood
+from node_cli.tasks.density_details import (
+    costs_and_round_trip,
+    distance_of_samples,
+    errors_of_likelihood,
+    in_words,
+    probes_beside_exact,
+)
 from node_cli.tasks.density_figures import density_figures
 from node_cli.tasks.density_losses import FlowMatching, TraceEstimate
 from node_cli.tasks.density_space import Scaling, Space, normal, uniform
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_SHOWN, NUM_TIMES = 500, 21  # samples in a figure, and times of their paths
+MOST_DIMS = 256  # of an audit by the exact trace
 OBJECTIVES = ("flow_matching", "likelihood")
 CONDITIONS = ("label",)
 OF_OBJECTIVE = {
@@ -43,6 +51,7 @@ class Density(Task):
         column_names: of the numbers of a point.
         has_source: the samples of a batch come with a `source` of the same shape, which takes the place of a normal
             base: there is no log-density then, and samples are compared with the data.
+        is_augmented: training images are changed at random, which is refused.
         objective: what is minimised: flow_matching, or (negative log-) likelihood.
         coupling, sigma: see `FlowMatching`.
         trace, noise: see `TraceEstimate`.
@@ -72,6 +81,7 @@ class Density(Task):
         num_levels: int | None = None,
         column_names: tuple[str, ...] = (),
         has_source: bool = False,
+        is_augmented: bool = False,
         *,
         objective: str,
         coupling: str,
@@ -95,6 +105,10 @@ class Density(Task):
         weights = dict(zip(INTEGRALS, (kinetic, jacobian, total_derivative), strict=True))
         for name, weight in weights.items():
             require_at_least(name, weight, 0)
+        if is_augmented:
+            raise ValueError("task=density needs images as they are: set dataset.crop_padding=0 and dataset.flip=false")
+        if coupling == "conditional_ot" and not condition:
+            raise ValueError("coupling=conditional_ot needs task.condition=label: take task.coupling=ot instead")
         if condition and not class_names:
             raise ValueError("condition=label needs a dataset with labels, which this one has not: set it to null")
         self.is_likelihood, self.has_source = objective == "likelihood", has_source
@@ -108,7 +122,9 @@ class Density(Task):
         self.inputs: tuple[str, ...] = ("inputs", "targets") if condition else ("inputs",)
         self.offers = {"num_conditions": len(class_names) if condition else 0}
         if has_source:
-            self._compare_samples()
+            require(not self.is_likelihood, "objective must be flow_matching on a dataset with a source", objective)
+            self.metric_names, self.objective, self.differences = ("loss", "wasserstein"), ("wasserstein", "min"), ()
+            self.inputs = (*self.inputs, "source")
         self.column_names = column_names
         self.row_names = {"targets": class_names} | ({"sample": column_names} if column_names else {})
 
@@ -117,10 +133,18 @@ class Density(Task):
         assert isinstance(model, DensityModel)
         model.fit_scale(self.space.states(train["inputs"], torch.Generator().manual_seed(0))[0])
 
+    def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
+        """See `Task.check`."""
+        blocks = len(solving_modules(model))
+        if blocks * self.steer >= 1:
+            raise ValueError(
+                f"task.steer must be below {1 / blocks:.3g}, the time of the first of {blocks} blocks, got {self.steer}"
+            )
+
     def unused(self, model: nn.Module) -> Mapping[str, str]:
         """See `Task.unused`."""
-        other = "flow_matching" if self.is_likelihood else "likelihood"
-        found = {f"task.{key}": f"with this task.objective: set task.objective={other}" for key in OF_OBJECTIVE[other]}
+        own, other = OBJECTIVES[self.is_likelihood], OBJECTIVES[not self.is_likelihood]
+        found = {f"task.{key}": f"with task.objective={own}: set task.objective={other}" for key in OF_OBJECTIVE[other]}
         if self.trace.is_exact:
             probes = "with task.trace=exact: set task.trace=hutchinson"
             found |= dict.fromkeys(("task.noise", "task.num_probes", "task.eval_probes"), probes)
@@ -219,19 +243,15 @@ class Density(Task):
 
     def shown(self, details: Mapping[str, Any]) -> Mapping[str, str]:
         """In bits a dimension where values are whole numbers, and in nats elsewhere."""
-        unit, by = ("bits/dim", self.space.bits_per_dim(1.0)) if self.space.is_discrete else ("nats", 1.0)
-        found = {}
-        if "errors" in details:
-            parts = [f"{value * by:.2g} {name}" for name, value in details["errors"].items() if value is not None]
-            found["off by"] = f"{', '.join(parts)} ({unit})"
-            found["round trip"] = f"{details['round_trip']:.2g} off, relative"
-            found["NFE of"] = ", ".join(f"{count} {name}" for name, count in details["nfe"].items())
-        for name, nll in details.get("baselines", {}).items():
-            found[name.replace("_", " ")] = f"{nll * by:.4g} {unit}"
-        if "wasserstein" in details:
-            distance = details["wasserstein"]
-            found["2-Wasserstein"] = f"{distance['samples']:.3g} (floor {distance['floor']:.3g})"
-        return found
+        unit, factor = ("bits/dim", self.space.bits_per_dim(1.0)) if self.space.is_discrete else ("nats", 1.0)
+        return in_words(details, unit, factor)
+
+    def audit_notes(self, model: nn.Module, batch: Batch) -> Sequence[str]:
+        """The log-density by probes beside that by the exact trace."""
+        assert isinstance(model, DensityModel)
+        if self.has_source or self.space.dims > MOST_DIMS:
+            return ()
+        return [probes_beside_exact(self, model, batch, self.eval_probes)]
 
     def samples(self, model: nn.Module, count: int, generator: torch.Generator, label: str | None = None) -> Batch:
         """See `Task.samples`; of all labels, as frequent as in the training data."""
@@ -272,13 +292,3 @@ class Density(Task):
             for k in range(len(counts))
         ]
         return (torch.stack(each, 1) + (counts / counts.sum()).log()).logsumexp(1) + log_det
-
-    def _compare_samples(self) -> None:
-        if self.is_likelihood:
-            raise ValueError(
-                "objective=likelihood needs a normal base, and this dataset has a source of its own: set "
-                "task.objective=flow_matching"
-            )
-        self.metric_names, self.objective = ("loss", "wasserstein"), ("wasserstein", "min")
-        self.differences = ()
-        self.inputs = (*self.inputs, "source")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -80,6 +81,37 @@ def distance_of_samples(task: Densities, model: DensityModel, splits: Mapping[st
     drawn = task.samples(model, count, torch.Generator().manual_seed(0))["sample"]
     floor = wasserstein2_floor(train, count, torch.Generator().manual_seed(0))
     return {"samples": wasserstein2(drawn, test[:count]), "floor": floor}
+
+
+def in_words(details: Mapping[str, Any], unit: str, factor: float) -> Mapping[str, str]:
+    """What the functions above have found, for a table; nats times `factor` are in `unit`."""
+    found = {}
+    if "errors" in details:
+        parts = [f"{value * factor:.2g} {name}" for name, value in details["errors"].items() if value is not None]
+        found["off by"] = f"{', '.join(parts)} ({unit})"
+        found["round trip"] = f"{details['round_trip']:.2g} off, relative"
+        found["NFE of"] = ", ".join(f"{count} {name}" for name, count in details["nfe"].items())
+    for name, nll in details.get("baselines", {}).items():
+        found[name.replace("_", " ")] = f"{nll * factor:.4g} {unit}"
+    if "wasserstein" in details:
+        distance = details["wasserstein"]
+        found["2-Wasserstein"] = f"{distance['samples']:.3g} (floor {distance['floor']:.3g})"
+    return found
+
+
+def probes_beside_exact(task: Densities, model: DensityModel, batch: Batch, num_probes: int) -> str:
+    """How far log-densities by probes are from those by the exact trace, in a sentence."""
+    states, _ = task.space.states(batch["inputs"], torch.Generator().manual_seed(0))
+    labels, generator = task.labels_of(batch), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        exact = replace(task.trace, trace="exact")(model, states, labels, num_probes, generator)
+        found = replace(task.trace, trace="hutchinson")(model, states, labels, num_probes, generator)
+    off = (found.log_prob - exact.log_prob).double().mean().item()
+    error = found.std_error.double().square().mean().sqrt().item() / len(states) ** 0.5
+    return (
+        f"log-densities by {num_probes} probes of each sample are on average {off:+.2g} nats off those by the exact "
+        f"trace; their own standard error is {error:.2g}"
+    )
 
 
 def _by_solver(task: Densities, model: DensityModel, few: Batch) -> float:

@@ -142,6 +142,10 @@ class Task(ABC):
         """
         raise ValueError(f"samples={count}: the task of this run draws no samples, leave it out")
 
+    def audit_notes(self, model: nn.Module, batch: Batch) -> Sequence[str]:
+        """What an audit says of this task beside the gradients of its loss, a line each."""
+        return ()
+
     def extended(self, batch: Batch, until: float | str) -> Batch:
         """The batch with all of it shown to the model, and with further times up to `until`, in the user's unit.
 

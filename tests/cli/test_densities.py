@@ -104,6 +104,13 @@ def test_the_result_of_another_solver_stands_beside_it(trained, here):
     assert re.search(r"bits_per_dim from \S+ to \S+ \(change \S+, limit 0.01\)", said)
 
 
+def test_an_audit_holds_probes_against_the_exact_trace(trained, here):
+    said = here("node-audit", "run=moons", "gradients=[direct,checkpoint]", "logger=none")
+    assert "Gradients of Cnf, a batch of" in said
+    told = re.search(r"by 4 probes of each sample are on average (\S+) nats off .* own standard error is (\S+)", said)
+    assert abs(float(told[1])) < 4 * float(told[2])
+
+
 def test_flow_matching_needs_no_solve_in_training(here, place):
     here("node-train", *MOONS, "task.coupling=ot", "task.condition=label", "run_dir=matched")
     assert logged(place / "matched", "nfe/forward") == []

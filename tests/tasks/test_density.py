@@ -192,7 +192,7 @@ def test_a_source_is_carried_to_samples_which_are_compared_with_the_data():
     assert (task.objective, task.inputs) == (("wasserstein", "min"), ("inputs", "source"))
     with pytest.raises(ValueError, match=r"^samples=3: this run carries a source of its dataset"):
         task.samples(Normal(), 3, generator())
-    with pytest.raises(ValueError, match=r"^objective=likelihood needs a normal base, and this dataset has a source"):
+    with pytest.raises(ValueError, match=r"^objective must be flow_matching on a dataset with a source, got"):
         density(has_source=True, objective="likelihood")
 
 
