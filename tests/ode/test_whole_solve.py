@@ -7,6 +7,7 @@ from torch._dynamo.utils import counters
 
 from node_cli.ode import solve
 from node_cli.ode.gradients.checkpoint import Checkpoint
+from node_cli.ode.graphs.capture import Capture
 from node_cli.ode.solution import SolveError
 
 pytestmark = [
@@ -159,6 +160,29 @@ def test_what_cannot_be_compiled_as_a_whole_is_said_in_one_line(make, reason, ca
     lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this vector field")]
     assert len(lines) == 1
     assert reason in lines[0]
+
+
+class OwnDerivative(nn.Module):
+    """With a derivative inside, as the trace in a flow."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, t, y):
+        dy, pull = torch.func.vjp(lambda y: torch.sin(self.weight * y), y)
+        return dy + pull(torch.ones_like(dy))[0]
+
+
+def test_derivatives_in_a_field_are_the_same_with_gradients_and_without():
+    field, t, y = OwnDerivative(), torch.tensor(0.0), torch.linspace(-1, 1, 6).view(3, 2)
+    found = Capture(field, "cpu")(y, has_own_times=False)
+    assert found is not None
+    slope, expected = found[0].slope(found[1]), torch.sin(2 * y) + 2 * torch.cos(2 * y)
+    torch.testing.assert_close(slope(t, y), expected)
+    with torch.no_grad():  # as the steps forward are compiled
+        torch.testing.assert_close(slope(t, y), expected)
+        assert not slope(t, y).requires_grad
 
 
 def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):

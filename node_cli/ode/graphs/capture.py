@@ -51,6 +51,8 @@ class FieldGraph:
             raise NotWhole("it keeps more of an evaluation than the slope")
         if results[0].shape != self.y.shape:
             raise NotWhole("it does not return the shape of the state")
+        modules = [str(getattr(node.target, "__module__", "")) for node in gm.graph.nodes]
+        self._differentiates = any("functorch" in name or "autograd" in name for name in modules)
         self.functions: dict[Hashable, Any] = {}
         self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
         self._shape: tuple[int, ...] = ()
@@ -89,10 +91,19 @@ class FieldGraph:
             arguments: list[Any] = list(tensors)
             for i, (k, dim) in self._sizes.items():
                 arguments[i] = tensors[k].shape[dim]
-            dy: Tensor = self.gm(*arguments)[0]
+            dy: Tensor = self._run(arguments)
             return dy if dy.dtype == y.dtype else dy.to(y.dtype)
 
         return evaluate
+
+    def _run(self, arguments: list[Any]) -> Tensor:
+        """What the graph returns; derivatives that it takes itself are 0 unless gradients are enabled, as they were."""
+        if not self._differentiates or torch.is_grad_enabled():
+            result: Tensor = self.gm(*arguments)[0]
+            return result
+        with torch.enable_grad():
+            result = self.gm(*arguments)[0]
+        return result.detach()
 
     def _size(self, number: Any) -> tuple[int, int]:
         """Where a size that the graph asks for is found: which argument, which dimension."""
