@@ -35,7 +35,7 @@ def test_evaluations_are_those_of_a_step_in_training(solver, gradient, learn_tim
         assert (cost.nfe_forward, cost.nfe_backward) == (counts["nfe/forward"], counts["nfe/backward"])
         assert cost.seconds > 0
         passes.reconstruction(case, num_times=3)
-        passes.of(make_case("euler", num_steps=50))
+        passes.of(make_case("euler", num_steps=5))
 
 
 def test_memory_is_that_of_the_gradient_method():

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -8,3 +10,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _not_synced(monkeypatch):
+    """What outlives a crash of the machine no test can see, and it is half the time that a checkpoint takes.
+
+    `tests/test_files.py` holds that files are synced.
+    """
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -2,8 +2,7 @@
 
 import math
 import re
-import subprocess
-import sys
+import resource
 from functools import partial
 from pathlib import Path
 
@@ -170,36 +169,34 @@ def test_without_a_finite_validation_there_is_nothing_to_test(tmp_path):
         fit(trainer, tmp_path)
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
-import torch
-from small_runs import Recorder, build_trainer, point_dataset
-from node_cli.training.checkpoint import Checkpoints
-from node_cli.training.state import TrainingError
+class Hungry(nn.Linear):
+    """Asks for more than a process can address here, in training or else in evaluation."""
 
-class Hungry(torch.nn.Linear):
+    def __init__(self, *, in_training):
+        super().__init__(2, 2)
+        self.in_training = in_training
+
     def forward(self, inputs):
-        if self.training == is_training:
-            torch.empty(1 << 45, dtype=torch.uint8)  # 32 TiB, more than a process can address here
+        if self.training == self.in_training:
+            torch.empty(1 << 45, dtype=torch.uint8)  # 32 TiB
         return super().forward(inputs)
 
-hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-resource.setrlimit(resource.RLIMIT_AS, (1 << 42 if hard == resource.RLIM_INFINITY else min(1 << 42, hard), hard))
-for is_training in (True, False):
-    try:
-        build_trainer(Hungry(2, 2)).fit(Recorder(), Checkpoints(Path(sys.argv[2], str(is_training)), 2))
-    except TrainingError as error:
-        print(error)
-"""
+
+def main():
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 42 if hard == resource.RLIM_INFINITY else min(1 << 42, hard), hard))
+    for in_training in (True, False):
+        try:
+            fit(build_trainer(Hungry(in_training=in_training)), Path(str(in_training)))
+        except TrainingError as error:
+            print(error)
 
 
-def test_out_of_memory_is_told_with_what_to_change(tmp_path):
-    command = [sys.executable, "-c", FULL, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    training, validation = done.stdout.splitlines()
+def test_out_of_memory_is_told_with_what_to_change(begin, tmp_path):
+    process = begin(tmp_path, "test_bad_steps")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    training, validation = out.splitlines()
     assert training.startswith("step 1: out of memory (you tried to allocate 35184372088832 bytes")
     assert "Take gradient=checkpoint, bound" in training
     assert validation.startswith("evaluating the val split after step 3: out of memory (you tried")

@@ -209,12 +209,12 @@ def test_the_memory_of_checkpoint_holds_the_evaluations_of_one_step():
 
 
 def test_the_memory_of_adjoint_does_not_grow():
-    assert memory("adjoint", 200).peak - memory("adjoint", 100).peak < STATE
+    assert memory("adjoint", 50).peak - memory("adjoint", 25).peak < STATE
 
 
 @pytest.mark.parametrize("gradient", EXACT)
 def test_without_a_backward_pass_nothing_is_kept(gradient):
-    assert memory(gradient, 200, backward=False).peak - memory(gradient, 100, backward=False).peak < 2 * STATE
+    assert memory(gradient, 50, backward=False).peak - memory(gradient, 25, backward=False).peak < 2 * STATE
 
 
 class Saved:
