@@ -124,6 +124,7 @@ def test_composes_builds_and_takes_one_step(group: str, choice: str, files_of_th
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = resolved(compose("train", overrides_for(group, choice, files_of_the_true_format)))
     trainer = build_trainer(config, build_problem(config))
+    assert set(trainer.dataset.splits) == {"train", "val", "test"}
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     batch = next(trainer.dataset.train_batches(4, seed=0, epoch=0))
     update = trainer.updater.update(batch, trainer.state, progress=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from benchmarks.engine import mnist, own_times, problems, solves
 from benchmarks.engine.contender import Case
@@ -12,14 +12,15 @@ from benchmarks.engine.problems import Problem
 
 
 def _small(title: str, make: Callable[[int], Problem], batch: int) -> Case:
+    made = cache(make)
     return Case(
         title=f"{title}, training step",
         threads=1,
         batch=batch,
         tolerance=problems.TOLERANCES[make.__name__],
         unit="ms",
-        entries=lambda batch: solves.entries(make(batch)),
-        reference=lambda batch: make(batch).reference(),
+        entries=lambda batch: solves.entries(made(batch)),
+        reference=lambda batch: made(batch).reference(),
         peers=solves.TORCHDIFFEQ,
         peer="torchdiffeq",
     )
