@@ -103,7 +103,7 @@ def test_fixed_steps_are_judged_by_what_they_can_do(audited):
 @pytest.mark.parametrize("solver", ["dopri5", "torchdiffeq", "rk4", "scipy"])
 def test_the_verdict_names_what_was_planted(audited, solver):
     gradients = "WrongSign ForgottenParameter DroppedTimes Negated"
-    right, *wrong = audited(scalar(), solver, f"adjoint {gradients}", 1e-6).verdict.removesuffix(".").split("; ")
+    right, *wrong = audited(scalar(), solver, f"adjoint {gradients}", 1e-4).verdict.removesuffix(".").split("; ")
     assert right.startswith(f"{solver} adjoint agrees with the closed form ")
     clauses = [
         WRONG_SIGN,
