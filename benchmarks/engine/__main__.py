@@ -3,6 +3,7 @@
     python -m benchmarks.engine [case ...] [--rounds 15] [--only REGEX] [--no-processes] [--save]
 
 spiral, lotka_volterra, ffjord   training steps of small problems, on one thread
+cnf                              likelihood step of torchdiffeq's example, on one thread
 mnist, mnist_gpu                 of the MNIST ODE-Net, on two threads, and on a GPU
 own_times, own_times_rk4         series with times of their own: one solve, or each alone
 memory                           peak memory against the number of steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 
-from benchmarks.engine import mnist, own_times, problems, solves
+from benchmarks.engine import cnf, mnist, own_times, problems, solves
 from benchmarks.engine.contender import Case
 from benchmarks.engine.networks import TOLERANCE
 from benchmarks.engine.problems import Problem
@@ -59,6 +59,17 @@ CASES = {
     "spiral": _small("spiral (state 2, MLP 2-50-2, 10 times)", problems.spiral, 20),
     "lotka_volterra": _small("Lotka-Volterra (state 2, MLP 2-64-64-2, 50 times)", problems.lotka_volterra, 64),
     "ffjord": _small("FFJORD 2-D (MLP 3-64-64-2, exact trace)", problems.ffjord, 512),
+    "cnf": Case(
+        title="CNF of torchdiffeq's example, likelihood step (time 10 to 0, exact trace)",
+        threads=1,
+        batch=512,
+        tolerance=problems.TOLERANCES["cnf"],
+        unit="ms",
+        entries=cnf.entries,
+        reference=lambda batch: cnf.cnf(batch).reference(),
+        peers=cnf.PEERS,
+        peer="torchdiffeq",
+    ),
     "mnist": _mnist("cpu"),
     "mnist_gpu": _mnist("cuda"),
     "own_times": _own_times("dopri5"),

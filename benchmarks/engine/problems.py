@@ -16,7 +16,7 @@ from benchmarks.engine.peers import Solve, torchdiffeq_solve
 from node_cli.models.series.parts.networks import Hidden, network
 from node_cli.ode import odeint
 
-TOLERANCES = {"spiral": 1e-5, "lotka_volterra": 1e-4, "ffjord": 1e-5}  # rtol = atol
+TOLERANCES = {"spiral": 1e-5, "lotka_volterra": 1e-4, "ffjord": 1e-5, "cnf": 1e-5}  # rtol = atol
 NUM_BATCHES = 4  # a step size that is carried over comes from another batch, as in training
 Loss = Callable[[Any, Any], Any]  # states at the output times, target; of tensors and of jax arrays alike
 

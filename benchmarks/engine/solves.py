@@ -40,21 +40,27 @@ class Counted(nn.Module):
 def entries(problem: Problem) -> Iterator[Entry]:
     """All of them."""
     for gradient in ("direct", "adjoint"):
-        yield Mode("torchdiffeq", gradient), partial(_peer, problem, torchdiffeq_solve(gradient))
+        yield Mode("torchdiffeq", gradient), partial(peer, problem, torchdiffeq_solve(gradient))
         if isinstance(problem.field, FlowField):
             field = AutogradFlowField(problem.field)
             mode = Mode("torchdiffeq", gradient, network="its example's")
-            yield mode, partial(_peer, problem, torchdiffeq_solve(gradient), field)
+            yield mode, partial(peer, problem, torchdiffeq_solve(gradient), field)
         if is_installed("torchode"):
-            yield Mode("torchode", gradient), lambda gradient=gradient: _peer(problem, torchode_solve(gradient))
+            yield Mode("torchode", gradient), lambda gradient=gradient: peer(problem, torchode_solve(gradient))
     if is_installed("diffrax"):
         for gradient in ("checkpoint", "adjoint"):
             yield Mode("diffrax", gradient, "solve"), partial(_diffrax, problem, gradient)
+    yield from ours(problem)
+
+
+def ours(problem: Problem) -> Iterator[Entry]:
+    """In all modes."""
     for compile, first_step, gradient in product(COMPILE, ("chosen", "carried"), GRADIENTS):
         yield Mode("ours", gradient, compile, first_step), partial(_ours, problem, gradient, compile, first_step)
 
 
-def _peer(problem: Problem, build: Build, field: nn.Module | None = None) -> Contender:
+def peer(problem: Problem, build: Build, field: nn.Module | None = None) -> Contender:
+    """A solver of another library, with the field of the problem or one that has the same weights."""
     solve = build(field or problem.field, problem.tolerance)
 
     def count(n: int) -> tuple[int, int]:
