@@ -27,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torture_runs import KINDS, begin, differences, finish, kill_once, num_steps, said_in, until
+from torture_runs import KINDS, begin, differences, finish, kill_once, num_steps, place_of, said_in, until
 
 MLP = ["model=mlp", "model.width=16", "scheduler=constant", "trainer.keep=3"]
 TWO = [*MLP, "trainer.devices=2"]
@@ -172,7 +172,8 @@ STARTS = {
 
 
 def _left(folder: Path) -> list[int]:
-    return [pid for pid in _processes() if str(folder) in _command(pid)]
+    """The processes that are at work on the run in this folder."""
+    return [pid for pid in _processes() if _place(pid) == str(place_of(folder))]
 
 
 def _flipped(content: bytes, rng: random.Random) -> bytes:
@@ -200,9 +201,9 @@ def _processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _command(pid: int) -> str:
+def _place(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
         return ""
 

@@ -46,6 +46,7 @@ def begin(words: list[str], folder: Path) -> subprocess.Popen[str]:
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=place_of(folder),
             start_new_session=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
@@ -55,6 +56,13 @@ def finish(words: list[str], folder: Path) -> tuple[int, str]:
     """Runs to the end: the exit status, and all that was said in this folder so far."""
     status = begin(words, folder).wait()
     return status, said_in(folder)
+
+
+def place_of(folder: Path) -> Path:
+    """The working folder of all processes of a run, by which they are known."""
+    path = folder.with_suffix(".at")
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def said_in(folder: Path) -> str:

@@ -30,12 +30,11 @@ def panels(
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110, layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for each in axes[:count]:
+    grid = figure.add_gridspec(rows, columns)
+    axes = [figure.add_subplot(grid[divmod(number, columns)]) for number in range(count)]
+    for each in axes:
         each.grid(alpha=0.3)
-    for each in axes[count:]:
-        each.set_axis_off()
-    return figure, axes[:count]
+    return figure, axes
 
 
 def label_panel(axes: Axes, title: str, xlabel: str, ylabel: str, *, legend: bool = True) -> None:

@@ -153,8 +153,8 @@ def begin() -> Iterator[Callable[..., Command]]:
     """`begin(folder, "node-train", "model.width=3")` begins a process of its own; at the end none is left."""
     begun: list[Command] = []
 
-    def begin(folder: Path, program: str, *words: str) -> Command:
-        begun.append(Command(folder, program, *words))
+    def begin(folder: Path, program: str, *words: str, forking: bool = True) -> Command:
+        begun.append(Command(folder, program, *words, forking=forking))
         return begun[-1]
 
     yield begin

@@ -14,7 +14,7 @@ def test_panels_fill_a_grid_and_what_is_left_of_it_stays_empty():
     figure, axes = panels(3, columns=2, size=(2.0, 1.0), title="$x")
     assert figure.get_size_inches().tolist() == [4.0, 2.0]
     assert len(axes) == 3
-    assert [each.axison for each in figure.axes] == [True, True, True, False]
+    assert figure.axes == axes
 
 
 def test_an_image_is_rgb_and_names_with_a_dollar_sign_are_drawn_as_they_stand():

@@ -23,7 +23,7 @@ def torture():
     def begin(words: list[str], folder: Path) -> Command:
         out = folder.with_suffix(".out")
         words = [*torture_runs.EVERY, *words, f"run_dir={folder}"]
-        return Command(folder.parent, "node-train", *words, out=str(out), err=str(out))
+        return Command(torture_runs.place_of(folder), "node-train", *words, out=str(out), err=str(out))
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (torture, torture_runs):

@@ -71,6 +71,7 @@ def run_training(
                     log.info("%s", stopped)
                     raise
                 except (TrainingError, OSError) as error:
+                    stopping.failed()
                     log.error("%s", error)
                     is_unwritten = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
                     kind = UnwrittenRunError if is_unwritten else RunFailedError
@@ -130,6 +131,7 @@ def _follow(trainer: Trainer, stopping: Stopping) -> None:
     try:
         trainer.fit(Loggers([]), None, stopping)
     except TrainingError as error:
+        stopping.failed()
         raise RunFailedError(str(error)) from error
 
 

@@ -87,6 +87,7 @@ class Stopping:
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
         self._saves = True
+        self._has_failed = False
         self._longest = 0.0  # seconds of anything between two looks at the clock
         self._before: dict[signal.Signals, Any] = {}
         self._handling = ExitStack()
@@ -99,6 +100,8 @@ class Stopping:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._handling.__exit__(kind, error, trace)
+        if self._has_failed and launched.is_one_of_several():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all that are left; this one says why
         if self._asked is not None and error is None:
             Stopping.missed = self._asked
         listener = self._before.get(self._asked) if self._asked in WARNINGS else None
@@ -116,6 +119,10 @@ class Stopping:
         self._end_unless_it_saves()
         yield
         self._saves = True
+
+    def failed(self) -> None:
+        """From now on a signal changes nothing: the run ends with an error, which is still to be written down."""
+        self._has_failed = True
 
     def _end_unless_it_saves(self) -> None:
         if self._asked is not None and not self._saves:
@@ -138,7 +145,7 @@ class Stopping:
         is_first, self._asked = self._asked is None, signal.Signals(number)
         self._end_unless_it_saves()
         again = "; once more ends at once" if number == signal.SIGINT else ""
-        if launched.rank() == 0 and (is_first or again):
+        if launched.rank() == 0 and (is_first or again) and not self._has_failed:
             with suppress(OSError):
                 os.write(2, f"\n{self._asked.name}: this step is finished and saved{again}\n".encode())
 

@@ -7,14 +7,12 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from node_cli.cli.train import main
 from node_cli.training.checkpoint import read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -115,29 +113,6 @@ def whole(begin, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.fixture
-def launch(capfd, monkeypatch, tmp_path):
-    """`node-train` with two processes, launched from this one: the status, and what all of them said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torch's launcher keeps its handlers
-    handlers = {number: signal.getsignal(number) for number in numbers}
-
-    def launch(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["node-train", *words, TOGETHER])
-        status = 0
-        try:
-            main()
-        except SystemExit as left:
-            status = int(left.code or 0)
-        return status, *capfd.readouterr()
-
-    yield launch
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def test_a_run_of_two_is_the_run_of_one(whole, typed, tmp_path):
     result = typed("node-train", *LONG, "run_dir=one")
     assert (result.status, result.err) == (0, "")
@@ -157,7 +132,7 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     )
     (tmp_path / "own").mkdir()
     command += ["--config-dir", "own"]
-    process = begin(tmp_path, *command)
+    process = begin(tmp_path, *command, forking=False)
     workers = wait_for_workers(process)
     process.kill()  # while they import
     wait_for_end(workers)
@@ -212,16 +187,18 @@ def test_a_run_that_is_killed_in_every_way_ends_as_if_nothing_had_been(whole, be
     assert_equal_to_the_last_bit(run, whole)
 
 
-def test_a_mistake_is_told_once_and_leaves_nothing(launch, tmp_path):
-    status, out, err = launch(*QUICK, "model.width=-1", "run_dir=run")
+def test_a_mistake_is_told_once_and_leaves_nothing(begin, tmp_path):
+    """By processes that are begun anew, and not forked."""
+    words = [*QUICK, TOGETHER, "model.width=-1", "run_dir=run"]
+    status, out, err = end(begin(tmp_path, "node-train", *words, forking=False))
     assert (status, out) == (2, "")
     assert err.startswith("node-train: model.width")
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.pt"]
 
 
-def test_a_run_that_fails_is_told_once(launch, tmp_path):
-    status, _, err = launch(*QUICK, "optimizer.lr=1e30", "run_dir=run")
+def test_a_run_that_fails_is_told_once(begin, tmp_path):
+    status, _, err = end(begin(tmp_path, "node-train", *QUICK, TOGETHER, "optimizer.lr=1e30", "run_dir=run"))
     assert status == 1
     assert err.startswith("node-train: step ")
     assert "is not finite" in err
@@ -229,9 +206,9 @@ def test_a_run_that_fails_is_told_once(launch, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_a_job_of_a_grid_may_take_two(whole, launch, tmp_path):
+def test_a_job_of_a_grid_may_take_two(whole, begin, tmp_path):
     """And is the run of two machines to the last bit."""
-    status, out, err = launch("-m", *LONG, "sweep.name=grid")
+    status, out, err = end(begin(tmp_path, "node-train", "-m", *LONG, TOGETHER, "sweep.name=grid"))
     assert (status, err) == (0, "")
     assert "1 run: 1 finished" in out
     run = tmp_path / "outputs" / "sweeps" / "grid" / "0"

@@ -60,20 +60,23 @@ STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "run=outputs/mine split=test dataset.path": "run=outputs/points split=test dataset.path",
     "sqlite:////shared/studies.db": "sqlite:///studies.db",
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
-    "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4,1e-6 seed=0",
-    "experiment=best seed=0,1,2": "experiment=best seed=0,1",
+    "gradient=direct,adjoint seed=0,1 dataset": "gradient=direct,adjoint seed=0 dataset",
+    "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4 seed=0",
+    "experiment=best seed=0,1,2": "experiment=best seed=0",
     " --watch": "",
 }
 QUIET = "num_threads=1 device=cpu"
 DIGITS = "dataset.val_fraction=0.02 dataset.test_fraction=0.02"
-RUN = f"trainer.max_steps=2 trainer.batch_size=8 logger=jsonl {QUIET}"
+RUN = f"trainer.max_steps=1 trainer.batch_size=8 logger=jsonl {QUIET}"
 TRIAL = f"tune.trials=1 tune.workers=1 trainer.max_steps=1 logger=jsonl {DIGITS} {QUIET}"
 TRIALS = TRIAL.replace("trials=1", "trials=2")
-AUDIT = f"rtols=[1e-2] problem.batch_size=2 problem.reference_rtol=1e-4 problem.num_times=2 logger=none {QUIET}"
+AUDIT = f"rtols=[1e-1] problem.batch_size=2 problem.reference_rtol=1e-2 problem.num_times=2 logger=none {QUIET}"
 SMALL = {  # the first pattern that a command matches: the sizes that are added to it
     r"--help|sweep\.resume=|node-report": "",
     r"node-train resume=": "trainer.max_steps=4",
-    r"node-train .*task=trajectory": f"trainer.updates_per_epoch=2 {RUN}",
+    r"node-train .*optimizer=lbfgs": f"optimizer.max_iter=2 trainer.updates_per_epoch=1 {RUN}",
+    r"node-train .*dataset=storms": f"dataset.stride=50 trainer.updates_per_epoch=1 {RUN}",
+    r"node-train .*task=trajectory": f"trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=moons": f"dataset.num_samples=100 {RUN}",
     r"node-train .*dataset=npz": f"model.width=4 {RUN}",
     r"node-train .*(experiment=best|model=linear)": f"{DIGITS} {RUN}",
@@ -84,11 +87,10 @@ SMALL = {  # the first pattern that a command matches: the sizes that are added 
     r"node-tune .*model\.width|node-tune .*tune=mine": TRIAL,
     r"node-tune .*model=mlp": f"model.width=4 {TRIALS}",
     r"node-tune": f"model.width=4 {TRIAL}",
-    r"node-audit .*problem=scalar": "rtols=[1e-3,1e-6] logger=none",
-    r"node-audit .*problem=linear": "rtols=[1e-3,1e-6] problem.num_observations=2 "
-    "problem.euler_steps=[1,2,4] logger=none",
-    r"node-audit .*problem=resnet_euler": "rtols=[1e-2,1e-4] problem.channels=2 problem.batch_size=2 "
-    "problem.euler_steps=[6,12,24] logger=none",
+    r"node-audit .*problem=scalar": "rtols=[1e-3] logger=none",
+    r"node-audit .*problem=linear": "rtols=[1e-3] problem.num_observations=2 problem.euler_steps=[1,2,3] logger=none",
+    r"node-audit .*problem=resnet_euler": "rtols=[1e-2] problem.channels=2 problem.batch_size=2 "
+    "problem.euler_steps=[6,8,10] logger=none",
     r"node-audit .*run=": AUDIT,
     r"node-audit": f"{AUDIT} model.width=4",
     r"node-eval": QUIET,

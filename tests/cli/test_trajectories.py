@@ -220,10 +220,11 @@ def test_a_sweep_with_baselines_is_compared_by_error_of_validation(here):
     assert {line.split()[0] for line in report.splitlines() if "1.077" in line} == {"neural_ode", "gru", "linear_ar"}
 
 
-def test_a_search_minimises_the_forecast_error_of_validation(here):
+def test_a_search_minimises_the_forecast_error_of_validation(begin, place):
     without = [f"tune.space.{key}=null" for key in ("optimizer.lr", "optimizer.weight_decay", "trainer.batch_size")]
     how = ["tune.sampler=grid", "tune.trials=2", "tune.name=mine", "trainer.max_steps=2"]
-    said = here("node-tune", "task=trajectory", *NARROW[1:], *without, "tune.space.model.width=[2,8]", *how)
+    words = ["task=trajectory", *NARROW[1:], *without, "tune.space.model.width=[2,8]", *how, *HERE]
+    said, _ = begin(place, "node-tune", *words).communicate()
     header, first, second, *_ = said[said.index("trial  model.width") :].splitlines()
     assert header.split() == ["trial", "model.width", "runs", "val/loss"]
     assert float(first.split()[3]) <= float(second.split()[3])

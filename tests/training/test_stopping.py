@@ -10,7 +10,7 @@ from small_runs import Recorder, build_trainer
 from test_continuation import plain
 
 from node_cli.tasks.classification import Classification
-from node_cli.training import stopping
+from node_cli.training import launched, stopping
 from node_cli.training.checkpoint import Checkpoints, read_checkpoint
 from node_cli.training.state import TrainingError
 from node_cli.training.stopping import Stopped, Stopping
@@ -206,6 +206,17 @@ def test_signals_are_handled_for_a_while_and_a_context_that_heard_none_gives_all
         os.kill(os.getpid(), signal.SIGUSR1)
     assert heard == [signal.SIGUSR1]
     assert signal.getsignal(signal.SIGUSR1) == signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_one_of_several_that_has_failed_is_let_to_say_why(monkeypatch, capfd):
+    """The launcher sends a signal to those that are left when the first one has ended."""
+    for name in launched.VARIABLES:
+        monkeypatch.setenv(name, "0")
+    with Stopping() as stopping:
+        stopping.failed()
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().err == ""
 
 
 def test_handlers_are_put_back_and_warnings_handed_on():

@@ -75,12 +75,12 @@ def test_the_end_of_a_job_ends_the_command(number, status):
     os.kill(os.getpid(), number)  # changes the status no more
 
 
-def test_the_space_for_series_searches_what_matters_to_a_single_one(typed):
+def test_the_space_for_series_searches_what_matters_to_a_single_one(tmp_path):
     quick = ["num_threads=1", "device=cpu", "logger=jsonl", "trainer.max_steps=1", "tune.sampler=random"]
     strategies = "tune.space.task.strategy=[multiple_shooting,growing]"
-    result = typed("node-tune", "task=trajectory", "tune=series", "tune.trials=3", strategies, *quick)
-    assert "3 runs: 3 finished" in result.out, result.err
-    configs = [summary(Path("outputs/studies/series"), number)["config"] for number in range(3)]
+    out, err = start(tmp_path, "task=trajectory", "tune=series", "tune.trials=3", strategies, *quick).communicate()
+    assert "3 runs: 3 finished" in out, err
+    configs = [summary(tmp_path / "outputs/studies/series", number)["config"] for number in range(3)]
     assert {each["task"]["strategy"] for each in configs} == {"growing", "multiple_shooting"}
     searched = ("optimizer.lr", "optimizer.weight_decay", "model.width", "solver.rtol")
     assert all(len({each[group][key] for each in configs}) > 1 for group, key in (k.split(".") for k in searched))
