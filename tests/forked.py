@@ -117,7 +117,7 @@ def _run(folder: str, words: list[str], environment: dict[str, str], names: list
         os.dup2(files[name], number)
     os.chdir(folder)
     if forking:
-        SpawnProcess._Popen = ForkProcess._Popen
+        SpawnProcess._Popen = staticmethod(ForkProcess._Popen)
         register_after_fork(SpawnProcess, lambda _: _forget_handlers())
         handler = import_module("torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler")
         handler.SubprocessHandler._popen = lambda _, args, env: Trainer(args, env)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["num_threads=1", "device=cpu", "problem.batch_size=8", "problem.reference_rtol=1e-4", "rtols=[1e-1,1e-2]"]
+SMALL = ["num_threads=1", "device=cpu", "problem.batch_size=2", "problem.reference_rtol=1e-4", "rtols=[1e-1,1e-2]"]
 IMAGES = ["model.width=4"]
 POINTS = ["dataset=moons", "model=odenet_mlp", "model.width=8"]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -38,11 +38,13 @@ NOT_TYPED = {  # how a command starts: why it is not typed here
     "tensorboard ": "a server, which tests/loggers asks over HTTP",
     "node-train --config-dir configs ": "examples/own_task, which tests/test_own_task.py types",
     "node-eval --config-dir configs ": "examples/own_task, which tests/test_own_task.py types",
+    "node-predict samples=...": "what a task offers, shown without a run",
     "python benchmarks/": "measurements of minutes; tests/test_torture.py and test_table1.py start theirs",
 }
 COMPOSED = {  # what stands in commands that are put together, and not run: why
     "dataset=mnist": "a download",
     "experiment=paper_mnist": "a download",
+    "dataset.path=miniboone.npz": "a download",
     "dataset.path=points.npz init_from=": "images of the reader's; tests/cli/test_init_from.py has some",
     "trainer.devices=4": "processes; tests/cli/test_devices.py starts them",
     "hydra/launcher=submitit_slurm": "a cluster",
@@ -74,6 +76,7 @@ AUDIT = f"rtols=[1e-1] problem.batch_size=2 problem.reference_rtol=1e-2 problem.
 SMALL = {  # the first pattern that a command matches: the sizes that are added to it
     r"--help|sweep\.resume=|node-report": "",
     r"node-train resume=": "trainer.max_steps=4",
+    r"node-train .*task=density": RUN,
     r"node-train .*optimizer=lbfgs": f"optimizer.max_iter=2 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=storms": f"dataset.stride=50 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*task=trajectory": f"trainer.updates_per_epoch=1 {RUN}",

@@ -26,8 +26,10 @@ def start(folder, *words):
     return Command(folder, "node-tune", *words)
 
 
-def wait_for(path):
+def wait_for(path, process):
+    """Until the process has made it."""
     deadline = time.monotonic() + 600
-    while not path.exists() and time.monotonic() < deadline:
+    while not path.exists():
+        assert process.poll() is None, process.said()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert path.exists()

@@ -39,7 +39,7 @@ def test_a_trial_of_a_machine_that_was_killed_is_run_by_another(machine, tmp_pat
     (tmp_path / "gone").mkdir()
     storage = f"tune.storage={other.settings.storage}"
     killed = start(tmp_path / "gone", *QUICK, ENDLESS, "tune.name=small", "tune.trials=1", "tune.pruner=none", storage)
-    wait_for(tmp_path / "gone" / "outputs/studies/small/trials/0/.hydra/config.yaml")
+    wait_for(tmp_path / "gone" / "outputs/studies/small/trials/0/.hydra/config.yaml", killed)
     assert other.open().take() is None  # it lives
     killed.kill()
     killed.communicate()

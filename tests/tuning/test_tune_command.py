@@ -25,7 +25,7 @@ def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, 
     The work of the other one, which has one, is done in this process, without the start of a third.
     """
     killed = start(tmp_path, *WORDS)
-    wait_for(tmp_path / STUDY / "trials" / "1" / ".hydra" / "config.yaml")
+    wait_for(tmp_path / STUDY / "trials" / "1" / ".hydra" / "config.yaml", killed)
     killed.kill()  # its worker ends with it
     killed.communicate()
     done = summary(STUDY, 0)
@@ -50,7 +50,7 @@ def test_a_study_killed_midway_goes_on_with_two_commands_and_two_workers(typed, 
 def test_ctrl_c_reaches_the_command_alone_which_has_the_step_of_a_trial_saved(tmp_path):
     command = start(tmp_path, *QUICK, "trainer.epochs=100000", "tune.trials=1")
     trial = tmp_path / STUDY / "trials" / "0"
-    wait_for(trial / "metrics.jsonl")
+    wait_for(trial / "metrics.jsonl", command)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
     text = command.communicate()[1]
     assert command.returncode == 130
