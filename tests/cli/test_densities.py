@@ -119,3 +119,10 @@ def test_flow_matching_needs_no_solve_in_training(here, place):
     assert all(map(math.isfinite, summary["metrics"].values()))
     here("node-predict", "run=matched", "samples=3", "label=1", "out=ones.csv")
     assert (place / "ones.csv").read_text().count(",1\n") == 3
+
+
+def test_a_sweep_over_couplings_is_compared_by_validation(here):
+    said = here("node-train", "-m", *MOONS, "task.coupling=independent,ot", "sweep.name=couplings")
+    assert re.search(r"best on validation: outputs/sweeps/couplings/\d, val/bits_per_dim ", said)
+    report = here("node-report", "outputs/sweeps/couplings", "--by", "task.coupling", "--show", "test/nll")
+    assert {"independent", "ot"} <= {word for line in report.splitlines() for word in line.split()}

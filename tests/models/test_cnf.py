@@ -75,7 +75,7 @@ def test_the_integrals_along_straight_paths_are_known():
 
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
 def test_probes_estimate_the_exact_density_within_their_own_error(noise):
-    model, x = cnf(), samples(4, 3)
+    model, x = cnf(tolerance=1e-4), samples(4, 3)
     probes = samples(400, 4, 3) if noise == "gaussian" else torch.where(samples(400, 4, 3) < 0, -1.0, 1.0).double()
     estimates = model.log_density(x, probes).estimates
     off = estimates.mean(1) - model.log_density(x, None).estimates[:, 0]
@@ -86,7 +86,7 @@ def test_probes_estimate_the_exact_density_within_their_own_error(noise):
 def test_every_gradient_is_that_of_finite_differences(blocks):
     gradients = {}
     for name in GRADIENTS:
-        model, x, probes = cnf(gradient=name, num_blocks=blocks, method="rk4", num_steps=6), *STATES_AND_PROBES
+        model, x, probes = cnf(gradient=name, num_blocks=blocks, method="rk4", num_steps=3), *STATES_AND_PROBES
 
         def loss(model=model, x=x, probes=probes):
             found = model.log_density(x, probes, integrals=INTEGRALS)
@@ -103,7 +103,7 @@ def test_every_gradient_is_that_of_finite_differences(blocks):
     true = (ends[0] - ends[1]) / 2e-4
     assert gradients["checkpoint"] == pytest.approx(gradients["direct"], rel=1e-10)
     assert gradients["direct"] == pytest.approx(true, rel=1e-4)
-    assert gradients["adjoint"] == pytest.approx(true, rel=2e-2)  # of the ODE, not of so few steps
+    assert gradients["adjoint"] == pytest.approx(true, rel=0.1)  # of the ODE, not of so few steps
 
 
 def test_samples_with_steps_of_their_own_see_no_other():
