@@ -150,7 +150,7 @@ def test_mistakes_in_gradients_of_ones_own_are_named_in_closed_form(typed, plant
 
 
 def test_a_solve_that_fails_has_a_row(typed):
-    result = typed("node-audit", *IMAGES, *SMALL, "solver.max_nfe=24", "gradients=[direct]")
+    result = typed("node-audit", *IMAGES, *SMALL, "problem.batch_size=8", "solver.max_nfe=24", "gradients=[direct]")
     assert result.status == 0
     assert "dopri5  direct    0.01  failed        failed" in result.out
     assert "\ndopri5 direct 0.01: the ODE solve failed at t" in result.out
