@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -82,6 +83,18 @@ def solver_of(method: str | None, rtol: Any, atol: Any, options: Mapping[str, An
     Raises:
         ValueError: there is no such method or option, or a value is not allowed.
     """
+    if all(type(value) in (str, int, float, bool) for value in (rtol, atol, *options.values())):
+        return _kept_solver(method, tuple(options), rtol, atol, *options.values())
+    return _new_solver(method, rtol, atol, options)
+
+
+@lru_cache(maxsize=32, typed=True)
+def _kept_solver(method: str | None, keys: tuple[str, ...], rtol: Any, atol: Any, *values: Any) -> tuple[Solver, Stops]:
+    """Checking a solver again takes longer than a small solve."""
+    return _new_solver(method, rtol, atol, dict(zip(keys, values, strict=True)))
+
+
+def _new_solver(method: str | None, rtol: Any, atol: Any, options: Mapping[str, Any]) -> tuple[Solver, Stops]:
     method = "dopri5" if method is None else method
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method}")

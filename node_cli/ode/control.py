@@ -21,6 +21,10 @@ SHORTER = 0.9  # a step that is tried again is at most so long as before
 SMALLEST_RATIO = 1e-10  # an error of zero would ask for an infinite step
 # Of the first step that is chosen: bolder ones are rejected more often, or leave an error that has all the way to grow.
 FIRST_STEP = 1.25
+STRETCH = 1.05  # a step that ends so little before its target is stretched to it
+ROUNDING = 1 + 1e-12  # of a longest step by the rounding of times
+CUT_OFF = 0.999  # a step that its target made shorter than this says nothing against the length that was meant
+CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
 Norm = Callable[[Tensor], Tensor]  # of an error in units of what is allowed: 0-dim, or `(batch,)`
 
 
@@ -72,21 +76,28 @@ class Controller:
 
     def factor(self, ratio: Any) -> Any:
         """What the step just tried is to be multiplied by; `ratio` is NaN or infinite where the step failed."""
+        factor, *memory = self.changed(np, ratio, self._last, self._before, self._may_grow)
+        self._last, self._before, self._may_grow = memory
+        return factor
+
+    def changed(self, xp: Any, ratio: Any, last: Any, before: Any, may_grow: Any) -> tuple[Any, Any, Any, Any]:
+        """The factor, and the memory after it: ratios of the last two accepted steps, whether the next may be longer.
+
+        `xp` is numpy, or torch for float64 tensors.
+        """
         k = self.error_order + 1
-        bounded = np.maximum(ratio, SMALLEST_RATIO)
+        bounded = xp.clip(ratio, SMALLEST_RATIO, None)
         factor = (
             self.safety
             * bounded ** (-(self.icoeff + self.pcoeff + self.dcoeff) / k)
-            * self._last ** ((self.pcoeff + 2 * self.dcoeff) / k)
-            * self._before ** (-self.dcoeff / k)
+            * last ** ((self.pcoeff + 2 * self.dcoeff) / k)
+            * before ** (-self.dcoeff / k)
         )
         accepted = ratio <= 1
-        largest = np.where(accepted, np.where(self._may_grow, self.ifactor, 1.0), SHORTER)
-        factor = np.clip(np.where(np.isfinite(ratio), factor, self.dfactor), self.dfactor, largest)
-        self._before = np.where(accepted, self._last, self._before)
-        self._last = np.where(accepted, bounded, self._last)
-        self._may_grow = accepted
-        return factor
+        longest = xp.where(may_grow, xp.full_like(factor, self.ifactor), 1.0)
+        longest = xp.where(accepted, longest, SHORTER)
+        factor = xp.minimum(xp.clip(xp.where(xp.isfinite(ratio), factor, self.dfactor), self.dfactor, None), longest)
+        return factor, xp.where(accepted, bounded, last), xp.where(accepted, last, before), accepted
 
     def refuse_growth(self, rejected: Any) -> None:
         """Of a step, or of those of some samples, that was rejected without asking for its `factor`."""
@@ -130,6 +141,17 @@ def require_broadcast(tolerance: Tensor, y: Tensor) -> None:
         fits = False
     shapes = f"{tuple(tolerance.shape)} for a state of shape {tuple(y.shape)}"
     require(fits, "a tensor of tolerances must broadcast with the state", shapes)
+
+
+def end_of_step(xp: Any, t: Any, target: Any, step: Any, longest: float) -> Any:
+    """Where a step of this size ends: exactly at the target if it comes near, half way to it if two will do.
+
+    `xp` is numpy, or torch for float64 tensors.
+    """
+    left = abs(target - t)
+    length = xp.minimum(xp.clip(step, None, longest), left / 2)
+    is_near = left <= xp.clip(STRETCH * step, None, longest * ROUNDING)
+    return xp.where(is_near, target, t + xp.copysign(length, target - t))
 
 
 def choose_first_step(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Controller, Tolerance
+from node_cli.ode.control import CAUTION, CUT_OFF, ROUNDING, STRETCH, Controller, Tolerance
 from node_cli.ode.graphs.stepper import GraphStepper
 from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
@@ -27,10 +27,6 @@ from node_cli.ode.vector_field import all_finite
 Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that it started from
 
 SHORTEST = 10  # units in the last place of t; shorter steps are rounded to others, and end nowhere
-STRETCH = 1.05  # a step that ends so little before its target is stretched to it
-ROUNDING = 1 + 1e-12  # of a longest step by the rounding of times
-CUT_OFF = 0.999  # a step that its target made shorter than this says nothing against the length that was meant
-CAUTION = 0.6  # of the first step that an error would have allowed: what goes wrong there has all the way to grow
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +124,7 @@ def integrate_adaptively(
         t1 = _end_of_step(t, target, step, limits.max_step)
         if stats.num_accepted + stats.num_rejected >= limits.max_steps:
             raise SolveError(Status.TOO_MANY_STEPS, t, stats.nfe)
-        if t1 != target and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t))):
+        if is_too_short(t, t1, target, step, limits):
             raise SolveError(Status.STEP_UNDERFLOW if math.isfinite(ratio) else Status.NON_FINITE, t, stats.nfe)
         y1, measured = stepper.attempt(t, t1, y, tolerance)
         ratio = float(measured)  # the one wait for the device
@@ -150,6 +146,11 @@ def integrate_adaptively(
             stepper.next(t1, y)
     stats.next_step = step
     return ys
+
+
+def is_too_short(t: float, t1: float, target: float, step: float, limits: Limits) -> bool:
+    """Whether a step of this size, from t to t1, leads nowhere."""
+    return t1 != target and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t)))
 
 
 def _end_of_step(t: float, target: float, step: float, longest: float) -> float:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Controller, Tolerance, largest_per_sample
+from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance, end_of_step, largest_per_sample
 from node_cli.ode.graphs.stepper import GraphStepper
-from node_cli.ode.integrate import CAUTION, CUT_OFF, ROUNDING, SHORTEST, STRETCH, Limits, Run
+from node_cli.ode.integrate import SHORTEST, Limits, Run
 from node_cli.ode.progress import Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Stepper
@@ -101,7 +101,7 @@ class _StepSizes:
         t, target = samples.t, samples.target
         if limits.accepts_min_step:
             self.step = np.maximum(self.step, limits.min_step)
-        t1 = _ends_of_steps(t, target, self.step, limits.max_step)
+        t1 = end_of_step(np, t, target, self.step, limits.max_step)
         shortest = np.maximum(limits.min_step, SHORTEST * np.spacing(np.abs(t)))
         stuck = (t1 != target) & ((t1 == t) | (self.step < shortest))
         found = self.pooled(np.stack([np.abs(t1 - t), samples.active, stuck]))
@@ -157,12 +157,3 @@ class _StepSizes:
         sample = int(np.argmax(failed))
         detail = f"sample {sample}: " if failed.any() else ""
         return SolveError(status, float(self.samples.t[sample]), self.stats.nfe, detail)
-
-
-def _ends_of_steps(t: Array, target: Array, step: Array, longest: float) -> Array:
-    """Exactly at the target if a step comes near it, half way to it if two will do; where the step ends, if not."""
-    left = np.abs(target - t)
-    length = np.minimum(np.minimum(step, longest), left / 2)
-    is_near = left <= np.minimum(STRETCH * step, longest * ROUNDING)
-    ends: Array = np.where(is_near, target, t + np.copysign(length, target - t))
-    return ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,8 +58,14 @@ def output_times(ts: Tensor, dtype: torch.dtype | None = None) -> list[float]:
     if ts.dim() != 1 or len(ts) < 2:
         raise ValueError(f"ts must be 1-dim with at least two times, got shape {tuple(ts.shape)}")
     times: list[float] = on_host(ts)
-    require_order(np.array([times]), dtype)
+    _require_order(tuple(times), dtype)
     return times
+
+
+@lru_cache(maxsize=32)
+def _require_order(times: tuple[float, ...], dtype: torch.dtype | None) -> None:
+    """`require_order` of one row: checking times again takes long beside a small solve."""
+    require_order(np.array([times]), dtype)
 
 
 def on_host(ts: Tensor) -> Any:

@@ -32,7 +32,7 @@ class CountedVectorField(Generic[State]):
         self.max_nfe = max_nfe
         self._max_steps = max_steps
         self._hands_out_copies = torch.is_inference_mode_enabled()  # nobody counts there what is written
-        self.step_start = torch.tensor(math.nan)
+        self.step_start = _NEVER
         self.stats = SolveStats()
 
     def __call__(self, t: Tensor, y: State) -> State:
@@ -112,6 +112,7 @@ def _version(t: Tensor, y: Any) -> int:
     return version + t._version
 
 
+_NEVER = torch.tensor(math.nan)
 _WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # as torch says it
 _WRITES = (
     "the vector field writes into its arguments, which the solver goes on from: "

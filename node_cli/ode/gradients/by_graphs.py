@@ -17,7 +17,9 @@ from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.same_field import Comparison, precision_of, refuse_changed
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.gradients.trajectory import Trajectory
+from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.stepper import SolveGraphs
+from node_cli.ode.graphs.whole import MOST
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.states import as_column, on_host, outside_autocast
@@ -35,6 +37,7 @@ class GraphSolve:
     states: ThinnedStates
     end: Tensor
     precision: float
+    blocks: Blocks | None  # if every state is kept, and outputs are those of blocks
     backward_stats: SolveStats = field(default_factory=SolveStats)
 
     def backwards(self) -> Iterator[tuple[Step, int, Tensor, Tensor]]:
@@ -92,6 +95,7 @@ def solve_by_graphs(
         states=trajectory.states,
         end=solution.ys[-1].clone(),
         precision=precision_of(y0),
+        blocks=graphs.used if max_checkpoints is None else None,
     )
     ys: Tensor = _Attached.apply(solve, twice, solution.ys, y0, ts, *graphs.differentiable)
     return Solution(ys, solution.stats, solve.backward_stats)
@@ -113,6 +117,8 @@ class _Attached(torch.autograd.Function):
             if torch.is_grad_enabled():
                 refuse_second_derivative(ctx.twice)
                 grads = _replayed(ctx.solve, saved, needed, grad_ys)
+            elif ctx.solve.blocks is not None and not needed[1]:
+                grads = _pulled_in_blocks(ctx.solve, ctx.solve.blocks, needed, grad_ys.contiguous())
             else:
                 grads = _pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
         return None, None, None, *grads
@@ -149,6 +155,37 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     return (
         grad_y + grad_ys[0] if needed[0] else None,
         times.grad_ts.to(ts.dtype) if times else None,
+        *(grad if is_needed else None for grad, is_needed in zip(grad_inputs, needed[2:], strict=True)),
+    )
+
+
+def _pulled_in_blocks(
+    solve: GraphSolve, blocks: Blocks, needed: tuple[bool, ...], grad_ys: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The same, without gradients of ts, for several steps at a time."""
+    graphs, tableau, steps = solve.graphs, solve.graphs.tableau, solve.steps
+    states = [*[y for _, y in solve.states.backwards(solve.advance)][::-1], solve.end]
+    ts, changes = torch.from_numpy(solve.ts).to(grad_ys.device), []
+    grad_y, grad_inputs, last = grad_ys[-1], [], len(steps)
+    while last > 0:
+        size = min(last, MOST)
+        ends = torch.tensor([(step.t0, step.t1) for step in steps[last - size : last]], dtype=torch.float64)
+        arguments = [ends.to(ts.device), ts, grad_ys, grad_y, *states[last - size : last + 1], *graphs.inputs]
+        grad_y, *found, change = blocks.backward(size)(arguments)
+        changes.append(change)
+        if grad_inputs:
+            torch._foreach_add_(grad_inputs, found)
+        else:
+            grad_inputs = found
+        last -= size
+    inside = sum(len(step.inside) > 0 for step in steps)
+    solve.backward_stats.nfe += len(steps) * (tableau.num_stages - tableau.is_fsal) + tableau.is_fsal * inside
+    comparison = Comparison(solve.precision)
+    comparison.add_steps(torch.cat(changes[::-1]))
+    solve.require_same(comparison)
+    return (
+        grad_y + grad_ys[0] if needed[0] else None,
+        None,
         *(grad if is_needed else None for grad, is_needed in zip(grad_inputs, needed[2:], strict=True)),
     )
 

@@ -56,6 +56,7 @@ class FieldGraph:
         self.functions: dict[Hashable, Any] = {}
         self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
         self._shape: tuple[int, ...] = ()
+        self._known: dict[tuple[int, ...], int] = {}  # how many of the guards are known to hold for a shape
 
     def holds_for(self, shape: tuple[int, ...]) -> bool:
         """Whether all that is compiled so far, and is compiled from now on, is right for a state of this shape.
@@ -67,13 +68,19 @@ class FieldGraph:
 
     def holds(self) -> bool:
         """The same for the shape of the last call of `holds_for`."""
+        guards = self.y.fake_mode.shape_env.guards
+        if self._known.get(self._shape) == len(guards):
+            return True
         sizes = {
             size.node.expr: actual
             for size, actual in zip(self.y.shape, self._shape, strict=True)
             if isinstance(size, torch.SymInt)
         }
-        late = self.y.fake_mode.shape_env.guards[self._num_checked :]
-        return all(guard.expr.xreplace(sizes) == True for guard in late)  # noqa: E712 -- of sympy, which may know neither
+        late = guards[self._num_checked :]
+        if not all(guard.expr.xreplace(sizes) == True for guard in late):  # noqa: E712 -- of sympy, which may know neither
+            return False
+        self._known[self._shape] = len(guards)
+        return True
 
     def inputs_of(self, arguments: Any) -> tuple[Any, ...]:
         """Of the arguments of the graph, those that stand for tensors that the vector field uses."""
@@ -140,12 +147,8 @@ class Capture:
         if self.reason is not None:
             return None
         with torch.inference_mode(False), torch.enable_grad():
-            y = torch.empty_like(y0, memory_format=torch.contiguous_format, requires_grad=True)
-            t = y.new_empty((len(y), *(1,) * (y.dim() - 1)) if has_own_times else ())
-            if y.dim() and len(y) > 1:
-                torch._dynamo.maybe_mark_dynamic(y, 0)
             try:
-                self._call(t, y)
+                self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device, has_own_times))
             except Exception as error:  # what a compiler stumbles over has no common class
                 self.refuse(error)
                 return None
@@ -157,6 +160,15 @@ class Capture:
             _say_that_a_step_is_compiled(tuple(y0.shape))
             return None
         return found[0], found[0].inputs_of(found[1])
+
+    @staticmethod
+    @lru_cache(maxsize=NUM_KEPT)
+    def _stand_ins(shape: torch.Size, dtype: torch.dtype, device: torch.device, has_own_times: bool) -> list[Tensor]:
+        """A time and a state."""
+        y = torch.empty(shape, dtype=dtype, device=device, requires_grad=True)
+        if y.dim() and len(y) > 1:
+            torch._dynamo.maybe_mark_dynamic(y, 0)
+        return [y.new_empty((len(y), *(1,) * (y.dim() - 1)) if has_own_times else ()), y]
 
     def is_whole(self, functions: Callable[[], Any]) -> bool:
         """Whether an evaluation can be compiled, which is tried out at the first solve."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,37 +10,23 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Norm, Tolerance, choose_first_step
-from node_cli.ode.graphs.capture import FieldGraph
-from node_cli.ode.graphs.lowering import NotWhole, lowered
+from node_cli.ode.graphs.examples import Examples, Run
 from node_cli.ode.states import as_column
 from node_cli.ode.stepping import plain_stages
 from node_cli.ode.tableaus import Tableau, polynomial
-
-Run = Callable[[list[Any]], tuple[Tensor, ...]]  # empties the list that it is given
 
 
 class StepGraphs:
     """The functions of one method and norm, each compiled when it is first asked for.
 
-    They take the `ends` of a step, float64 `(2,)`, or `(2, batch)` with `has_own_times`, states, and, last of all, the
-    inputs of the vector field. A tolerance is two tensors, rtol and atol, of these shapes; `norm` is None where there
-    is none.
+    They take the `ends` of a step, float64 `(2,)`, or `(2, batch)` with own times, states, and, last of all, the inputs
+    of the vector field. A tolerance is two tensors, rtol and atol; `norm` is None where there is none.
     """
 
-    def __init__(
-        self,
-        field: FieldGraph,
-        tableau: Tableau,
-        norm: Norm | None,
-        tolerance_shapes: tuple[torch.Size, ...],
-        *,
-        has_own_times: bool,
-    ) -> None:
-        self.field = field
+    def __init__(self, examples: Examples, tableau: Tableau, norm: Norm | None) -> None:
         self.tableau = tableau
+        self._examples = examples
         self._norm = norm
-        self._shapes = tolerance_shapes
-        self._has_own_times = has_own_times
         self._pulls: dict[Any, Run] = {}
 
     @cached_property
@@ -48,9 +34,9 @@ class StepGraphs:
         """Of (ends, y): the slope at the first end."""
 
         def start(ends: Tensor, y: Tensor, *inputs: Tensor) -> tuple[Tensor]:
-            return (self.field.slope(inputs)(as_column(ends[0], y).to(y.dtype), y).contiguous(),)
+            return (self._examples.field.slope(inputs)(as_column(ends[0], y).to(y.dtype), y).contiguous(),)
 
-        return self._compiled(start, lambda: [self._like_ends(), self._like_y()])
+        return self._examples.compiled(start, lambda: [self._examples.ends(), self._examples.y()])
 
     @cached_property
     def first_step(self) -> Run:
@@ -63,20 +49,20 @@ class StepGraphs:
             return (choose_first_step(Tolerance(rtol, atol, norm), order, y, slope, longest),)
 
         def examples() -> list[Any]:
-            y = self._like_y()  # one number for all, or one for each sample, as the norm has
-            return [y, self._like_y(), torch.empty_like(norm(y), dtype=torch.float64), *self._like_tolerance()]
+            y = self._examples.y()  # one number for all, or one for each sample, as the norm has
+            return [y, self._examples.y(), torch.empty_like(norm(y), dtype=torch.float64), *self._examples.tolerance()]
 
-        return self._compiled(first_step, examples, has_inputs=False)
+        return self._examples.compiled(first_step, examples, has_inputs=False)
 
     @cached_property
     def attempt(self) -> Run:
         """Of (ends, y, its slope, rtol, atol): the end of a step, its error ratio if there is a norm, later stages."""
-        tableau, norm, num_bounds = self.tableau, self._norm, len(self._shapes)
+        tableau, norm, num_bounds = self.tableau, self._norm, self._examples.num_bounds
 
         def attempt(ends: Tensor, y: Tensor, slope: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
             bounds, inputs = more[:num_bounds], more[num_bounds:]
             t0, t1 = as_column(ends[0], y), as_column(ends[1], y)
-            y1, stages = plain_stages(tableau, self.field.slope(inputs))(t0, t1, y, slope)
+            y1, stages = plain_stages(tableau, self._examples.field.slope(inputs))(t0, t1, y, slope)
             results = [y1, *stages[1:]]
             if norm is not None:
                 assert tableau.error_weights is not None
@@ -86,9 +72,9 @@ class StepGraphs:
             return tuple(result.contiguous() for result in results)
 
         def examples() -> list[Any]:
-            return [self._like_ends(), self._like_y(), self._like_y(), *self._like_tolerance()]
+            return [self._examples.ends(), self._examples.y(), self._examples.y(), *self._examples.tolerance()]
 
-        return self._compiled(attempt, examples)
+        return self._examples.compiled(attempt, examples)
 
     @cached_property
     def outputs(self) -> Run:
@@ -96,12 +82,17 @@ class StepGraphs:
         num_stages = self.tableau.num_stages
 
         def outputs(ends: Tensor, y: Tensor, *more: Tensor) -> tuple[Tensor]:
-            return (self._interpolated(ends, y, more[:num_stages], *more[num_stages:]).contiguous(),)
+            stages, where = more[:num_stages], more[num_stages:]
+            return (interpolated(self.tableau, ends[1] - ends[0], y, stages, *where).contiguous(),)
 
         def examples() -> list[Any]:
-            return [self._like_ends(), *[self._like_y() for _ in range(num_stages + 1)], *self._like_outputs()]
+            return [
+                self._examples.ends(),
+                *[self._examples.y() for _ in range(num_stages + 1)],
+                *self._examples.outputs(),
+            ]
 
-        return self._compiled(outputs, examples, has_inputs=False)
+        return self._examples.compiled(outputs, examples, has_inputs=False)
 
     def pull(self, *, has_outputs: bool, with_times: bool, with_mask: bool) -> Run:
         """A step backwards: it is run again, and pulled back.
@@ -116,7 +107,7 @@ class StepGraphs:
         return self._pulls[key]
 
     def _new_pull(self, has_outputs: bool, with_times: bool, with_mask: bool) -> Run:
-        num_outputs = has_outputs * (2 + self._has_own_times)
+        num_outputs = has_outputs * (2 + self._examples.has_own_times)
 
         def pull(ends: Tensor, y: Tensor, end: Tensor, grad: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
             mask, more = (more[0], more[1:]) if with_mask else (None, more)
@@ -133,12 +124,12 @@ class StepGraphs:
                     if theta is not None:
                         theta = theta.detach().requires_grad_()
                         wanted.append(theta)
-                slope, t0, t1 = self.field.slope(inputs), as_column(ends[0], y), as_column(ends[1], y)
+                slope, t0, t1 = self._examples.field.slope(inputs), as_column(ends[0], y), as_column(ends[1], y)
                 step = plain_stages(self.tableau, slope)
                 y1, stages = step(t0, t1, y, slope(t0.to(y.dtype), y), has_outputs)
                 results, cotangents = [y1], [grad_end]
                 if theta is not None:
-                    results.append(self._interpolated(ends, y, stages, theta, *outputs[2:]))
+                    results.append(interpolated(self.tableau, ends[1] - ends[0], y, stages, theta, *outputs[2:]))
                     cotangents.append(outputs[0])
                 grads = torch.autograd.grad(results, wanted, cotangents, allow_unused=True, materialize_grads=True)
             grad_y, *others = grads
@@ -148,64 +139,26 @@ class StepGraphs:
             return (grad_y.contiguous(), *(grad.contiguous() for grad in others), *change)
 
         def examples() -> list[Any]:
-            y, mask = self._like_y(), [self._like_mask()] if with_mask else []
-            outputs = self._like_outputs() if has_outputs else []
+            mask = [self._examples.mask()] if with_mask else []
+            outputs = self._examples.outputs() if has_outputs else []
             if outputs:
-                shape = (outputs[0].shape[0], *y.shape[int(self._has_own_times) :])
-                outputs.insert(0, torch.empty(shape, dtype=y.dtype, device=y.device))
-            return [self._like_ends(), *[self._like_y() for _ in range(3)], *mask, *outputs]
+                outputs.insert(0, self._examples.states_at(outputs[0]))
+            return [self._examples.ends(), *[self._examples.y() for _ in range(3)], *mask, *outputs]
 
-        return self._compiled(pull, examples)
+        return self._examples.compiled(pull, examples)
 
-    def _interpolated(
-        self, ends: Tensor, y: Tensor, stages: Sequence[Tensor], theta: Tensor, *sample: Tensor
-    ) -> Tensor:
-        h = as_column((ends[1] - ends[0]).to(y.dtype), y)
-        dims = (1,) * (y.dim() - len(sample))
-        terms = []
-        for row, stage in zip(self.tableau.dense or (), stages, strict=True):
-            if any(row):
-                weight = (theta * polynomial(row, theta)).to(y.dtype).view(-1, *dims)
-                terms.append(weight * (stage[sample[0]] if sample else stage.unsqueeze(0)))
-        change: Tensor = sum(terms[1:], terms[0])
-        if sample:
-            return y[sample[0]] + h[sample[0]] * change
-        return y.unsqueeze(0) + h * change
 
-    def _compiled(
-        self, function: Callable[..., Any], examples: Callable[[], list[Any]], *, has_inputs: bool = True
-    ) -> Run:
-        """The function compiled for arguments like these examples and, at the end, the inputs."""
-        y = self.field.y
-        with y.fake_mode, torch.no_grad():
-            arguments = [*examples(), *(self.field.inputs if has_inputs else ())]
-        run = lowered(function, arguments, y.fake_mode, y.device.type)
-        if not self.field.holds():
-            raise NotWhole(f"{function.__name__} cannot be compiled for a batch of this size after one of another")
-        return run
-
-    def _like_ends(self) -> Tensor:
-        y = self.field.y
-        shape = (2, y.shape[0]) if self._has_own_times else (2,)
-        return torch.empty(shape, dtype=torch.float64, device=y.device)
-
-    def _like_y(self) -> Tensor:
-        y = self.field.y
-        return torch.empty(y.shape, dtype=y.dtype, device=y.device)
-
-    def _like_mask(self) -> Tensor:
-        y = self.field.y
-        return torch.empty((y.shape[0], *(1,) * (y.dim() - 1)), dtype=torch.bool, device=y.device)
-
-    def _like_tolerance(self) -> list[Tensor]:
-        y = self.field.y
-        return [torch.empty(shape, dtype=y.dtype, device=y.device) for shape in self._shapes]
-
-    def _like_outputs(self) -> list[Tensor]:
-        """Theta, and the samples, of any number of outputs."""
-        y, shape_env = self.field.y, self.field.y.fake_mode.shape_env
-        with shape_env.ignore_fresh_unbacked_symbols():
-            count: Any = shape_env.create_unbacked_symint()
-        torch._check(count >= 0)
-        theta = torch.empty((count,), dtype=torch.float64, device=y.device)
-        return [theta, torch.empty_like(theta, dtype=torch.int64)] if self._has_own_times else [theta]
+def interpolated(
+    tableau: Tableau, h: Tensor, y: Tensor, stages: Sequence[Tensor], theta: Tensor, *sample: Tensor
+) -> Tensor:
+    """The states at shares theta `(outputs,)` of a step of length h, of each with own times by its `sample`."""
+    h, dims = as_column(h.to(y.dtype), y), (1,) * (y.dim() - len(sample))
+    terms = []
+    for row, stage in zip(tableau.dense or (), stages, strict=True):
+        if any(row):
+            weight = (theta * polynomial(row, theta)).to(y.dtype).view(-1, *dims)
+            terms.append(weight * (stage[sample[0]] if sample else stage.unsqueeze(0)))
+    change: Tensor = sum(terms[1:], terms[0])
+    if sample:
+        return y[sample[0]] + h[sample[0]] * change
+    return y.unsqueeze(0) + h * change

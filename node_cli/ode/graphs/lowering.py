@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from node_cli.ode.graphs.rewriting import join_products, write_out_products
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,9 @@ def lowered(
             if any(_is_mutable(node) for node in traced.graph.nodes):
                 traced = make_fx(torch.func.functionalize(traced))(*arguments)
         _require_pure(traced)
+        with fake_mode, torch.no_grad():
+            join_products(traced)
+            write_out_products(traced)
         output = traced.graph.output_node()
         returned: Any = output.args[0]
         output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.control import Norm, Tolerance
+from node_cli.ode.control import Controller, Norm, Tolerance
+from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.capture import FieldGraph
+from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.functions import StepGraphs
 from node_cli.ode.solution import Status
 from node_cli.ode.states import Time, as_column
-from node_cli.ode.stepping import Outputs, Slope, Step, exact_tensor
+from node_cli.ode.stepping import Outputs, Slope, Step, Stepper, exact_tensor
 from node_cli.ode.tableaus import Tableau
 from node_cli.ode.vector_field import CountedVectorField
 
@@ -27,6 +30,7 @@ class SolveGraphs:
         self.inputs = inputs
         self.tableau = tableau
         self.has_own_times = has_own_times
+        self.used: Blocks | None = None  # what the solve was made of, if whole blocks
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
     def functions(self, norm: Norm | None = None, shapes: tuple[torch.Size, ...] = ()) -> StepGraphs:
@@ -34,9 +38,21 @@ class SolveGraphs:
         key = (self.tableau, norm, shapes, self.has_own_times)
         found: StepGraphs | None = self.field.functions.get(key)
         if found is None:
-            found = StepGraphs(self.field, self.tableau, norm, shapes, has_own_times=self.has_own_times)
+            found = StepGraphs(self._examples(shapes), self.tableau, norm)
             self.field.functions[key] = found
         return found
+
+    def blocks(self, norm: Norm, shapes: tuple[torch.Size, ...], controller: Controller, max_step: float) -> Blocks:
+        """The compiled blocks of attempts, and of steps backwards, for this step size control at its start."""
+        key = (self.tableau, norm, shapes, tuple(vars(controller).values()), max_step)
+        found: Blocks | None = self.field.functions.get(key)
+        if found is None:
+            found = Blocks(self._examples(shapes), self.tableau, norm, replace(controller), max_step)
+            self.field.functions[key] = found
+        return found
+
+    def _examples(self, shapes: tuple[torch.Size, ...]) -> Examples:
+        return Examples(self.field, shapes, has_own_times=self.has_own_times)
 
     def with_inputs(self, differentiable: Any) -> Slope:
         """The vector field with other tensors in the places of the inputs that have a gradient."""
@@ -61,22 +77,26 @@ class GraphStepper:
     """A `Stepper` of compiled functions: `stages` are the slopes of the last step."""
 
     def __init__(self, graphs: SolveGraphs, counted: CountedVectorField[Tensor]) -> None:
+        self.graphs = graphs
         self.tableau = graphs.tableau
         self.stages: list[Tensor] = []
-        self._graphs = graphs
         self._inputs = graphs.inputs
-        self._counted = counted
+        self.counted = counted
         self._plain = graphs.functions()
         self._ends: Tensor | None = None
+
+    def plain(self, y0: Tensor) -> Stepper:
+        """The same steps without anything compiled."""
+        return Stepper(self.tableau, self.counted, y0)
 
     def start(self, t: Time, y: Tensor) -> None:
         """Evaluates the first stage of the next step."""
         self._count(t, t, (0.0,), y)
-        self.stages[:1] = self._plain.start([self._graphs.ends(t, t, y), y, *self._inputs])
+        self.stages[:1] = self._plain.start([self.graphs.ends(t, t, y), y, *self._inputs])
 
     def first_step(self, tolerance: Tolerance, y: Tensor, longest: Time) -> Tensor:
         """See `choose_first_step`; the slope of `y` is in `stages[0]`."""
-        bounds = _bounds(tolerance, y)
+        bounds = bounds_of(tolerance, y)
         length = torch.as_tensor(longest, dtype=torch.float64, device=y.device)
         step: Tensor = self._functions(tolerance, bounds).first_step([y, self.stages[0], length, *bounds])[0]
         return step
@@ -87,7 +107,7 @@ class GraphStepper:
 
     def attempt(self, t0: Time, t1: Time, y: Tensor, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
         """The state at `t1`, and the error of the step in units of what is allowed."""
-        bounds = _bounds(tolerance, y)
+        bounds = bounds_of(tolerance, y)
         y1, ratio, *_ = self._take(self._functions(tolerance, bounds), t0, t1, y, *bounds)
         return y1, ratio
 
@@ -111,32 +131,32 @@ class GraphStepper:
         inside, ends = step.inside, step.ends
         if len(inside):
             assert self._ends is not None
-            where = [self._ends, y0, *self.stages, *self._graphs.outputs(inside, y0)]
+            where = [self._ends, y0, *self.stages, *self.graphs.outputs(inside, y0)]
             ys[inside.rows_of_times] = self._plain.outputs(where)[0]
         if len(ends):
             ys[ends.rows_of_times] = ends.rows(y1)
 
     def _functions(self, tolerance: Tolerance, bounds: tuple[Tensor, ...]) -> StepGraphs:
-        return self._graphs.functions(tolerance.norm, tuple(bound.shape for bound in bounds))
+        return self.graphs.functions(tolerance.norm, tuple(bound.shape for bound in bounds))
 
     def _take(self, functions: StepGraphs, t0: Time, t1: Time, y: Tensor, *bounds: Tensor) -> tuple[Tensor, ...]:
         self._count(t0, t1, self.tableau.c[1:], y)
-        self._ends = self._graphs.ends(t0, t1, y)
+        self._ends = self.graphs.ends(t0, t1, y)
         results = functions.attempt([self._ends, y, self.stages[0], *bounds, *self._inputs])
         self.stages[1:] = results[1 + (len(bounds) > 0) :]
         return results
 
     def _count(self, t0: Time, t1: Time, c: tuple[float, ...], y: Tensor) -> None:
         """Counts evaluations at these shares of a step, up to the first one that is not allowed any more."""
-        stats, most = self._counted.stats, self._counted.max_nfe
+        stats, most = self.counted.stats, self.counted.max_nfe
         if most is not None and stats.nfe + len(c) > most:
             share, stats.nfe = c[most - stats.nfe], most
             t = t0 + share * (t1 - t0)
-            raise self._counted.failure(Status.TOO_MANY_EVALUATIONS, exact_tensor(t, y).to(y.dtype))
+            raise self.counted.failure(Status.TOO_MANY_EVALUATIONS, exact_tensor(t, y).to(y.dtype))
         stats.nfe += len(c)
 
 
-def _bounds(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
+def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
     """Relative and absolute tolerance as tensors of the state's dtype."""
     return tuple(
         value if isinstance(value, Tensor) else _number(value, y.dtype, y.device)

@@ -1,0 +1,172 @@
+"""Sums of small products as one product, in the graph of a step backwards.
+
+The gradient of a weight is a sum over all evaluations, `sum_i a_i^T b_i`, which is `[a_1; a_2; ...]^T [b_1; b_2; ...]`;
+that of a bias is a sum over all rows. For small states, most of the time would go to starting those products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+aten = torch.ops.aten
+
+
+def join_products(traced: GraphModule) -> None:
+    """Rewrites the graph in place; its nodes have their fake values in `meta["val"]`."""
+    graph = traced.graph
+    joined: dict[tuple[Node, ...], Node] = {}
+    for node in reversed(list(graph.nodes)):
+        if node.target is not aten.add.Tensor or not node.users or _is_term(node):
+            continue
+        terms = _terms(node)
+        if len(terms) < 2:
+            continue
+        replacement = _product(graph, node, terms, joined) or _column_sum(graph, node, terms, joined)
+        if replacement is not None:
+            node.replace_all_uses_with(replacement)
+    graph.eliminate_dead_code()
+    traced.recompile()
+
+
+FEW = 4  # a product with so few terms, or so few columns, is written out
+
+
+def write_out_products(traced: GraphModule) -> None:
+    """Rewrites products of matrices with few terms or columns as sums, which fuse with what comes before and after."""
+    graph = traced.graph
+    turned: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        if node.target is aten.mm.default:
+            bias, (a, b) = None, node.args
+        elif node.target is aten.addmm.default and not node.kwargs:
+            bias, a, b = node.args
+        else:
+            continue
+        (_, num_terms), (_, num_columns) = a.meta["val"].shape, b.meta["val"].shape
+        if not (isinstance(num_terms, int) and isinstance(num_columns, int)) or min(num_terms, num_columns) > FEW:
+            continue
+        with graph.inserting_before(node):
+            a = a if num_terms <= FEW else _computed_once(graph, a)
+            if num_terms <= FEW:
+                rows = _contiguous(graph, b, turned)
+                result = None
+                for i in range(num_terms):
+                    column = _call(graph, aten.unsqueeze.default, _call(graph, aten.select.int, a, 1, i), 1)
+                    row = _call(graph, aten.unsqueeze.default, _call(graph, aten.select.int, rows, 0, i), 0)
+                    term = _call(graph, aten.mul.Tensor, column, row)
+                    result = term if result is None else _call(graph, aten.add.Tensor, result, term)
+            else:
+                columns = _contiguous(graph, _transposed(graph, b), turned)
+                pairs = [_call(graph, aten.unsqueeze.default, each, dim) for each, dim in ((a, 1), (columns, 0))]
+                result = _call(graph, aten.sum.dim_IntList, _call(graph, aten.mul.Tensor, *pairs), [2])
+            if bias is not None:
+                result = _call(graph, aten.add.Tensor, result, bias)
+        node.replace_all_uses_with(result)
+    graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _computed_once(graph: Graph, node: Node) -> Node:
+    """The same matrix in memory: else the compiler would compute it anew for each column of the product."""
+    value = node.meta["val"]
+    if node.op == "placeholder" or not value.is_contiguous():
+        return node
+    return _call(graph, torch.ops.prims.inductor_force_stride_order.default, node, list(value.stride()))
+
+
+def _transposed(graph: Graph, node: Node) -> Node:
+    base, is_turned = _turned(node)
+    return base if is_turned else _call(graph, aten.permute.default, node, [1, 0])
+
+
+def _contiguous(graph: Graph, node: Node, turned: dict[Node, Node]) -> Node:
+    """The matrix with its rows in order; of a weight, once for all."""
+    base, is_turned = _turned(node)
+    if not is_turned:
+        return base
+    if base.op != "placeholder" and base.target is not aten.alias.default:
+        return node
+    if base not in turned:
+        with graph.inserting_after(base):
+            view = _call(graph, aten.permute.default, base, [1, 0])
+        with graph.inserting_after(view):
+            stride = [view.meta["val"].shape[1], 1]
+            turned[base] = _call(graph, torch.ops.prims.inductor_force_stride_order.default, view, stride)
+    return turned[base]
+
+
+def _is_term(node: Node) -> bool:
+    """Whether a sum is part of a longer one."""
+    return len(node.users) == 1 and next(iter(node.users)).target is aten.add.Tensor
+
+
+def _terms(node: Any) -> list[Node]:
+    """Of a sum of sums that nothing else uses."""
+    terms: list[Node] = []
+    for term in node.args:
+        if not isinstance(term, Node) or node.kwargs:
+            return []
+        is_sum = term.target is aten.add.Tensor and len(term.users) == 1
+        terms += (_terms(term) or [term]) if is_sum else [term]
+    return terms
+
+
+def _product(graph: Graph, node: Node, terms: list[Node], joined: dict[tuple[Node, ...], Node]) -> Node | None:
+    turned = [_turned(term) for term in terms]
+    products, is_turned = [product for product, _ in turned], turned[0][1]
+    if any(product.target is not aten.mm.default or turn != is_turned for product, turn in turned):
+        return None
+    if not all(_turned(product.args[0])[1] for product in products):
+        return None
+    left = [_turned(product.args[0])[0] for product in products]
+    right: list[Any] = [product.args[1] for product in products]
+    if not all(_have_equal_rows(*pair) for pair in zip(left, right, strict=True)):
+        return None
+    with graph.inserting_before(node):
+        rows = _call(graph, aten.permute.default, _joined(graph, node, left, joined), [1, 0])
+        product = _call(graph, aten.mm.default, rows, _joined(graph, node, right, joined))
+        return _call(graph, aten.permute.default, product, [1, 0]) if is_turned else product
+
+
+def _column_sum(graph: Graph, node: Node, terms: list[Node], joined: dict[tuple[Node, ...], Node]) -> Node | None:
+    sums: list[Any] = [term.args[0] if term.target is aten.view.default else term for term in terms]
+    if not all(each.target is aten.sum.dim_IntList and each.args[1:] == ([0], True) for each in sums):
+        return None
+    if any(each.args[0].meta["val"].dim() != 2 for each in sums):
+        return None
+    with graph.inserting_before(node):
+        rows = _joined(graph, node, [each.args[0] for each in sums], joined)
+        total = _call(graph, aten.sum.dim_IntList, rows, [0], True)
+        shape = list(node.meta["val"].shape)
+        return _call(graph, aten.view.default, total, shape)
+
+
+def _joined(graph: Graph, node: Node, parts: list[Node], joined: dict[tuple[Node, ...], Node]) -> Node:
+    """The rows of all parts in one matrix, which others may have joined before."""
+    key = tuple(parts)
+    if key not in joined:
+        last = max(parts, key=list(graph.nodes).index)
+        with graph.inserting_after(last):
+            joined[key] = _call(graph, aten.cat.default, parts, 0)
+    return joined[key]
+
+
+def _call(graph: Graph, target: Any, *args: Any) -> Node:
+    node = graph.call_function(target, args)
+    node.meta["val"] = target(*torch.fx.map_arg(args, lambda arg: arg.meta["val"]))
+    return node
+
+
+def _turned(node: Any) -> tuple[Any, bool]:
+    """What a matrix is the transpose of, if it is one; transposes of transposes are none."""
+    is_turned = False
+    while node.target is aten.permute.default and list(node.args[1]) == [1, 0]:
+        node, is_turned = node.args[0], not is_turned
+    return node, is_turned
+
+
+def _have_equal_rows(a: Node, b: Node) -> bool:
+    return a.meta["val"].dim() == b.meta["val"].dim() == 2 and a.meta["val"].shape[0] == b.meta["val"].shape[0]
