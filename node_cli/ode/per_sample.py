@@ -101,7 +101,7 @@ class _StepSizes:
         t, target = samples.t, samples.target
         if limits.accepts_min_step:
             self.step = np.maximum(self.step, limits.min_step)
-        t1 = end_of_step(np, t, target, self.step, limits.max_step)
+        t1: Array = end_of_step(np, t, target, self.step, limits.max_step)
         shortest = np.maximum(limits.min_step, SHORTEST * np.spacing(np.abs(t)))
         stuck = (t1 != target) & ((t1 == t) | (self.step < shortest))
         found = self.pooled(np.stack([np.abs(t1 - t), samples.active, stuck]))

@@ -149,9 +149,10 @@ def compiled_steps(
     is_whole = solver.compile == "solve" and not _refused(solver, y0, ts)
     if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
         found = capture(y0, has_own_times=False)
-        graphs = None if found is None else SolveGraphs(*found, solver.tableau, has_own_times=False)
-        if graphs is not None and capture.is_whole(graphs.functions):
-            return graphs
+        if found is not None:
+            graphs = SolveGraphs(*found, solver.tableau, capture.refuse, has_own_times=False)
+            if capture.is_whole(graphs.field, lambda: graphs.examples().require_whole()):
+                return graphs
     return step_functions(solver.method, vector_field, device, autocast)
 
 

@@ -112,7 +112,7 @@ def _version(t: Tensor, y: Any) -> int:
     return version + t._version
 
 
-_NEVER = torch.tensor(math.nan)
+_NEVER: Tensor = torch.tensor(math.nan)
 _WRITES_INTO_LEAF = "leaf Variable that requires grad is being used in an in-place operation"  # as torch says it
 _WRITES = (
     "the vector field writes into its arguments, which the solver goes on from: "

@@ -18,12 +18,13 @@ from node_cli.ode.gradients.same_field import Comparison, precision_of, refuse_c
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.gradients.trajectory import Trajectory
 from node_cli.ode.graphs.blocks import Blocks
+from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.stepper import SolveGraphs
 from node_cli.ode.graphs.whole import MOST
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.states import as_column, on_host, outside_autocast
-from node_cli.ode.stepping import Step
+from node_cli.ode.stepping import Step, exact_tensor, plain_stages
 from node_cli.ode.tableaus import Array
 
 
@@ -49,10 +50,9 @@ class GraphSolve:
 
     def advance(self, n: int, y: Tensor) -> Tensor:
         """The state after step n, made once more from its state `y`."""
-        step, tableau, functions = self.steps[n], self.graphs.tableau, self.graphs.functions()
-        ends = self.graphs.ends(step.t0, step.t1, y)
-        slope = functions.start([ends, y, *self.graphs.inputs])[0]
-        y1 = functions.attempt([ends, y, slope, *self.graphs.inputs])[0]
+        step, tableau, slope = self.steps[n], self.graphs.tableau, self.graphs.field.slope(self.graphs.inputs)
+        t0, t1 = (exact_tensor(t, y) for t in (step.t0, step.t1))
+        y1, _ = plain_stages(tableau, slope)(t0, t1, y, slope(t0.to(y.dtype), y), with_last_stage=False)
         self.backward_stats.nfe += tableau.num_stages - tableau.is_fsal
         return y1 if step.accepted is None else torch.where(as_column(step.accepted, y), y1, y)
 
@@ -116,11 +116,13 @@ class _Attached(torch.autograd.Function):
         with outside_autocast(grad_ys.device.type):
             if torch.is_grad_enabled():
                 refuse_second_derivative(ctx.twice)
-                grads = _replayed(ctx.solve, saved, needed, grad_ys)
-            elif ctx.solve.blocks is not None and not needed[1]:
-                grads = _pulled_in_blocks(ctx.solve, ctx.solve.blocks, needed, grad_ys.contiguous())
-            else:
-                grads = _pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
+                return None, None, None, *_replayed(ctx.solve, saved, needed, grad_ys, twice=True)
+            pulled = _pulled_in_blocks if ctx.solve.blocks is not None and not needed[1] else _pulled
+            try:
+                grads = pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
+            except NotWhole as error:
+                ctx.solve.graphs.refuse(error)
+                grads = _replayed(ctx.solve, saved, needed, grad_ys, twice=False)
         return None, None, None, *grads
 
 
@@ -160,23 +162,25 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
 
 
 def _pulled_in_blocks(
-    solve: GraphSolve, blocks: Blocks, needed: tuple[bool, ...], grad_ys: Tensor
+    solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The same, without gradients of ts, for several steps at a time."""
-    graphs, tableau, steps = solve.graphs, solve.graphs.tableau, solve.steps
+    graphs, tableau, steps, blocks = solve.graphs, solve.graphs.tableau, solve.steps, solve.blocks
+    assert blocks is not None
     states = [*[y for _, y in solve.states.backwards(solve.advance)][::-1], solve.end]
-    ts, changes = torch.from_numpy(solve.ts).to(grad_ys.device), []
-    grad_y, grad_inputs, last = grad_ys[-1], [], len(steps)
+    times, changes = torch.from_numpy(solve.ts).to(grad_ys.device), []
+    grad_y, last = grad_ys[-1], len(steps)
+    grad_inputs: list[Tensor] = []
     while last > 0:
         size = min(last, MOST)
         ends = torch.tensor([(step.t0, step.t1) for step in steps[last - size : last]], dtype=torch.float64)
-        arguments = [ends.to(ts.device), ts, grad_ys, grad_y, *states[last - size : last + 1], *graphs.inputs]
+        arguments = [ends.to(times.device), times, grad_ys, grad_y, *states[last - size : last + 1], *graphs.inputs]
         grad_y, *found, change = blocks.backward(size)(arguments)
         changes.append(change)
         if grad_inputs:
-            torch._foreach_add_(grad_inputs, found)
+            torch._foreach_add_(grad_inputs, list(found))
         else:
-            grad_inputs = found
+            grad_inputs = list(found)
         last -= size
     inside = sum(len(step.inside) > 0 for step in steps)
     solve.backward_stats.nfe += len(steps) * (tableau.num_stages - tableau.is_fsal) + tableau.is_fsal * inside
@@ -197,16 +201,17 @@ def _summed(grads: Tensor, sample: Array | None, like: Tensor) -> Tensor:
 
 
 def _replayed(
-    solve: GraphSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor
+    solve: GraphSolve, saved: tuple[Tensor, ...], needed: tuple[bool, ...], grad_ys: Tensor, *, twice: bool
 ) -> tuple[Tensor | None, ...]:
-    """The same with a graph of their own."""
+    """The same without anything compiled, with a graph of their own if they are to be differentiated `twice`."""
     comparison = Comparison(solve.precision)
     with torch.no_grad():
         for _, n, y, end in solve.backwards():
             comparison.add(n, solve.advance(n, y), end)
     solve.require_same(comparison)
-    y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
-    ys = replay(solve.graphs.tableau, solve.graphs.with_inputs(inputs), solve.steps, y0, ts)
+    with torch.enable_grad():
+        y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
+        ys = replay(solve.graphs.tableau, solve.graphs.with_inputs(inputs), solve.steps, y0, ts)
     wanted = list(itertools.compress(views, needed))
-    found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=twice, allow_unused=True))
     return tuple(next(found) if is_needed else None for is_needed in needed)

@@ -118,7 +118,8 @@ class Blocks:
         weighted = [w * k for w, k in zip(tableau.error_weights, stages, strict=True) if w]
         error = (t1 - t).to(y.dtype) * sum(weighted[1:], weighted[0])
         ratio = tolerance.ratio(error, y, y1).double()
-        factor, *after = self._controller.changed(torch, ratio, *memory[:2], memory[2] > 0)
+        last, before, may_grow = memory
+        factor, *after = self._controller.changed(torch, ratio, last, before, may_grow > 0)
         tried, is_active = (t1 - t).abs(), t != target
         is_kept = is_active & (ratio <= 1)
         proposed = tried * factor
@@ -140,8 +141,8 @@ class Blocks:
         def block(ends: Tensor, ts: Tensor, grad_outputs: Tensor, grad: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
             states, inputs = more[: num_steps + 1], more[num_steps + 1 :]
             inputs = tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in inputs)
-            wanted, grads = [tensor for tensor in inputs if tensor.requires_grad], []
-            field, changes = self._examples.field.slope(inputs), []
+            wanted, grads = [tensor for tensor in inputs if tensor.requires_grad], list[Tensor]()
+            field, changes = self._examples.field.slope(inputs), list[Tensor]()
             for n in reversed(range(num_steps)):
                 t0, t1 = ends[n]
                 inside = is_inside(ts, t0, t1) & (torch.arange(ts.shape[0], device=ts.device) < ts.shape[0] - 1)

@@ -54,6 +54,7 @@ class FieldGraph:
         modules = [str(getattr(node.target, "__module__", "")) for node in gm.graph.nodes]
         self._differentiates = any("functorch" in name or "autograd" in name for name in modules)
         self.functions: dict[Hashable, Any] = {}
+        self.is_whole = False
         self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
         self._shape: tuple[int, ...] = ()
         self._known: dict[tuple[int, ...], int] = {}  # how many of the guards are known to hold for a shape
@@ -170,13 +171,16 @@ class Capture:
             torch._dynamo.maybe_mark_dynamic(y, 0)
         return [y.new_empty((len(y), *(1,) * (y.dim() - 1)) if has_own_times else ()), y]
 
-    def is_whole(self, functions: Callable[[], Any]) -> bool:
-        """Whether an evaluation can be compiled, which is tried out at the first solve."""
-        try:
-            return functions().start is not None
-        except Exception as error:  # see above
-            self.refuse(error)
-            return False
+    def is_whole(self, graph: FieldGraph, require: Callable[[], None]) -> bool:
+        """Whether an evaluation is all in the graph, which is found out at its first solve."""
+        if not graph.is_whole:
+            try:
+                require()
+            except Exception as error:  # see above
+                self.refuse(error)
+                return False
+            graph.is_whole = True
+        return True
 
     def refuse(self, error: Exception) -> None:
         """Says once why the vector field is not compiled as a whole."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.graphs.capture import FieldGraph
-from node_cli.ode.graphs.lowering import NotWhole, lowered
+from node_cli.ode.graphs.lowering import NotWhole, lowered, traced
 
 Run = Callable[[list[Any]], tuple[Tensor, ...]]  # empties the list that it is given
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
@@ -35,6 +35,21 @@ class Examples:
         if not self.field.holds():
             raise NotWhole(f"{function.__name__} cannot be compiled for a batch of this size after one of another")
         return run
+
+    def require_whole(self) -> None:
+        """Traces an evaluation, and compiles nothing.
+
+        Raises:
+            NotWhole: it is not all in the graph.
+        """
+        y = self.field.y
+        with y.fake_mode, torch.no_grad():
+            arguments = [self.y(), *self.field.inputs]
+
+        def evaluation(y: Tensor, *inputs: Tensor) -> tuple[Tensor]:
+            return (self.field.slope(inputs)(y.new_zeros(()), y),)
+
+        traced(evaluation, arguments, y.fake_mode)
 
     def ends(self, *num_steps: int) -> Tensor:
         """Both ends of a step, or of several."""

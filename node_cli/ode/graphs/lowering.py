@@ -25,37 +25,28 @@ def lowered(
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
 
     Raises:
-        NotWhole: it draws random numbers, or writes into what it is given.
+        NotWhole: it cannot be traced, or the compiler does not take it.
     """
-    from torch._dispatch.python import enable_python_dispatcher
     from torch._guards import TracingContext, tracing  # only now: importing them takes a second
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
-    from torch._inductor.decomposition import select_decomp_table
-    from torch.fx.experimental.proxy_tensor import make_fx
 
+    log.info("compiling %s of the solve", function.__name__)
     start, is_cpu, sizes = time.perf_counter(), device_type == "cpu", _sizes_of(arguments)
-    # Sizes are arguments too: only so does the compiler's cache keep what it takes for granted of them.
-    arguments = [*(arguments[i].shape[dim] for i, dim in sizes), *arguments]
-
-    def sized(*arguments: Any) -> Any:
-        return function(*arguments[len(sizes) :])
-
     with tracing(TracingContext(fake_mode)), config.patch(cpp_wrapper=is_cpu):
-        with fake_mode, enable_python_dispatcher(), torch.no_grad():
-            traced = make_fx(sized, decomposition_table=select_decomp_table())(*arguments)
-            if any(_is_mutable(node) for node in traced.graph.nodes):
-                traced = make_fx(torch.func.functionalize(traced))(*arguments)
-        _require_pure(traced)
+        graph = traced(function, arguments, fake_mode)
         with fake_mode, torch.no_grad():
-            join_products(traced)
-            write_out_products(traced)
-        output = traced.graph.output_node()
+            join_products(graph)
+            write_out_products(graph)
+        output = graph.graph.output_node()
         returned: Any = output.args[0]
         output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
-        record_original_output_strides(traced)
-        examples = [node.meta["val"] for node in traced.graph.find_nodes(op="placeholder")]
-        compiled: Any = compile_fx_inner(traced, examples, cpp_wrapper=is_cpu, is_inference=True)
+        record_original_output_strides(graph)
+        examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+        try:
+            compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
+        except Exception as error:  # what a compiler stumbles over has no common class
+            raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
     compiled_function: Callable[[list[Any]], Any] = compiled.current_callable
 
@@ -64,6 +55,31 @@ def lowered(
         return compiled_function(arguments)
 
     return run
+
+
+def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -> GraphModule:
+    """The function as a graph; the sizes that may change come before its arguments.
+
+    Raises:
+        NotWhole: it draws random numbers, or writes into what it is given.
+    """
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch._inductor.decomposition import select_decomp_table
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    sizes = _sizes_of(arguments)
+    # Sizes are arguments too: only so does the compiler's cache keep what it takes for granted of them.
+    arguments = [*(arguments[i].shape[dim] for i, dim in sizes), *arguments]
+
+    def sized(*arguments: Any) -> Any:
+        return function(*arguments[len(sizes) :])
+
+    with fake_mode, enable_python_dispatcher(), torch.no_grad():
+        graph = make_fx(sized, decomposition_table=select_decomp_table())(*arguments)
+        if any(_is_mutable(node) for node in graph.graph.nodes):
+            graph = make_fx(torch.func.functionalize(graph))(*arguments)
+    _require_pure(graph)
+    return graph
 
 
 def _sizes_of(arguments: list[Any]) -> list[tuple[int, int]]:
@@ -80,8 +96,8 @@ def _is_mutable(node: Any) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _require_pure(traced: GraphModule) -> None:
-    for node in traced.graph.nodes:
+def _require_pure(graph: GraphModule) -> None:
+    for node in graph.graph.nodes:
         if _is_mutable(node):
             raise NotWhole("it writes into tensors that it uses (running means)")
         if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:

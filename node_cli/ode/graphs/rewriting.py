@@ -84,6 +84,7 @@ def _transposed(graph: Graph, node: Node) -> Node:
 
 def _contiguous(graph: Graph, node: Node, turned: dict[Node, Node]) -> Node:
     """The matrix with its rows in order; of a weight, once for all."""
+    base: Node
     base, is_turned = _turned(node)
     if not is_turned:
         return base
@@ -169,4 +170,5 @@ def _turned(node: Any) -> tuple[Any, bool]:
 
 
 def _have_equal_rows(a: Node, b: Node) -> bool:
-    return a.meta["val"].dim() == b.meta["val"].dim() == 2 and a.meta["val"].shape[0] == b.meta["val"].shape[0]
+    one, other = a.meta["val"], b.meta["val"]
+    return bool(one.dim() == other.dim() == 2 and one.shape[0] == other.shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -23,10 +24,22 @@ from node_cli.ode.vector_field import CountedVectorField
 
 
 class SolveGraphs:
-    """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it."""
+    """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
 
-    def __init__(self, field: FieldGraph, inputs: tuple[Tensor, ...], tableau: Tableau, *, has_own_times: bool) -> None:
+    `refuse` is told why something of it cannot be compiled: from then on nothing is.
+    """
+
+    def __init__(
+        self,
+        field: FieldGraph,
+        inputs: tuple[Tensor, ...],
+        tableau: Tableau,
+        refuse: Callable[[Exception], None],
+        *,
+        has_own_times: bool,
+    ) -> None:
         self.field = field
+        self.refuse = refuse
         self.inputs = inputs
         self.tableau = tableau
         self.has_own_times = has_own_times
@@ -38,7 +51,7 @@ class SolveGraphs:
         key = (self.tableau, norm, shapes, self.has_own_times)
         found: StepGraphs | None = self.field.functions.get(key)
         if found is None:
-            found = StepGraphs(self._examples(shapes), self.tableau, norm)
+            found = StepGraphs(self.examples(shapes), self.tableau, norm)
             self.field.functions[key] = found
         return found
 
@@ -47,11 +60,12 @@ class SolveGraphs:
         key = (self.tableau, norm, shapes, tuple(vars(controller).values()), max_step)
         found: Blocks | None = self.field.functions.get(key)
         if found is None:
-            found = Blocks(self._examples(shapes), self.tableau, norm, replace(controller), max_step)
+            found = Blocks(self.examples(shapes), self.tableau, norm, replace(controller), max_step)
             self.field.functions[key] = found
         return found
 
-    def _examples(self, shapes: tuple[torch.Size, ...]) -> Examples:
+    def examples(self, shapes: tuple[torch.Size, ...] = ()) -> Examples:
+        """What stands for the arguments of compiled functions."""
         return Examples(self.field, shapes, has_own_times=self.has_own_times)
 
     def with_inputs(self, differentiable: Any) -> Slope:

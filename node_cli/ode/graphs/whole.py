@@ -12,6 +12,7 @@ from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance
 from node_cli.ode.graphs.blocks import Blocks
+from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.stepper import GraphStepper, bounds_of
 from node_cli.ode.integrate import Limits, Run, integrate_adaptively, is_too_short
 from node_cli.ode.progress import OutputTimes
@@ -39,7 +40,8 @@ def integrate_in_blocks(
 ) -> Tensor:
     """As `integrate_adaptively`, by the graphs of `run.stepper`.
 
-    The first solve tells how many attempts to compile together and is taken plainly; so is one that fails, again.
+    The first solve tells how many attempts to compile together, and is taken plainly; so is one that fails, once more,
+    and one that cannot be compiled.
     """
     stepper = run.stepper
     assert isinstance(stepper, GraphStepper)
@@ -47,7 +49,12 @@ def integrate_in_blocks(
     shapes = tuple(bound.shape for bound in bounds)
     blocks = stepper.graphs.blocks(tolerance.norm, shapes, controller, limits.max_step)
     stepper.graphs.used = blocks
-    found = None if blocks.expected is None else _attempted(run, blocks, stepper, bounds, limits, first_step)
+    found = None
+    if blocks.expected is not None:
+        try:
+            found = _attempted(run, blocks, stepper, bounds, limits, first_step)
+        except NotWhole as error:
+            stepper.graphs.refuse(error)
     if found is None:
         run = replace(run, stepper=stepper.plain(run.y0))
         ys = integrate_adaptively(run, times, tolerance, controller, limits, first_step)
@@ -99,12 +106,14 @@ def _attempted(
     clock = torch.tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), dtype=torch.float64, device=y.device)
     ts = as_exact_tensor(tuple(run.ts), y.device)
     attempts: list[_Attempt] = []
-    size, start, more = min(blocks.expected, MOST), "given" if first_step else "chosen", ()
+    size, start = min(blocks.expected, MOST), "given" if first_step else "chosen"
+    more: tuple[Tensor, ...] = ()
     while True:
         block = blocks.forward(size, start)
         ys, y1, slope, clock, log, *states = block([clock, ts, y, *more, *bounds, *inputs])
         for row, state in zip(log.tolist(), (y, *states), strict=True):  # the one wait for the device
-            attempt = _Attempt(*row, state)
+            t0, t1, step, ratio, factor = row
+            attempt = _Attempt(t0, t1, step, ratio, factor, state)
             if attempt.t0 == target:
                 break
             if len(attempts) >= limits.max_steps or is_too_short(attempt.t0, attempt.t1, target, attempt.step, limits):
