@@ -14,7 +14,6 @@ from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
-from node_cli.ode.graphs.stepper import GraphStepper
 from node_cli.ode.graphs.whole import integrate_in_blocks, takes_whole
 from node_cli.ode.integrate import Limits, Run, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_by_sample
@@ -194,7 +193,7 @@ class Adaptive(RungeKutta):
             samples = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
             ys = integrate_by_sample(run, samples, tolerance, controller, limits, first, is_joint=not per_sample)
         else:
-            is_whole = isinstance(run.stepper, GraphStepper) and not stepping_onto and takes_whole(run, limits)
+            is_whole = not stepping_onto and takes_whole(run, limits)
             integrate = integrate_in_blocks if is_whole else integrate_adaptively
             ys = integrate(run, OutputTimes(run.ts, stepping_onto), tolerance, controller, limits, first)
         if self.first_step != "carried":

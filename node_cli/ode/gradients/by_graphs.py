@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.gradients.binomial import ThinnedStates
 from node_cli.ode.gradients.recorded import refuse_second_derivative
 from node_cli.ode.gradients.replay import replay
-from node_cli.ode.gradients.same_field import Comparison, precision_of, refuse_changed
+from node_cli.ode.gradients.same_field import Comparison, Difference, precision_of, refuse_changed
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.gradients.trajectory import Trajectory
-from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.stepper import SolveGraphs
-from node_cli.ode.graphs.whole import MOST
+from node_cli.ode.graphs.whole import MOST, as_exact_tensor
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.states import as_column, on_host, outside_autocast
@@ -33,18 +32,28 @@ class GraphSolve:
     """A finished solve by compiled graphs, which can be gone through again, backwards; see `RecordedSolve`."""
 
     graphs: SolveGraphs
-    ts: Array
-    steps: list[Step]
-    states: ThinnedStates
+    trajectory: Trajectory
+    ts: Tensor
     end: Tensor
     precision: float
-    blocks: Blocks | None  # if every state is kept, and outputs are those of blocks
     backward_stats: SolveStats = field(default_factory=SolveStats)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """All accepted steps."""
+        trace = self.graphs.trace
+        return self.trajectory.steps if trace is None else trace.steps()
+
+    @property
+    def times(self) -> Array:
+        """The output times on the host."""
+        return np.array(on_host(self.ts))
 
     def backwards(self) -> Iterator[tuple[Step, int, Tensor, Tensor]]:
         """The steps in reverse order: each with its number, its state and the one that it led to."""
-        end = self.end
-        for n, y in self.states.backwards(self.advance):
+        end, trace = self.end, self.graphs.trace
+        kept = self.trajectory.states.backwards(self.advance)
+        for n, y in kept if trace is None else reversed(list(enumerate(trace.states[:-1]))):
             yield self.steps[n], n, y, end
             end = y
 
@@ -75,6 +84,7 @@ def solve_by_graphs(
 ) -> Solution[Tensor]:
     """See `exact_solve`."""
     trajectory = Trajectory(solver.tableau, max_checkpoints, None)
+    graphs.keeps_states = max_checkpoints is None
     solution = solver.integrate(
         graphs.field.slope(graphs.inputs),
         y0.detach(),
@@ -90,12 +100,10 @@ def solve_by_graphs(
         return solution
     solve = GraphSolve(
         graphs=graphs,
-        ts=np.array(on_host(ts)),
-        steps=trajectory.steps,
-        states=trajectory.states,
-        end=solution.ys[-1].clone(),
+        trajectory=trajectory,
+        ts=ts.detach(),
+        end=solution.ys[-1].clone() if graphs.trace is None else graphs.trace.states[-1],
         precision=precision_of(y0),
-        blocks=graphs.used if max_checkpoints is None else None,
     )
     ys: Tensor = _Attached.apply(solve, twice, solution.ys, y0, ts, *graphs.differentiable)
     return Solution(ys, solution.stats, solve.backward_stats)
@@ -117,7 +125,7 @@ class _Attached(torch.autograd.Function):
             if torch.is_grad_enabled():
                 refuse_second_derivative(ctx.twice)
                 return None, None, None, *_replayed(ctx.solve, saved, needed, grad_ys, twice=True)
-            pulled = _pulled_in_blocks if ctx.solve.blocks is not None and not needed[1] else _pulled
+            pulled = _pulled_in_blocks if ctx.solve.graphs.trace is not None and not needed[1] else _pulled
             try:
                 grads = pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
             except NotWhole as error:
@@ -131,7 +139,7 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     graphs, tableau, with_times = solve.graphs, solve.graphs.tableau, needed[1]
     num_own = tableau.num_stages - tableau.is_fsal
     functions, comparison = graphs.functions(), Comparison(solve.precision)
-    times = TimeGradients(solve.ts, grad_ys) if with_times else None
+    times = TimeGradients(solve.times, grad_ys) if with_times else None
     grad_y, grad_inputs = torch.zeros_like(grad_ys[0]), [torch.zeros_like(x) for x in graphs.differentiable]
     for step, n, y, end in solve.backwards():
         if len(step.ends):
@@ -165,28 +173,28 @@ def _pulled_in_blocks(
     solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The same, without gradients of ts, for several steps at a time."""
-    graphs, tableau, steps, blocks = solve.graphs, solve.graphs.tableau, solve.steps, solve.blocks
-    assert blocks is not None
-    states = [*[y for _, y in solve.states.backwards(solve.advance)][::-1], solve.end]
-    times, changes = torch.from_numpy(solve.ts).to(grad_ys.device), []
-    grad_y, last = grad_ys[-1], len(steps)
+    graphs, trace, changes = solve.graphs, solve.graphs.trace, list[Tensor]()
+    assert trace is not None
+    times, ends = (as_exact_tensor(tuple(each), grad_ys.device) for each in (trace.ts, chain(*trace.ends)))
+    grad_y, last = grad_ys[-1], len(trace.ends)
+    ends = ends.view(last, 2)
     grad_inputs: list[Tensor] = []
     while last > 0:
-        size = min(last, MOST)
-        ends = torch.tensor([(step.t0, step.t1) for step in steps[last - size : last]], dtype=torch.float64)
-        arguments = [ends.to(times.device), times, grad_ys, grad_y, *states[last - size : last + 1], *graphs.inputs]
-        grad_y, *found, change = blocks.backward(size)(arguments)
+        first = max(0, last - MOST)
+        arguments = [ends[first:last], times, grad_ys, grad_y, *trace.states[first : last + 1], *graphs.inputs]
+        grad_y, *found, change = trace.blocks.backward(last - first)(arguments)
         changes.append(change)
         if grad_inputs:
             torch._foreach_add_(grad_inputs, list(found))
         else:
             grad_inputs = list(found)
-        last -= size
-    inside = sum(len(step.inside) > 0 for step in steps)
-    solve.backward_stats.nfe += len(steps) * (tableau.num_stages - tableau.is_fsal) + tableau.is_fsal * inside
-    comparison = Comparison(solve.precision)
-    comparison.add_steps(torch.cat(changes[::-1]))
-    solve.require_same(comparison)
+        last = first
+    solve.backward_stats.nfe += len(trace.ends) * graphs.tableau.num_stages
+    pairs = (torch.cat(changes[::-1]) if len(changes) > 1 else changes[0]).tolist()
+    if not all(Difference(distance, size, solve.precision).is_rounding for distance, size in pairs):
+        comparison = Comparison(solve.precision)
+        comparison.add_steps(torch.cat(changes[::-1]))
+        solve.require_same(comparison)
     return (
         grad_y + grad_ys[0] if needed[0] else None,
         None,
@@ -212,6 +220,6 @@ def _replayed(
     with torch.enable_grad():
         y0, ts, *inputs = views = [tensor.view_as(tensor) for tensor in saved]
         ys = replay(solve.graphs.tableau, solve.graphs.with_inputs(inputs), solve.steps, y0, ts)
-    wanted = list(itertools.compress(views, needed))
+    wanted = list(compress(views, needed))
     found = iter(torch.autograd.grad(ys, wanted, grad_ys, create_graph=twice, allow_unused=True))
     return tuple(next(found) if is_needed else None for is_needed in needed)

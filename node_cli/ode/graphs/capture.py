@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -147,12 +148,13 @@ class Capture:
         """The graph and its inputs for a solve from `y0`; None, and one line in the log, where there is none."""
         if self.reason is not None:
             return None
-        with torch.inference_mode(False), torch.enable_grad():
-            try:
+        is_plain = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        try:
+            with nullcontext() if is_plain else _with_gradients():
                 self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device, has_own_times))
-            except Exception as error:  # what a compiler stumbles over has no common class
-                self.refuse(error)
-                return None
+        except Exception as error:  # what a compiler stumbles over has no common class
+            self.refuse(error)
+            return None
         found, self._found = self._found, None
         if found is None:
             self.refuse(NotWhole("nothing of it can be compiled"))
@@ -198,6 +200,12 @@ class Capture:
             return (arguments[0],)
 
         return run
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @lru_cache(maxsize=NUM_KEPT)

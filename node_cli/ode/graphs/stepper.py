@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.capture import FieldGraph
 from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.functions import StepGraphs
+from node_cli.ode.progress import OutputTimes
 from node_cli.ode.solution import Status
 from node_cli.ode.states import Time, as_column
 from node_cli.ode.stepping import Outputs, Slope, Step, Stepper, exact_tensor
@@ -23,10 +24,26 @@ from node_cli.ode.tableaus import Tableau
 from node_cli.ode.vector_field import CountedVectorField
 
 
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The accepted steps of a solve by `blocks` through `ts`: their ends, and their states with the last one."""
+
+    blocks: Blocks
+    ts: list[float]
+    ends: list[tuple[float, float]]
+    states: list[Tensor]
+
+    def steps(self) -> list[Step]:
+        """The same with the outputs that each of them reached."""
+        times = OutputTimes(self.ts, stepping_onto=False)
+        return [times.step(t1) for _, t1 in self.ends]
+
+
 class SolveGraphs:
     """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
 
-    `refuse` is told why something of it cannot be compiled: from then on nothing is.
+    `refuse` is told why something of it cannot be compiled: from then on nothing is. `trace` is what a solve in blocks
+    leaves behind for its gradient.
     """
 
     def __init__(
@@ -43,7 +60,8 @@ class SolveGraphs:
         self.inputs = inputs
         self.tableau = tableau
         self.has_own_times = has_own_times
-        self.used: Blocks | None = None  # what the solve was made of, if whole blocks
+        self.trace: Trace | None = None
+        self.keeps_states = True  # all of them, if there is to be a gradient
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
     def functions(self, norm: Norm | None = None, shapes: tuple[torch.Size, ...] = ()) -> StepGraphs:

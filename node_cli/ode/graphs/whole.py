@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +13,20 @@ from torch import Tensor
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance
 from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.lowering import NotWhole
-from node_cli.ode.graphs.stepper import GraphStepper, bounds_of
-from node_cli.ode.integrate import Limits, Run, integrate_adaptively, is_too_short
+from node_cli.ode.graphs.stepper import GraphStepper, Trace, bounds_of
+from node_cli.ode.integrate import Limits, Record, Run, integrate_adaptively, is_too_short
 from node_cli.ode.progress import OutputTimes
+from node_cli.ode.solution import SolveStats
 
 MOST = 2  # attempts, or steps backwards, in a block: longer ones save little, and take long to compile
 MOST_TIMES = 128  # each attempt goes through all output times; with many, steps one by one are faster
 
 
 def takes_whole(run: Run, limits: Limits) -> bool:
-    """Whether `integrate_in_blocks` takes a solve through these times."""
-    ts = run.ts
+    """Whether `integrate_in_blocks` takes this solve."""
+    ts, stepper = run.ts, run.stepper
+    if not isinstance(stepper, GraphStepper) or not stepper.graphs.keeps_states:
+        return False
     assert isinstance(ts, list)
     rises = all(a < b for a, b in zip(ts, ts[1:], strict=False))
     falls = not rises and all(a > b for a, b in zip(ts, ts[1:], strict=False))
@@ -38,7 +41,7 @@ def integrate_in_blocks(
     limits: Limits,
     first_step: float | None,
 ) -> Tensor:
-    """As `integrate_adaptively`, by the graphs of `run.stepper`.
+    """As `integrate_adaptively`, by the graphs of `run.stepper`, which get its `trace` in place of a record.
 
     The first solve tells how many attempts to compile together, and is taken plainly; so is one that fails, once more,
     and one that cannot be compiled.
@@ -48,7 +51,6 @@ def integrate_in_blocks(
     bounds = bounds_of(tolerance, run.y0)
     shapes = tuple(bound.shape for bound in bounds)
     blocks = stepper.graphs.blocks(tolerance.norm, shapes, controller, limits.max_step)
-    stepper.graphs.used = blocks
     found = None
     if blocks.expected is not None:
         try:
@@ -56,18 +58,26 @@ def integrate_in_blocks(
         except NotWhole as error:
             stepper.graphs.refuse(error)
     if found is None:
-        run = replace(run, stepper=stepper.plain(run.y0))
+        steps: list[tuple[Any, Any, Tensor]] = []
+        record: Record = lambda step, y: steps.append((step.t0, step.t1, y))  # noqa: E731
+        run = replace(run, stepper=stepper.plain(run.y0), record=record)
         ys = integrate_adaptively(run, times, tolerance, controller, limits, first_step)
         blocks.expected = run.stats.num_accepted + run.stats.num_rejected
-        return ys
-    blocks.expected = len(found.attempts)
-    _note(run, times, found)
-    return found.ys
+        end = ys[-1].clone()
+    else:
+        steps = [(attempt.t0, attempt.t1, attempt.y) for attempt in found.attempts if attempt.is_accepted]
+        blocks.expected = len(found.attempts)
+        _note(run.stats, found)
+        ys, end = found.ys, found.end
+    assert isinstance(run.ts, list)
+    ends, states = [(t0, t1) for t0, t1, _ in steps], [y for _, _, y in steps]
+    stepper.graphs.trace = Trace(blocks, run.ts, ends, [*states, end])
+    return ys
 
 
 @lru_cache(maxsize=32)
 def as_exact_tensor(times: tuple[float, ...], device: torch.device) -> Tensor:
-    """Output times on the device, which are mostly those of the last solve."""
+    """Times on the device, which are mostly those of the last solve."""
     return torch.tensor(times, dtype=torch.float64, device=device)
 
 
@@ -89,6 +99,7 @@ class _Found:
     attempts: list[_Attempt]
     nfe: int
     ys: Tensor
+    end: Tensor
 
 
 def _attempted(
@@ -103,7 +114,7 @@ def _attempted(
     assert isinstance(run.ts, list)
     assert blocks.expected is not None
     y, target, inputs = run.y0, run.ts[-1], stepper.graphs.inputs
-    clock = torch.tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), dtype=torch.float64, device=y.device)
+    clock = as_exact_tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), y.device)
     ts = as_exact_tensor(tuple(run.ts), y.device)
     attempts: list[_Attempt] = []
     size, start = min(blocks.expected, MOST), "given" if first_step else "chosen"
@@ -129,11 +140,10 @@ def _attempted(
     nfe = 1 + len(attempts) * (tableau.num_stages - 1)
     if not tableau.is_fsal:
         nfe += sum(attempt.is_accepted for attempt in attempts) - 1
-    return None if most is not None and nfe > most else _Found(attempts, nfe, ys)
+    return None if most is not None and nfe > most else _Found(attempts, nfe, ys, y1)
 
 
-def _note(run: Run, times: OutputTimes, found: _Found) -> None:
-    stats = run.stats
+def _note(stats: SolveStats, found: _Found) -> None:
     stats.nfe = found.nfe
     for attempt in found.attempts:
         tried = abs(attempt.t1 - attempt.t0)
@@ -148,4 +158,3 @@ def _note(run: Run, times: OutputTimes, found: _Found) -> None:
         stats.step_sizes.append(tried)
         if tried < CUT_OFF * attempt.step:
             stats.next_step = max(attempt.step, proposed)
-        run.record(times.step(attempt.t1), attempt.y)
