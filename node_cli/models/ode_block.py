@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from node_cli.ode.base import Solver
 from node_cli.ode.block import SolvingModule
 from node_cli.ode.compilation import outside_compilation
 from node_cli.ode.gradients import Gradient
+from node_cli.ode.runge_kutta import RungeKutta, settled
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 
 
@@ -29,7 +30,8 @@ class OdeBlock(SolvingModule):
     After a solve, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. Where `solves`
     is a list, every solve is added to it, whether the block was called or asked to `solve`; a copy has its own list. In
     training, a solver that carries its first step over finds it in `first_steps`, which is part of the block's state;
-    evaluation never depends on what was solved before. Where `energies` is a list, the kinetic energy of every solve is
+    evaluation never depends on what was solved before. `planned_solves` is how many there will be, as far as is known,
+    which `compile=auto` goes by. Where `energies` is a list, the kinetic energy of every solve is
     integrated with it, and added.
 
     Raises:
@@ -61,6 +63,8 @@ class OdeBlock(SolvingModule):
         self.backward_stats = SolveStats()
         self.solves: list[SolveRecord] | None = None
         self.first_steps = FirstSteps()
+        self.planned_solves = 0
+        self._last_settled: tuple[Any, Solver] | None = None
         self._with_energy: list[WithEnergy] = []  # the last one, which may be compiled; in a list, as no part
         # Apple's GPUs have no float64.
         ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
@@ -81,13 +85,14 @@ class OdeBlock(SolvingModule):
         """
         if y0.dtype in (torch.bfloat16, torch.float16):
             y0 = y0.float()
+        solver = self._settled(y0, self.planned_solves if vector_field is None else 0)
         vector_field = self.vector_field if vector_field is None else vector_field
         first_steps = self.first_steps if self.training else FirstSteps()
         if self.energies is None:
-            solution = self.gradient.solve(self.solver, vector_field, y0, ts, first_steps)
+            solution = self.gradient.solve(solver, vector_field, y0, ts, first_steps)
         else:
             measured = self._measured(vector_field, y0.shape[1:])
-            found = self.gradient.solve(self.solver, measured, measured.start(y0), ts, first_steps)
+            found = self.gradient.solve(solver, measured, measured.start(y0), ts, first_steps)
             ys, energy = measured.taken_apart(found.ys)
             self.energies.append(energy)
             solution = Solution(ys, found.stats, found.backward)
@@ -95,6 +100,18 @@ class OdeBlock(SolvingModule):
         if self.solves is not None:
             self.solves.append(SolveRecord(self.stats, self.backward_stats))
         return solution
+
+    def is_compiled(self, y0: Tensor) -> bool:
+        """Whether solves of its own vector field from such a state are compiled."""
+        solver = self._settled(y0, self.planned_solves)
+        return isinstance(solver, RungeKutta) and solver.is_compiled
+
+    def _settled(self, y0: Tensor, num_solves: int) -> Solver:
+        """The solver, with what `compile=auto` means here."""
+        key = (id(self.solver), y0.shape, num_solves)
+        if self._last_settled is None or self._last_settled[0] != key:
+            self._last_settled = key, settled(self.solver, y0, num_solves)
+        return self._last_settled[1]
 
     def _measured(self, vector_field: nn.Module, shape: torch.Size) -> WithEnergy:
         last = self._with_energy[0] if self._with_energy else None

@@ -48,7 +48,7 @@ _ADAPTIVE: dict[str, Any] = {
     "sync_steps": False,
     "max_steps": 100_000,  # the YAML files bound the evaluations instead
     "max_nfe": None,
-    "compile": "none",
+    "compile": "auto",
 }
 _ON_GRID: dict[str, Any] = {"num_steps": None, "step_size": None, "max_nfe": None, "compile": "none"}
 _NOT_A_CONFIG: dict[str, Any] = {"on_failure": "raise", "fallback_steps": 1}

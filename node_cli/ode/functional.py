@@ -215,7 +215,7 @@ def _solve(
         return Solution(structure.unflatten(flat0[None]), SolveStats())
     field = vector_field
     if not structure.is_plain:
-        is_compiled = isinstance(solver, RungeKutta) and solver.compile != "none"
+        is_compiled = isinstance(solver, RungeKutta) and solver.is_compiled
         field = (_kept_field_of_parts if is_compiled else FieldOfParts)(vector_field, structure)
     if stops.steps or stops.jumps:
         if ts.dim() == 2:

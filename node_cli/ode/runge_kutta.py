@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import ClassVar
 
@@ -15,7 +15,15 @@ from torch import Tensor
 from node_cli.ode import control, states
 from node_cli.ode.base import NormOfParts, Solver, VectorField
 from node_cli.ode.checks import require_choice, require_positive
-from node_cli.ode.compilation import COMPILE, StepFunctions, compiled_vector_field, step_functions
+from node_cli.ode.compilation import (
+    COMPILE,
+    COMPILED,
+    MANY_SOLVES,
+    SMALL_STATE,
+    StepFunctions,
+    compiled_vector_field,
+    step_functions,
+)
 from node_cli.ode.graphs.capture import capture_of
 from node_cli.ode.graphs.stepper import GraphStepper, SolveGraphs
 from node_cli.ode.integrate import Record, Run
@@ -41,6 +49,11 @@ class RungeKutta(Solver):
         super().__post_init__()
         require_positive(max_nfe=self.max_nfe)
         require_choice("compile", self.compile, COMPILE)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether anything of a solve is compiled. `auto` is not, until `settled` has seen a state."""
+        return self.compile in COMPILED
 
     @property
     @abstractmethod
@@ -129,6 +142,14 @@ class RungeKutta(Solver):
     @abstractmethod
     def _steps(self, run: Run, norm: control.Norm | None, first_step: float | None) -> Tensor:
         """States at `run.ts`; `norm` is set for a state that is several things in one."""
+
+
+def settled(solver: Solver, y0: Tensor, num_solves: int) -> Solver:
+    """The solver with what `compile=auto` means for so many solves from states like `y0`."""
+    if not isinstance(solver, RungeKutta) or solver.compile != "auto":
+        return solver
+    is_small = y0.dim() <= 2 and y0.numel() <= SMALL_STATE
+    return replace(solver, compile="solve" if is_small and num_solves >= MANY_SOLVES else "none")
 
 
 def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor) -> VectorField[Tensor]:

@@ -18,6 +18,7 @@ from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Logger
 from node_cli.loggers.progress import Progress
+from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 from node_cli.training.checkpoint import Checkpoints, load_into
@@ -88,6 +89,8 @@ class Trainer:
         self.steps_per_epoch = self.updates_per_epoch or self.dataset.num_batches("train", self.batch_size)
         bounds = [self.epochs * self.steps_per_epoch if self.epochs else None, self.max_steps]
         self.total_steps = min(bound for bound in bounds if bound is not None)
+        for block in ode_blocks(self.model).values():
+            block.planned_solves = self.total_steps
         self.rate = LearningRate(self.schedule, self.optimizer, self.total_steps, self.on_resume)
         self.monitor = SolveMonitor(self.model)
         self.average: AveragedModel | None = None

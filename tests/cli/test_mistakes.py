@@ -155,7 +155,7 @@ REFUSED_BY_PARTS = {
         ["solver.method=rk4"],
         "solver.method must be one of midpoint, heun, ralston, bosh3, dopri5, tsit5, dopri8, got rk4",
     ),
-    "compile": (["solver.compile=all"], "solver.compile must be one of none, vector_field, step, solve, got all"),
+    "compile": (["solver.compile=all"], "solver.compile must be one of none, vector_field, step, solve, auto, got all"),
     "first step": (
         ["solver.first_step=often"],
         "solver.first_step must be a number or one of chosen, carried, got",

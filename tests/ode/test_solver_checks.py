@@ -31,7 +31,7 @@ REFUSED = [
     ("dopri5", "max_nfe", -1, "max_nfe must be positive, got -1"),
     ("dopri5", "outputs", "dense", "outputs must be one of interpolate, step, got dense"),
     ("dopri5", "batching", "single", "batching must be one of joint, per_sample, got single"),
-    ("dopri5", "compile", "all", "compile must be one of none, vector_field, step, solve, got all"),
+    ("dopri5", "compile", "all", "compile must be one of none, vector_field, step, solve, auto, got all"),
     ("dopri5", "on_failure", "ignore", "on_failure must be one of raise, skip_batch, fallback, got ignore"),
     ("rk4", "fallback_steps", 0, "fallback_steps must be positive, got 0"),
     ("rk4", "method", "rk5", f"method must be one of {ALL}, got rk5"),

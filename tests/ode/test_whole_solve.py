@@ -55,17 +55,16 @@ def field():
     return FIELD
 
 
-def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, ts=None, **options):
-    """A solve and the gradients of a loss at all outputs for the state, the times, the weights and the closure."""
+def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, with_times=False, **options):
+    """A solve and the gradients of a loss at all outputs for the state, the weights, the closure, and perhaps the times."""
     field.weights.data = torch.tensor(weights, dtype=torch.float64)
     RATES.data = torch.tensor(rate, dtype=torch.float64)
     y0 = torch.linspace(-1, 1.5, 2 * batch, dtype=torch.float64).view(batch, 2).requires_grad_()
-    if ts is None:
-        ts = torch.linspace(0, end, 4, dtype=torch.float64)
-    ts = ts.clone().requires_grad_()
+    ts = torch.linspace(0, end, 4, dtype=torch.float64).requires_grad_(with_times)
     keys = {"method": "bosh3", "rtol": tolerance, "atol": tolerance, **options}
     solution = solve(field, y0, ts, compile=how, **keys)
-    grads = torch.autograd.grad(torch.sin(solution.ys).sum(), (y0, ts, field.weights, RATES))
+    wanted = (y0, field.weights, RATES, *([ts] if with_times else []))
+    grads = torch.autograd.grad(torch.sin(solution.ys).sum(), wanted)
     return solution, grads
 
 
@@ -80,6 +79,7 @@ def assert_equal(one, other):
 
 
 def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
+    solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
     graphs = counters["stats"]["unique_graphs"]
     assert graphs > 0
@@ -87,8 +87,9 @@ def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothin
     for weights, rate, end, tolerance in PROBLEMS:
         keys = {"weights": weights, "rate": rate, "end": end, "tolerance": tolerance, "batch": 3}
         assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
-    for gradient in (Checkpoint(max_checkpoints=None), Checkpoint(max_checkpoints=2)):
-        assert_equal(solved(field, "none", gradient=gradient), solved(field, "solve", gradient=gradient))
+    thinned = {"gradient": Checkpoint(max_checkpoints=2)}
+    for keys in ({"gradient": Checkpoint(max_checkpoints=None)}, thinned, {"with_times": True}):
+        assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
     assert counters["stats"]["unique_graphs"] == graphs
 
 

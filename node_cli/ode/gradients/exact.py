@@ -67,7 +67,7 @@ def exact_solve(
         end=solution.ys[-1].clone(),
         with_times=ts.requires_grad,
         precision=precision_of(y0),
-        is_compiled=solver.compile != "none",
+        is_compiled=solver.is_compiled,
         points=trajectory.points,
         compiled=compiled,
     )

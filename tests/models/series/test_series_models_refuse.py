@@ -119,7 +119,9 @@ def test_refuses_in_one_line(name, keys, data, message):
 
 
 def test_a_compiled_step_needs_a_field_that_is_the_same_for_every_batch():
-    with pytest.raises(ValueError, match=r"^solver\.compile must be none where a dataset has controls or statics"):
+    with pytest.raises(
+        ValueError, match=r"^solver\.compile must be none or auto where a dataset has controls or statics"
+    ):
         series_model("neural_ode", data=CONTROLLED, solver=("rk4", {"compile": "step"}))
 
 

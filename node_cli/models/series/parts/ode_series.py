@@ -132,10 +132,10 @@ class OdeSeries(SeriesModel):
     ) -> None:
         super().__init__()
         require_choice("controls_between", controls_between or BETWEEN[0], BETWEEN)
-        self.is_compiled = vars(solver).get("compile", "none") != "none"
-        if num_controls + num_statics and self.is_compiled:
+        is_compiled = isinstance(solver, RungeKutta) and solver.is_compiled
+        if num_controls + num_statics and is_compiled:
             raise ValueError(
-                "solver.compile must be none where a dataset has controls or statics: every batch has its own"
+                "solver.compile must be none or auto where a dataset has controls or statics: every batch has its own"
             )
         self.start = Start(
             start,
@@ -251,7 +251,7 @@ class OdeSeries(SeriesModel):
 
     def _piece(self, state: Tensor, times: Tensor, source: Source | None) -> Tensor:
         """As `_solved`, in time since the first one: short pieces of long series need its resolution near 0."""
-        if self.is_compiled:  # for one vector field alone
+        if source is None and self.block.is_compiled(state):  # for one vector field alone
             return self._solved(state, times)
         start = times[:, :1]
         return self._solved(state, times - start, _Piece(self.block.vector_field, source, start))
