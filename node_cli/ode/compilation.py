@@ -23,8 +23,8 @@ R = TypeVar("R")
 
 COMPILED = ("vector_field", "step", "solve")
 COMPILE = ("none", *COMPILED, "auto")
-# What `auto` compiles as a whole: on small states a training step becomes shorter by 2 to 5 ms, and compiling takes 30 s
-# or so, which so many solves win back (docs/benchmarks.md).
+# What `auto` compiles as a whole: on small states, a training step becomes 2 to 5 ms shorter, and compiling takes 30 s
+# or so, which this many solves win back (docs/benchmarks.md).
 SMALL_STATE = 4096  # numbers
 MANY_SOLVES = 10_000
 NUM_KEPT = 32  # vector fields whose compiled code is kept

@@ -56,7 +56,7 @@ def field():
 
 
 def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, with_times=False, **options):
-    """A solve and the gradients of a loss at all outputs for the state, the weights, the closure, and perhaps the times."""
+    """A solve and the gradients of a loss at all outputs for the state, the weights, the closure, perhaps the times."""
     field.weights.data = torch.tensor(weights, dtype=torch.float64)
     RATES.data = torch.tensor(rate, dtype=torch.float64)
     y0 = torch.linspace(-1, 1.5, 2 * batch, dtype=torch.float64).view(batch, 2).requires_grad_()
