@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, ROUNDING, STRETCH, Controller, Tolerance
-from node_cli.ode.graphs.stepper import GraphStepper
+from node_cli.ode.graphs.solve_graphs import SolveGraphs
 from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.states import as_column
@@ -34,14 +34,16 @@ class Run:
     """One solve as a step loop sees it: from where it starts, what takes its steps, and where they are noted.
 
     `ts` are the times of all samples, or an array `(batch, times)` of each sample's own, which rise or fall up to the
-    last one; that may be repeated.
+    last one; that may be repeated. `graphs`, if there are any, take whole blocks of the same steps.
     """
 
-    stepper: Stepper | GraphStepper
+    stepper: Stepper
     y0: Tensor
     ts: list[float] | Array
     stats: SolveStats
     record: Record
+    max_nfe: int | None = None
+    graphs: SolveGraphs | None = None
 
     def states(self) -> Tensor:
         """Where the states at all `ts` are to be put; all are `y0` as yet."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance, end_of_step, largest_per_sample
-from node_cli.ode.graphs.stepper import GraphStepper
 from node_cli.ode.integrate import SHORTEST, Limits, Run
 from node_cli.ode.progress import Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
@@ -62,9 +61,7 @@ def integrate_by_sample(
     return ys
 
 
-def _scaled_errors(
-    stepper: Stepper | GraphStepper, tolerance: Tolerance, t0: Array, t1: Array, y0: Tensor, y1: Tensor
-) -> Tensor:
+def _scaled_errors(stepper: Stepper, tolerance: Tolerance, t0: Array, t1: Array, y0: Tensor, y1: Tensor) -> Tensor:
     return tolerance.scaled(stepper.error(t0, t1), y0, y1)
 
 

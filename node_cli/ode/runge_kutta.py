@@ -25,7 +25,8 @@ from node_cli.ode.compilation import (
     step_functions,
 )
 from node_cli.ode.graphs.capture import capture_of
-from node_cli.ode.graphs.stepper import GraphStepper, SolveGraphs
+from node_cli.ode.graphs.examples import Examples
+from node_cli.ode.graphs.solve_graphs import SolveGraphs
 from node_cli.ode.integrate import Record, Run
 from node_cli.ode.own_times import AskedTimes
 from node_cli.ode.solution import Solution, State
@@ -34,6 +35,8 @@ from node_cli.ode.tableaus import Array, Tableau
 from node_cli.ode.vector_field import CountedVectorField
 
 log = logging.getLogger(__name__)
+
+MOST_TIMES = 128  # of a compiled solve, each of whose steps goes through all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +134,10 @@ class RungeKutta(Solver):
 
         with states.outside_autocast(device), self.explained(y0):
             y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
-            stepper: Stepper | GraphStepper
-            if isinstance(compiled, SolveGraphs):
-                stepper, y0 = GraphStepper(compiled, counted), y0.contiguous()
-            else:
-                stepper = Stepper(self.tableau, counted, y0, attempt if compiled else None)
-            ys = self._steps(Run(stepper, y0, ts, counted.stats, record), norm, first_step)
+            graphs = compiled if isinstance(compiled, SolveGraphs) else None
+            y0 = y0 if graphs is None else y0.contiguous()
+            stepper = Stepper(self.tableau, counted, y0, attempt if isinstance(compiled, StepFunctions) else None)
+            ys = self._steps(Run(stepper, y0, ts, counted.stats, record, self.max_nfe, graphs), norm, first_step)
         return Solution(ys, counted.stats)
 
     @abstractmethod
@@ -160,30 +161,32 @@ def compiled_field(solver: Solver, vector_field: VectorField[Tensor], y0: Tensor
 
 
 def compiled_steps(
-    solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor
+    solver: Solver, vector_field: VectorField[Tensor], y0: Tensor, ts: Tensor, *, keeps_states: bool
 ) -> StepFunctions | SolveGraphs | None:
     """What is compiled of the steps by the vector field, as the solver's `compile` asks for it."""
     if not isinstance(solver, RungeKutta) or solver.compile not in ("step", "solve"):
         return None
     device = y0.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    is_whole = solver.compile == "solve" and not _refused(solver, y0, ts)
+    is_whole = solver.compile == "solve" and not _refused(solver, y0, ts, keeps_states)
     if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
-        found = capture(y0, has_own_times=False)
-        if found is not None:
-            graphs = SolveGraphs(*found, solver.tableau, capture.refuse, has_own_times=False)
-            if capture.is_whole(graphs.field, lambda: graphs.examples().require_whole()):
-                return graphs
+        found = capture(y0)
+        if found is not None and capture.is_whole(found[0], Examples(found[0]).require_whole):
+            return SolveGraphs(*found, solver.tableau, capture.refuse)
     return step_functions(solver.method, vector_field, device, autocast)
 
 
-def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor) -> bool:
+def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor, keeps_states: bool) -> bool:
     """Whether `compile=solve` does not take this solve yet; the log says so once."""
     reasons = {
         "the state has more dimensions than (batch, features)": y0.dim() > 2,
         "each sample has its own steps or times": ts.dim() == 2 or solver.has_own_steps,
         "the steps are those of several processes": solver.shares_steps,
         "the norm of an error is a function": callable(vars(solver).get("norm")),
+        f"there are more than {MOST_TIMES} output times": ts.shape[-1] > MOST_TIMES,
+        "the gradient keeps no states (adjoint), or few (max_checkpoints)": not keeps_states,
+        "adaptive steps end at output times": solver.has_tolerances and vars(solver).get("outputs") == "step",
+        "steps of min_step are accepted": bool(vars(solver).get("accepts_min_step") and vars(solver)["min_step"]),
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
     if reason is not None:

@@ -14,7 +14,7 @@ from node_cli.ode import control, synchronised
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
-from node_cli.ode.graphs.whole import integrate_in_blocks, takes_whole
+from node_cli.ode.graphs.whole import integrate_grid_in_blocks, integrate_in_blocks
 from node_cli.ode.integrate import Limits, Run, integrate_adaptively, integrate_on_grid
 from node_cli.ode.per_sample import integrate_by_sample
 from node_cli.ode.progress import OutputTimes, Samples
@@ -83,12 +83,12 @@ class Fixed(RungeKutta):
         ts: Array = np.atleast_2d(run.ts)
         ts, stepping_onto = ts[:, [0, -1]] if self.passes_outputs else ts, not self.passes_outputs
         if isinstance(run.ts, list):
-            ends: Any = self._grid(ts, steps_of_no_length=1)[0].tolist()
-            times: Any = OutputTimes(run.ts, stepping_onto)
-        else:
-            ends = self._grid(ts, steps_of_no_length=0).T
-            times = Samples.of(run.ts, run.y0, stepping_onto=stepping_onto)
-        return integrate_on_grid(run, times, ends, is_anchored=self.step_size is not None)
+            ends = self._grid(ts, steps_of_no_length=1)[0].tolist()
+            integrate = integrate_on_grid if run.graphs is None else integrate_grid_in_blocks
+            return integrate(run, OutputTimes(run.ts, stepping_onto), ends, is_anchored=self.step_size is not None)
+        ends = self._grid(ts, steps_of_no_length=0).T
+        samples = Samples.of(run.ts, run.y0, stepping_onto=stepping_onto)
+        return integrate_on_grid(run, samples, ends, is_anchored=self.step_size is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +193,7 @@ class Adaptive(RungeKutta):
             samples = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
             ys = integrate_by_sample(run, samples, tolerance, controller, limits, first, is_joint=not per_sample)
         else:
-            is_whole = not stepping_onto and takes_whole(run, limits)
-            integrate = integrate_in_blocks if is_whole else integrate_adaptively
+            integrate = integrate_adaptively if run.graphs is None else integrate_in_blocks
             ys = integrate(run, OutputTimes(run.ts, stepping_onto), tolerance, controller, limits, first)
         if self.first_step != "carried":
             run.stats.next_first_step = None

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from parts import make_solver
 from torch import nn
 from torch._dynamo.utils import counters
 
+from node_cli.models.ode_block import OdeBlock
 from node_cli.ode import solve
+from node_cli.ode.compilation import MANY_SOLVES, SMALL_STATE
 from node_cli.ode.gradients.checkpoint import Checkpoint
+from node_cli.ode.gradients.direct import Direct
 from node_cli.ode.graphs.capture import Capture
 from node_cli.ode.solution import SolveError
 
@@ -78,6 +82,24 @@ def assert_equal(one, other):
         torch.testing.assert_close(grad, expected, rtol=1e-11, atol=1e-11 * float(1 + expected.abs().max()))
 
 
+@pytest.fixture
+def uncompiled(monkeypatch, field):
+    """The graphs that would be compiled, run as they are, of a new vector field: compiling takes seconds each."""
+
+    def run_graph(graph, *, is_cpu):
+        def run(arguments):
+            own = list(arguments)
+            arguments.clear()
+            return graph(*own)
+
+        return run
+
+    monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", run_graph)
+    new = Field()
+    new.weights.data = field.weights.data.clone()
+    return new
+
+
 def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
     solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
@@ -87,9 +109,8 @@ def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothin
     for weights, rate, end, tolerance in PROBLEMS:
         keys = {"weights": weights, "rate": rate, "end": end, "tolerance": tolerance, "batch": 3}
         assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
-    thinned = {"gradient": Checkpoint(max_checkpoints=2)}
-    for keys in ({"gradient": Checkpoint(max_checkpoints=None)}, thinned, {"with_times": True}):
-        assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
+    keys = {"gradient": Checkpoint(max_checkpoints=None)}
+    assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
     assert counters["stats"]["unique_graphs"] == graphs
 
 
@@ -139,6 +160,95 @@ def test_second_derivatives_and_solves_without_a_gradient(field):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("keys", [{"num_steps": 3}, {"step_size": 0.3}], ids=["to the outputs", "through the outputs"])
+def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, keys):
+    field = uncompiled
+    for more in ({}, {"end": -0.3, "batch": 3}, {"with_times": True}):
+        options = {"method": "midpoint", **keys, **more}
+        assert_equal(solved(field, "none", **options), solved(field, "solve", **options))
+    found = []
+    for how in ("none", "solve"):
+        with pytest.raises(SolveError) as caught:
+            solved(field, how, method="midpoint", weights=(0, 1e9, 0, 0), **keys)
+        found.append((caught.value.status, caught.value.t))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", ["dopri5", "adaptive_heun"])
+def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(uncompiled, method):
+    for keys in ({}, {"end": -0.2}):
+        options = {"method": method, "with_times": True, **keys}
+        plain = solved(uncompiled, "none", **options)
+        solved(uncompiled, "solve", **options)  # says how many attempts there are
+        assert_equal(plain, solved(uncompiled, "solve", **options))
+
+
+def test_a_first_step_another_controller_and_another_norm(uncompiled):
+    for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
+        solved(uncompiled, "solve", **keys)
+        assert_equal(solved(uncompiled, "none", **keys), solved(uncompiled, "solve", **keys))
+
+
+class Repeated(nn.Module):
+    """A state of float32 by layers as networks have them."""
+
+    def __init__(self, width):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(width, 9), nn.Tanh(), nn.Linear(9, 9), nn.Softplus(), nn.Linear(9, width))
+
+    def forward(self, t, y):
+        return self.net(y) * torch.cos(t)
+
+
+def test_a_network_in_float32_under_autocast_and_with_repeated_times(uncompiled):
+    found, width = [], 2
+    network = Repeated(width)
+    ts = torch.tensor([0.0, 0.0, 0.4, 1.0, 1.0], dtype=torch.float64)
+    for how in ("none", "solve", "solve"):
+        y0 = torch.linspace(-1, 1, 5 * width).view(5, width).requires_grad_()
+        ys = solve(network, y0, ts, rtol=1e-5, atol=1e-5, compile=how).ys
+        grads = torch.autograd.grad(ys.square().sum(), (y0, *network.parameters()))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = solve(network, y0, ts, rtol=1e-2, atol=1e-2, compile=how).ys
+        assert rough.dtype == torch.float32
+        found.append((ys, *grads))
+    for plain, compiled in zip(found[0], found[2], strict=True):
+        assert (plain - compiled).norm() <= 1e-5 * plain.norm()
+
+
+def test_an_ode_block_goes_by_the_number_of_solves_and_a_smaller_batch_needs_nothing_more(uncompiled):
+    field, times = Repeated(3), {"t0": 0.0, "t1": 1.0, "learn_times": False}
+    block, plain = (
+        OdeBlock(field, make_solver("bosh3", compile=how, first_step="carried"), Direct(), **times)
+        for how in ("auto", "none")
+    )
+    block.planned_solves = MANY_SOLVES - 1
+    assert not block.is_compiled(torch.ones(6, 3))
+    block.planned_solves = MANY_SOLVES
+    assert block.is_compiled(torch.ones(6, 3))
+    assert not block.is_compiled(torch.ones(SMALL_STATE, 3))
+    assert not block.is_compiled(torch.ones(2, 3, 4, 4))
+    for batch in (6, 6, 5):
+        y0 = torch.rand(batch, 3)
+        torch.testing.assert_close(block(y0), plain(y0), rtol=1e-5, atol=1e-5)
+        assert block.stats.nfe == plain.stats.nfe
+        assert block.first_steps.forward == pytest.approx(plain.first_steps.forward, rel=1e-2)
+
+
+def test_where_a_part_cannot_be_compiled_the_solve_goes_on_plainly(monkeypatch, field, caplog):
+    def broken(graph, *, is_cpu):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", broken)
+    new = Field()
+    keys = {"method": "euler", "num_steps": 2}
+    assert_equal(solved(new, "none", **keys), solved(new, "solve", **keys))
+    lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this vector field")]
+    assert len(lines) == 1
+    assert "no such instruction" in lines[0]
+
+
 class Branching(nn.Module):
     def forward(self, t, y):
         return -y if y.sum() > 0 else y
@@ -177,7 +287,7 @@ class OwnDerivative(nn.Module):
 
 def test_derivatives_in_a_field_are_the_same_with_gradients_and_without():
     field, t, y = OwnDerivative(), torch.tensor(0.0), torch.linspace(-1, 1, 6).view(3, 2)
-    found = Capture(field, "cpu")(y, has_own_times=False)
+    found = Capture(field, "cpu")(y)
     assert found is not None
     slope, expected = found[0].slope(found[1]), torch.sin(2 * y) + 2 * torch.cos(2 * y)
     torch.testing.assert_close(slope(t, y), expected)
@@ -188,15 +298,20 @@ def test_derivatives_in_a_field_are_the_same_with_gradients_and_without():
 
 def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
     norm, own = {"norm": lambda error: error.abs().max()}, {"batching": "per_sample"}
-    for options in (norm, own):
-        y0 = torch.ones(2, 2, dtype=torch.float64)
+    few = {"gradient": Checkpoint(max_checkpoints=2)}
+    many = {"ts": torch.linspace(0, 0.1, 129, dtype=torch.float64)}
+    for options in (norm, own, {"outputs": "step"}, few, many):
+        keys = {"ts": [0.0, 0.1], "method": "bosh3", "rtol": 1e-2, "atol": 1e-2, "compile": "solve", **options}
         with torch.no_grad():
-            solve(field, y0, [0.0, 0.1], method="bosh3", rtol=1e-2, atol=1e-2, compile="solve", **options)
+            solve(field, torch.ones(2, 2, dtype=torch.float64), **keys)
     with torch.no_grad():
         solve(lambda t, y: -y, torch.ones(2, 1, 1), [0.0, 0.1], method="euler", num_steps=1, compile="solve")
     lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this solve as a whole")]
     assert [line.rpartition(": ")[2] for line in lines] == [
         "the norm of an error is a function",
         "each sample has its own steps or times",
+        "adaptive steps end at output times",
+        "the gradient keeps no states (adjoint), or few (max_checkpoints)",
+        "there are more than 128 output times",
         "the state has more dimensions than (batch, features)",
     ]

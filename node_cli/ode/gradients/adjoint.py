@@ -93,7 +93,7 @@ class Adjoint:
             field = watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad, known=known)
         keys: dict[str, Any] = {"first_step": first_steps.forward}
         if isinstance(solver, RungeKutta):
-            keys["compiled"] = compiled_steps(solver, vector_field, y0, ts)
+            keys["compiled"] = compiled_steps(solver, vector_field, y0, ts, keeps_states=False)
         with torch.no_grad():
             solution = solver.integrate(field, y0.detach(), ts, **keys)
         if watched is None:

@@ -12,7 +12,7 @@ from node_cli.ode.gradients.inputs import WatchedVectorField
 from node_cli.ode.gradients.recorded import RecordedSolve, attach
 from node_cli.ode.gradients.same_field import precision_of
 from node_cli.ode.gradients.trajectory import TapedVectorField, Trajectory
-from node_cli.ode.graphs.stepper import SolveGraphs
+from node_cli.ode.graphs.solve_graphs import SolveGraphs
 from node_cli.ode.runge_kutta import RungeKutta, compiled_field, compiled_steps
 from node_cli.ode.solution import FirstSteps, Solution
 from node_cli.ode.states import keep_autocast, on_host
@@ -40,12 +40,12 @@ def exact_solve(
     ts = asked.ts
     raw = keep_autocast(vector_field, device)
     field = keep_autocast(compiled_field(solver, vector_field, y0), device)
-    compiled = compiled_steps(solver, vector_field, y0, ts)
+    compiled = compiled_steps(solver, vector_field, y0, ts, keeps_states=max_checkpoints is None)
     first_step = first_steps.forward
     if not torch.is_grad_enabled():
         return asked.spread(solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled))
     if isinstance(compiled, SolveGraphs):
-        solution = solve_by_graphs(solver, compiled, y0, ts, first_steps, max_checkpoints=max_checkpoints, twice=twice)
+        solution = solve_by_graphs(solver, compiled, y0, ts, first_steps, twice=twice)
         return asked.spread(solution)
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
     tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad) if keeps_graphs else None

@@ -35,15 +35,11 @@ class Comparison:
         self._steps.append(n)
         self._norms += norms
 
-    def add_steps(self, norms: Tensor) -> None:
-        """The same of all steps, `(steps, 2)`."""
-        self._steps, self._norms = list(range(len(norms))), [norms]
-
     def worst(self) -> tuple[int, Difference] | None:
         """The step with the largest difference, or None if there is no difference; forgets all steps."""
         if not self._steps:
             return None
-        norms = (torch.stack(self._norms) if len(self._norms) > 1 else self._norms[0]).reshape(-1).tolist()
+        norms = torch.stack(self._norms).tolist()
         pairs = zip(norms[::2], norms[1::2], strict=True)
         differences = [(n, Difference(*pair, self._precision)) for n, pair in zip(self._steps, pairs, strict=True)]
         self._steps, self._norms = [], []

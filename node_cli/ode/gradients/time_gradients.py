@@ -65,22 +65,9 @@ class TimeGradients:
             both = [grad_t.new_zeros(slopes.shape[1]).index_add_(0, of_samples, grad) for grad in (grad_t, grad_h)]
             self.add_ends(step, -both[0] - both[1], both[1])
 
-    def add_theta(self, step: Step, grad_theta: Tensor) -> None:
-        """Of the shares of a step at which outputs lie, `(t - t0) / (t1 - t0)`; not what the step itself adds."""
-        outputs, sample = step.inside, step.inside.sample
-        h = step.t1 - step.t0
-        theta, own = (torch.as_tensor(np.array(x), device=grad_theta.device) for x in (outputs.theta, h))
-        if sample is None:
-            grad_t = grad_theta / own
-            self._add(np.array(outputs.index), grad_t)
-            self.add_ends(step, ((theta - 1) * grad_t).sum(), (-theta * grad_t).sum())
-            return
-        of_samples = torch.from_numpy(sample).to(grad_theta.device)
-        grad_t = grad_theta / own[of_samples]
-        self._add(outputs.index + self._rows[sample], grad_t)
-        zeros = grad_t.new_zeros(len(own))
-        both = [zeros.index_add(0, of_samples, grad) for grad in ((theta - 1) * grad_t, -theta * grad_t)]
-        self.add_ends(step, *both)
+    def add_times(self, grad_ts: Tensor) -> None:
+        """Of the output times themselves."""
+        self._grads += grad_ts.reshape(-1)
 
     def add_ends(self, step: Step, grad_t0: Tensor, grad_t1: Tensor) -> None:
         """Of the two ends of a step."""

@@ -144,14 +144,14 @@ class Capture:
         self._found: tuple[FieldGraph, tuple[Any, ...]] | None = None
         self._call = torch.compile(with_own_code(call), backend=self._backend, fullgraph=True)
 
-    def __call__(self, y0: Tensor, *, has_own_times: bool) -> tuple[FieldGraph, tuple[Tensor, ...]] | None:
+    def __call__(self, y0: Tensor) -> tuple[FieldGraph, tuple[Tensor, ...]] | None:
         """The graph and its inputs for a solve from `y0`; None, and one line in the log, where there is none."""
         if self.reason is not None:
             return None
         is_plain = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         try:
             with nullcontext() if is_plain else _with_gradients():
-                self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device, has_own_times))
+                self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device))
         except Exception as error:  # what a compiler stumbles over has no common class
             self.refuse(error)
             return None
@@ -166,12 +166,12 @@ class Capture:
 
     @staticmethod
     @lru_cache(maxsize=NUM_KEPT)
-    def _stand_ins(shape: torch.Size, dtype: torch.dtype, device: torch.device, has_own_times: bool) -> list[Tensor]:
+    def _stand_ins(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """A time and a state."""
         y = torch.empty(shape, dtype=dtype, device=device, requires_grad=True)
         if y.dim() and len(y) > 1:
             torch._dynamo.maybe_mark_dynamic(y, 0)
-        return [y.new_empty((len(y), *(1,) * (y.dim() - 1)) if has_own_times else ()), y]
+        return [y.new_empty(()), y]
 
     def is_whole(self, graph: FieldGraph, require: Callable[[], None]) -> bool:
         """Whether an evaluation is all in the graph, which is found out at its first solve."""
@@ -186,6 +186,8 @@ class Capture:
 
     def refuse(self, error: Exception) -> None:
         """Says once why the vector field is not compiled as a whole."""
+        if self.reason is not None:
+            return
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__

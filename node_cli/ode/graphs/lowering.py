@@ -27,34 +27,42 @@ def lowered(
     Raises:
         NotWhole: it cannot be traced, or the compiler does not take it.
     """
-    from torch._guards import TracingContext, tracing  # only now: importing them takes a second
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
+    from torch._guards import TracingContext, tracing  # only now: importing it takes a second
 
     log.info("compiling %s of the solve", function.__name__)
-    start, is_cpu, sizes = time.perf_counter(), device_type == "cpu", _sizes_of(arguments)
-    with tracing(TracingContext(fake_mode)), config.patch(cpp_wrapper=is_cpu):
+    start, sizes = time.perf_counter(), _sizes_of(arguments)
+    with tracing(TracingContext(fake_mode)):
         graph = traced(function, arguments, fake_mode)
         with fake_mode, torch.no_grad():
             join_products(graph)
             write_out_products(graph)
-        output = graph.graph.output_node()
-        returned: Any = output.args[0]
-        output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
-        record_original_output_strides(graph)
-        examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
         try:
-            compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
+            compiled_function = machine_code(graph, is_cpu=device_type == "cpu")
         except Exception as error:  # what a compiler stumbles over has no common class
             raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
-    compiled_function: Callable[[list[Any]], Any] = compiled.current_callable
 
     def run(arguments: list[Any]) -> Any:
         arguments[:0] = [arguments[i].shape[dim] for i, dim in sizes]
         return compiled_function(arguments)
 
     return run
+
+
+def machine_code(graph: GraphModule, *, is_cpu: bool) -> Callable[[list[Any]], Any]:
+    """The graph by inductor; the function empties the list that it is given."""
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
+
+    output = graph.graph.output_node()
+    returned: Any = output.args[0]
+    output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
+    record_original_output_strides(graph)
+    examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    with config.patch(cpp_wrapper=is_cpu):
+        compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
+    function: Callable[[list[Any]], Any] = compiled.current_callable
+    return function
 
 
 def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -> GraphModule:

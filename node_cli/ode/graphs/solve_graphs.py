@@ -1,0 +1,93 @@
+"""What one solve by compiled graphs is made of, and what it leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.control import Tolerance
+from node_cli.ode.graphs.blocks import Blocks
+from node_cli.ode.graphs.capture import FieldGraph
+from node_cli.ode.graphs.examples import Examples
+from node_cli.ode.progress import OutputTimes
+from node_cli.ode.stepping import Slope, Step
+from node_cli.ode.tableaus import Tableau
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The accepted steps of a solve through `ts`: their ends, and their states with the last one."""
+
+    blocks: Blocks
+    ts: list[float]
+    ends: list[tuple[float, float]]
+    states: list[Tensor]
+    stepping_onto: bool
+    is_anchored: bool
+
+    def steps(self) -> list[Step]:
+        """The same with the outputs that each of them reached."""
+        times = OutputTimes(self.ts, self.stepping_onto)
+        return [times.step(t1, is_anchored=self.is_anchored) for _, t1 in self.ends]
+
+
+class SolveGraphs:
+    """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
+
+    `refuse` is told why something of it cannot be compiled: from then on nothing is. `trace` is what a solve leaves
+    behind for its gradient.
+    """
+
+    def __init__(
+        self,
+        field: FieldGraph,
+        inputs: tuple[Tensor, ...],
+        tableau: Tableau,
+        refuse: Callable[[Exception], None],
+    ) -> None:
+        self.field = field
+        self.inputs = inputs
+        self.tableau = tableau
+        self.refuse = refuse
+        self.trace: Trace | None = None
+        self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
+
+    def blocks(self, *, interpolates: bool) -> Blocks:
+        """The compiled blocks of the method."""
+        key = (self.tableau, interpolates)
+        found: Blocks | None = self.field.functions.get(key)
+        if found is None:
+            found = Blocks(Examples(self.field), self.tableau, interpolates=interpolates)
+            self.field.functions[key] = found
+        return found
+
+    def with_inputs(self, differentiable: Any) -> Slope:
+        """The vector field with other tensors in the places of the inputs that have a gradient."""
+        others, needs_grad = iter(differentiable), self.field.needs_grad
+        return self.field.slope(
+            [next(others) if needed else tensor for tensor, needed in zip(self.inputs, needs_grad, strict=True)]
+        )
+
+
+def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
+    """Relative and absolute tolerance as tensors of the state's dtype."""
+    return tuple(
+        value if isinstance(value, Tensor) else _number(value, y.dtype, y.device)
+        for value in (tolerance.rtol, tolerance.atol)
+    )
+
+
+@lru_cache(maxsize=64)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=64)
+def as_exact_tensor(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """In float64 on the device; mostly, they are those of the last solve. Not to be written into."""
+    return torch.tensor(numbers, dtype=torch.float64, device=device)
