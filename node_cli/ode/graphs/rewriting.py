@@ -1,7 +1,7 @@
-"""Sums of small products as one product, in the graph of a step backwards.
+"""Fewer and cheaper products of small matrices: most of the time of a small solve would go to starting them.
 
 The gradient of a weight is a sum over all evaluations, `sum_i a_i^T b_i`, which is `[a_1; a_2; ...]^T [b_1; b_2; ...]`;
-that of a bias is a sum over all rows. For small states, most of the time would go to starting those products.
+that of a bias is a sum over all rows. A product with few terms or columns is a sum that fuses with its neighbours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 aten = torch.ops.aten
+FEW = 4  # a product with so few terms, or so few columns, is written out
 
 
 def join_products(traced: GraphModule) -> None:
@@ -31,9 +32,6 @@ def join_products(traced: GraphModule) -> None:
     traced.recompile()
 
 
-FEW = 4  # a product with so few terms, or so few columns, is written out
-
-
 def write_out_products(traced: GraphModule) -> None:
     """Rewrites products of matrices with few terms or columns as sums, which fuse with what comes before and after."""
     graph = traced.graph
@@ -49,7 +47,6 @@ def write_out_products(traced: GraphModule) -> None:
         if not (isinstance(num_terms, int) and isinstance(num_columns, int)) or min(num_terms, num_columns) > FEW:
             continue
         with graph.inserting_before(node):
-            a = a if num_terms <= FEW else _computed_once(graph, a)
             if num_terms <= FEW:
                 rows = _contiguous(graph, b, turned)
                 result = None
@@ -59,6 +56,7 @@ def write_out_products(traced: GraphModule) -> None:
                     term = _call(graph, aten.mul.Tensor, column, row)
                     result = term if result is None else _call(graph, aten.add.Tensor, result, term)
             else:
+                a = _computed_once(graph, a)
                 columns = _contiguous(graph, _transposed(graph, b), turned)
                 pairs = [_call(graph, aten.unsqueeze.default, each, dim) for each, dim in ((a, 1), (columns, 0))]
                 result = _call(graph, aten.sum.dim_IntList, _call(graph, aten.mul.Tensor, *pairs), [2])
