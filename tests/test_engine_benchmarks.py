@@ -11,7 +11,7 @@ from benchmarks.engine.alone import environment, measured
 from benchmarks.engine.cases import CASES
 from benchmarks.engine.contender import Mode
 from benchmarks.engine.run import markdown, run
-from node_cli.ode.compilation import COMPILE
+from node_cli.ode.compilation import MODES
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_all_agree_on_a_case(name):
 def test_ours_takes_part_in_every_mode(name):
     ours = [mode for mode, _ in CASES[name].entries(2) if mode.solver == "ours" and mode.first_step == "carried"]
     modes = {(mode.compile, mode.gradient) for mode in ours}
-    assert modes == {(c, g) for c in COMPILE for g in ("direct", "checkpoint", "adjoint")}
+    assert modes == {(c, g) for c in MODES for g in ("direct", "checkpoint", "adjoint")}
 
 
 def test_a_process_of_its_own_tells_the_peak_memory(tmp_path, monkeypatch):

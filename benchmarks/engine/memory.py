@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from benchmarks.engine.measure import machine, table
 from benchmarks.engine.peak import MALLOC, MIB, peak_of
 from node_cli.ode import odeint
-from node_cli.ode.compilation import COMPILE
 from node_cli.ode.gradients.checkpoint import Checkpoint
 
 BATCH, WIDTH = 64, 4096
@@ -55,11 +54,9 @@ CONTENDERS = {
     "checkpoint": _ours("checkpoint"),
     "checkpoint, max_checkpoints=10": _ours(Checkpoint(max_checkpoints=10)),
     "adjoint": _ours("adjoint"),
+    "direct, compile=solve": _ours("direct", compile="solve"),
+    "checkpoint, compile=solve": _ours("checkpoint", compile="solve"),
 }
-if "solve" in COMPILE:
-    CONTENDERS |= {
-        f"{gradient}, compile=solve": _ours(gradient, compile="solve") for gradient in ("direct", "checkpoint")
-    }
 
 
 def run() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from benchmarks.engine.networks import PeerNet, block_of, build_ours
 from benchmarks.engine.peers import is_installed, torchdiffeq_solve, torchode_solve
 from benchmarks.engine.problems import NUM_BATCHES
 from benchmarks.engine.solves import GRADIENTS
-from node_cli.ode.compilation import COMPILE
+from node_cli.ode.compilation import MODES
 from node_cli.training.evaluation import autocast
 
 EXAMPLES = "its example's"
@@ -39,7 +39,7 @@ def entries(batch: int, device: str) -> Iterator[Entry]:
             yield entry(mode, lambda g=gradient: PeerNet(build_ours(), torchode_solve(g)))
     if is_installed("diffrax") and device == "cpu":
         yield Mode("diffrax", "checkpoint", "solve", network=EXAMPLES), partial(_diffrax, batch, "checkpoint")
-    for compile, gradient in product(COMPILE, GRADIENTS):
+    for compile, gradient in product(MODES, GRADIENTS):
         mode = Mode("ours", gradient, compile, "carried")
         yield entry(mode, partial(build_ours, f"gradient={gradient}", f"solver.compile={compile}"))
     for gradient in GRADIENTS:  # as few evaluations as reach the peer's error

@@ -16,7 +16,7 @@ from benchmarks.engine.peers import Build, is_installed, torchdiffeq_solve, torc
 from benchmarks.engine.problems import AutogradFlowField, FlowField, Problem
 from node_cli.config import config_dir
 from node_cli.ode import Solution, solve
-from node_cli.ode.compilation import COMPILE
+from node_cli.ode.compilation import MODES
 from node_cli.ode.solution import FirstSteps
 
 GRADIENTS = ("direct", "checkpoint", "adjoint")
@@ -55,7 +55,7 @@ def entries(problem: Problem) -> Iterator[Entry]:
 
 def ours(problem: Problem) -> Iterator[Entry]:
     """In all modes."""
-    for compile, first_step, gradient in product(COMPILE, ("chosen", "carried"), GRADIENTS):
+    for compile, first_step, gradient in product(MODES, ("chosen", "carried"), GRADIENTS):
         yield Mode("ours", gradient, compile, first_step), partial(_ours, problem, gradient, compile, first_step)
 
 

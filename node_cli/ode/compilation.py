@@ -22,7 +22,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 COMPILED = ("vector_field", "step", "solve")
-COMPILE = ("none", *COMPILED, "auto")
+MODES = ("none", *COMPILED)
+COMPILE = (*MODES, "auto")
 # What `auto` compiles as a whole: on small states, a training step becomes 2 to 5 ms shorter, and compiling takes 30 s
 # or so, which this many solves win back (docs/benchmarks.md).
 SMALL_STATE = 4096  # numbers
