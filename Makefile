@@ -5,23 +5,19 @@ READY := .venv/.ready
 
 unexport PYTHONDONTWRITEBYTECODE   # pip compiles nothing here: what is imported is compiled once, and kept
 
-.PHONY: train test lint bytecode docs bench table1
+.PHONY: train test lint docs bench table1
 
 train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
 
 test: $(READY)           ## lint, types, all tests, a process with one thread for each core
-	$(MAKE) --jobs 2 lint bytecode
+	$(MAKE) --jobs 2 lint .venv/.bytecode
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-# Of all that tests import, beside the types: each process of the tests would do it again. What fails, they tell.
-bytecode: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only --quiet > /dev/null || true
 
 docs: .venv/.docs        ## the documentation as a site in build/site; a warning is an error (Python 3.11 or newer)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -36,6 +32,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,sweep,tune]'
 	touch $(READY)
+
+# Of all that tests import, beside the types: each process of the tests would do it again. What fails, they tell.
+.venv/.bytecode: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only --quiet > /dev/null || true
+	touch .venv/.bytecode
 
 .venv/.docs: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
