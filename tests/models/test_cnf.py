@@ -138,6 +138,18 @@ def test_the_slope_at_a_time_of_each_sample_is_that_of_its_block_at_that_time():
         torch.testing.assert_close(found[k : k + 1], field(t, y[k : k + 1], labels[k : k + 1]))
 
 
+@pytest.mark.parametrize(("shape", "network"), [((3,), "mlp"), ((1, 4, 4), "unet")])
+def test_under_autocast_the_state_keeps_its_precision_and_both_objectives_have_gradients(shape, network):
+    model = cnf(shape, network=network, method="rk4", num_steps=1).float()
+    x, probes = samples(2, *shape).float(), samples(2, 2, *shape).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.log_density(x, probes, integrals=INTEGRALS)
+        slope = model.velocity(torch.tensor([0.2, 0.7]), x)
+    assert found.estimates.dtype == slope.dtype == torch.float32
+    (found.estimates.sum() + slope.sum()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match=r"^vector_field must be null with task\.condition=label"):
         cnf(vector_field=Linear, num_conditions=2)

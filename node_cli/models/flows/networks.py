@@ -93,13 +93,20 @@ class UNet(nn.Module):
         return dy
 
 
+class _Norm(nn.GroupNorm):
+    """In the dtype of its weights: under autocast, its gradient takes no mixture."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return super().forward(y.to(self.weight.dtype))
+
+
 class _Block(nn.Module):
     """Two convolutions and a way around them; what is told of time and class comes between."""
 
     def __init__(self, channels: int, width: int, told: int) -> None:
         super().__init__()
         self.around = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
-        self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(8, each), each) for each in (channels, width))
+        self.norms = nn.ModuleList(_Norm(math.gcd(8, each), each) for each in (channels, width))
         self.convs = nn.ModuleList(nn.Conv2d(each, width, 3, padding=1) for each in (channels, width))
         self.told = nn.Linear(told, width)
 
