@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from parts import make_gradient, make_solver
 
 from node_cli.figures import image_of
+from node_cli.models.cnf import Cnf
 from node_cli.ode.solution import SolveError, Status
+from node_cli.tasks import density_figures as density_figures_module
 from node_cli.tasks.density_figures import density_figures, integral
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -24,6 +27,21 @@ def test_the_integral_of_a_density_is_one_and_of_half_of_it_a_half():
     assert integral(lambda points: log_prob((points - 7) / 0.01) - 2 * math.log(0.01), narrow) == pytest.approx(
         1.0, abs=1e-3
     )
+
+
+def test_the_density_of_a_flow_integrates_to_one(monkeypatch):
+    monkeypatch.setattr(density_figures_module, "FINE_SIDE", 60)
+    solver = make_solver("dopri5", rtol=1e-5, atol=1e-5)
+    settings = {"num_conditions": 0, "network": "mlp", "width": 16, "num_layers": 1, "num_blocks": 1}
+    model = Cnf(input_shape=(2,), solver=solver, gradient=make_gradient("direct"), **settings)
+    with torch.no_grad():
+        for parameter in model.parameters():  # a field that bends
+            parameter.copy_(0.6 * torch.randn(parameter.shape, generator=RANDOM))
+        samples = model.carried(torch.randn(500, 2, generator=RANDOM))[-1]
+        assert samples.T.corrcoef()[0, 1].abs() > 0.1 or samples.std(0).max() > 1.2
+        assert integral(lambda points: model.log_density(points, None).estimates[:, 0], samples) == pytest.approx(
+            1.0, abs=0.01
+        )
 
 
 def test_of_the_plane_there_are_a_map_samples_and_paths():
