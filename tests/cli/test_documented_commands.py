@@ -59,6 +59,10 @@ STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "step-00000184.pt": "last.pt",
     "run=... solver.": "run=outputs/yours solver=rk4 solver.",
     "run=outputs/mine dataset.path": "run=outputs/points dataset.path",
+    "run=outputs/digits dataset.path=new.npz": "run=outputs/digits dataset.path=digits.npz",
+    "run=outputs/digits solver.rtol=1e-6": "run=outputs/digits solver.rtol=1e-2",
+    "node-audit run=...": "node-audit run=outputs/yours",
+    "task.kinetic=...": "task.kinetic=0.1",
     "run=outputs/mine split=test dataset.path": "run=outputs/points split=test dataset.path",
     "sqlite:////shared/studies.db": "sqlite:///studies.db",
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
@@ -76,7 +80,9 @@ AUDIT = f"rtols=[1e-1] problem.batch_size=2 problem.reference_rtol=1e-2 problem.
 SMALL = {  # the first pattern that a command matches: the sizes that are added to it
     r"--help|sweep\.resume=|node-report": "",
     r"node-train resume=": "trainer.max_steps=4",
-    r"node-train .*task=density": RUN,
+    r"node-train .*task=density dataset=csv": RUN,
+    r"node-train .*task=density dataset=": f"dataset.num_samples=100 {RUN}",
+    r"node-train .*task=density": f"model.width=4 {DIGITS} {RUN}",
     r"node-train .*optimizer=lbfgs": f"optimizer.max_iter=2 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=storms": f"dataset.stride=50 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*task=trajectory": f"trainer.updates_per_epoch=1 {RUN}",
@@ -255,6 +261,7 @@ def _reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("points.npz", "moved/points.npz"):
         np.savez(folder / name, inputs=points.astype(np.float32), targets=targets)
     np.savez(folder / "new.npz", inputs=points.astype(np.float32))
+    np.savez(folder / "digits.npz", inputs=np.zeros((2, 1, 8, 8), np.float32))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for text in MADE_BEFORE.values():
