@@ -263,7 +263,7 @@ def _fitting(group: str, offers: Mapping[str, Any]) -> str:
         for name, target in choices(group).items()
         if not lacking_arguments(inspect.signature(get_object(target)).parameters, {*shipped()[group][target], *offers})
     ]
-    return ", ".join(fitting)
+    return " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:

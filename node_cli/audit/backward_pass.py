@@ -21,6 +21,7 @@ from node_cli.batch import Batch, to_device
 from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
+from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import SolveError
 from node_cli.tasks.task import Task
 from node_cli.training.evaluation import autocast
@@ -160,7 +161,7 @@ class BackwardPass:
         self._monitor.take()
 
     def _peak_bytes(self, case: Case) -> int | None:
-        if vars(case.solver).get("compile", "none") != "none":
+        if isinstance(case.solver, RungeKutta) and case.solver.is_compiled:
             return None  # what is compiled makes its tensors unseen
         with TensorMemory() as memory:
             self._run(with_times=False)

@@ -16,6 +16,7 @@ from node_cli.models.requirements import choose, require_points
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_at_least
 from node_cli.ode.gradients import Gradient
+from node_cli.ode.runge_kutta import RungeKutta
 
 
 class Cnf(DensityModel):
@@ -140,7 +141,8 @@ class Cnf(DensityModel):
 
     def _kept(self, k: int, field: Conditioned | Along) -> nn.Module:
         """The field; or, where a solver compiles, the one that was compiled for such a solve, with the new tensors."""
-        if vars(self._blocks[k].solver).get("compile", "none") == "none":
+        solver = self._blocks[k].solver
+        if not (isinstance(solver, RungeKutta) and solver.is_compiled):
             return field
         kept = self._fields.setdefault((k, type(field).__name__, *field.names), field)
         for name, tensor in field.tensors().items():

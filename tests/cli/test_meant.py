@@ -47,7 +47,7 @@ UNKNOWN_KEYS = {
     "optmizer.lr=1": "did you mean optimizer.lr? there are",
     "solver.tol=1e-3": "did you mean solver.rtol? solver=dopri5 takes",
     "model.hidden_size=3": "did you mean model.width? model=odenet takes",
-    "model.num_layers=3": "did you mean model.num_blocks? model=odenet takes",
+    "model.num_block=3": "did you mean model.num_blocks? model=odenet takes",
     "trainer.batchsize=8": "did you mean trainer.batch_size? trainer=default takes",
     "trainer.early_stopping=3": "trainer=default takes trainer.epochs,",
     "logger.tensorboard.flush=3": "did you mean logger.tensorboard.flush_secs? logger takes logger.",

@@ -16,7 +16,6 @@ from node_cli.ode.gradients.same_field import Difference, precision_of, refuse_c
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace, as_exact_tensor
-from node_cli.ode.graphs.whole import MOST
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
 from node_cli.ode.states import outside_autocast
@@ -97,14 +96,14 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     """Gradients of y0, ts and the inputs, None where none is needed."""
     inputs, trace, with_times = solve.graphs.inputs, solve.trace, needed[1]
     times, flat = (as_exact_tensor(tuple(each), grad_ys.device) for each in (trace.ts, chain(*trace.ends)))
-    last, states = len(trace.ends), trace.states
-    if last > 1 and last % MOST:  # a step of no length, for blocks of one size
+    last, states, most = len(trace.ends), trace.states, trace.blocks.most
+    if last > 1 and last % most:  # a step of no length, for blocks of one size
         flat = as_exact_tensor((*chain(*trace.ends), *[trace.ends[-1][1]] * 2), grad_ys.device)
         last, states = last + 1, [*states, states[-1]]
     ends, grad_y, changes = flat.view(last, 2), torch.zeros_like(grad_ys[0]), list[Any]()
     totals, of_ends = list[Tensor](), list[Tensor]()
     while last > 0:
-        first = max(0, last - MOST)
+        first = max(0, last - most)
         block = trace.blocks.backward(last - first, with_times=with_times)
         grad_y, *found, change = block([ends[first:last], times, grad_ys, grad_y, *states[first : last + 1], *inputs])
         changes.append(change)

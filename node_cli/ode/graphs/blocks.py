@@ -20,6 +20,8 @@ from node_cli.ode.tableaus import Tableau, polynomial
 
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
 
+FEW_OPERATIONS = 32  # of an evaluation: the time that the compiler takes grows with more than their number
+
 
 @dataclass(frozen=True)
 class Control:
@@ -40,11 +42,12 @@ class Blocks:
     """The blocks of one method, each compiled when it is first asked for.
 
     Of the outputs, all but the last are interpolated if it `interpolates`; else they lie at ends of steps. `expected`
-    is how many attempts the last solve under each control made.
+    is how many attempts the last solve under each control made, and `most` the number of steps in a block.
     """
 
     def __init__(self, examples: Examples, tableau: Tableau, *, interpolates: bool) -> None:
         self.expected: dict[Hashable, int] = {}
+        self.most = 2 if examples.field.num_operations <= FEW_OPERATIONS else 1
         self._examples = examples
         self._tableau = tableau
         self._interpolates = interpolates

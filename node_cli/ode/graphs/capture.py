@@ -56,6 +56,7 @@ class FieldGraph:
         self._differentiates = any("functorch" in name or "autograd" in name for name in modules)
         self.functions: dict[Hashable, Any] = {}
         self.is_whole = False
+        self.num_operations = 0  # of an evaluation
         self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
         self._shape: tuple[int, ...] = ()
         self._known: dict[tuple[int, ...], int] = {}  # how many of the guards are known to hold for a shape

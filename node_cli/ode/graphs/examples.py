@@ -31,7 +31,7 @@ class Examples:
         return run
 
     def require_whole(self) -> None:
-        """Traces an evaluation, and compiles nothing.
+        """Traces an evaluation, whose operations are counted, and compiles nothing.
 
         Raises:
             NotWhole: it is not all in the graph.
@@ -43,7 +43,8 @@ class Examples:
         def evaluation(y: Tensor, *inputs: Tensor) -> tuple[Tensor]:
             return (self.field.slope(inputs)(y.new_zeros(()), y),)
 
-        traced(evaluation, arguments, y.fake_mode)
+        graph = traced(evaluation, arguments, y.fake_mode).graph
+        self.field.num_operations = len(graph.nodes) - len(graph.find_nodes(op="placeholder")) - 1
 
     def y(self) -> Tensor:
         """A state."""

@@ -19,8 +19,6 @@ from node_cli.ode.integrate import Limits, Record, Run, integrate_adaptively, in
 from node_cli.ode.progress import OutputTimes
 from node_cli.ode.solution import SolveStats
 
-MOST = 2  # steps in a block: longer ones save little, and take long to compile
-
 
 def integrate_grid_in_blocks(run: Run, times: OutputTimes, ends: list[float], *, is_anchored: bool) -> Tensor:
     """As `integrate_on_grid`, by `run.graphs`, which get the `trace` in place of a record.
@@ -58,7 +56,7 @@ def _stepped(
     if most is not None and _num_evaluations(tableau.num_stages, tableau.is_fsal, len(pairs), len(pairs)) > most:
         return None
     y, ts, states = run.y0, as_exact_tensor(tuple(times), run.y0.device), [run.y0]
-    size = min(len(pairs), MOST)
+    size = min(len(pairs), blocks.most)
     more: tuple[Tensor, ...] = ()
     for first in range(0, len(pairs), size):
         own = pairs[first : first + size]
@@ -153,7 +151,7 @@ def _attempted(
     y, target, attempts = run.y0, run.ts[-1], list[_Attempt]()
     clock = as_exact_tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), y.device)
     ts = as_exact_tensor(tuple(run.ts), y.device)
-    size, start = min(blocks.expected[control.key], MOST), "given" if first_step else "chosen"
+    size, start = min(blocks.expected[control.key], blocks.most), "given" if first_step else "chosen"
     more: tuple[Tensor, ...] = ()
     while True:
         block = blocks.attempts(control, size, start)
@@ -169,7 +167,7 @@ def _attempted(
             attempts.append(_Attempt(t0, t1, step, ratio, factor, state))
         if attempts[-1].is_accepted and attempts[-1].t1 == target:
             break
-        y, more, size, start = y1, (slope, ys), MOST, "none"
+        y, more, size, start = y1, (slope, ys), blocks.most, "none"
     num_accepted = sum(attempt.is_accepted for attempt in attempts)
     nfe = _num_evaluations(graphs.tableau.num_stages, graphs.tableau.is_fsal, len(attempts), num_accepted)
     return None if run.max_nfe is not None and nfe > run.max_nfe else _Found(attempts, nfe, ys, y1)

@@ -34,7 +34,7 @@ def points(figure):
 
 def test_curves_are_means_with_bands_of_the_deviation(groups):
     figure = draw("curves", groups, ["test/error"])
-    assert [axes.get_title() for axes in figure.axes] == ["train/loss", "val/loss", "val/error", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["train/loss", "val/loss", "val/error"]
     assert [axes.get_xlabel() for axes in figure.axes[:2]] == ["step", "epoch"]
     train, validation = figure.axes[:2]
     assert [line.get_xydata().tolist() for line in train.lines] == [[[10, 5]], [[10, 2]]]
