@@ -42,7 +42,8 @@ class Blocks:
     """The blocks of one method, each compiled when it is first asked for.
 
     Of the outputs, all but the last are interpolated if it `interpolates`; else they lie at ends of steps. `expected`
-    is how many attempts the last solve under each control made, and `most` the number of steps in a block.
+    is how many attempts the last solve made, by its control and by whether its first step was chosen. `most` is the
+    number of steps in a block.
     """
 
     def __init__(self, examples: Examples, tableau: Tableau, *, interpolates: bool) -> None:

@@ -88,8 +88,8 @@ def integrate_in_blocks(
     bounds = bounds_of(tolerance, run.y0)
     control = Control(tolerance.norm, tuple(bound.shape for bound in bounds), controller, limits.max_step)
     blocks, found = graphs.blocks(interpolates=True), None
-    expected = blocks.expected.get(control.key)
-    if expected is not None and times.t != times.ts[-1]:
+    key = control.key, first_step is None
+    if key in blocks.expected and times.t != times.ts[-1]:
         try:
             found = _attempted(run, graphs, blocks, control, bounds, limits, first_step)
         except NotWhole as error:
@@ -104,7 +104,7 @@ def integrate_in_blocks(
         count, ends = len(found.attempts), [(attempt.t0, attempt.t1) for attempt in accepted]
         ys, states = found.ys, [*(attempt.y for attempt in accepted), found.end]
         _note(run.stats, found)
-    blocks.expected[control.key] = count
+    blocks.expected[key] = count
     graphs.trace = Trace(blocks, times.ts, ends, states, stepping_onto=False, is_anchored=False)
     return ys
 
@@ -151,7 +151,10 @@ def _attempted(
     y, target, attempts = run.y0, run.ts[-1], list[_Attempt]()
     clock = as_exact_tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), y.device)
     ts = as_exact_tensor(tuple(run.ts), y.device)
-    size, start = min(blocks.expected[control.key], blocks.most), "given" if first_step else "chosen"
+    size, start = (
+        min(blocks.expected[control.key, first_step is None], blocks.most),
+        "given" if first_step else "chosen",
+    )
     more: tuple[Tensor, ...] = ()
     while True:
         block = blocks.attempts(control, size, start)
