@@ -20,8 +20,6 @@ from node_cli.ode.tableaus import Tableau, polynomial
 
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
 
-FEW_OPERATIONS = 32  # of an evaluation: the time that the compiler takes grows with more than their number
-
 
 @dataclass(frozen=True)
 class Control:
@@ -48,7 +46,7 @@ class Blocks:
 
     def __init__(self, examples: Examples, tableau: Tableau, *, interpolates: bool) -> None:
         self.expected: dict[Hashable, int] = {}
-        self.most = 2 if examples.field.num_operations <= FEW_OPERATIONS else 1
+        self.most = 2 if examples.field.is_short else 1
         self._examples = examples
         self._tableau = tableau
         self._interpolates = interpolates

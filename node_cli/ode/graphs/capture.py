@@ -18,6 +18,7 @@ from node_cli.ode.states import keep_autocast
 from node_cli.ode.stepping import Slope
 
 log = logging.getLogger(__name__)
+FEW_OPERATIONS = 32
 
 
 class FieldGraph:
@@ -60,6 +61,11 @@ class FieldGraph:
         self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
         self._shape: tuple[int, ...] = ()
         self._known: dict[tuple[int, ...], int] = {}  # how many of the guards are known to hold for a shape
+
+    @property
+    def is_short(self) -> bool:
+        """Whether an evaluation has few operations; the time that compiling takes grows with more than their number."""
+        return self.num_operations <= FEW_OPERATIONS
 
     def holds_for(self, shape: tuple[int, ...]) -> bool:
         """Whether all that is compiled so far, and is compiled from now on, is right for a state of this shape.

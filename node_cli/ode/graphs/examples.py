@@ -25,7 +25,7 @@ class Examples:
         y = self.field.y
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *self.field.inputs]
-        run = lowered(function, arguments, y.fake_mode, y.device.type)
+        run = lowered(function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short)
         if not self.field.holds():
             raise NotWhole(f"{function.__name__} cannot be compiled for a batch of this size after one of another")
         return run

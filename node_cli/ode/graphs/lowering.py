@@ -20,9 +20,11 @@ class NotWhole(Exception):
 
 
 def lowered(
-    function: Callable[..., Any], arguments: list[Any], fake_mode: Any, device_type: str
+    function: Callable[..., Any], arguments: list[Any], fake_mode: Any, device_type: str, *, writes_out: bool
 ) -> Callable[[list[Any]], Any]:
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
+
+    If it `writes_out`, products of small matrices are sums: faster among few operations, slower among many.
 
     Raises:
         NotWhole: it cannot be traced, or the compiler does not take it.
@@ -35,7 +37,8 @@ def lowered(
         graph = traced(function, arguments, fake_mode)
         with fake_mode, torch.no_grad():
             join_products(graph)
-            write_out_products(graph)
+            if writes_out:
+                write_out_products(graph)
         try:
             compiled_function = machine_code(graph, is_cpu=device_type == "cpu")
         except Exception as error:  # what a compiler stumbles over has no common class
