@@ -30,8 +30,8 @@ class OdeBlock(SolvingModule):
     After a solve, `stats` and `backward_stats` tell what it cost; the second is filled by `backward()`. Where `solves`
     is a list, every solve is added to it, whether the block was called or asked to `solve`; a copy has its own list. In
     training, a solver that carries its first step over finds it in `first_steps`, which is part of the block's state;
-    evaluation never depends on what was solved before. `planned_solves` is how many there will be, as far as is known,
-    which `compile=auto` goes by. Where `energies` is a list, the kinetic energy of every solve is
+    evaluation never depends on what was solved before. `planned_solves` is how many there will be in training,
+    as far as is known, which `compile=auto` goes by. Where `energies` is a list, the kinetic energy of every solve is
     integrated with it, and added.
 
     Raises:
@@ -64,7 +64,7 @@ class OdeBlock(SolvingModule):
         self.solves: list[SolveRecord] | None = None
         self.first_steps = FirstSteps()
         self.planned_solves = 0
-        self._last_settled: tuple[Any, Solver] | None = None
+        self._last_settled: tuple[Solver, Any, Solver] | None = None
         self._with_energy: list[WithEnergy] = []  # the last one, which may be compiled; in a list, as no part
         # Apple's GPUs have no float64.
         ts = torch.tensor([t0, t1], dtype=torch.float32 if torch.backends.mps.is_available() else torch.float64)
@@ -108,10 +108,10 @@ class OdeBlock(SolvingModule):
 
     def _settled(self, y0: Tensor, num_solves: int) -> Solver:
         """The solver, with what `compile=auto` means here."""
-        key = (id(self.solver), y0.shape, num_solves)
-        if self._last_settled is None or self._last_settled[0] != key:
-            self._last_settled = key, settled(self.solver, y0, num_solves)
-        return self._last_settled[1]
+        num_solves, last = num_solves if self.training else 0, self._last_settled
+        if last is None or last[0] is not self.solver or last[1] != (y0.shape, num_solves):
+            last = self._last_settled = self.solver, (y0.shape, num_solves), settled(self.solver, y0, num_solves)
+        return last[2]
 
     def _measured(self, vector_field: nn.Module, shape: torch.Size) -> WithEnergy:
         last = self._with_energy[0] if self._with_energy else None

@@ -118,6 +118,7 @@ FAILURES = [
     {"max_nfe": 9},
     {"max_nfe": 1},
     {"max_steps": 2},
+    {"weights": (-1e6, 0, 0, 0), "end": 100.0, "max_nfe": 300},  # which must not go on to the end
     {"weights": (0, 8, 0, 0)},  # it grows without bound
     {"weights": (float("nan"), 0, 0, 0)},
 ]
@@ -189,6 +190,32 @@ def test_a_first_step_another_controller_and_another_norm(uncompiled):
         assert_equal(solved(uncompiled, "none", **keys), solved(uncompiled, "solve", **keys))
 
 
+class Twins(nn.Module):
+    """Two weights with one gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (nn.Parameter(torch.full((2,), 0.5, dtype=torch.float64)) for _ in range(2))
+
+    def forward(self, t, y):
+        return y * torch.sin(self.one + self.other)
+
+
+def test_weights_with_one_gradient_have_it_in_tensors_of_their_own(uncompiled, monkeypatch):
+    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)  # a step a block
+    field, found = Twins(), []
+    for how in ("none", "solve", "solve"):
+        y0 = torch.ones(3, 2, dtype=torch.float64)
+        ys = solve(field, y0, [0.0, 3.0], method="bosh3", rtol=1e-4, atol=1e-4, compile=how).ys
+        field.zero_grad()
+        ys[-1].sum().backward()
+        found.append((field.one.grad.clone(), field.other.grad.clone()))
+    for grad in found[2]:
+        torch.testing.assert_close(grad, found[0][0], rtol=1e-11, atol=0)
+    field.one.grad.zero_()
+    assert field.other.grad.all()
+
+
 class Repeated(nn.Module):
     """A state of float32 by layers as networks have them."""
 
@@ -227,6 +254,8 @@ def test_an_ode_block_goes_by_the_number_of_solves_and_a_smaller_batch_needs_not
     assert not block.is_compiled(torch.ones(6, 3))
     block.planned_solves = MANY_SOLVES
     assert block.is_compiled(torch.ones(6, 3))
+    assert not block.eval().is_compiled(torch.ones(6, 3))
+    block.train()
     assert not block.is_compiled(torch.ones(SMALL_STATE, 3))
     assert not block.is_compiled(torch.ones(2, 3, 4, 4))
     for batch in (6, 6, 5):

@@ -109,7 +109,8 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
         changes.append(change)
         if with_times:
             of_ends.append(found.pop(-2))
-        totals = [total.add_(new) for total, new in zip(totals, found, strict=True)] if totals else list(found)
+        # Two tensors may have one gradient, which is then one in memory too: not to be added to in place.
+        totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
         last = first
     solve.backward_stats.nfe += len(trace.ends) * solve.graphs.tableau.num_stages
     solve.require_same(torch.cat(changes[::-1]).tolist())
@@ -124,7 +125,7 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     return (
         grad_y + grad_ys[:at_start].sum(0) if needed[0] else None,
         grad_ts,
-        *(grad if is_needed else None for grad, is_needed in zip(totals, needed[2:], strict=True)),
+        *(grad.clone() if is_needed else None for grad, is_needed in zip(totals, needed[2:], strict=True)),
     )
 
 

@@ -168,12 +168,13 @@ def _attempted(
             if not math.isfinite(ratio):
                 return None
             attempts.append(_Attempt(t0, t1, step, ratio, factor, state))
+        num_accepted = sum(attempt.is_accepted for attempt in attempts)
+        nfe = _num_evaluations(graphs.tableau.num_stages, graphs.tableau.is_fsal, len(attempts), num_accepted)
+        if run.max_nfe is not None and nfe > run.max_nfe:
+            return None
         if attempts[-1].is_accepted and attempts[-1].t1 == target:
-            break
+            return _Found(attempts, nfe, ys, y1)
         y, more, size, start = y1, (slope, ys), blocks.most, "none"
-    num_accepted = sum(attempt.is_accepted for attempt in attempts)
-    nfe = _num_evaluations(graphs.tableau.num_stages, graphs.tableau.is_fsal, len(attempts), num_accepted)
-    return None if run.max_nfe is not None and nfe > run.max_nfe else _Found(attempts, nfe, ys, y1)
 
 
 def _num_evaluations(num_stages: int, is_fsal: bool, num_attempts: int, num_accepted: int) -> int:
