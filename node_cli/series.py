@@ -111,6 +111,14 @@ class SeriesModel(nn.Module, ABC):
         """
 
 
+class LabelModel(nn.Module, ABC):
+    """Maps what is seen of each series of a batch to what is to be told of it as a whole: its class, or numbers."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """`(n, num_outputs)`: the logits of the classes, or scaled numbers."""
+
+
 def visible(batch: Batch) -> Batch:
     """What a model may see of a batch: no value that `mask` hides, and nothing of which errors count."""
     values = torch.where(batch[MASK], batch[VALUES], 0.0)
