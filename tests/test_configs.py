@@ -30,7 +30,7 @@ OF_SERIES = {path.stem for path in CONFIGS.glob("*/*.yaml") if "s.series." in pa
 LABELLED_POINTS = {
     "moons",
     "spheres",
-    "spirals",
+    "arms",
     "eight_gaussians",
     "eight_gaussians_to_moons",
     "checkerboard",

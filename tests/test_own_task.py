@@ -208,12 +208,12 @@ def test_a_choice_that_is_typed_or_an_experiments_comes_before_that_of_the_task(
     experiment.write_text("# @package _global_\ndefaults:\n  - override /dataset: moons\n")
     chosen = {
         words: yaml.safe_load(here("node-train", "--cfg", "job", "task=forecast", *words))
-        for words in ((), ("dataset=spirals",), ("experiment=other",), ("model=mlp",))
+        for words in ((), ("dataset=arms",), ("experiment=other",), ("model=mlp",))
     }
     places = {words: (config["dataset"]["_target_"], config["model"]["_target_"]) for words, config in chosen.items()}
     assert places == {
         (): ("oscillators.data.oscillators", "oscillators.model.Trajectories"),
-        ("dataset=spirals",): ("node_cli.datasets.spirals.spirals", "oscillators.model.Trajectories"),
+        ("dataset=arms",): ("node_cli.datasets.arms.arms", "oscillators.model.Trajectories"),
         ("experiment=other",): ("node_cli.datasets.moons.moons", "oscillators.model.Trajectories"),
         ("model=mlp",): ("oscillators.data.oscillators", "node_cli.models.mlp.Mlp"),
     }

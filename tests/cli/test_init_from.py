@@ -15,8 +15,8 @@ SMALL = [
     *("scheduler=constant", "num_threads=1", "device=cpu", "logger=jsonl", "trainer.batch_size=32"),
 ]
 MOONS = [*SMALL, "dataset=moons", "dataset.num_samples=100", "trainer.epochs=1"]
-SPIRALS = [*SMALL, "dataset=spirals", "dataset.num_samples=150", "dataset.num_classes=3"]
-TRANSFER = [*SPIRALS, "init_from=theirs", "init_skip=[head]", "trainer.freeze=[blocks.0.vector_field.hidden]"]
+ARMS = [*SMALL, "dataset=arms", "dataset.num_samples=150", "dataset.num_classes=3"]
+TRANSFER = [*ARMS, "init_from=theirs", "init_skip=[head]", "trainer.freeze=[blocks.0.vector_field.hidden]"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("typed_words", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(typed_words, message, train, tmp_path):
-    result = train(*SPIRALS, *typed_words, "run_dir=run")
+    result = train(*ARMS, *typed_words, "run_dir=run")
     assert result.status == 2
     assert result.err.startswith(f"node-train: {message}")
     assert result.err.count("\n") == 1

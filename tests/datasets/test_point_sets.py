@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from node_cli.batch import num_samples
+from node_cli.datasets.arms import arms
 from node_cli.datasets.checkerboard import checkerboard
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.eight_gaussians import eight_gaussians
@@ -12,12 +13,11 @@ from node_cli.datasets.eight_gaussians_to_moons import eight_gaussians_to_moons
 from node_cli.datasets.moons import moons
 from node_cli.datasets.rings import rings
 from node_cli.datasets.spheres import spheres
-from node_cli.datasets.spirals import spirals
 from node_cli.datasets.swiss_roll import swiss_roll
 
 SPHERES = {"dim": 2, "r1": 0.5, "r2": 1.0, "r3": 1.5, "num_samples": 2000}
 MOONS = {"num_samples": 500, "noise": 0.0}
-SPIRALS = {"num_samples": 600, "num_classes": 3, "turns": 1.5, "noise": 0.0}
+ARMS = {"num_samples": 600, "num_classes": 3, "turns": 1.5, "noise": 0.0}
 EIGHT = {"num_samples": 800, "radius": 4.0, "noise": 0.0}
 BOARD = {"num_samples": 4000}
 RINGS = {"num_samples": 600, "num_rings": 3, "noise": 0.0}
@@ -27,13 +27,13 @@ SPLITS = {"data_seed": 0, "split_seed": 0, "val_fraction": 0.1, "test_fraction":
 SOURCES = [
     (spheres, SPHERES),
     (moons, MOONS),
-    (spirals, SPIRALS),
+    (arms, ARMS),
     (eight_gaussians, {**EIGHT, "noise": 0.1}),
     (checkerboard, BOARD),
     (rings, RINGS),
     (eight_gaussians_to_moons, TO_MOONS),
 ]
-NOISY = [(moons, MOONS), (spirals, SPIRALS), (eight_gaussians, EIGHT), (rings, RINGS), (swiss_roll, ROLL)]
+NOISY = [(moons, MOONS), (arms, ARMS), (eight_gaussians, EIGHT), (rings, RINGS), (swiss_roll, ROLL)]
 
 
 def points(dataset: Dataset, label: int) -> torch.Tensor:
@@ -74,8 +74,8 @@ def test_moons_lie_on_their_half_circles():
     assert float(lower[:, 1].max()) < 0.5 + 1e-6
 
 
-def test_spirals_lie_on_their_arms():
-    dataset = spirals(**SPIRALS, **SPLITS)
+def test_arms_lie_on_their_arms():
+    dataset = arms(**ARMS, **SPLITS)
     assert len(dataset.offers["class_names"]) == 3
     for label in range(3):
         arm = points(dataset, label)
@@ -202,8 +202,8 @@ def test_splits_have_the_fractions_of_every_class_and_the_dtypes(source):
         ((spheres, SPHERES), {"num_samples": 6}, "class 0 has 3 sample(s), too few"),
         ((moons, MOONS), {"noise": -0.1}, "noise must be at least 0, got -0.1"),
         ((moons, MOONS), {"noise": float("nan")}, "noise must be at least 0, got nan"),
-        ((spirals, SPIRALS), {"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        ((spirals, SPIRALS), {"num_samples": 2}, "num_samples must be at least 3, got 2"),
+        ((arms, ARMS), {"num_classes": 1}, "num_classes must be at least 2, got 1"),
+        ((arms, ARMS), {"num_samples": 2}, "num_samples must be at least 3, got 2"),
         ((eight_gaussians, EIGHT), {"radius": 0.0}, "radius must be positive, got 0.0"),
         ((eight_gaussians, EIGHT), {"num_samples": 7}, "num_samples must be at least 8, got 7"),
         ((rings, RINGS), {"num_rings": 1}, "num_rings must be at least 2, got 1"),

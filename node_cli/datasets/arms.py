@@ -11,7 +11,7 @@ from node_cli.datasets.points import add_noise, balanced_targets, on_circle, poi
 from node_cli.ode.checks import require_at_least
 
 
-def spirals(
+def arms(
     num_samples: int,
     num_classes: int,
     turns: float,
