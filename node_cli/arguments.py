@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from node_cli.advice import in_keys
 from node_cli.config import TYPE_NAMES, ConfigError, follows, shown
 from node_cli.references import children, nodes
 from node_cli.trust import defaults_of
@@ -117,19 +118,21 @@ def check_plain(key: str, value: Any) -> None:
                 )
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a part asked for more memory than there is."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(w in str(error) for w in NO_MEMORY)
-    )
+def refusal(group: str, node: Mapping[str, Any], error: BaseException | None) -> str | None:
+    """What a part says of its keys by an exception; None: the exception is not about them.
+
+    Too little memory is about them as well: they ask for so much.
+    """
+    asked_too_much = isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY)
+    if asked_too_much or isinstance(error, MemoryError):
+        first_line = (str(error).splitlines() or ["no figure is given"])[0]
+        return f"{group} needs more memory than there is ({first_line})"
+    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+        return _under_full_key(group, node, in_keys(error))
+    return None
 
 
-def first_line(error: BaseException | None) -> str:
-    """Of its message."""
-    return (str(error).splitlines() or ["no figure is given"])[0]
-
-
-def under_full_key(group: str, node: dict[str, Any], message: str) -> str:
+def _under_full_key(group: str, node: Mapping[str, Any], message: str) -> str:
     """A part's refusal starts with its own key (`rtol must be ...`); what else it starts with is left as it is."""
     first = message.partition(" ")[0]
     if re.split(r"\W", message, maxsplit=1)[0] in node:

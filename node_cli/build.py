@@ -24,11 +24,9 @@ from node_cli.advice import in_keys
 from node_cli.arguments import (
     check_arguments,
     check_plain,
-    first_line,
-    is_out_of_memory,
     lacking_arguments,
+    refusal,
     require_effect,
-    under_full_key,
 )
 from node_cli.audit.base import AuditProblem
 from node_cli.config import SPLITS, ConfigError
@@ -207,7 +205,7 @@ def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[...
     if lies_in(name, packages):
         make_importable(packages)
     try:
-        target = get_object(name)
+        target: Callable[..., Any] = get_object(name)
     except (ImportError, InstantiationException, ValueError) as error:
         raise ConfigError(f"{key}._target_={name} cannot be imported: {' '.join(str(error).split())}") from error
     if not (inspect.isclass(target) or inspect.isfunction(target)):
@@ -218,8 +216,7 @@ def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[...
         is_trusted = not OPTIMIZER.fullmatch(name) or (inspect.isclass(target) and issubclass(target, Optimizer))
     if not is_trusted:
         raise ConfigError(f"{key}._target_={name} is not allowed: it leads to {target.__module__}.{target.__name__}")
-    callable_target: Callable[..., Any] = target
-    return callable_target
+    return target
 
 
 def _of_the_problem(config: dict[str, Any], problem: Problem) -> dict[str, Any]:
@@ -293,18 +290,10 @@ def _build_node(group: str, node: dict[str, Any], packages: list[str], **runtime
         if runtime and inspect.isclass(target) and issubclass(target, Optimizer):
             part = partial(without_compiler(target), *part.args, **part.keywords)
         return part(**runtime) if runtime else part
-    except InstantiationException as error:
-        cause = error.__cause__
-        if is_out_of_memory(cause):
-            raise ConfigError(f"{group} needs more memory than there is ({first_line(cause)})") from error
-        if isinstance(cause, (ValueError, TypeError, FileNotFoundError)):
-            raise ConfigError(under_full_key(group, node, in_keys(cause))) from error
-        raise
     except ConfigError:  # of a part of this part, which has said so
         raise
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except (InstantiationException, MemoryError, RuntimeError, ValueError, FileNotFoundError) as error:
+        refused = refusal(group, node, error.__cause__ if isinstance(error, InstantiationException) else error)
+        if refused is None:
             raise
-        raise ConfigError(f"{group} needs more memory than there is ({first_line(error)})") from error
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(under_full_key(group, node, in_keys(error))) from error
+        raise ConfigError(refused) from error

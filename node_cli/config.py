@@ -6,8 +6,7 @@ checked by the part that takes it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 SPLITS = ("train", "val", "test")
 PRECISIONS = ("float32", "float64", "bfloat16")
 MAX_THREADS = 1024
-LARGEST = 3.4e38  # what a float32 can be, about
 MAX_SHOWN = 100
 MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take
 TYPE_NAMES: Mapping[type, str] = {
@@ -243,18 +241,6 @@ def _unresolved(node: Any, prefix: str = "") -> Iterator[str]:
                 yield from _unresolved(node[key], f"{full}.")
         except OmegaConfBaseException as error:
             yield f"{full} cannot be resolved: {str(error).splitlines()[0]}"
-
-
-def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, str]]:
-    """The numbers that no part can take, with their keys and what they must be."""
-    for key, value in given:
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                yield key, number, "finite"
-            elif isinstance(number, float) and abs(number) > LARGEST:
-                yield key, number, f"at most {LARGEST:g} (the range of float32)"
-            if isinstance(number, int) and key != "seed" and abs(number) >= 2**63:
-                yield key, number, "a whole number of 64 bits"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

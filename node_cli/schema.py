@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node_cli.config import FOLLOWING, TYPE_NAMES, follows, known_of, leaves, out_of_range, shown, wrong_values
+from node_cli.config import FOLLOWING, TYPE_NAMES, follows, known_of, leaves, shown, wrong_values
 from node_cli.suggestions import suggestion
+
+LARGEST = 3.4e38  # what a float32 can be, about
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,22 @@ def problems_of(cfg: Mapping[str, Any], reference: Reference) -> list[str]:
         and not (known_of(key).or_list and isinstance(value, list))
         and not (known_of(key).or_fraction and isinstance(value, float))
     ]
-    problems += [
-        f"{key} must be {range_}, got {shown(value)}" for key, value, range_ in out_of_range(set_apart.items())
-    ]
+    problems += out_of_range(set_apart.items())
     problems += _without_target(cfg, reference.choices) + _of_rknet(cfg, reference.choices)
     top_level = wrong_values(cfg)
     return [line for line in problems if line.partition(" ")[0] not in top_level] + list(top_level.values())
+
+
+def out_of_range(given: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """A line for each number that no part can take."""
+    for key, value in given:
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                yield f"{key} must be finite, got {shown(number)}"
+            elif isinstance(number, float) and abs(number) > LARGEST:
+                yield f"{key} must be at most {LARGEST:g} (the range of float32), got {shown(number)}"
+            if isinstance(number, int) and key != "seed" and abs(number) >= 2**63:
+                yield f"{key} must be a whole number of 64 bits, got {shown(number)}"
 
 
 def _without_target(cfg: Mapping[str, Any], choices: Mapping[str, str]) -> list[str]:

@@ -37,7 +37,7 @@ BELOW = {
     "references": set(),
     "passwords": set(),
     "config": {"references"},
-    "arguments": {"config", "references", "trust"},
+    "arguments": {"advice", "config", "references", "trust"},
     "trust": {"config", "references", "yaml_file"},
     "yaml_file": {"config", "files"},
     "build": {

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from node_cli.config import KEYS, ConfigError, leaves, out_of_range, shown, wrong_values
+from node_cli.config import KEYS, ConfigError, leaves, shown, wrong_values
 from node_cli.files import is_below
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import check_config, check_data
 from node_cli.runs.moved_data import located
-from node_cli.schema import has_target
+from node_cli.schema import has_target, out_of_range
 from node_cli.training.checkpoint import CheckpointError, evaluated_weights, load_into, read_checkpoint
 from node_cli.trust import untrusted_parts
 
@@ -38,7 +38,7 @@ def config_of_run(config: dict[str, Any], *, is_moved: bool) -> dict[str, Any]:
     problems += [f"{key} names no class" for key in groups if not has_target(trained[key])]
     if not problems:
         problems = [*wrong_values(trained).values()]
-        problems += [f"{key} must be {what}, got {shown(value)}" for key, value, what in out_of_range(leaves(trained))]
+        problems += out_of_range(leaves(trained))
         size = trained["trainer"].get("eval_batch_size")
         if type(size) is not int or size < 1:
             problems.append(f"trainer.eval_batch_size must be a whole number, 1 or more, got {shown(size)}")
