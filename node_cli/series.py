@@ -18,8 +18,12 @@ MASK = "mask"  # (n, T, C) bool: what was observed and the model may see
 TARGET = "target"  # (n, T, C) bool: what was observed and an error counts at
 CONTROLS = "controls"  # (n, T, k), scaled; absent without controls
 STATICS = "statics"  # (n, s), scaled; absent without statics
+TARGETS = "targets"  # (n,) int64: the class of each series, or (n, k), scaled: what is to be told of it; absent without
+CLEAN = "clean"  # (n, T, C), scaled: values without their noise, known of what was computed; absent otherwise
+DROPPED = "dropped"  # (n, T, 1) bool: times that `dataset.drop` hides; absent without
 START = "start"  # (n,) int64: which sample of the training data begins there, in the same series; -1: none
 SEGMENT = "segment"  # (n,) int64: which segment of its sample, under multiple shooting; absent otherwise
+HIDDEN = (TARGET, TARGETS, CLEAN, DROPPED)  # from models
 
 
 @dataclass(frozen=True)
@@ -122,4 +126,10 @@ class LabelModel(nn.Module, ABC):
 def visible(batch: Batch) -> Batch:
     """What a model may see of a batch: no value that `mask` hides, and nothing of which errors count."""
     values = torch.where(batch[MASK], batch[VALUES], 0.0)
-    return {name: values if name == VALUES else tensor for name, tensor in batch.items() if name != TARGET}
+    return {name: values if name == VALUES else tensor for name, tensor in batch.items() if name not in HIDDEN}
+
+
+def all_observed(batch: Batch) -> Tensor:
+    """What was observed and not dropped `(n, T, C)`: the `mask` of a model that sees all of a series."""
+    observed = batch[MASK] | batch[TARGET]
+    return observed & ~batch[DROPPED] if DROPPED in batch else observed

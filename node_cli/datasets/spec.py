@@ -14,7 +14,7 @@ from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.scaling import Preprocessing, Scaling
 from node_cli.datasets.series.new_data import fit_series, prepared_series
-from node_cli.series import Units
+from node_cli.series import TARGETS, Units
 
 OF_CLASSES = {"input_shape": int, "class_names": str, "class_counts": int}
 OF_SERIES = {
@@ -24,6 +24,7 @@ OF_SERIES = {
     "channel_units": str,
     "position_channels": int,
     "train_ends": float,
+    "target_names": str,
 }
 OF_TABLES = {"column_names": str}
 TUPLES = OF_CLASSES | OF_SERIES | OF_TABLES  # offers of ours, and what they are tuples of
@@ -104,14 +105,20 @@ class DataSpec:
             ValueError: one is missing, unknown, of another shape or kind, or not finite.
         """
         if "units" in self.offers:
-            return prepared_series(raw, self.offers)
+            own = {TARGETS} & self.samples.keys()
+            batch = prepared_series({name: raw[name] for name in raw if name not in own}, self.offers)
+            labels = {name: self._tensor(name, raw[name]) for name in raw if name in own}
+            return self._of_equally_many({**batch, **labels})
         known = ", ".join(f"{name} {_shape_of_many(spec.shape)}" for name, spec in self.samples.items())
         missing = [name for name in required or self.samples if name not in raw]
         unknown = [str(name) for name in raw if name not in self.samples]
         if missing or unknown:
             told = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
             raise ValueError(f"{told}: the model was trained on {known}")
-        batch = {name: self._tensor(name, value) for name, value in raw.items()}
+        return self._of_equally_many({name: self._tensor(name, value) for name, value in raw.items()})
+
+    @staticmethod
+    def _of_equally_many(batch: Batch) -> Batch:
         counts = {name: len(tensor) for name, tensor in batch.items()}
         if len(set(counts.values())) != 1 or not num_samples(batch):
             raise ValueError(f"there must be samples, of each tensor as many, got {counts}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from node_cli.batch import Batch
 from node_cli.dates import DAYS, DAYS_UTC, NONE, dates_of, days_of
-from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
+from node_cli.series import CLEAN, CONTROLS, DROPPED, MASK, TARGET, TIMES, VALUES, Units, all_observed
 from node_cli.tasks.task import FAILED
 
 MOST_TIMES = 100_000  # that a forecast may go beyond the data
@@ -121,7 +121,7 @@ def _as_written(units: Units, scaled: Tensor) -> Tensor:
 
 
 def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
-    """The batch with all of it shown, and further times up to `until`, as far apart as the others mostly are.
+    """The batch, all shown but what was dropped, and times up to `until`, as far apart as the others mostly are.
 
     Raises:
         ValueError: there are controls, or `until` is not after the data, or too far from them.
@@ -146,12 +146,12 @@ def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
         )
     new = torch.minimum(last + spacing * torch.arange(1, count + 1).to(times), last.clamp(min=scaled_end))
     shape = (len(times), count, batch[VALUES].shape[2])
-    seen = batch[MASK] | batch[TARGET]
+    seen = all_observed(batch)
     nothing = seen.new_zeros(shape)
     return {
-        **batch,
+        **{name: tensor for name, tensor in batch.items() if name not in (CLEAN, DROPPED)},
         TIMES: torch.cat([times, new], dim=1),
         VALUES: torch.cat([batch[VALUES], batch[VALUES].new_zeros(shape)], dim=1),
         MASK: torch.cat([seen, nothing], dim=1),
-        TARGET: torch.cat([torch.zeros_like(seen), nothing], dim=1),
+        TARGET: torch.cat([(batch[MASK] | batch[TARGET]) & ~seen, nothing], dim=1),
     }

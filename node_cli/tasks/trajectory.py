@@ -13,7 +13,7 @@ from node_cli.batch import Batch, take
 from node_cli.ode.checks import require, require_at_least, require_choice, require_positive
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError
-from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, visible
+from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units, all_observed, visible
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.intervals import in_words, parameter_intervals
 from node_cli.tasks.kinetic import Kinetic
@@ -186,7 +186,7 @@ class Trajectory(Task):
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Times and values in the user's units; hidden: as the model has them, and predicted one step ahead."""
         assert isinstance(model, SeriesModel)
-        seen = {**batch, MASK: batch[MASK] | batch[TARGET]}
+        seen = {**batch, MASK: all_observed(batch)}
         scaled = model(visible(batch))
         rows = {"time": self.units.times(batch[TIMES]), "prediction": self.units.values(scaled)}
         return {**rows, "scaled": scaled, "one_step": model.one_step(seen)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,14 @@ from torch import Tensor
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
 from node_cli.datasets.series.cutting import Cut, Sample, cut
+from node_cli.datasets.series.dropping import with_drops
 from node_cli.datasets.series.keys import SeriesKeys
-from node_cli.datasets.series.raw import RawSeries
+from node_cli.datasets.series.labels import labels_of
+from node_cli.datasets.series.raw import RawSeries, Series
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last, chosen_time_scale, fit_columns, unscaled
-from node_cli.series import CONTROLS, MASK, START, STATICS, TARGET, TIMES, VALUES, Units
+from node_cli.series import CLEAN, CONTROLS, DROPPED, MASK, START, STATICS, TARGET, TARGETS, TIMES, VALUES, Units
+
+Drops = Literal["none", "left out", "targets", "hidden"]  # what becomes of dropped times
 
 
 def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
@@ -25,16 +29,28 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
     """
     if keys.log:
         _require_positive_values(raw)
+    raw = with_drops(raw, keys)
     made = cut(raw, keys)
     scaling = _fit(raw, keys, made)
+    labels = labels_of(raw, keys, list(made.train_rows))
     flat = _Flat(raw, scaling)
-    starts = {_start(sample): number for number, sample in enumerate(made.samples["train"])}
-    splits = {name: flat.batch(samples, starts) for name, samples in made.samples.items()}
+    train = made.samples["train"]
+    starts = {_start(sample): number for number, sample in enumerate(train)}
+    splits = {}
+    for name, samples in made.samples.items():
+        drops = _drops(keys, name, is_train=samples is train)
+        splits[name] = flat.batch(samples, starts, drops) | labels.batch(samples)
     return Dataset(
         splits,
-        {**_offers(raw, scaling, len(starts)), "train_ends": _train_ends(raw, keys, made)},
+        {
+            **_offers(raw, scaling, len(starts)),
+            "train_ends": _train_ends(raw, keys, made),
+            **labels.offers(splits["train"]),
+        },
         digest=None if raw.is_computed else _digest(raw),
+        preprocessing=labels.preprocessing,
         sample_names={name: _names(raw, samples) for name, samples in made.samples.items()},
+        lacks=labels.lacks,
     )
 
 
@@ -61,15 +77,15 @@ def _require_positive_values(raw: RawSeries) -> None:
 
 def _fit(raw: RawSeries, keys: SeriesKeys, made: Cut) -> SeriesScaling:
     """Measures the training rows alone."""
-    train = [(raw.series[number], rows) for number, rows in made.train_rows.items()]
-    values = [series.values[:rows] for series, rows in train]
+    train = [(raw.series[number], _kept(raw.series[number], rows)) for number, rows in made.train_rows.items()]
+    values = [series.values[rows] for series, rows in train]
     values = [each.log() for each in values] if keys.log else values
     if keys.normalize:
         scaling = fit_columns(torch.cat(values), raw.channel_names, "column")
         controls = statics = None
         if raw.control_names:
             controls = fit_columns(
-                torch.cat([each.controls[:rows] for each, rows in train]), raw.control_names, "control"
+                torch.cat([each.controls[rows] for each, rows in train]), raw.control_names, "control"
             )
         if raw.static_names:
             statics = fit_columns(torch.stack([each.statics for each, _ in train]), raw.static_names, "static")
@@ -79,9 +95,26 @@ def _fit(raw: RawSeries, keys: SeriesKeys, made: Cut) -> SeriesScaling:
     scale = keys.time_scale
     if scale is None:
         scaled = [channels_last(scaling, each) for each in values]
-        pairs = [(series.times[:rows], each) for (series, rows), each in zip(train, scaled, strict=True)]
+        pairs = [(series.times[rows], each) for (series, rows), each in zip(train, scaled, strict=True)]
         scale = chosen_time_scale(pairs)
     return SeriesScaling(Units(*scaling, keys.log, start, float(scale)), controls, statics)
+
+
+def _drops(keys: SeriesKeys, name: str, *, is_train: bool) -> Drops:
+    """What becomes of dropped times in a split.
+
+    They count once: those before the test times of a series do in val, by which models are chosen.
+    """
+    if not keys.drop:
+        return "none"
+    if is_train:
+        return "left out"
+    return "hidden" if name == "test" and keys.split == "time" else "targets"
+
+
+def _kept(series: Series, rows: int) -> Tensor:
+    """Which of the first `rows` of a series are not dropped."""
+    return (~series.dropped[:rows]).nonzero().flatten()
 
 
 def _start(sample: Sample) -> tuple[int, int]:
@@ -97,12 +130,16 @@ class _Flat:
         self._offsets = lengths.cumsum(0) - lengths
         values = _in_float32("values", scaling.units.scaled(torch.cat([series.values for series in raw.series])))
         self._observed = ~values.isnan()
+        self._dropped = torch.cat([series.dropped for series in raw.series])
         times = [scaling.units.scaled_times(series.times) for series in raw.series]
         _require_increase(raw, times)
         self._rows = {
             TIMES: torch.cat(times),
             VALUES: values.nan_to_num(0.0),
         }
+        if len(raw.series[0].clean):
+            clean = torch.cat([series.clean for series in raw.series])
+            self._rows[CLEAN] = _in_float32("values", scaling.units.scaled(clean))
         if raw.control_names:
             controls = torch.cat([series.controls for series in raw.series])
             self._rows[CONTROLS] = _in_float32("controls", channels_last(scaling.controls, controls))
@@ -111,21 +148,35 @@ class _Flat:
             statics = torch.stack([series.statics for series in raw.series])
             self._statics = _in_float32("statics", channels_last(scaling.statics, statics))
 
-    def batch(self, samples: list[Sample], starts: dict[tuple[int, int], int]) -> dict[str, Tensor]:
+    def batch(self, samples: list[Sample], starts: dict[tuple[int, int], int], drops: Drops) -> dict[str, Tensor]:
         """The tensors of samples, padded to the longest; `starts` are the numbers of those of train."""
         series, start, seen, target, stop = torch.tensor(samples).T
         row = start[:, None] + torch.arange(int((stop - start).max()))
         is_real = row < stop[:, None]
         place = self._offsets[series][:, None] + row.minimum(stop[:, None] - 1)
+        if drops == "left out":
+            row, place, is_real = _compacted(row, place, is_real & ~self._dropped[place])
+        dropped = self._dropped[place]
         observed = self._observed[place] & is_real[..., None]
         batch = {name: rows[place] for name, rows in self._rows.items()}
         batch[VALUES] = batch[VALUES] * observed
-        batch[MASK] = observed & (row < seen[:, None])[..., None]
-        batch[TARGET] = observed & (row >= target[:, None])[..., None]
+        batch[MASK] = observed & (~dropped & (row < seen[:, None]))[..., None]
+        counts = row >= target[:, None]
+        batch[TARGET] = observed & (counts | dropped if drops == "targets" else counts)[..., None]
+        if drops != "none":
+            batch[DROPPED] = dropped[..., None]
         if self._statics is not None:
             batch[STATICS] = self._statics[series]
         batch[START] = torch.tensor([starts.get(_start(sample), -1) for sample in samples])
         return batch
+
+
+def _compacted(row: Tensor, place: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of each sample that are kept, one after the other; the last of them is repeated to the longest's end."""
+    counts = kept.sum(1, keepdim=True)
+    number = torch.arange(int(counts.max())).expand(len(kept), -1)
+    order = kept.byte().argsort(dim=1, descending=True, stable=True).gather(1, number.minimum(counts - 1))
+    return row.gather(1, order), place.gather(1, order), number < counts
 
 
 def _require_increase(raw: RawSeries, scaled: list[Tensor]) -> None:
@@ -173,14 +224,13 @@ def _train_ends(raw: RawSeries, keys: SeriesKeys, made: Cut) -> tuple[float, ...
 
 def _digest(raw: RawSeries) -> str:
     """Of what was read."""
-    return exact_digest(
-        {
-            f"{number}": {
-                TIMES: series.times,
-                VALUES: series.values.nan_to_num(float("nan")),
-                CONTROLS: series.controls,
-                STATICS: series.statics,
-            }
-            for number, series in enumerate(raw.series)
+    read = {
+        f"{number}": {
+            TIMES: series.times,
+            VALUES: series.values.nan_to_num(float("nan")),
+            CONTROLS: series.controls,
+            STATICS: series.statics,
         }
-    )
+        for number, series in enumerate(raw.series)
+    }
+    return exact_digest(read if raw.targets is None else {**read, TARGETS: {TARGETS: raw.targets}})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import one_hot
 
 from node_cli.datasets.series.keys import SeriesKeys, count_of
 from node_cli.datasets.series.raw import RawSeries, Series
@@ -52,7 +53,7 @@ def cut(raw: RawSeries, keys: SeriesKeys) -> Cut:
     _require_effect(raw, keys)
     made = _by_time(raw, keys) if keys.split == "time" else _by_series(raw, keys)
     for name in ("val", "test"):
-        if not getattr(keys, name):
+        if getattr(keys, name) == 0:
             log.warning("dataset.%s=0: there is no %s split, so %s stands for the training data again", *[name] * 3)
             made.samples[name] = made.samples["train"]
     return made
@@ -64,8 +65,12 @@ def _require_effect(raw: RawSeries, keys: SeriesKeys) -> None:
         f"on series that are split by their {raw.period_name}": raw.period_name != "",
         "with dataset.val=0 and dataset.test=0": not (keys.val or keys.test),
     }
-    for where in [where for where, holds in idle.items() if holds and keys.split_seed]:
+    if keys.split == "series" and raw.test_series and keys.test is not None:
+        raise ValueError(f"test must be null, as the dataset has test series of its own, got {keys.test}")
+    for where in [where for where, holds in idle.items() if holds and keys.split_seed and not keys.drop]:
         raise ValueError(f"split_seed has no effect {where}, got {keys.split_seed}: set it to 0")
+    if raw.train_times is not None and keys.context > raw.train_times:
+        raise ValueError(f"context must be at most the {raw.train_times} times that training has, got {keys.context}")
     if raw.horizon is not None and keys.window is not None:
         raise ValueError(f"window has no effect with dataset.horizon={raw.horizon:g}: set one of them to null")
     if raw.horizon is None and keys.window is None:
@@ -89,10 +94,15 @@ def _by_time(raw: RawSeries, keys: SeriesKeys) -> Cut:
                 f"dataset.val={keys.val}, dataset.test={keys.test}: series {series.name} has {total} times, which "
                 f"leaves {max(left, 0)} for training; at least {LEAST} are needed"
             )
+        if keys.drop and (kept := int((~series.dropped[:left]).sum())) < LEAST:
+            raise ValueError(
+                f"dataset.drop={keys.drop:g}: series {series.name} keeps {kept} of its {left} times for training; at "
+                f"least {LEAST} are needed"
+            )
         ends[number] = (0, left, left + val, total)
     samples = {}
     for k, name in enumerate(SPLITS):
-        if name == "train" or getattr(keys, name):
+        if name == "train" or getattr(keys, name) != 0:
             found = {number: list(_of_stretch(raw, keys, number, *of_it[k : k + 2])) for number, of_it in ends.items()}
             samples[name] = _sound(raw, keys, name, found)
     return Cut(samples, {number: of_it[1] for number, of_it in ends.items()})
@@ -105,35 +115,60 @@ def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
     samples = {}
     for name, numbers in members.items():
         if is_cut or name == "train":
-            found = {number: list(_of_stretch(raw, keys, number, 0, lengths[number])) for number in numbers}
+            last = raw.train_times if name == "train" else None
+            found = {n: list(_of_stretch(raw, keys, n, 0, len(raw.series[n].times[:last]))) for n in numbers}
         else:
             seen = keys.context
             found = {n: [Sample(n, 0, seen, seen, lengths[n])] if lengths[n] > seen else [] for n in numbers}
         samples[name] = _sound(raw, keys, name, found)
-    return Cut(samples, {number: lengths[number] for number in members["train"]})
+    return Cut(samples, {number: len(raw.series[number].times[: raw.train_times]) for number in members["train"]})
 
 
 def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]:
-    """The series of each split: the last periods are test, or, where there are none, what the seed chooses."""
+    """The series of each split.
+
+    For test are those which the source has for it, or the last periods, or what the seed chooses; for val likewise.
+    """
     periods = [number if each.period is None else each.period for number, each in enumerate(raw.series)]
-    groups = sorted(set(periods))
+    groups = sorted(set(periods) - set(raw.test_series))
     unit = raw.period_name or "series"
-    val, test = (count_of(name, getattr(keys, name), len(groups), unit) for name in ("val", "test"))
-    if val + test >= len(groups):
+    asked = {name: getattr(keys, name) for name in (("val",) if raw.test_series else ("val", "test"))}
+    counts = {name: count_of(name, number, len(groups), unit) for name, number in asked.items()}
+    test = counts.get("test", 0)
+    middle, end = len(groups) - test - counts["val"], len(groups) - test
+    if middle < 1:
+        told = ", ".join(f"dataset.{name}={number}" for name, number in asked.items())
         raise ValueError(
-            f"dataset.val={keys.val}, dataset.test={keys.test}: there are {len(groups)} {unit}, which leaves none for "
-            "training" + ("" if len(groups) > 1 else "; dataset.split=time splits a single one")
+            f"{told}: there are {len(groups)} {unit}, which leaves none for training"
+            + ("" if len(groups) > 1 else "; dataset.split=time splits a single one")
         )
     if not raw.period_name:
-        order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(keys.split_seed)).tolist()
-        groups = [groups[index] for index in order]
-    end, middle = len(groups) - test, len(groups) - test - val
-    chosen = {"train": set(groups[:middle]), "val": set(groups[middle:end]), "test": set(groups[end:])}
-    return {
-        name: [number for number, period in enumerate(periods) if period in some]
+        groups = _shuffled(raw, groups, keys.split_seed)
+    chosen = {"train": groups[:middle], "val": groups[middle:end], "test": [*groups[end:], *raw.test_series]}
+    members = {
+        name: [number for number, period in enumerate(periods) if period in set(some)]
         for name, some in chosen.items()
         if some
     }
+    _require_all_classes(raw, members["train"])
+    return members
+
+
+def _shuffled(raw: RawSeries, numbers: list[int], seed: int) -> list[int]:
+    """Some series in a random order; every stretch of it has each class in about the same proportion."""
+    order = torch.tensor(numbers)[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))]
+    if raw.targets is None or not raw.class_names:
+        return order.tolist()
+    is_of = one_hot(raw.targets[order], len(raw.class_names))
+    places = ((is_of.cumsum(0) - 0.5) / is_of.sum(0) * is_of).sum(1)
+    return order[places.argsort(stable=True)].tolist()
+
+
+def _require_all_classes(raw: RawSeries, train: list[int]) -> None:
+    there = set() if raw.targets is None else set(raw.targets[train].flatten().tolist())
+    for number, name in enumerate(raw.class_names):
+        if number not in there:
+            raise ValueError(f"dataset: class {name} has no series in train; give more series of it, or leave it out")
 
 
 def _of_stretch(raw: RawSeries, keys: SeriesKeys, number: int, start: int, stop: int) -> Iterator[Sample]:
@@ -170,12 +205,12 @@ def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list
     """The samples of a split, given by their series, of which something both seen and to be predicted was observed."""
     kept = []
     for number, samples in found.items():
-        observed = raw.series[number].values.isfinite().any(dim=1)
-        counts = [0, *observed.cumsum(0).tolist()]
+        series = raw.series[number]
+        observed = series.values.isfinite().any(dim=1)
+        shown = [0, *(observed & ~series.dropped).cumsum(0).tolist()]
+        counts = shown if name == "train" else [0, *observed.cumsum(0).tolist()]
         kept += [
-            each
-            for each in samples
-            if counts[each.seen] > counts[each.start] and counts[each.stop] > counts[each.target]
+            each for each in samples if shown[each.seen] > shown[each.start] and counts[each.stop] > counts[each.target]
         ]
     total = sum(map(len, found.values()))
     if not kept:

@@ -22,7 +22,7 @@ from node_cli.dates import KINDS
 
 MAX_UNIT = 20  # characters
 NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offers
-OF_SERIES = {"split": "time", "window": None, "stride": 1, "context": 1, "log": False, "time_scale": None}  # no effect
+OF_SERIES = {"split": "time", "window": None, "stride": 1, "context": 1, "log": False, "time_scale": None, "drop": 0.0}
 
 
 def series_or_rows(made: RawSeries | RawRows, keys: SeriesKeys) -> Dataset:
@@ -31,7 +31,7 @@ def series_or_rows(made: RawSeries | RawRows, keys: SeriesKeys) -> Dataset:
         return assemble(made, keys)
     _refuse_keys({key: getattr(keys, key) for key in OF_SERIES}, OF_SERIES)
     total = len(made.values)
-    sizes = {name: count_of(name, number, total, "rows") for name, number in (("test", keys.test), ("val", keys.val))}
+    sizes = {name: count_of(name, getattr(keys, name), total, "rows") for name in ("test", "val")}
     left = total - sum(sizes.values())
     if min(*sizes.values(), left) < 1:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,8 @@ class Series:
         statics: `(statics,)`, what does not change in time.
         rows: where each value stands in the file, a list for each time; empty: the first time is row 1.
         period: series of one period, such as a year, go into the same split.
+        clean: the values without their noise, if they were computed with any: of all series, or of none; then empty.
+        dropped: `(T,)` bool, what `with_drops` hides; empty before it.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Series:
     statics: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     rows: Sequence[Sequence[int]] = ()
     period: int | None = None
+    clean: Tensor = field(default_factory=lambda: torch.empty(0))
+    dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
     def place(self, index: int, column: int) -> str:
         """The series and the row of one of its values, for messages."""
@@ -52,6 +56,13 @@ class RawSeries:
         position_channels: which channels are a latitude and a longitude in degrees, if any.
         is_computed: another machine may compute other last digits.
         period_name: what the periods of the series are, years perhaps; empty: they have none.
+        targets: the class of each series, `(n,)` int64, or, in float64, values that are to be told of it, `(n, k)`;
+            None: nothing is.
+        class_names: of the classes; empty: there are none.
+        target_names: of the values; empty: there are none.
+        test_series: which series the source has for test; empty: none.
+        train_times: so many of its first times a series has for training, where whole series are split; later ones
+            are for val and test alone. None: all of them.
         horizon: windows end so much time after their context, in the units of the times; None: they have a number of
             times.
     """
@@ -68,6 +79,11 @@ class RawSeries:
     is_computed: bool = False
     period_name: str = ""
     horizon: float | None = None
+    targets: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    test_series: Collection[int] = ()
+    train_times: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

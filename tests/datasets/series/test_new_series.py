@@ -14,7 +14,7 @@ from node_cli.datasets.series.raw import RawSeries, Series
 from node_cli.datasets.spec import DataSpec
 
 NAN = math.nan
-KEYS = SeriesKeys("time", 2, 3, 0, None, 1, 1, True, True, None)
+KEYS = SeriesKeys("time", 2, 3, 0, None, 1, 1, True, True, None, 0.0)
 
 
 def one(name, length):

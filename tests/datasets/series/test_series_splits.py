@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from node_cli.datasets.series.assembling import assemble
+from node_cli.datasets.series.dropping import with_drops
 from node_cli.datasets.series.keys import SeriesKeys
 from node_cli.datasets.series.raw import RawSeries, Series
+from node_cli.datasets.spec import DataSpec
+from node_cli.series import all_observed, visible
 
 NAN = math.nan
 KEYS = {
@@ -22,6 +25,7 @@ KEYS = {
     "log": False,
     "normalize": True,
     "time_scale": None,
+    "drop": 0.0,
 }
 
 
@@ -298,3 +302,152 @@ def test_values_that_do_not_fit_a_key_are_named(values, changes, message):
     with pytest.raises(ValueError) as error:
         made(data, **{"val": 0, "test": 1, **changes})
     assert str(error.value).startswith(message)
+
+
+def times_of(dataset, split, name=None, sample=0):
+    """The times of a sample, or those that a mask has."""
+    batch = dataset.splits[split]
+    times = dataset.offers["units"].times(batch["times"])[sample].round().long()
+    return times.unique().tolist() if name is None else times[batch[name][sample].any(1)].unique().tolist()
+
+
+@pytest.mark.parametrize("drop", [0.3, 0.55, 0.99])
+def test_dropped_times_are_left_out_of_train_and_targets_of_whole_new_series(drop):
+    dataset = made(raw(*[20] * 12), split="series", val=4, test=4, context=15, drop=drop)
+    stay = max(2, round(20 * (1 - drop)))
+    assert dataset.splits["train"]["times"].shape == (4, stay)
+    assert all(len(times_of(dataset, "train", name, k)) == stay for name in ("mask", "target") for k in range(4))
+    for split, k in [(split, k) for split in ("val", "test") for k in range(4)]:
+        first = 100 * int(dataset.sample_names[split][k].removeprefix("s"))
+        shown, targets, dropped = (set(times_of(dataset, split, name, k)) for name in ("mask", "target", "dropped"))
+        assert len(dropped) == 20 - stay
+        assert shown == set(range(first, first + 15)) - dropped
+        assert first in shown
+        assert targets == set(range(first + 15, first + 20)) | dropped
+        assert int(all_observed(dataset.splits[split])[k].any(1).sum()) == stay
+    shown = visible(dataset.splits["val"])
+    assert not {"target", "dropped"} & shown.keys()
+    assert not shown["values"][~shown["mask"]].any()
+
+
+def test_the_same_times_are_dropped_by_a_seed_whatever_the_split():
+    def dropped(seed, **keys):
+        dataset = made(raw(*[20] * 4), drop=0.5, split_seed=seed, **keys)
+        kept = {dataset.sample_names["train"][k]: times_of(dataset, "train", "mask", k) for k in range(2)}
+        return {name: [time for time in times if time % 100 < 10] for name, times in kept.items()}
+
+    by_time, again, other = dropped(0, val=5, test=5), dropped(0, val=2, test=2), dropped(1)
+    assert by_time == again
+    assert other.keys() == by_time.keys()
+    assert other != by_time
+    whole = dropped(0, split="series", val=1, test=1)
+    every = made(raw(*[20] * 4), drop=0.5)
+    everywhere = {f"s{k}": [t for t in times_of(every, "train", "mask", k) if t % 100 < 10] for k in range(4)}
+    assert {name: everywhere[name] for name in whole} == whole
+
+
+def test_dropped_times_before_the_test_times_count_in_val_alone():
+    dataset = made(raw(20), drop=0.5, val=4, test=4)
+    val, test = (set(times_of(dataset, split, "target")) for split in ("val", "test"))
+    dropped = set(times_of(dataset, "test", "dropped"))
+    assert val == {12, 13, 14, 15} | {time for time in dropped if time < 12}
+    assert test == {16, 17, 18, 19}
+    assert not dropped & set(times_of(dataset, "test", "mask"))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_nothing_of_dropped_values_reaches_train(window):
+    data = raw(20, 20, 20)
+    before = made(data, drop=0.4, window=window, split="series", val=1, test=1)
+    changed = []
+    for each in data.series:
+        values = each.values.clone()
+        values[with_drops(data, SeriesKeys(**{**KEYS, "drop": 0.4})).series[len(changed)].dropped] = 1e9
+        changed.append(replace(each, values=values))
+    after = made(replace(data, series=tuple(changed)), drop=0.4, window=window, split="series", val=1, test=1)
+    assert after.offers == before.offers
+    for name, tensor in before.splits["train"].items():
+        assert torch.equal(after.splits["train"][name], tensor), name
+    val = after.splits["val"]
+    assert val["mask"].any()
+    assert not (val["mask"] & (val["values"] > 1e6)).any()
+
+
+def test_dropping_changes_neither_the_digest_nor_what_is_not_dropped():
+    data = raw(20, 15)
+    plain, dropped = made(data, normalize=False), made(data, normalize=False, drop=0.5)
+    assert dropped.digest == plain.digest
+    assert "dropped" not in plain.splits["train"]
+    times = times_of(dropped, "train")
+    batch, places = plain.splits["train"], torch.tensor(times)
+    torch.testing.assert_close(dropped.splits["train"]["values"][0, : len(times)], batch["values"][0, places])
+
+
+def labelled(targets, **more):
+    data = raw(*[5] * len(targets))
+    return replace(data, targets=torch.tensor(targets), **more)
+
+
+def test_each_split_has_classes_in_the_same_proportion():
+    data = labelled([0] * 20 + [1] * 10, class_names=("a", "b"))
+    dataset = made(data, split="series", val=6, test=0.3)
+    counts = {name: split["targets"].bincount().tolist() for name, split in dataset.splits.items()}
+    assert counts == {"train": [10, 5], "val": [4, 2], "test": [6, 3]}
+    assert (dataset.offers["class_names"], dataset.offers["class_counts"]) == (("a", "b"), (10, 5))
+    for name, split in dataset.splits.items():
+        assert [int(each[1:]) >= 20 for each in dataset.sample_names[name]] == split["targets"].tolist()
+    other = made(data, split="series", val=6, test=0.3, split_seed=1)
+    assert other.sample_names["test"] != dataset.sample_names["test"]
+
+
+def test_series_of_the_sources_own_test_split_are_test():
+    data = labelled([0, 1] * 6, class_names=("a", "b"), test_series=range(8, 12))
+    dataset = made(data, split="series", val=2, test=None)
+    assert dataset.sample_names["test"] == ["s8", "s9", "s10", "s11"]
+    assert dataset.splits["val"]["targets"].sort().values.tolist() == [0, 1]
+    assert len(dataset.splits["train"]["start"]) == 6
+
+
+def test_values_of_series_are_scaled_as_train_says():
+    data = labelled([[1.0, 5.0], [2.0, 7.0], [3.0, 9.0], [400.0, 1.0]], target_names=("weight", "age"))
+    dataset = made(data, split="series", val=0, test=1, split_seed=1)
+    train, scaling = dataset.splits["train"], dataset.offers["target_scaling"]
+    assert (train["targets"].dtype, dataset.offers["target_names"]) == (torch.float32, ("weight", "age"))
+    torch.testing.assert_close(train["targets"].mean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    numbers = [int(name[1:]) for split in ("train", "test") for name in dataset.sample_names[split]]
+    both = torch.cat([dataset.splits[split]["targets"] for split in ("train", "test")])
+    torch.testing.assert_close(scaling.undo(both), data.targets.float()[numbers])
+    spec = DataSpec.from_state_dict(DataSpec.of(dataset).state_dict())
+    arrays = {name: tensor[numbers[:3]] for name, tensor in data.arrays().items()}
+    batch = spec.prepared({**arrays, "targets": data.targets[numbers[:3]].float()}, None)
+    torch.testing.assert_close(batch["targets"], train["targets"])
+
+
+LABELLED = [
+    ({"val": 7}, "dataset.val=7, dataset.test=1: there are 8 series, which leaves none for training"),
+    ({"val": 6}, "dataset: class b has no series in train; give more series of it, or leave it out"),
+    ({"test": None}, "dataset.test must be a whole number, or a fraction below 1, got null: the dataset has no test s"),
+    ({"drop": 1.0}, "drop must be 0 or more and below 1, got 1.0"),
+    ({"drop": -0.1}, "drop must be 0 or more and below 1, got -0.1"),
+    ({"own": (7,)}, "test must be null, as the dataset has test series of its own, got 1"),
+    ({"split": "time", "drop": 0.8}, "dataset.drop=0.8: series s0 keeps 1 of its 3 times for training; at least 2 are"),
+    ({"train_times": 3, "context": 4}, "context must be at most the 3 times that training has, got 4"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), LABELLED)
+def test_each_mistake_with_labels_and_drops_is_one_line(change, message):
+    given = {"split": "series", "val": 1, "test": 1, **change}
+    own, times = given.pop("own", ()), given.pop("train_times", None)
+    data = labelled([0] * 7 + [1], class_names=("a", "b"), test_series=own, train_times=times)
+    with pytest.raises(ValueError) as error:
+        made(data, **given)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_of_labels_that_a_split_by_time_would_give_away_none_are_offered():
+    dataset = made(labelled([0, 1], class_names=("a", "b")), val=1, test=1)
+    assert "targets" not in dataset.splits["train"]
+    assert "class_names" not in dataset.offers
+    assert dataset.lacks["class_names"].endswith("set dataset.split=series")

@@ -39,7 +39,7 @@ def test_each_window_learns_where_it_starts():
     noisy = torch.tensor([0.5, 1, 2, 2.75, 4, 5], dtype=torch.float64)[:, None]  # of 0, 1, ..., 5
     raw = RawSeries((Series("", torch.arange(6.0, dtype=torch.float64), noisy),), ("x",))
     no_splits = {"split": "time", "val": 0, "test": 0, "split_seed": 0}
-    keys = SeriesKeys(**no_splits, window=3, stride=3, context=1, log=False, normalize=False, time_scale=1.0)
+    keys = SeriesKeys(**no_splits, window=3, stride=3, context=1, log=False, normalize=False, time_scale=1.0, drop=0.0)
     dataset = assemble(raw, keys)
     batch = dataset.splits["train"]
     data = {"num_channels": 1, "num_starts": dataset.offers["num_starts"], "units": dataset.offers["units"]}
