@@ -19,11 +19,11 @@ TARGET = "target"  # (n, T, C) bool: what was observed and an error counts at
 CONTROLS = "controls"  # (n, T, k), scaled; absent without controls
 STATICS = "statics"  # (n, s), scaled; absent without statics
 TARGETS = "targets"  # (n,) int64: the class of each series, or (n, k), scaled: what is to be told of it; absent without
-CLEAN = "clean"  # (n, T, C), scaled: values without their noise, known of what was computed; absent otherwise
+TRUTH = "truth"  # (n, T, C), scaled: values without their noise, known of what was computed; absent otherwise
 DROPPED = "dropped"  # (n, T, 1) bool: times that `dataset.drop` hides; absent without
 START = "start"  # (n,) int64: which sample of the training data begins there, in the same series; -1: none
 SEGMENT = "segment"  # (n,) int64: which segment of its sample, under multiple shooting; absent otherwise
-HIDDEN = (TARGET, TARGETS, CLEAN, DROPPED)  # from models
+HIDDEN = (TARGET, TARGETS, TRUTH, DROPPED)  # from models
 
 
 @dataclass(frozen=True)

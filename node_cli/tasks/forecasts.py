@@ -12,7 +12,7 @@ from torch import Tensor
 
 from node_cli.batch import Batch
 from node_cli.dates import DAYS, DAYS_UTC, NONE, dates_of, days_of
-from node_cli.series import CLEAN, CONTROLS, DROPPED, MASK, TARGET, TIMES, VALUES, Units, all_observed
+from node_cli.series import CONTROLS, DROPPED, MASK, TARGET, TIMES, TRUTH, VALUES, Units, all_observed
 from node_cli.tasks.task import FAILED
 
 MOST_TIMES = 100_000  # that a forecast may go beyond the data
@@ -149,7 +149,7 @@ def extended(axis: Axis, batch: Batch, until: float | str) -> Batch:
     seen = all_observed(batch)
     nothing = seen.new_zeros(shape)
     return {
-        **{name: tensor for name, tensor in batch.items() if name not in (CLEAN, DROPPED)},
+        **{name: tensor for name, tensor in batch.items() if name not in (TRUTH, DROPPED)},
         TIMES: torch.cat([times, new], dim=1),
         VALUES: torch.cat([batch[VALUES], batch[VALUES].new_zeros(shape)], dim=1),
         MASK: torch.cat([seen, nothing], dim=1),

@@ -16,7 +16,7 @@ from node_cli.datasets.series.keys import SeriesKeys
 from node_cli.datasets.series.labels import labels_of
 from node_cli.datasets.series.raw import RawSeries, Series
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last, chosen_time_scale, fit_columns, unscaled
-from node_cli.series import CLEAN, CONTROLS, DROPPED, MASK, START, STATICS, TARGET, TARGETS, TIMES, VALUES, Units
+from node_cli.series import CONTROLS, DROPPED, MASK, START, STATICS, TARGET, TARGETS, TIMES, TRUTH, VALUES, Units
 
 Drops = Literal["none", "left out", "targets", "hidden"]  # what becomes of dropped times
 
@@ -137,9 +137,9 @@ class _Flat:
             TIMES: torch.cat(times),
             VALUES: values.nan_to_num(0.0),
         }
-        if len(raw.series[0].clean):
-            clean = torch.cat([series.clean for series in raw.series])
-            self._rows[CLEAN] = _in_float32("values", scaling.units.scaled(clean))
+        if raw.has_truth:
+            truth = torch.cat([series.truth for series in raw.series])
+            self._rows[TRUTH] = _in_float32("values", scaling.units.scaled(truth))
         if raw.control_names:
             controls = torch.cat([series.controls for series in raw.series])
             self._rows[CONTROLS] = _in_float32("controls", channels_last(scaling.controls, controls))
@@ -154,10 +154,9 @@ class _Flat:
         row = start[:, None] + torch.arange(int((stop - start).max()))
         is_real = row < stop[:, None]
         place = self._offsets[series][:, None] + row.minimum(stop[:, None] - 1)
-        if drops == "left out":
-            row, place, is_real = _compacted(row, place, is_real & ~self._dropped[place])
         dropped = self._dropped[place]
-        observed = self._observed[place] & is_real[..., None]
+        is_there = is_real & ~dropped if drops == "left out" else is_real
+        observed = self._observed[place] & is_there[..., None]
         batch = {name: rows[place] for name, rows in self._rows.items()}
         batch[VALUES] = batch[VALUES] * observed
         batch[MASK] = observed & (~dropped & (row < seen[:, None]))[..., None]
@@ -169,14 +168,6 @@ class _Flat:
             batch[STATICS] = self._statics[series]
         batch[START] = torch.tensor([starts.get(_start(sample), -1) for sample in samples])
         return batch
-
-
-def _compacted(row: Tensor, place: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows of each sample that are kept, one after the other; the last of them is repeated to the longest's end."""
-    counts = kept.sum(1, keepdim=True)
-    number = torch.arange(int(counts.max())).expand(len(kept), -1)
-    order = kept.byte().argsort(dim=1, descending=True, stable=True).gather(1, number.minimum(counts - 1))
-    return row.gather(1, order), place.gather(1, order), number < counts
 
 
 def _require_increase(raw: RawSeries, scaled: list[Tensor]) -> None:
@@ -210,6 +201,7 @@ def _offers(raw: RawSeries, scaling: SeriesScaling, num_starts: int) -> dict[str
         "calendar": raw.calendar,
         "channel_units": raw.channel_units,
         "position_channels": raw.position_channels,
+        "has_truth": raw.has_truth,
         **scaling.offers(),
     }
 

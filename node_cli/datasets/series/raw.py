@@ -23,7 +23,7 @@ class Series:
         statics: `(statics,)`, what does not change in time.
         rows: where each value stands in the file, a list for each time; empty: the first time is row 1.
         period: series of one period, such as a year, go into the same split.
-        clean: the values without their noise, if they were computed with any: of all series, or of none; then empty.
+        truth: the values without their noise, if they were computed with any: of all series, or of none; then empty.
         dropped: `(T,)` bool, what `with_drops` hides; empty before it.
     """
 
@@ -34,7 +34,7 @@ class Series:
     statics: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     rows: Sequence[Sequence[int]] = ()
     period: int | None = None
-    clean: Tensor = field(default_factory=lambda: torch.empty(0))
+    truth: Tensor = field(default_factory=lambda: torch.empty(0))
     dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
     def place(self, index: int, column: int) -> str:
@@ -89,6 +89,11 @@ class RawSeries:
     def names(self) -> tuple[str, ...]:
         """Of the series; a single one has none."""
         return tuple(each.name for each in self.series) if len(self.series) > 1 else ("",)
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the values without their noise are known."""
+        return len(self.series[0].truth) > 0
 
     def arrays(self) -> dict[str, Tensor]:
         """`times` `(n, T)`, `values` `(n, T, channels)` and so on, as `prepared_series` takes them.

@@ -60,7 +60,7 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
     values = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     pairs = enumerate(zip(values, clean, strict=True), start=1)
     return RawSeries(
-        tuple(Series(str(k), times[:length], noisy, clean=exact) for k, (noisy, exact) in pairs),
+        tuple(Series(str(k), times[:length], noisy, truth=exact) for k, (noisy, exact) in pairs),
         ("x", "y"),
         channel_units=("1", "1"),
         is_computed=True,

@@ -39,7 +39,7 @@ def radius_and_angle(values, centre):
 
 def test_spirals_are_pieces_of_two_curves():
     dataset = made(spirals, normalize=False, num_series=80, val=10, test=20)
-    test, clean = dataset.splits["test"], dataset.splits["test"]["clean"].double()
+    test, clean = dataset.splits["test"], dataset.splits["test"]["truth"].double()
     assert test["times"].shape == (20, 200)
     assert dataset.splits["train"]["times"].shape == (50, 100)
     step = 6 * math.pi / 499
@@ -50,14 +50,15 @@ def test_spirals_are_pieces_of_two_curves():
         torch.testing.assert_close(turned, torch.full_like(turned, step if direction else -step), atol=1e-5, rtol=0)
         along = radius / 0.3 if direction else 6 * math.pi + 1 - 15 / radius  # the time on the curve
         assert (along.min() > 99.9 * step) & (along.max() < 6 * math.pi + 1e-4)
-    noise = (test["values"] - test["clean"])[test["mask"] | test["target"]]
+    noise = (test["values"] - test["truth"])[test["mask"] | test["target"]]
     assert noise.std().item() == pytest.approx(0.3, rel=0.05)
     assert dataset.offers["class_counts"] == (25, 25)
 
 
 def test_30_of_100_times_of_a_spiral_are_seen_and_100_are_beyond():
     dataset = made(spirals, drop=0.7, num_series=20, val=4, test=4)
-    assert dataset.splits["train"]["times"].shape == (12, 30)
+    train = dataset.splits["train"]
+    assert all(train[name].any(2).sum(1).tolist() == [30] * 12 for name in ("mask", "target"))
     val = dataset.splits["val"]
     assert val["mask"].any(2).sum(1).tolist() == [30] * 4
     assert val["target"].any(2).sum(1).tolist() == [170] * 4
