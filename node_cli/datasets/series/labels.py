@@ -18,7 +18,9 @@ from node_cli.datasets.series.scaling import fit_columns, unscaled
 from node_cli.series import TARGETS
 
 BY_TIME = "dataset.split=time has every series in every split, and what is to be told of it: set dataset.split=series"
-UNLABELLED = "these series have no labels: take a dataset with labels, or set dataset.label of dataset=csv"
+UNLABELLED = (
+    "these series have no labels: set dataset.label, of dataset=csv, or take one that has, such as japanese_vowels"
+)
 
 
 @dataclass(frozen=True)

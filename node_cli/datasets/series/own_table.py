@@ -28,6 +28,8 @@ OF_SERIES = {"split": "time", "window": None, "stride": 1, "context": 1, "log": 
 def series_or_rows(made: RawSeries | RawRows, keys: SeriesKeys) -> Dataset:
     """The dataset of a table; rows are split at random, and offer no series."""
     if isinstance(made, RawSeries):
+        if made.targets is not None and keys.split == "time":
+            raise ValueError("label needs dataset.split=series: with split=time every series is in every split")
         return assemble(made, keys)
     _refuse_keys({key: getattr(keys, key) for key in OF_SERIES}, OF_SERIES)
     total = len(made.values)
@@ -53,6 +55,7 @@ def own_table(
     series: str | None,
     controls: list[str],
     statics: list[str],
+    label: str | list[str] | None,
     long: list[str] | None,
     positions: list[str],
     time_unit: str | None,
@@ -69,6 +72,8 @@ def own_table(
         series: the column that says which series a row belongs to; None: the file holds one.
         controls: columns that are known at all times.
         statics: columns that do not change within a series.
+        label: the column of what is to be told of each series: words or whole numbers are classes, other numbers, and
+            all those of a list of columns, are values; None: nothing is.
         long: the column that names what was measured, and that of its value; None: each has a column of its own.
         positions: a latitude and a longitude in degrees among the values, or nothing.
         time_unit: a word for the axis, such as day; None: none, and day for dates.
@@ -85,11 +90,15 @@ def own_table(
         series_too = "" if time else ", and, of series, dataset.time=..."
         raise ValueError(f"dataset.path is required: set dataset.path=...{series_too}")
     if time is None:
-        if series is not None or long is not None or controls or statics or positions:
+        if series is not None or long is not None or label is not None or controls or statics or positions:
             raise ValueError(_needs_time(path, read_table(path, delimiter).shown_names))
         _refuse_keys({"time_unit": time_unit, "units": units}, {"time_unit": None, "units": None})
         return read_rows(path, columns, delimiter)
-    raw = read_series(path, time, columns, series, controls, statics, long, delimiter)
+    if label == []:
+        raise ValueError("label must name a column, or a list of columns of numbers, or be null, got []")
+    if label is not None and series is None:
+        raise ValueError(f"label={label} needs dataset.series, the column that says which series a row belongs to")
+    raw = read_series(path, time, columns, series, controls, statics, long, delimiter, label)
     for column, name in enumerate(raw.channel_names):
         if all(each.values[:, column].isnan().all() for each in raw.series):
             raise ValueError(f"dataset.columns: {path} has no value in column {name}; leave it out")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from node_cli.datasets.series.cells import check_name, number_in, reader_of_times, shown
 from node_cli.datasets.series.csv_rows import Table, read_table
 from node_cli.datasets.series.raw import RawSeries, Series
+from node_cli.datasets.series.table_labels import read_labels
 
 ONLY = ""  # the name of the series of a file that holds one
 
@@ -24,6 +25,7 @@ def read_series(
     statics: list[str],
     long: list[str] | None,
     delimiter: str | None,
+    label: str | list[str] | None = None,
 ) -> RawSeries:
     """What is in a table, by the keys of `own_table`; a channel may have no value at all.
 
@@ -31,15 +33,15 @@ def read_series(
         FileNotFoundError, ValueError: as `own_table`.
     """
     table = read_table(path, delimiter)
-    layout = _layout(table, time, columns, series, controls, statics, long)
+    labels = [label] if isinstance(label, str) else label or []
+    layout = _layout(table, time, columns, series, controls, statics, long, labels)
     times, calendar = _times(table, layout.time)
     channels = _channels(table, layout, columns)
-    found = tuple(
-        _series(table, layout, channels, name, rows, times)
-        for name, rows in _rows_of_series(table, layout.series).items()
-    )
+    rows_of = _rows_of_series(table, layout.series)
+    found = tuple(_series(table, layout, channels, name, rows, times) for name, rows in rows_of.items())
     names = (tuple(channels), tuple(controls), tuple(statics))
-    return RawSeries(found, *names, time_name=time, calendar=calendar)
+    raw = RawSeries(found, *names, time_name=time, calendar=calendar)
+    return raw if label is None else replace(raw, **read_labels(table, label, rows_of)._asdict())
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def _layout(
     controls: list[str],
     statics: list[str],
     long: list[str] | None,
+    labels: list[str],
 ) -> _Layout:
     if long is not None and len(long) != 2:
         raise ValueError(f"long must be the column of variables and that of values, or null, got {long}")
     taken: dict[str, str] = {}
     named = {"time": [time], "series": [series] if series is not None else [], "controls": controls, "statics": statics}
+    named |= {"label": labels}
     named |= {"long": long} if long is not None else {"columns": columns or []}
     for key, names in named.items():
         for name in names:
