@@ -197,13 +197,14 @@ def largest(ratios: Tensor) -> Tensor:
 
 def rms_per_sample(ratios: Tensor) -> Tensor:
     """Root mean square of each sample, `(batch,)`."""
-    norm: Tensor = _norm(ratios.reshape(len(ratios), -1), 2, 1) / (ratios.numel() / len(ratios)) ** 0.5
+    rows = ratios.reshape(ratios.shape[0], -1)  # not len(), which a graph would take for a constant
+    norm: Tensor = _norm(rows, 2, 1) / rows.shape[1] ** 0.5
     return norm
 
 
 def largest_per_sample(ratios: Tensor) -> Tensor:
     """Greatest magnitude in each sample, `(batch,)`."""
-    return _norm(ratios.reshape(len(ratios), -1), math.inf, 1)
+    return _norm(ratios.reshape(ratios.shape[0], -1), math.inf, 1)
 
 
 def _norm(ratios: Tensor, order: float = 2, dim: int | None = None) -> Tensor:

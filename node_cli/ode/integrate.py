@@ -150,9 +150,13 @@ def integrate_adaptively(
     return ys
 
 
-def is_too_short(t: float, t1: float, target: float, step: float, limits: Limits) -> bool:
-    """Whether a step of this size, from t to t1, leads nowhere."""
-    return t1 != target and (t1 == t or step < max(limits.min_step, SHORTEST * math.ulp(t)))
+def is_too_short(t: Any, t1: Any, target: Any, step: Any, limits: Limits) -> Any:
+    """Whether a step of this size, from t to t1, leads nowhere; of each sample, where there are arrays of them."""
+    if isinstance(t, float):
+        shortest: Any = max(limits.min_step, SHORTEST * math.ulp(t))
+    else:
+        shortest = np.maximum(limits.min_step, SHORTEST * np.spacing(np.abs(t)))
+    return (t1 != target) & ((t1 == t) | (step < shortest))
 
 
 def _end_of_step(t: float, target: float, step: float, longest: float) -> float:

@@ -8,17 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance, end_of_step, largest_per_sample
-from node_cli.ode.integrate import SHORTEST, Limits, Run
-from node_cli.ode.progress import Samples
+from node_cli.ode.integrate import Limits, Run, integrate_adaptively, is_too_short
+from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveError, SolveStats, Status
 from node_cli.ode.stepping import Stepper
 from node_cli.ode.tableaus import Array
+
+
+def integrate_by_error(run: Run, times: OutputTimes | Samples, *how: Any, is_joint: bool) -> Tensor:
+    """By `integrate_adaptively`, or, where each sample has a time of its own, by `integrate_by_sample`."""
+    if isinstance(times, Samples):
+        return integrate_by_sample(run, times, *how, is_joint=is_joint)
+    return integrate_adaptively(run, times, *how)
 
 
 def integrate_by_sample(
@@ -99,8 +107,7 @@ class _StepSizes:
         if limits.accepts_min_step:
             self.step = np.maximum(self.step, limits.min_step)
         t1: Array = end_of_step(np, t, target, self.step, limits.max_step)
-        shortest = np.maximum(limits.min_step, SHORTEST * np.spacing(np.abs(t)))
-        stuck = (t1 != target) & ((t1 == t) | (self.step < shortest))
+        stuck = is_too_short(t, t1, target, self.step, limits)
         found = self.pooled(np.stack([np.abs(t1 - t), samples.active, stuck]))
         self._tried, self._active = found[0], found[1] > 0
         if not self._active.any():

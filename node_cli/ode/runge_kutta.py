@@ -36,8 +36,6 @@ from node_cli.ode.vector_field import CountedVectorField
 
 log = logging.getLogger(__name__)
 
-MOST_TIMES = 128  # of a compiled solve, each of whose steps goes through all of them
-
 
 @dataclass(frozen=True, kw_only=True)
 class RungeKutta(Solver):
@@ -170,8 +168,9 @@ def compiled_steps(
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     is_whole = solver.compile == "solve" and not _refused(solver, y0, ts, keeps_states)
     if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
-        found = capture(y0)
-        if found is not None and capture.is_whole(found[0], Examples(found[0]).require_whole):
+        by_sample = ts.dim() == 2 or solver.has_own_steps
+        found = capture(y0, by_sample=by_sample)
+        if found is not None and capture.is_whole(found[0], Examples(found[0], by_sample=by_sample).require_whole):
             return SolveGraphs(*found, solver.tableau, capture.refuse)
     return step_functions(solver.method, vector_field, device, autocast)
 
@@ -180,12 +179,12 @@ def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor, keeps_states: bool) -> 
     """Whether `compile=solve` does not take this solve yet; the log says so once."""
     reasons = {
         "the state has more dimensions than (batch, features)": y0.dim() > 2,
-        "each sample has its own steps or times": ts.dim() == 2 or solver.has_own_steps,
         "the steps are those of several processes": solver.shares_steps,
         "the norm of an error is a function": callable(vars(solver).get("norm")),
-        f"there are more than {MOST_TIMES} output times": ts.shape[-1] > MOST_TIMES,
         "the gradient keeps no states (adjoint), or few (max_checkpoints)": not keeps_states,
-        "adaptive steps end at output times": solver.has_tolerances and vars(solver).get("outputs") == "step",
+        "adaptive steps end at output times, some of them equal": vars(solver).get("outputs") == "step"
+        and ts.dim() == 1
+        and not bool(ts.diff().all()),
         "steps of min_step are accepted": bool(vars(solver).get("accepts_min_step") and vars(solver)["min_step"]),
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)

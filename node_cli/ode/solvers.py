@@ -15,8 +15,8 @@ from node_cli.ode.base import Solver
 from node_cli.ode.checks import require, require_choice, require_grid, require_positive, require_step_control
 from node_cli.ode.control import Controller, Tolerance
 from node_cli.ode.graphs.whole import integrate_grid_in_blocks, integrate_in_blocks
-from node_cli.ode.integrate import Limits, Run, integrate_adaptively, integrate_on_grid
-from node_cli.ode.per_sample import integrate_by_sample
+from node_cli.ode.integrate import Limits, Run, integrate_on_grid
+from node_cli.ode.per_sample import integrate_by_error
 from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.tableaus import ADAPTIVE_METHODS, TABLEAUS, Array, Tableau
@@ -84,11 +84,12 @@ class Fixed(RungeKutta):
         ts, stepping_onto = ts[:, [0, -1]] if self.passes_outputs else ts, not self.passes_outputs
         if isinstance(run.ts, list):
             ends = self._grid(ts, steps_of_no_length=1)[0].tolist()
-            integrate = integrate_on_grid if run.graphs is None else integrate_grid_in_blocks
-            return integrate(run, OutputTimes(run.ts, stepping_onto), ends, is_anchored=self.step_size is not None)
-        ends = self._grid(ts, steps_of_no_length=0).T
-        samples = Samples.of(run.ts, run.y0, stepping_onto=stepping_onto)
-        return integrate_on_grid(run, samples, ends, is_anchored=self.step_size is not None)
+            times: OutputTimes | Samples = OutputTimes(run.ts, stepping_onto)
+        else:
+            ends = self._grid(ts, steps_of_no_length=0).T
+            times = Samples.of(run.ts, run.y0, stepping_onto=stepping_onto)
+        integrate = integrate_on_grid if run.graphs is None else integrate_grid_in_blocks
+        return integrate(run, times, ends, is_anchored=self.step_size is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +190,12 @@ class Adaptive(RungeKutta):
         stepping_onto, first = self.outputs == "step", None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
-        if per_sample or isinstance(run.ts, np.ndarray):
-            samples = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
-            ys = integrate_by_sample(run, samples, tolerance, controller, limits, first, is_joint=not per_sample)
+        if isinstance(run.ts, list) and not per_sample:
+            times: OutputTimes | Samples = OutputTimes(run.ts, stepping_onto)
         else:
-            integrate = integrate_adaptively if run.graphs is None else integrate_in_blocks
-            ys = integrate(run, OutputTimes(run.ts, stepping_onto), tolerance, controller, limits, first)
+            times = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
+        integrate = integrate_by_error if run.graphs is None else integrate_in_blocks
+        ys = integrate(run, times, tolerance, controller, limits, first, is_joint=not per_sample)
         if self.first_step != "carried":
             run.stats.next_first_step = None
         return ys

@@ -59,17 +59,40 @@ def field():
     return FIELD
 
 
-def solved(field, how, weights=(0, -1, 1, 2), rate=0.5, end=2.0, tolerance=1e-4, batch=4, with_times=False, **options):
+def solved(
+    field,
+    how,
+    weights=(0, -1, 1, 2),
+    rate=0.5,
+    end=2.0,
+    tolerance=1e-4,
+    batch=4,
+    with_times=False,
+    own=0,
+    **options,
+):
     """A solve and the gradients of a loss at all outputs for the state, the weights, the closure, perhaps the times."""
     field.weights.data = torch.tensor(weights, dtype=torch.float64)
     RATES.data = torch.tensor(rate, dtype=torch.float64)
     y0 = torch.linspace(-1, 1.5, 2 * batch, dtype=torch.float64).view(batch, 2).requires_grad_()
-    ts = torch.linspace(0, end, 4, dtype=torch.float64).requires_grad_(with_times)
+    ts = torch.linspace(0, end, 4, dtype=torch.float64)
+    if own:
+        ts = rows_of_times(batch)[:, -own:]
+    ts.requires_grad_(with_times)
     keys = {"method": "bosh3", "rtol": tolerance, "atol": tolerance, **options}
     solution = solve(field, y0, ts, compile=how, **keys)
     wanted = (y0, field.weights, RATES, *([ts] if with_times else []))
     grads = torch.autograd.grad(torch.sin(solution.ys).sum(), wanted)
     return solution, grads
+
+
+def rows_of_times(batch):
+    """For each sample, through the same stretch or less of it: one backwards, one that ends early, one that pauses."""
+    ts = torch.linspace(0.3, 1.2, batch, dtype=torch.float64)[:, None] * torch.tensor([0, 0.2, 0.5, 1.0, 1.7])
+    ts[0] *= -1
+    ts[1, 3:] = ts[1, 2]
+    ts[2, 2] = ts[2, 1]
+    return ts
 
 
 def assert_equal(one, other):
@@ -189,6 +212,59 @@ def test_a_first_step_another_controller_and_another_norm(uncompiled):
     for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
         solved(uncompiled, "solve", **keys)
         assert_equal(solved(uncompiled, "none", **keys), solved(uncompiled, "solve", **keys))
+
+
+OWN_STEPS = [
+    {"batching": "per_sample"},
+    {"batching": "per_sample", "own": 2, "with_times": False},
+    {"batching": "per_sample", "own": 5, "method": "adaptive_heun", "tolerance": 1e-2},
+    {"batching": "per_sample", "own": 5, "outputs": "step", "first_step": 0.4},
+    {"own": 5},
+    {"own": 5, "outputs": "step", "max_step": 0.5},
+    {"outputs": "step"},
+    {"own": 5, "method": "midpoint", "num_steps": 2},
+    {"own": 5, "method": "rk4", "step_size": 0.4},
+]
+
+
+@pytest.mark.parametrize("keys", OWN_STEPS, ids=str)
+def test_steps_and_times_of_each_samples_own_and_steps_that_end_at_outputs(uncompiled, monkeypatch, keys):
+    monkeypatch.setattr("node_cli.ode.graphs.places.MOST_NUMBERS", 100)  # outputs of a few steps at once
+    if keys != {"batching": "per_sample"}:  # tracing blocks of one step takes half as long
+        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    options = {"with_times": True, "batch": 5, **keys}
+    plain = solved(uncompiled, "none", **options)
+    solved(uncompiled, "solve", **options)
+    found = solved(uncompiled, "solve", **options)
+    assert_equal(plain, found)
+    next_step = plain[0].stats.next_step
+    assert found[0].stats.next_step == (next_step and pytest.approx(next_step, rel=1e-9))
+    options["batch"] = 3  # by the same graphs
+    assert_equal(solved(uncompiled, "none", **options), solved(uncompiled, "solve", **options))
+
+
+def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
+    ts, y0 = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    for _ in range(2):
+        solution = solve(uncompiled, y0, ts, rtol=1e-3, atol=1e-3, batching="per_sample", compile="solve")
+        (grad,) = torch.autograd.grad(solution.ys.sum(), y0)
+        assert (solution.stats.num_accepted, grad.tolist()) == (0, [[2.0, 2.0]] * 3)
+
+
+OWN_FAILURES = [{"max_nfe": 9}, {"max_steps": 2}, {"weights": (0, 8, 0, 0)}]
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_sample"])
+def test_failures_at_own_times_are_those_of_the_plain_solve(uncompiled, monkeypatch, batching):
+    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    solved(uncompiled, "solve", own=5, batching=batching)
+    for keys in OWN_FAILURES:
+        found = []
+        for how in ("none", "solve", "solve"):
+            with pytest.raises(SolveError) as caught:
+                solved(uncompiled, how, own=5, batching=batching, **keys)
+            found.append((caught.value.status, caught.value.nfe, caught.value.detail))
+        assert found[0] == found[1] == found[2]
 
 
 class Twins(nn.Module):
@@ -317,7 +393,7 @@ class OwnDerivative(nn.Module):
 
 def test_derivatives_in_a_field_are_the_same_with_gradients_and_without():
     field, t, y = OwnDerivative(), torch.tensor(0.0), torch.linspace(-1, 1, 6).view(3, 2)
-    found = Capture(field, "cpu")(y)
+    found = Capture(field, "cpu")(y, by_sample=False)
     assert found is not None
     slope, expected = found[0].slope(found[1]), torch.sin(2 * y) + 2 * torch.cos(2 * y)
     torch.testing.assert_close(slope(t, y), expected)
@@ -327,10 +403,9 @@ def test_derivatives_in_a_field_are_the_same_with_gradients_and_without():
 
 
 def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
-    norm, own = {"norm": lambda error: error.abs().max()}, {"batching": "per_sample"}
+    norm, twice = {"norm": lambda error: error.abs().max()}, {"ts": [0.0, 0.1, 0.1], "outputs": "step"}
     few = {"gradient": Checkpoint(max_checkpoints=2)}
-    many = {"ts": torch.linspace(0, 0.1, 129, dtype=torch.float64)}
-    for options in (norm, own, {"outputs": "step"}, few, many):
+    for options in (norm, twice, few):
         keys = {"ts": [0.0, 0.1], "method": "bosh3", "rtol": 1e-2, "atol": 1e-2, "compile": "solve", **options}
         with torch.no_grad():
             solve(field, torch.ones(2, 2, dtype=torch.float64), **keys)
@@ -339,9 +414,7 @@ def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
     lines = [line for line in caplog.messages if line.startswith("compile=solve cannot compile this solve as a whole")]
     assert [line.rpartition(": ")[2] for line in lines] == [
         "the norm of an error is a function",
-        "each sample has its own steps or times",
-        "adaptive steps end at output times",
+        "adaptive steps end at output times, some of them equal",
         "the gradient keeps no states (adjoint), or few (max_checkpoints)",
-        "there are more than 128 output times",
         "the state has more dimensions than (batch, features)",
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from itertools import chain, compress
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from node_cli.ode.gradients.replay import replay
 from node_cli.ode.gradients.same_field import Difference, precision_of, refuse_changed
 from node_cli.ode.gradients.time_gradients import TimeGradients
 from node_cli.ode.graphs.lowering import NotWhole
-from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace, as_exact_tensor
+from node_cli.ode.graphs.places import groups
+from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.states import outside_autocast
-from node_cli.ode.stepping import exact_tensor, plain_stages
+from node_cli.ode.states import as_column, outside_autocast
+from node_cli.ode.stepping import plain_stages
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,16 +37,16 @@ class GraphSolve:
         """How far the end of step n is from what it was, if it is run again, and how large it was."""
         slope, tableau = self.graphs.field.slope(self.graphs.inputs), self.graphs.tableau
         y, end = self.trace.states[n : n + 2]
-        t0, t1 = (exact_tensor(t, y) for t in self.trace.ends[n])
+        t0, t1 = (as_column(t, y) for t in torch.from_numpy(self.trace.ends[n]).to(y.device))
         y1, _ = plain_stages(tableau, slope)(t0, t1, y, slope(t0.to(y.dtype), y), with_last_stage=False)
         self.backward_stats.nfe += tableau.num_stages - tableau.is_fsal
         return (y1 - end).abs().max().item(), end.abs().max().item()
 
     def require_same(self, changes: list[tuple[float, float]]) -> None:
         """Refuses steps whose ends are others now: for each, how far the two are apart, and how large one was."""
-        for (t0, _), change in zip(self.trace.ends, changes, strict=False):
+        for ends, change in zip(self.trace.ends, changes, strict=False):
             if not Difference(*change, self.precision).is_rounding:
-                refuse_changed(t0)
+                refuse_changed(float(ends.min()))
 
 
 def solve_by_graphs(
@@ -63,6 +65,8 @@ def solve_by_graphs(
     if not (y0.requires_grad or ts.requires_grad or graphs.differentiable):
         return solution
     assert graphs.trace is not None
+    if solver.has_own_steps:
+        ts = ts.expand(len(y0), -1)
     solve = GraphSolve(graphs=graphs, trace=graphs.trace, precision=precision_of(y0))
     ys: Tensor = _Attached.apply(solve, twice, solution.ys, y0, ts, *graphs.differentiable)
     return Solution(ys, solution.stats, solve.backward_stats)
@@ -81,9 +85,11 @@ class _Attached(torch.autograd.Function):
     def backward(ctx: Any, grad_ys: Tensor) -> tuple[Tensor | None, ...]:
         needed, saved = ctx.needs_input_grad[3:], ctx.saved_tensors
         with outside_autocast(grad_ys.device.type):
-            if torch.is_grad_enabled():
+            twice = torch.is_grad_enabled()
+            if twice:
                 refuse_second_derivative(ctx.twice)
-                return None, None, None, *_replayed(ctx.solve, saved, needed, grad_ys, twice=True)
+            if twice or not len(ctx.solve.trace.ends):
+                return None, None, None, *_replayed(ctx.solve, saved, needed, grad_ys, twice=twice)
             try:
                 grads = _pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
             except NotWhole as error:
@@ -94,39 +100,57 @@ class _Attached(torch.autograd.Function):
 
 def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of y0, ts and the inputs, None where none is needed."""
-    inputs, trace, with_times = solve.graphs.inputs, solve.trace, needed[1]
-    times, flat = (as_exact_tensor(tuple(each), grad_ys.device) for each in (trace.ts, chain(*trace.ends)))
-    last, states, most = len(trace.ends), trace.states, trace.blocks.most
-    if last > 1 and last % most:  # a step of no length, for blocks of one size
-        flat = as_exact_tensor((*chain(*trace.ends), *[trace.ends[-1][1]] * 2), grad_ys.device)
-        last, states = last + 1, [*states, states[-1]]
-    ends, grad_y, changes = flat.view(last, 2), torch.zeros_like(grad_ys[0]), list[Any]()
-    totals, of_ends = list[Tensor](), list[Tensor]()
-    while last > 0:
-        first = max(0, last - most)
-        block = trace.blocks.backward(last - first, with_times=with_times)
-        grad_y, *found, change = block([ends[first:last], times, grad_ys, grad_y, *states[first : last + 1], *inputs])
-        changes.append(change)
-        if with_times:
-            of_ends.append(found.pop(-2))
-        # Two tensors may have one gradient, which is then one in memory too: not to be added to in place.
-        totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
-        last = first
-    solve.backward_stats.nfe += len(trace.ends) * solve.graphs.tableau.num_stages
+    trace, places, blocks, with_times = solve.trace, solve.trace.places, solve.trace.blocks, needed[1]
+    num_steps, states, axis = len(trace.ends), trace.states, int(trace.ts.ndim == 2)
+    size = min(blocks.most, num_steps)
+    num_padded = -(-num_steps // size) * size  # by steps of no length, for blocks of one size
+    ends = torch.from_numpy(np.concatenate([trace.ends, trace.ends[-1:, [1, 1]].repeat(num_padded - num_steps, 0)]))
+    ends, states = ends.to(grad_ys.device), states + states[-1:] * (num_padded - num_steps)
+    shape = list(grad_ys.shape[1:])
+    shape.insert(axis, blocks.num_rows)
+    at_end = grad_ys.new_zeros(1, *shape[:axis], 1, *shape[axis + 1 :])
+    places.states.between(num_steps, num_steps + 1).add_cotangents(at_end, grad_ys)
+    grad_y, changes = at_end.squeeze(axis + 1)[0], list[Tensor]()
+    totals, of_ends, slopes = list[Tensor](), list[Tensor](), list[Tensor]()
+    for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
+        if blocks.has_outputs:
+            rows = grad_ys.new_zeros(stop - begin, *shape)
+            for placed in (places.states, places.inside):
+                placed.between(begin, min(stop, num_steps)).add_cotangents(rows, grad_ys)
+        for first in range(stop - size, begin - 1, -size):
+            last = first + size
+            block = blocks.backward(size, with_times=with_times)
+            of_rows = [rows[first - begin : last - begin]] if blocks.has_outputs else []
+            grad_y, *found, change = block(
+                [ends[first:last], grad_y, *of_rows, *states[first : last + 1], *solve.graphs.inputs]
+            )
+            changes.append(change)
+            if with_times and blocks.has_rows:
+                slopes.append(found.pop())
+            if with_times:
+                of_ends.append(found.pop())
+            # Two tensors may have one gradient, which is then one in memory too: not to be added to in place.
+            totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
+    solve.backward_stats.nfe += num_steps * solve.graphs.tableau.num_stages
     solve.require_same(torch.cat(changes[::-1]).tolist())
-    grad_ts = None
-    if with_times:
-        gathered = TimeGradients(np.array(trace.ts), grad_ys)
-        gathered.add_times(totals.pop())
-        for step, grads in zip(trace.steps(), torch.cat(of_ends[::-1]), strict=False):
-            gathered.add_ends(step, *grads)
-        grad_ts = gathered.grad_ts.to(ts.dtype)
-    at_start = sum(t == trace.ts[0] for t in trace.ts)  # outputs that are y0 itself
     return (
-        grad_y + grad_ys[:at_start].sum(0) if needed[0] else None,
-        grad_ts,
+        grad_y + grad_ys[0] if needed[0] else None,
+        _time_gradients(solve, grad_ys, of_ends, slopes).to(ts.dtype) if with_times else None,
         *(grad.clone() if is_needed else None for grad, is_needed in zip(totals, needed[2:], strict=True)),
     )
+
+
+def _time_gradients(solve: GraphSolve, grad_ys: Tensor, of_ends: list[Tensor], slopes: list[Tensor]) -> Tensor:
+    """By those of the ends of the steps, and the slopes of steps that outputs lie in, both block by block backwards."""
+    gathered = TimeGradients(solve.trace.ts, grad_ys)
+    all_slopes = torch.cat(slopes[::-1]) if slopes else None
+    for n, (step, (grad_t0, grad_t1)) in enumerate(zip(solve.trace.steps(), torch.cat(of_ends[::-1]), strict=False)):
+        moved = 1 if step.accepted is None else step.accepted
+        gathered.add_ends(step, moved * grad_t0, moved * grad_t1)
+        if len(step.inside):
+            assert all_slopes is not None
+            gathered.add_outputs(step, grad_ys[step.inside.place], all_slopes[n], solve.graphs.tableau)
+    return gathered.grad_ts
 
 
 def _replayed(

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from node_cli.ode.compilation import NUM_KEPT, can_compile, with_own_code
-from node_cli.ode.graphs.lowering import NotWhole
-from node_cli.ode.states import keep_autocast
+from node_cli.ode.graphs.lowering import NotWhole, OtherSize
+from node_cli.ode.states import as_column, keep_autocast
 from node_cli.ode.stepping import Slope
 
 log = logging.getLogger(__name__)
@@ -151,14 +151,17 @@ class Capture:
         self._found: tuple[FieldGraph, tuple[Any, ...]] | None = None
         self._call = torch.compile(with_own_code(call), backend=self._backend, fullgraph=True)
 
-    def __call__(self, y0: Tensor) -> tuple[FieldGraph, tuple[Tensor, ...]] | None:
-        """The graph and its inputs for a solve from `y0`; None, and one line in the log, where there is none."""
+    def __call__(self, y0: Tensor, *, by_sample: bool) -> tuple[FieldGraph, tuple[Tensor, ...]] | None:
+        """The graph and its inputs for a solve from `y0`, perhaps with a time for each sample.
+
+        None, and one line in the log, where there is none.
+        """
         if self.reason is not None:
             return None
         is_plain = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         try:
             with nullcontext() if is_plain else _with_gradients():
-                self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device))
+                self._call(*self._stand_ins(y0.shape, y0.dtype, y0.device, by_sample))
         except Exception as error:  # what a compiler stumbles over has no common class
             self.refuse(error)
             return None
@@ -173,12 +176,14 @@ class Capture:
 
     @staticmethod
     @lru_cache(maxsize=NUM_KEPT)
-    def _stand_ins(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-        """A time and a state."""
+    def _stand_ins(shape: torch.Size, dtype: torch.dtype, device: torch.device, by_sample: bool) -> list[Tensor]:
+        """A time, or one for each sample, and a state."""
         y = torch.empty(shape, dtype=dtype, device=device, requires_grad=True)
-        if y.dim() and len(y) > 1:
-            torch._dynamo.maybe_mark_dynamic(y, 0)
-        return [y.new_empty(()), y]
+        t = as_column(y.new_empty(shape[:1] if by_sample else ()), y)
+        for tensor in (t, y):
+            if tensor.dim() and len(tensor) > 1:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return [t, y]
 
     def is_whole(self, graph: FieldGraph, require: Callable[[], None]) -> bool:
         """Whether an evaluation is all in the graph, which is found out at its first solve."""
@@ -192,7 +197,9 @@ class Capture:
         return True
 
     def refuse(self, error: Exception) -> None:
-        """Says once why the vector field is not compiled as a whole."""
+        """Says once why the vector field is not compiled as a whole, or not for a size."""
+        if isinstance(error, OtherSize):  # by now the guards tell; see `holds_for`
+            return
         if self.reason is not None:
             return
         cause: BaseException = error

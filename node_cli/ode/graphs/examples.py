@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from node_cli.ode.graphs.capture import FieldGraph
-from node_cli.ode.graphs.lowering import NotWhole, lowered, traced
+from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
+from node_cli.ode.states import as_column
 
 Run = Callable[[list[Any]], tuple[Tensor, ...]]  # empties the list that it is given
 
 
 class Examples:
-    """Of solves of one vector field."""
+    """Of solves of one vector field; `by_sample`, each sample has a time of its own."""
 
-    def __init__(self, field: FieldGraph) -> None:
+    def __init__(self, field: FieldGraph, *, by_sample: bool) -> None:
         self.field = field
+        self.by_sample = by_sample
 
     def compiled(self, function: Callable[..., Any], examples: Callable[[], list[Any]]) -> Run:
         """The function compiled for arguments like these examples and, at the end, the inputs."""
         y = self.field.y
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *self.field.inputs]
-        run = lowered(function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short)
+        return lowered(function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short)
+
+    def require_size(self) -> None:
+        """Raises OtherSize where what was compiled by now is not right for the state of this solve."""
         if not self.field.holds():
-            raise NotWhole(f"{function.__name__} cannot be compiled for a batch of this size after one of another")
-        return run
+            raise OtherSize
 
     def require_whole(self) -> None:
         """Traces an evaluation, whose operations are counted, and compiles nothing.
@@ -41,7 +45,8 @@ class Examples:
             arguments = [self.y(), *self.field.inputs]
 
         def evaluation(y: Tensor, *inputs: Tensor) -> tuple[Tensor]:
-            return (self.field.slope(inputs)(y.new_zeros(()), y),)
+            t = self.exact().to(y.dtype)
+            return (self.field.slope(inputs)(as_column(t, y), y),)
 
         graph = traced(evaluation, arguments, y.fake_mode).graph
         self.field.num_operations = len(graph.nodes) - len(graph.find_nodes(op="placeholder")) - 1
@@ -51,13 +56,14 @@ class Examples:
         y = self.field.y
         return torch.empty(y.shape, dtype=y.dtype, device=y.device)
 
-    def like_y(self, shape: torch.Size) -> Tensor:
+    def like_y(self, shape: Sequence[Any]) -> Tensor:
         """A tolerance, say."""
-        return torch.empty(shape, dtype=self.field.y.dtype, device=self.field.y.device)
+        return torch.empty(tuple(shape), dtype=self.field.y.dtype, device=self.field.y.device)
 
     def exact(self, *shape: Any) -> Tensor:
-        """Numbers in float64."""
-        return torch.empty(shape, dtype=torch.float64, device=self.field.y.device)
+        """So many times in float64, of all samples or of each: `shape`, or `(*shape, batch)`."""
+        own = self.field.y.shape[:1] if self.by_sample else ()
+        return torch.empty((*shape, *own), dtype=torch.float64, device=self.field.y.device)
 
     def times(self) -> Tensor:
         """Any number of output times."""
@@ -67,7 +73,8 @@ class Examples:
         torch._check(count >= 2)
         return self.exact(count)
 
-    def states_at(self, times: Tensor) -> Tensor:
-        """States at these output times."""
-        y = self.field.y
-        return torch.empty((times.shape[0], *y.shape), dtype=y.dtype, device=y.device)
+    def rows(self, num_steps: int, num_rows: int) -> Tensor:
+        """Of so many steps; see `places.py`."""
+        shape = list(self.field.y.shape)
+        shape.insert(int(self.by_sample), num_rows)
+        return self.like_y([num_steps, *shape])

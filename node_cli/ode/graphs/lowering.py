@@ -19,6 +19,10 @@ class NotWhole(Exception):
     """Why something cannot be compiled as a whole."""
 
 
+class OtherSize(NotWhole):
+    """What was compiled took for granted sizes that the state of this solve does not have."""
+
+
 def lowered(
     function: Callable[..., Any], arguments: list[Any], fake_mode: Any, device_type: str, *, writes_out: bool
 ) -> Callable[[list[Any]], Any]:

@@ -14,26 +14,24 @@ from node_cli.ode.control import Tolerance
 from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.capture import FieldGraph
 from node_cli.ode.graphs.examples import Examples
-from node_cli.ode.progress import OutputTimes
+from node_cli.ode.graphs.places import Places
 from node_cli.ode.stepping import Slope, Step
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Array, Tableau
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The accepted steps of a solve through `ts`: their ends, and their states with the last one."""
+    """The accepted steps of a solve through `ts`, their states with the last one, and where the outputs lie.
+
+    The `ends` are `(steps, 2)`, or `(steps, 2, batch)`, both equal for a sample that does not move.
+    """
 
     blocks: Blocks
-    ts: list[float]
-    ends: list[tuple[float, float]]
+    ts: Array
+    ends: Array
     states: list[Tensor]
-    stepping_onto: bool
-    is_anchored: bool
-
-    def steps(self) -> list[Step]:
-        """The same with the outputs that each of them reached."""
-        times = OutputTimes(self.ts, self.stepping_onto)
-        return [times.step(t1, is_anchored=self.is_anchored) for _, t1 in self.ends]
+    places: Places
+    steps: Callable[[], list[Step]]
 
 
 class SolveGraphs:
@@ -57,12 +55,13 @@ class SolveGraphs:
         self.trace: Trace | None = None
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
-    def blocks(self, *, interpolates: bool) -> Blocks:
-        """The compiled blocks of the method."""
-        key = (self.tableau, interpolates)
+    def blocks(self, *, by_sample: bool, has_outputs: bool, interpolates: bool) -> Blocks:
+        """The compiled blocks of the method, for solves with outputs between the first and the last one, or none."""
+        key = (self.tableau, by_sample, has_outputs, interpolates)
         found: Blocks | None = self.field.functions.get(key)
         if found is None:
-            found = Blocks(Examples(self.field), self.tableau, interpolates=interpolates)
+            examples = Examples(self.field, by_sample=by_sample)
+            found = Blocks(examples, self.tableau, has_outputs=has_outputs, has_rows=has_outputs and interpolates)
             self.field.functions[key] = found
         return found
 
@@ -85,9 +84,3 @@ def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
 @lru_cache(maxsize=64)
 def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=64)
-def as_exact_tensor(numbers: tuple[float, ...], device: torch.device) -> Tensor:
-    """In float64 on the device; mostly, they are those of the last solve. Not to be written into."""
-    return torch.tensor(numbers, dtype=torch.float64, device=device)

@@ -6,21 +6,27 @@ A solve that fails, or that cannot be compiled after all, is taken once more wit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance
-from node_cli.ode.graphs.blocks import Blocks, Control
+from node_cli.ode.graphs.blocks import Control
+from node_cli.ode.graphs.gathering import Gathered
 from node_cli.ode.graphs.lowering import NotWhole
-from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace, as_exact_tensor, bounds_of
-from node_cli.ode.integrate import Limits, Record, Run, integrate_adaptively, integrate_on_grid, is_too_short
-from node_cli.ode.progress import OutputTimes
+from node_cli.ode.graphs.solve_graphs import SolveGraphs, bounds_of
+from node_cli.ode.integrate import Limits, Record, Run, integrate_on_grid, is_too_short
+from node_cli.ode.per_sample import integrate_by_error
+from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveStats
+from node_cli.ode.stepping import Step
+from node_cli.ode.tableaus import Array
 
 
-def integrate_grid_in_blocks(run: Run, times: OutputTimes, ends: list[float], *, is_anchored: bool) -> Tensor:
+def integrate_grid_in_blocks(run: Run, times: OutputTimes | Samples, ends: Any, *, is_anchored: bool) -> Tensor:
     """As `integrate_on_grid`, by `run.graphs`, which get the `trace` in place of a record.
 
     Raises:
@@ -28,55 +34,56 @@ def integrate_grid_in_blocks(run: Run, times: OutputTimes, ends: list[float], *,
     """
     graphs = run.graphs
     assert graphs is not None
-    blocks, found = graphs.blocks(interpolates=not times.stepping_onto), None
-    pairs = list(zip([times.t, *ends], ends, strict=False))
+    found, gathered = False, Gathered(run, graphs, times, is_anchored=is_anchored)
+    starts = np.concatenate([[times.t], ends[:-1]])
+    pairs = np.stack([starts, ends], 1)
     try:
-        found = _stepped(run, graphs, blocks, times.ts, pairs)
+        found = _stepped(run, graphs, gathered, pairs)
     except NotWhole as error:
         graphs.refuse(error)
-    if found is None:
+    if not found:
+        gathered = Gathered(run, graphs, times, is_anchored=is_anchored)
         run, kept = _plain(run)
         ys = integrate_on_grid(run, times, ends, is_anchored=is_anchored)
-        states = [*(y for _, _, y in kept), ys[-1].clone()]
-    else:
-        ys, states = found
-        tableau = graphs.tableau
-        run.stats.nfe = _num_evaluations(tableau.num_stages, tableau.is_fsal, len(pairs), len(pairs))
-        run.stats.num_accepted = len(pairs)
-        run.stats.step_sizes += [abs(t1 - t0) for t0, t1 in pairs]
-    graphs.trace = Trace(blocks, times.ts, pairs, states, times.stepping_onto, is_anchored)
+        graphs.trace = gathered.trace_of(kept, ys)
+        return ys
+    lengths = np.abs(np.diff(pairs, axis=1))
+    run.stats.nfe = _num_evaluations(graphs, len(pairs), len(pairs))
+    run.stats.num_accepted = len(pairs)
+    run.stats.step_sizes += lengths[lengths > 0].tolist() if isinstance(times, Samples) else lengths.ravel().tolist()
+    ys, graphs.trace = gathered.finished()
     return ys
 
 
-def _stepped(
-    run: Run, graphs: SolveGraphs, blocks: Blocks, times: list[float], pairs: list[tuple[float, float]]
-) -> tuple[Tensor, list[Tensor]] | None:
-    """Outputs and states; None: it fails."""
-    tableau, most = graphs.tableau, run.max_nfe
-    if most is not None and _num_evaluations(tableau.num_stages, tableau.is_fsal, len(pairs), len(pairs)) > most:
-        return None
-    y, ts, states = run.y0, as_exact_tensor(tuple(times), run.y0.device), [run.y0]
+def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) -> bool:
+    """Whether all steps are made, and all states finite."""
+    if run.max_nfe is not None and _num_evaluations(graphs, len(pairs), len(pairs)) > run.max_nfe:
+        return False
+    y, blocks = run.y0, gathered.blocks
     size = min(len(pairs), blocks.most)
-    more: tuple[Tensor, ...] = ()
+    slope: list[Tensor] = []
     for first in range(0, len(pairs), size):
         own = pairs[first : first + size]
-        flat = [t for pair in [*own, *[(own[-1][1],) * 2] * (size - len(own))] for t in pair]
-        ends = as_exact_tensor(tuple(flat), y.device).view(size, 2)
-        ys, y, slope, *between = blocks.steps(size, is_first=not first)([ends, ts, y, *more, *graphs.inputs])
-        states += [*between, y][: len(own)]
-        more = (slope, ys)
-    return (ys, states) if bool(y.isfinite().all()) else None
+        padded = np.concatenate([own, np.repeat(own[-1:, 1:], 2, 1).repeat(size - len(own), 0)])
+        ends = torch.from_numpy(padded).to(y.device)
+        y1, new_slope, *more = blocks.steps(size, is_first=not first)([ends, y, *slope, *graphs.inputs])
+        states = [y, *more[: size - 1], y1]
+        gathered.add(states, more[size - 1 :], [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
+        y, slope = y1, [new_slope]
+    return bool(y.isfinite().all())
 
 
 def integrate_in_blocks(
     run: Run,
-    times: OutputTimes,
+    times: OutputTimes | Samples,
     tolerance: Tolerance,
     controller: Controller,
     limits: Limits,
     first_step: float | None,
+    *,
+    is_joint: bool,
 ) -> Tensor:
-    """As `integrate_adaptively`, by `run.graphs`, which get the `trace` in place of a record.
+    """As `integrate_adaptively` or `integrate_by_sample`, by `run.graphs`, which get the `trace` in place of a record.
 
     The first solve tells how many attempts to compile together, and is taken without anything compiled.
 
@@ -85,115 +92,126 @@ def integrate_in_blocks(
     """
     graphs = run.graphs
     assert graphs is not None
-    bounds = bounds_of(tolerance, run.y0)
-    control = Control(tolerance.norm, tuple(bound.shape for bound in bounds), controller, limits.max_step)
-    blocks, found = graphs.blocks(interpolates=True), None
-    key = control.key, first_step is None
-    if key in blocks.expected and times.t != times.ts[-1]:
+    bounds, gathered = bounds_of(tolerance, run.y0), Gathered(run, graphs, times, is_anchored=False)
+    shapes = tuple(bound.shape for bound in bounds)
+    control = Control(tolerance.norm, shapes, controller, limits.max_step, is_joint, times.stepping_onto)
+    blocks, found = gathered.blocks, None
+    key, is_moving = (control.key, first_step is None), bool((gathered.ts[..., 0] != gathered.ts[..., -1]).any())
+    if key in blocks.expected and is_moving:
         try:
-            found = _attempted(run, graphs, blocks, control, bounds, limits, first_step)
+            found = _attempted(run, graphs, gathered, control, bounds, limits, first_step)
         except NotWhole as error:
             graphs.refuse(error)
     if found is None:
+        gathered = Gathered(run, graphs, times, is_anchored=False)
         run, kept = _plain(run)
-        ys = integrate_adaptively(run, times, tolerance, replace(controller), limits, first_step)
-        count, ends = run.stats.num_accepted + run.stats.num_rejected, [(t0, t1) for t0, t1, _ in kept]
-        states = [*(y for _, _, y in kept), ys[-1].clone()]
+        ys = integrate_by_error(run, times, tolerance, replace(controller), limits, first_step, is_joint=is_joint)
+        blocks.expected[key] = max(1, run.stats.num_accepted + run.stats.num_rejected)
+        graphs.trace = gathered.trace_of(kept, ys)
+        return ys
+    blocks.expected[key] = len(found)
+    num_accepted = len(gathered.states) - 1
+    run.stats.nfe = _num_evaluations(graphs, len(found), num_accepted)
+    if isinstance(times, Samples):
+        _note_samples(run.stats, found, is_joint=is_joint)
     else:
-        accepted = [attempt for attempt in found.attempts if attempt.is_accepted]
-        count, ends = len(found.attempts), [(attempt.t0, attempt.t1) for attempt in accepted]
-        ys, states = found.ys, [*(attempt.y for attempt in accepted), found.end]
         _note(run.stats, found)
-    blocks.expected[key] = count
-    graphs.trace = Trace(blocks, times.ts, ends, states, stepping_onto=False, is_anchored=False)
+    ys, graphs.trace = gathered.finished()
     return ys
 
 
-def _plain(run: Run) -> tuple[Run, list[tuple[Any, Any, Tensor]]]:
+def _plain(run: Run) -> tuple[Run, list[tuple[Step, Tensor]]]:
     """The same without anything compiled, and where its steps are kept."""
-    kept: list[tuple[Any, Any, Tensor]] = []
-    record: Record = lambda step, y: kept.append((step.t0, step.t1, y))  # noqa: E731
+    kept: list[tuple[Step, Tensor]] = []
+    record: Record = lambda step, y: kept.append((step, y))  # noqa: E731
     return replace(run, record=record), kept
 
 
 class _Attempt(NamedTuple):
-    t0: float
-    t1: float
-    step: float
-    ratio: float
-    factor: float
-    y: Tensor  # from where
+    """By the log of a block: numbers, or arrays `(batch,)`."""
 
-    @property
-    def is_accepted(self) -> bool:
-        return self.ratio <= 1
-
-
-@dataclass(frozen=True)
-class _Found:
-    attempts: list[_Attempt]
-    nfe: int
-    ys: Tensor
-    end: Tensor
+    t0: Any
+    t1: Any
+    step: Any  # that was meant
+    factor: Any  # of the next one
+    is_kept: Any
+    is_refused: Any
 
 
 def _attempted(
     run: Run,
     graphs: SolveGraphs,
-    blocks: Blocks,
+    gathered: Gathered,
     control: Control,
     bounds: tuple[Tensor, ...],
     limits: Limits,
     first_step: float | None,
-) -> _Found | None:
-    """The solve; None: it fails."""
-    assert isinstance(run.ts, list)
-    y, target, attempts = run.y0, run.ts[-1], list[_Attempt]()
-    clock = as_exact_tensor((run.ts[0], first_step or 0.0, 1.0, 1.0, 1.0), y.device)
-    ts = as_exact_tensor(tuple(run.ts), y.device)
-    size, start = (
-        min(blocks.expected[control.key, first_step is None], blocks.most),
-        "given" if first_step else "chosen",
-    )
-    more: tuple[Tensor, ...] = ()
+) -> list[_Attempt] | None:
+    """The attempts of the solve; None: it fails."""
+    y, blocks, attempts, by_sample = run.y0, gathered.blocks, list[_Attempt](), gathered.by_sample
+    ts: Any = gathered.ts.T if by_sample else gathered.ts
+    start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
+    numbers = [np.broadcast_to(number, np.shape(start)) for number in (start, first_step or 0.0, 1.0, 1.0, 1.0)]
+    clock = torch.from_numpy(np.stack(numbers)).to(y.device)
+    ends = torch.from_numpy(np.array(ts if control.stepping_onto else target)).to(y.device)
+    some, every = (np.any, np.all) if by_sample else (bool, bool)
+    size = min(blocks.expected[control.key, first_step is None], blocks.most)
+    kind, slope = "given" if first_step else "chosen", list[Tensor]()
     while True:
-        block = blocks.attempts(control, size, start)
-        ys, y1, slope, clock, log, *states = block([clock, ts, y, *more, *bounds, *graphs.inputs])
-        for row, state in zip(log.tolist(), (y, *states), strict=True):  # the one wait for the device
-            t0, t1, step, ratio, factor = row
-            if t0 == target:
+        block, kept = blocks.attempts(control, size, kind), []
+        y1, new_slope, clock, log, *more = block([clock, ends, y, *slope, *bounds, *graphs.inputs])
+        # Reading the log is the one wait for the device.
+        for n, (t0, t1, step, ratio, factor) in enumerate(log.cpu().numpy() if by_sample else log.tolist()):
+            is_active = t0 != target
+            if not some(is_active):
                 break
-            if len(attempts) >= limits.max_steps or is_too_short(t0, t1, target, step, limits):
+            if len(attempts) >= limits.max_steps or some(is_too_short(t0, t1, target, step, limits)):
                 return None
-            if not math.isfinite(ratio):
+            is_kept, is_refused = is_active & (ratio <= 1), is_active & (ratio > 1) & (ratio < math.inf)
+            if not every(is_kept | is_refused | (t0 == target)):  # an error that is no number
                 return None
-            attempts.append(_Attempt(t0, t1, step, ratio, factor, state))
-        num_accepted = sum(attempt.is_accepted for attempt in attempts)
-        nfe = _num_evaluations(graphs.tableau.num_stages, graphs.tableau.is_fsal, len(attempts), num_accepted)
+            attempts.append(_Attempt(t0, t1, step, factor, is_kept, is_refused))
+            if some(is_kept):
+                kept.append((n, t0, t1, is_kept))
+        gathered.add([y, *more[: size - 1], y1], more[size - 1 :], kept)
+        nfe = _num_evaluations(graphs, len(attempts), len(gathered.states) - 1)
         if run.max_nfe is not None and nfe > run.max_nfe:
             return None
-        if attempts[-1].is_accepted and attempts[-1].t1 == target:
-            return _Found(attempts, nfe, ys, y1)
-        y, more, size, start = y1, (slope, ys), blocks.most, "none"
+        last = attempts[-1]
+        if every((last.t0 == target) | (last.is_kept & (last.t1 == target))):
+            return attempts
+        y, slope, size, kind = y1, [new_slope], blocks.most, "none"
 
 
-def _num_evaluations(num_stages: int, is_fsal: bool, num_attempts: int, num_accepted: int) -> int:
+def _num_evaluations(graphs: SolveGraphs, num_attempts: int, num_accepted: int) -> int:
     """Of a solve: the slope of each state that a step was tried from, and the later stages."""
-    return num_attempts * (num_stages - 1) + (1 if is_fsal else num_accepted)
+    tableau = graphs.tableau
+    return num_attempts * (tableau.num_stages - 1) + (1 if tableau.is_fsal else num_accepted)
 
 
-def _note(stats: SolveStats, found: _Found) -> None:
-    stats.nfe = found.nfe
-    for attempt in found.attempts:
+def _note(stats: SolveStats, attempts: list[_Attempt]) -> None:
+    for attempt in attempts:
         tried = abs(attempt.t1 - attempt.t0)
         proposed = tried * attempt.factor
-        if attempt is found.attempts[0]:
+        if attempt is attempts[0]:
             stats.next_first_step = CAUTION * proposed
         stats.next_step = proposed
-        if not attempt.is_accepted:
+        if not attempt.is_kept:
             stats.num_rejected += 1
             continue
         stats.num_accepted += 1
         stats.step_sizes.append(tried)
         if tried < CUT_OFF * attempt.step:
             stats.next_step = max(attempt.step, proposed)
+
+
+def _note_samples(stats: SolveStats, attempts: list[_Attempt], *, is_joint: bool) -> None:
+    """The same of own times; see `integrate_by_sample`."""
+    if is_joint:
+        longest = [(attempt, np.abs(attempt.t1 - attempt.t0).argmax()) for attempt in attempts]
+        return _note(stats, [_Attempt(*(number[n].item() for number in attempt)) for attempt, n in longest])
+    for attempt in attempts:
+        stats.step_sizes += np.abs(attempt.t1 - attempt.t0)[attempt.is_kept].tolist()
+    stats.num_accepted = int(sum(attempt.is_kept for attempt in attempts).max())
+    stats.num_rejected = int(sum(attempt.is_refused for attempt in attempts).max())
+    return None
