@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from true_formats import write_all
 
 from node_cli.audit.base import make_cases
 from node_cli.build import audits_a_model, build_audit, build_gradient, build_problem, build_solver, build_trainer
@@ -36,7 +37,14 @@ LABELLED_POINTS = {
     "checkerboard",
     "rings",
 }
-WITHOUT_CLASSES = {"swiss_roll", "patches", "faithful"}
+WITHOUT_CLASSES = {"swiss_roll", "patches", "faithful", "miniboone"}
+DOWNLOADED = {  # and what suits the small files
+    "physionet2012": ["dataset.val=4", "dataset.test=4"],
+    "ushcn": ["dataset.val=2", "dataset.test=2", "dataset.context=10"],
+    "human_activity": ["dataset.val=2", "dataset.test=2", "dataset.num_times=10", "dataset.context=5"],
+    "character_trajectories": [],
+    "miniboone": [],
+}
 OF_TRAINING = [(group, choice) for group, choice in CHOICES if group not in ("problem", "tune")]
 PROBLEMS = [choice for group, choice in CHOICES if group == "problem"]
 SMALL = ["trainer.batch_size=4", "solver.max_nfe=500", "device=cpu"]
@@ -87,6 +95,7 @@ def files_of_the_true_format(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setattr(mnist, "FILES", write_idx_files(folder / "mnist"))
         patch.setattr(fashion_mnist, "FILES", write_idx_files(folder / "fashion_mnist"))
         patch.setattr(cifar10, "ARCHIVE", write_cifar_archive(folder / "cifar10"))
+        write_all(folder, patch)
         yield [f"data_dir={folder}", f"path={folder / 'mine.npz'}"]
 
 
@@ -98,6 +107,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.{data_dir}", "dataset.val_fraction=0.5"]
     if choice == "npz":
         overrides += [f"dataset.{path}"]
+    if choice in DOWNLOADED:
+        overrides += [f"dataset.{data_dir}", *DOWNLOADED[choice]]
     if choice in LABELLED_POINTS:
         overrides += ["model=odenet_mlp"]
     if choice in WITHOUT_CLASSES:

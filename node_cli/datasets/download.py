@@ -17,15 +17,16 @@ from tqdm import tqdm
 TIMEOUT = 30  # seconds without a byte
 SLOWEST = 10_000  # bytes a second, of the whole file
 CHUNK = 1 << 16
+LARGEST = 1 << 28  # bytes of a file whose size is not known
 PAUSES = (1.0, 3.0)  # seconds before the second and the third round over the mirrors
 
 
 class RemoteFile(NamedTuple):
-    """A file that every mirror holds under `name`, of so many bytes."""
+    """A file that every mirror holds under `name`, of so many bytes; None: at most `LARGEST`."""
 
     name: str
     sha256: str
-    size: int
+    size: int | None = None
 
 
 def fetch_all(
@@ -71,6 +72,20 @@ def fetch(file: RemoteFile, folder: Path, mirrors: Sequence[str], pauses: Sequen
             "remove it to download it again, or put the right one there"
         )
     return target
+
+
+def given(path: Path, source: str) -> Path:
+    """The path of a file that is not downloaded, as nobody has published its hash.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"dataset.data_dir: {path} is not available, and is not downloaded, as it has no published hash: take it "
+            f"from {source}, unpack it, and put it there"
+        )
+    return path
 
 
 def _check_addresses(mirrors: Sequence[str]) -> None:
@@ -128,13 +143,14 @@ def _try_address(address: str, partial: Path, file: RemoteFile) -> str | None:
 
 
 def _receive(answer: requests.Response, content: BinaryIO, file: RemoteFile) -> str | None:
-    deadline = time.monotonic() + max(TIMEOUT, file.size / SLOWEST)
+    size = LARGEST if file.size is None else file.size
+    deadline = time.monotonic() + max(TIMEOUT, size / SLOWEST)
     with tqdm(total=file.size, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         for chunk in answer.iter_content(CHUNK):
             content.write(chunk)
             bar.update(len(chunk))
-            if content.tell() > file.size:
-                return f"it sends more than the {file.size:,} bytes of the file"
+            if content.tell() > size:
+                return f"it sends more than the {size:,} bytes of the file"
             if time.monotonic() > deadline:
                 return f"it sends less than {SLOWEST:,} bytes a second"
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from node_cli.datasets.series.keys import SeriesKeys, count_of
@@ -131,7 +132,8 @@ def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]
     """
     periods = [number if each.period is None else each.period for number, each in enumerate(raw.series)]
     groups = sorted(set(periods) - set(raw.test_series))
-    unit = raw.period_name or "series"
+    are_single = all(each.period is None for each in raw.series)
+    unit = raw.period_name or ("series" if are_single else "groups of series")
     asked = {name: getattr(keys, name) for name in (("val",) if raw.test_series else ("val", "test"))}
     counts = {name: count_of(name, number, len(groups), unit) for name, number in asked.items()}
     test = counts.get("test", 0)
@@ -143,7 +145,7 @@ def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]
             + ("" if len(groups) > 1 else "; dataset.split=time splits a single one")
         )
     if not raw.period_name:
-        groups = _shuffled(raw, groups, keys.split_seed)
+        groups = _shuffled(raw.targets if are_single and raw.class_names else None, groups, keys.split_seed)
     chosen = {"train": groups[:middle], "val": groups[middle:end], "test": [*groups[end:], *raw.test_series]}
     members = {
         name: [number for number, period in enumerate(periods) if period in set(some)]
@@ -154,12 +156,12 @@ def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]
     return members
 
 
-def _shuffled(raw: RawSeries, numbers: list[int], seed: int) -> list[int]:
-    """Some series in a random order; every stretch of it has each class in about the same proportion."""
+def _shuffled(classes: Tensor | None, numbers: list[int], seed: int) -> list[int]:
+    """Some numbers in a random order; every stretch of it has each class in about the same proportion."""
     order = torch.tensor(numbers)[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))]
-    if raw.targets is None or not raw.class_names:
+    if classes is None:
         return order.tolist()
-    is_of = one_hot(raw.targets[order], len(raw.class_names))
+    is_of = one_hot(classes[order], int(classes.max()) + 1)
     places = ((is_of.cumsum(0) - 0.5) / is_of.sum(0) * is_of).sum(1)
     return order[places.argsort(stable=True)].tolist()
 

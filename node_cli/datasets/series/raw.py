@@ -22,7 +22,7 @@ class Series:
         controls: `(T, controls)`, known at all times.
         statics: `(statics,)`, what does not change in time.
         rows: where each value stands in the file, a list for each time; empty: the first time is row 1.
-        period: series of one period, such as a year, go into the same split.
+        period: series of one period, such as a year or a recording, go into the same split.
         truth: the values without their noise, if they were computed with any: of all series, or of none; then empty.
         dropped: `(T,)` bool, what `with_drops` hides; empty before it.
     """
@@ -55,7 +55,8 @@ class RawSeries:
         channel_units: a word for the unit of each channel; empty: not known.
         position_channels: which channels are a latitude and a longitude in degrees, if any.
         is_computed: another machine may compute other last digits.
-        period_name: what the periods of the series are, years perhaps; empty: they have none.
+        period_name: what the periods of the series are, years perhaps, of which the last ones are for test; empty: they
+            have none, or no order.
         targets: the class of each series, `(n,)` int64, or, in float64, values that are to be told of it, `(n, k)`;
             None: nothing is.
         class_names: of the classes; empty: there are none.
