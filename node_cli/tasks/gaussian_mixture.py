@@ -10,10 +10,12 @@ from torch import Tensor
 
 FLOORS = (1e-4, 1e-2, 1e-1)  # added to every variance, in units of the mean variance of the data
 FEW, MOST = 4, 64  # components that floors are compared with, and that there can be
-MOST_PRODUCTS = 2e9  # of an iteration: about a second
+MOST_PRODUCTS = 1e9  # of an iteration: a fraction of a second
 CLOSE = 0.1  # nats a dimension: floors that are so much worse then are left alone
 MAX_ITERATIONS = 30
 TOLERANCE = 3e-4  # nats of the training data, a dimension
+PATIENCE = 3  # iterations that may be worse on validation than the best of them
+LEAST_PART = 1e-9  # of a point in a component; a smaller one does not change its covariance
 EMPTY = 1e-10  # of a component that has lost all its samples
 
 
@@ -53,8 +55,9 @@ class GaussianMixture(NamedTuple):
         ridge = floor * torch.where(scale > 0, scale, 1) * torch.eye(points.shape[1], dtype=points.dtype)
         covariances = []
         for part, mean, count in zip(parts.T, means, counts, strict=True):
-            centred = points - mean
-            covariances.append((part[:, None] * centred).T @ centred / count + ridge)
+            members = part > LEAST_PART
+            centred = points[members] - mean
+            covariances.append((part[members, None] * centred).T @ centred / count + ridge)
         return cls((counts / counts.sum()).log(), means, torch.linalg.cholesky(torch.stack(covariances)))
 
 
@@ -67,17 +70,19 @@ def chosen_mixture(train: Tensor, val: Tensor) -> GaussianMixture:
         train: `(n, d)` in float64.
         val: likewise.
     """
-    losses = {floor: _fitted(train, val, FEW, floor)[1] for floor in FLOORS}
-    limit = min(losses.values()) + CLOSE * train.shape[1]
-    found = [_best_of_floor(train, val, floor) for floor, loss in losses.items() if loss <= limit]
+    few = {floor: _fitted(train, val, FEW, floor) for floor in FLOORS}
+    limit = min(loss for _, loss in few.values()) + CLOSE * train.shape[1]
+    found = [_best_of_floor(train, val, floor, pair) for floor, pair in few.items() if pair[1] <= limit]
     return min(found, key=lambda pair: pair[1])[0]
 
 
-def _best_of_floor(train: Tensor, val: Tensor, floor: float) -> tuple[GaussianMixture, float]:
+def _best_of_floor(
+    train: Tensor, val: Tensor, floor: float, few: tuple[GaussianMixture, float]
+) -> tuple[GaussianMixture, float]:
     best, count, since = _fitted(train, val, 1, floor), 2, 0
     most = min(MOST, MOST_PRODUCTS / (len(train) * train.shape[1] ** 2))
     while count <= most and since < 2:  # one number of components may be worse by chance
-        further = _fitted(train, val, count, floor)
+        further = few if count == FEW else _fitted(train, val, count, floor)
         since = 0 if further[1] < best[1] else since + 1
         best, count = min(best, further, key=lambda pair: pair[1]), 2 * count
     return best
@@ -86,14 +91,15 @@ def _best_of_floor(train: Tensor, val: Tensor, floor: float) -> tuple[GaussianMi
 def _fitted(train: Tensor, val: Tensor, count: int, floor: float) -> tuple[GaussianMixture, float]:
     """The best on `val` of the iterations, and its loss."""
     model = best = GaussianMixture.of(train, _first_parts(train, count), floor)
-    lowest, last = math.inf, math.inf
+    lowest, last, since = math.inf, math.inf, 0
     for _ in range(MAX_ITERATIONS):
         joint = model.joint(train)
         loss = -model.log_prob(val).mean().item()
+        since += 1
         if loss < lowest:
-            best, lowest = model, loss
+            best, lowest, since = model, loss, 0
         now = -joint.logsumexp(1).mean().item()
-        if not last - now > TOLERANCE * train.shape[1]:
+        if not last - now > TOLERANCE * train.shape[1] or since == PATIENCE:
             break
         last = now
         model = GaussianMixture.of(train, joint.softmax(1), floor)

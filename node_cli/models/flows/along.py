@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,14 +64,12 @@ class Along(nn.Module):
         count, dims = len(state), math.prod(self.shape)
         y = state[:, :dims].reshape(count, *self.shape)
         t = t.reshape(-1, *(1,) * len(self.shape)) if t.dim() else t
-        dy, pull, *_ = torch.func.vjp(lambda y: self.vector_field(t, y), y)
         if self.probes is None:
-            probes = torch.eye(dims, dtype=dy.dtype, device=dy.device).view(dims, 1, *self.shape)
+            probes = torch.eye(dims, dtype=y.dtype, device=y.device).view(dims, 1, *self.shape)
             probes = probes.expand(dims, count, *self.shape)
         else:
-            probes = self.probes.to(dy.dtype)
-        several = torch.func.vmap(lambda probe: pull(probe)[0])
-        rows = several(probes) if len(probes) > 1 else pull(probes[0])[0][None]  # vmap of one costs more than it
+            probes = self.probes
+        dy, rows = _slope_and_rows(lambda y: self.vector_field(t, y), y, probes)
         products = (rows * probes).flatten(2).sum(2)  # (probes, n)
         columns = [products.sum(0)[:, None] if self.probes is None else products.T]
         for name in self.integrals:
@@ -91,3 +89,22 @@ class Along(nn.Module):
         _, push, *_ = torch.func.vjp(pull, torch.zeros_like(dy))
         change: Tensor = push((torch.ones_like(t, dtype=y.dtype), dy))[0]
         return change.flatten(1).square().sum(1)
+
+
+def _slope_and_rows(field: Callable[[Tensor], Tensor], y: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """`field(y)`, and the products of `probes` `(probes, n, ...)` with its Jacobian, of the same shape."""
+    with_graph = torch.is_grad_enabled()
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        dy, pull, *_ = torch.func.vjp(field, y)
+    else:  # the same, faster, and without importing the compiler, which takes two seconds
+        with torch.enable_grad():
+            y = y if with_graph and y.requires_grad else y.detach().requires_grad_()
+            dy = field(y)
+
+        def pull(probe: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(dy, y, probe, retain_graph=True, create_graph=with_graph)
+
+    probes = probes.to(dy.dtype)
+    # vmap of one costs more than it
+    rows = pull(probes[0])[0][None] if len(probes) == 1 else torch.func.vmap(lambda probe: pull(probe)[0])(probes)
+    return dy if with_graph else dy.detach(), rows
