@@ -20,11 +20,11 @@ FRACTION = 0.1  # of the last events: for test, and then for val
 
 
 def miniboone(data_dir: str, normalize: bool) -> Dataset:
-    """36,488 electron neutrinos as points `(43,)`, without classes, in the splits of the literature.
+    """Electron neutrinos as points, without classes: in the literature 36,488 of them, `(43,)`.
 
-    As of MINIBOONE in Papamakarios et al.: the signal events without those that failed, columns without a value that
-    keeps coming back; the last tenth is test, the last tenth of the others val. Means and stds are those of train
-    alone, theirs of train and val.
+    The recipe is that of MINIBOONE in Papamakarios et al.: the signal events without those that failed, columns
+    without a smallest value that keeps coming back; the last tenth is test, the last tenth of the others val. Means
+    and stds are those of train alone, theirs of train and val.
 
     Args:
         data_dir: its subfolder miniboone has the file, which nobody publishes a hash of: it is not downloaded.
@@ -53,6 +53,8 @@ def _signal(path: Path) -> tuple[tuple[str, ...], Tensor]:
     except (ValueError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
         raise ValueError(f"{path}: must have two counts, and then a row of numbers for each event ({told})") from error
+    if not table.isfinite().all():
+        raise ValueError(f"{path}: holds numbers that are NaN or infinite")
     if len(table) != num_signal + num_background:
         raise ValueError(f"{path}: has {len(table):,} events, its first row says {num_signal + num_background:,}")
     signal = table[:num_signal]

@@ -45,6 +45,8 @@ COMPOSED = {  # what stands in commands that are put together, and not run: why
     "dataset=mnist": "a download",
     "experiment=paper_mnist": "a download",
     "dataset.path=miniboone.npz": "a download",
+    "dataset=miniboone": "a file of the reader's; tests/datasets/test_miniboone.py writes one",
+    "dataset=ushcn": "a download",
     "dataset.path=points.npz init_from=": "images of the reader's; tests/cli/test_init_from.py has some",
     "trainer.devices=4": "processes; tests/cli/test_devices.py starts them",
     "hydra/launcher=submitit_slurm": "a cluster",

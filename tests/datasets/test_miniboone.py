@@ -23,6 +23,7 @@ def test_the_signal_without_failures_and_values_that_come_back(tmp_path):
     ("text", "message"),
     [
         ("3 1\n1 2\n3 4\n", "has 2 events, its first row says 4"),
+        ("2 0\n1 2\nnan 3\n", "holds numbers that are NaN or infinite"),
         ("three\n1 2\n", "must have two counts, and then a row of numbers for each event"),
         ("2 0\n1 2\n1 x\n", "must have two counts, and then a row of numbers for each event"),
     ],
