@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -114,10 +114,12 @@ def build_model(
         solving["vector_field"] = _vector_field(config, offers)
     model: nn.Module = _build_with(config, "model", {**offers, **task.offers, **solving})
     if not isinstance(model, task.model_type):
-        wanted, given = task.model_type.__name__, type(model).__name__
+        kinds, given = get_args(task.model_type) or (task.model_type,), type(model).__name__
+        wanted = " or a ".join(each.__name__ for each in kinds)
         raise ConfigError(
             f"model: {type(task).__name__} needs a {wanted}, got {given}: leave model= out, and the task takes its own"
         )
+    task.equip(model)
     return model.to(device, dtype), task
 
 

@@ -117,6 +117,8 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
     if choice in OF_SERIES:
         overrides += ["task=trajectory"]
+    if choice == "latent_ode":
+        overrides += ["task=latent"]
     if choice == "cnf":
         overrides += ["task=density"]
     if choice == "lagrangian":

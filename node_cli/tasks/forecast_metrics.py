@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,16 @@ def at_the_last_target(batch: Batch) -> Tensor:
 def only(measure: Measure, channel: int) -> Measure:
     """The measure of one channel alone."""
     return lambda where: measure(where & (torch.arange(where.shape[2], device=where.device) == channel))
+
+
+def are_scaled(channel_names: Sequence[str], channel_units: Sequence[str]) -> bool:
+    """Whether errors over all channels are of scaled values: they have no unit in common."""
+    return len(channel_names) > 1 and len(set(channel_units)) != 1
+
+
+def named_by_scale(name: str, *, is_scaled: bool) -> str:
+    """`persistence_scaled_rmse` in the place of `persistence_rmse`, where errors are of scaled values."""
+    return re.sub(r"[a-z]+$", lambda kind: f"scaled_{kind[0]}", name) if is_scaled else name
 
 
 def rms(errors: Tensor) -> float:

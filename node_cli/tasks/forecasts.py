@@ -84,7 +84,10 @@ class Axis:
 
 
 def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """Columns with a row for each series and time, without padding: predicted, observed, whether the model saw that."""
+    """Columns with a row for each series and time, without padding: predicted, observed, whether the model saw that.
+
+    Of a predictive distribution there are the ends of its band too.
+    """
     times, num_times = batch[TIMES], batch[TIMES].shape[1]
     real = torch.ones_like(times, dtype=torch.bool)
     real[:, 1:] = times.diff(dim=1) > 0
@@ -97,6 +100,9 @@ def forecast_table(axis: Axis, batch: Batch, rows: Batch, names: Sequence[str]) 
     columns[axis.time_name] = axis.printed(axis.units.times(times)[real].numpy(force=True))
     for channel, name in enumerate(axis.channel_names):
         columns[name] = rows["prediction"][..., channel][real].numpy(force=True)
+        for end in ("low", "high"):
+            if end in rows:
+                columns[f"{name}_{end}"] = rows[end][..., channel][real].numpy(force=True)
         value = torch.where(there[..., channel], observed[..., channel], torch.nan)
         columns[f"{name}_observed"] = value[real].numpy(force=True)
     columns["is_shown"] = batch[MASK].any(2)[real].numpy(force=True)

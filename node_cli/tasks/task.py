@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,7 +49,8 @@ class Task(ABC):
         row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
             batch that is not among `inputs` may have names for its values too.
         offers: what a model may ask for by the name of a parameter, besides what the dataset offers: `num_outputs`, ...
-        model_type: what a model for it must be.
+        model_type: what a model for it must be: a class, or a union of some.
+        band_samples: how many samples the bands of a prediction are made of; None: predictions have no bands.
     """
 
     metric_names: tuple[str, ...]
@@ -58,7 +60,12 @@ class Task(ABC):
     hidden_rows: tuple[str, ...] = ()
     row_names: Mapping[str, Sequence[str]] = {}
     offers: Mapping[str, Any] = {}
-    model_type: type[nn.Module] = nn.Module
+    model_type: type[nn.Module] | UnionType = nn.Module
+    band_samples: int | None = None
+
+    def equip(self, model: nn.Module) -> None:
+        """Adds to the model what the task learns beside it; called once, before any weights are loaded."""
+        return
 
     def check(self, model: nn.Module, splits: Mapping[str, Batch]) -> None:
         """Refuses what cannot work with these data, before a run begins.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,11 @@ from node_cli.batch import Batch
 from node_cli.series import TARGET, TIMES, Units
 from node_cli.tasks.forecast_metrics import (
     Measure,
+    are_scaled,
     at_the_last_target,
     by_horizon,
     error_measures,
+    named_by_scale,
     only,
     track_measures,
 )
@@ -45,7 +46,7 @@ class TrajectoryErrors:
     @property
     def is_scaled(self) -> bool:
         """Whether errors over all channels are of scaled values."""
-        return len(self.channel_names) > 1 and len(set(self.channel_units)) != 1
+        return are_scaled(self.channel_names, self.channel_units)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ class TrajectoryErrors:
         return words
 
     def _named(self, name: str) -> str:
-        return re.sub(r"[a-z]+$", lambda kind: f"scaled_{kind[0]}", name) if self.is_scaled else name
+        return named_by_scale(name, is_scaled=self.is_scaled)
 
     def _over_channels(self, batch: Batch, rows: Batch) -> dict[str, Measure]:
         value_of = (lambda scaled: scaled) if self.is_scaled else self.units.values

@@ -34,7 +34,7 @@ def trajectory_figures(
     axis: Axis, model: SeriesModel | None, batch: Batch, rows: Batch, names: Sequence[str] = ()
 ) -> Mapping[str, Figure]:
     """All that can be drawn of a split whose samples are called `names`, if anything; None: there is no model."""
-    places = _different(names, num_samples(batch))
+    places = different(names, num_samples(batch))
     few, few_rows = take(batch, places), take(rows, places)
     curves = _curves(axis, model, visible(few), few_rows["prediction"])
     titles = [names[place] if names else "" for place in places.tolist()]
@@ -55,7 +55,7 @@ def trajectory_figures(
     return figures
 
 
-def _different(names: Sequence[str], count: int) -> Tensor:
+def different(names: Sequence[str], count: int) -> Tensor:
     """The places of the samples that are drawn: of the first series, or far from each other where they are too few.
 
     The windows of a series are called `name/1`, `name/2`, ..., and those of a single one `1`, `2`, ....
@@ -69,10 +69,14 @@ def _different(names: Sequence[str], count: int) -> Tensor:
 
 
 class Curves(NamedTuple):
-    """A few series as a model has them, in the user's units: times `(n, points)`, values `(n, points, C)`."""
+    """A few series as a model has them, in the user's units: times `(n, points)`, values `(n, points, C)`.
+
+    Perhaps also the ends of a band around the values.
+    """
 
     times: np.ndarray
     values: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def series_figure(axis: Axis, few: Batch, curves: Curves, titles: Sequence[str], num_series: int) -> Figure:
@@ -93,6 +97,9 @@ def series_figure(axis: Axis, few: Batch, curves: Curves, titles: Sequence[str],
         channel, number = divmod(place, count)
         seen, held_out = mask[number, :, channel], target[number, :, channel] & ~mask[number, :, channel]
         axes.plot(curves.times[number], curves.values[number, :, channel], color="C0", lw=1.6, label="model", zorder=3)
+        if curves.band is not None:
+            low, high = (end[number, :, channel] for end in curves.band)
+            axes.fill_between(curves.times[number], low, high, color="C0", alpha=0.2, lw=0, label="90 % band")
         _plot_observed(axes, np.stack([times[number], observed[number, :, channel]]), seen, held_out, "C0")
         _mark_forecast(axes, times[number], mask[number], last[number, -1, channel], _train_end(axis, few, number))
         if axis.calendar:

@@ -12,7 +12,16 @@ OF_SERIES = {
     *("num_channels", "num_controls", "num_statics", "num_starts", "num_segments", "channel_names"),
     *("control_names", "static_names", "time_name", "units", "control_scaling", "static_scaling"),
 }
-NO_CONFIG_KEYS = {"input_shape", "num_outputs", "num_conditions", "solver", "gradient", "vector_field", *OF_SERIES}
+NO_CONFIG_KEYS = {
+    "input_shape",
+    "num_outputs",
+    "num_conditions",
+    "learns_rates",
+    "solver",
+    "gradient",
+    "vector_field",
+    *OF_SERIES,
+}
 
 
 @pytest.fixture

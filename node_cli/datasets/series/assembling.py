@@ -112,9 +112,9 @@ def _drops(keys: SeriesKeys, name: str, *, is_train: bool) -> Drops:
     return "hidden" if name == "test" and keys.split == "time" else "targets"
 
 
-def _kept(series: Series, rows: int) -> Tensor:
-    """Which of the first `rows` of a series are not dropped."""
-    return (~series.dropped[:rows]).nonzero().flatten()
+def _kept(series: Series, rows: slice) -> Tensor:
+    """Which of these rows of a series are not dropped."""
+    return torch.arange(rows.start, rows.stop)[~series.dropped[rows]]
 
 
 def _start(sample: Sample) -> tuple[int, int]:
@@ -211,7 +211,7 @@ def _train_ends(raw: RawSeries, keys: SeriesKeys, made: Cut) -> tuple[float, ...
     if keys.split == "series" or keys.window is not None or raw.horizon is not None:
         return ()
     ends = ((raw.series[each.series], made.train_rows[each.series]) for each in made.samples["train"])
-    return tuple(series.times[rows - 1].item() for series, rows in ends)
+    return tuple(series.times[rows.stop - 1].item() for series, rows in ends)
 
 
 def _digest(raw: RawSeries) -> str:

@@ -38,11 +38,11 @@ class Cut:
 
     Attributes:
         samples: of "train", "val" and "test".
-        train_rows: how many of its first times each series has for training, by its index.
+        train_rows: those that each series has for training, by its index.
     """
 
     samples: dict[str, list[Sample]]
-    train_rows: Mapping[int, int]
+    train_rows: Mapping[int, slice]
 
 
 def cut(raw: RawSeries, keys: SeriesKeys) -> Cut:
@@ -106,7 +106,7 @@ def _by_time(raw: RawSeries, keys: SeriesKeys) -> Cut:
         if name == "train" or getattr(keys, name) != 0:
             found = {number: list(_of_stretch(raw, keys, number, *of_it[k : k + 2])) for number, of_it in ends.items()}
             samples[name] = _sound(raw, keys, name, found)
-    return Cut(samples, {number: of_it[1] for number, of_it in ends.items()})
+    return Cut(samples, {number: slice(0, of_it[1]) for number, of_it in ends.items()})
 
 
 def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
@@ -115,14 +115,23 @@ def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
     is_cut = keys.window is not None or raw.horizon is not None
     samples = {}
     for name, numbers in members.items():
-        if is_cut or name == "train":
-            last = raw.train_times if name == "train" else None
-            found = {n: list(_of_stretch(raw, keys, n, 0, len(raw.series[n].times[:last]))) for n in numbers}
+        rows = {n: _train_rows(raw, n) if name == "train" else slice(0, lengths[n]) for n in numbers}
+        if is_cut:
+            found = {n: list(_of_stretch(raw, keys, n, each.start, each.stop)) for n, each in rows.items()}
+        elif name == "train":
+            found = {n: [Sample(n, each.start, each.stop, each.start, each.stop)] for n, each in rows.items()}
         else:
             seen = keys.context
             found = {n: [Sample(n, 0, seen, seen, lengths[n])] if lengths[n] > seen else [] for n in numbers}
         samples[name] = _sound(raw, keys, name, found)
-    return Cut(samples, {number: len(raw.series[number].times[: raw.train_times]) for number in members["train"]})
+    return Cut(samples, {number: _train_rows(raw, number) for number in members["train"]})
+
+
+def _train_rows(raw: RawSeries, number: int) -> slice:
+    """Those that a series has for training, where whole series are split."""
+    series = raw.series[number]
+    count = len(series.times) if raw.train_times is None else raw.train_times
+    return slice(series.train_start, min(series.train_start + count, len(series.times)))
 
 
 def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]:

@@ -12,10 +12,10 @@ from node_cli.datasets.series.raw import RawSeries, Series
 
 
 def with_drops(raw: RawSeries, keys: SeriesKeys) -> RawSeries:
-    """Hides `keys.drop` of the times of each series, of those alone that it has for training.
+    """Hides `keys.drop` of the times of each series; where it has some of them alone for training, of each such piece.
 
-    Which ones depends on the seed, the place of the series among the others, and its number of times. The first time
-    stays, and at least one more.
+    Which ones depends on the seed, the place of the series among the others, and its number of times. The first time of
+    a piece stays, and at least one more.
     """
     return replace(raw, series=tuple(_dropped(raw, keys, number) for number in range(len(raw.series))))
 
@@ -23,9 +23,9 @@ def with_drops(raw: RawSeries, keys: SeriesKeys) -> RawSeries:
 def _dropped(raw: RawSeries, keys: SeriesKeys, number: int) -> Series:
     series = raw.series[number]
     dropped = torch.zeros(len(series.times), dtype=torch.bool)
-    available = len(series.times[: raw.train_times])
-    count = max(0, min(int(keys.drop * available + 0.5), available - 2))
-    if count:
-        order = torch.randperm(available - 1, generator=independent_generator(keys.split_seed, number))
-        dropped[1 + order[:count]] = True
+    generator = independent_generator(keys.split_seed, number)
+    for piece in dropped.split(raw.train_times or len(dropped)):
+        count = max(0, min(int(keys.drop * len(piece) + 0.5), len(piece) - 2))
+        if count:
+            piece[1 + torch.randperm(len(piece) - 1, generator=generator)[:count]] = True
     return replace(series, dropped=dropped)

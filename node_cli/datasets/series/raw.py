@@ -24,6 +24,7 @@ class Series:
         rows: where each value stands in the file, a list for each time; empty: the first time is row 1.
         period: series of one period, such as a year or a recording, go into the same split.
         truth: the values without their noise, if they were computed with any: of all series, or of none; then empty.
+        train_start: where the times begin that it has for training, see `RawSeries.train_times`.
         dropped: `(T,)` bool, what `with_drops` hides; empty before it.
     """
 
@@ -35,6 +36,7 @@ class Series:
     rows: Sequence[Sequence[int]] = ()
     period: int | None = None
     truth: Tensor = field(default_factory=lambda: torch.empty(0))
+    train_start: int = 0
     dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
 
     def place(self, index: int, column: int) -> str:
@@ -62,8 +64,8 @@ class RawSeries:
         class_names: of the classes; empty: there are none.
         target_names: of the values; empty: there are none.
         test_series: which series the source has for test; empty: none.
-        train_times: so many of its first times a series has for training, where whole series are split; later ones
-            are for val and test alone. None: all of them.
+        train_times: so many of its times a series has for training, where whole series are split; the others are for
+            val and test alone. None: all of them.
         horizon: windows end so much time after their context, in the units of the times; None: they have a number of
             times.
     """

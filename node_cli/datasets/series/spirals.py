@@ -11,7 +11,8 @@ from node_cli.datasets.series.source import series_dataset
 from node_cli.datasets.series.systems import LARGEST
 from node_cli.ode.checks import require, require_at_least
 
-NUM_POINTS, END = 500, 6 * math.pi  # of a whole curve, which turns three times
+NUM_POINTS, END = 1_000, 6 * math.pi  # of a whole curve, which turns three times
+LAST_POINT = 800  # of a series: later the clockwise curve leaves fast what it was before
 DIRECTIONS = ("clockwise", "counterclockwise")
 
 
@@ -19,13 +20,17 @@ DIRECTIONS = ("clockwise", "counterclockwise")
 def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data_seed: int) -> RawSeries:
     """Pieces of two spirals, one clockwise and one counterclockwise, half of the series each; two classes.
 
-    The curves have 500 points at times from 0 to 6 pi: counterclockwise of radius 0.3 t at the angle t around (5, 0),
+    The curves have 1,000 points at times from 0 to 6 pi: counterclockwise of radius 0.3 t at the angle t around (5, 0),
     clockwise of radius 15 / z at the angle z = 6 pi + 1 - t around (-5, 0). A series begins at a random one of them,
-    at least `num_times` after the curve does, and has the next `num_times + num_beyond`. Its own time begins at 0.
+    at least `num_times` after the curve does, has the next `num_times + num_beyond`, and ends within the first 800.
+    Its own time begins at 0.
+
+    Training has `num_times` of each series alone: the first ones of two in four, the last ones of the others. So it has
+    been where val and test go on, but never for longer.
 
     Args:
         num_series: how many series.
-        num_times: the first times of each, which are all that training has.
+        num_times: the first times of each; training has so many.
         num_beyond: further times, for the errors of extrapolation in val and test.
         noise: std of the Gaussian noise on each value.
         data_seed: fixes starts and noise.
@@ -38,16 +43,16 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
     """
     require_at_least("num_series", num_series, 2)
     require_at_least("num_times", num_times, 2)
-    require(num_times <= NUM_POINTS // 2, f"num_times must be at most {NUM_POINTS // 2}", num_times)
+    require(num_times <= LAST_POINT // 2, f"num_times must be at most {LAST_POINT // 2}", num_times)
     require_at_least("num_beyond", num_beyond, 0)
     require_at_least("noise", noise, 0)
     require_at_least("data_seed", data_seed, 0)
     length = num_times + num_beyond
-    num_starts = NUM_POINTS - num_times - length + 1
+    num_starts = LAST_POINT - num_times - length + 1
     if num_starts < 1:
         raise ValueError(
-            f"num_beyond must be at most {NUM_POINTS - 2 * num_times} with dataset.num_times={num_times}, as a curve "
-            f"has {NUM_POINTS} points, got {num_beyond}"
+            f"num_beyond must be at most {LAST_POINT - 2 * num_times} with dataset.num_times={num_times}, as a series "
+            f"ends within {LAST_POINT} points, got {num_beyond}"
         )
     if num_series * length > LARGEST:
         raise ValueError(f"num_series must be at most {LARGEST // length:,}, got {num_series:,}")
@@ -60,7 +65,10 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
     values = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     pairs = enumerate(zip(values, clean, strict=True), start=1)
     return RawSeries(
-        tuple(Series(str(k), times[:length], noisy, truth=exact) for k, (noisy, exact) in pairs),
+        tuple(
+            Series(str(k), times[:length], noisy, truth=exact, train_start=num_beyond * (k % 4 > 1))
+            for k, (noisy, exact) in pairs
+        ),
         ("x", "y"),
         channel_units=("1", "1"),
         is_computed=True,

@@ -42,14 +42,14 @@ def test_spirals_are_pieces_of_two_curves():
     test, clean = dataset.splits["test"], dataset.splits["test"]["truth"].double()
     assert test["times"].shape == (20, 200)
     assert dataset.splits["train"]["times"].shape == (50, 100)
-    step = 6 * math.pi / 499
+    step = 6 * math.pi / 999
     torch.testing.assert_close(test["times"][3], step * torch.arange(200).double())
     for direction, centre in ((0, -5.0), (1, 5.0)):
         radius, angle = radius_and_angle(clean[test["targets"] == direction], centre)
         turned = (angle.diff(dim=1) + math.pi) % (2 * math.pi) - math.pi
         torch.testing.assert_close(turned, torch.full_like(turned, step if direction else -step), atol=1e-5, rtol=0)
         along = radius / 0.3 if direction else 6 * math.pi + 1 - 15 / radius  # the time on the curve
-        assert (along.min() > 99.9 * step) & (along.max() < 6 * math.pi + 1e-4)
+        assert (along.min() > 99.9 * step) & (along.max() < 799.1 * step)
     noise = (test["values"] - test["truth"])[test["mask"] | test["target"]]
     assert noise.std().item() == pytest.approx(0.3, rel=0.05)
     assert dataset.offers["class_counts"] == (25, 25)
@@ -66,6 +66,20 @@ def test_30_of_100_times_of_a_spiral_are_seen_and_100_are_beyond():
     assert not val["mask"][:, 100:].any()
 
 
+def test_training_has_one_half_of_a_spiral_and_is_where_others_go_on():
+    dataset = made(spirals, drop=0.7, num_series=40, val=4, test=4, normalize=False, time_scale=1.0)
+    train, step = dataset.splits["train"], 6 * math.pi / 999
+    begins = {round(begin / step) for begin in train["times"][:, 0].tolist()}
+    assert begins == {0, 100}
+    torch.testing.assert_close(
+        train["times"] - train["times"][:, :1], step * torch.arange(100.0).double().expand(32, -1)
+    )
+    assert train["mask"][:, 0].all()
+    late = train["times"][:, 0] > 0
+    assert sorted(late[train["targets"] == 0].tolist()) != [False] * 16
+    assert sorted(late[train["targets"] == 1].tolist()) != [False] * 16
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -73,10 +87,10 @@ def test_30_of_100_times_of_a_spiral_are_seen_and_100_are_beyond():
         ({"num_times": 1}, "num_times must be at least 2, got 1"),
         ({"num_beyond": -1}, "num_beyond must be at least 0, got -1"),
         (
-            {"num_beyond": 301},
-            "num_beyond must be at most 300 with dataset.num_times=100, as a curve has 500 points, g",
+            {"num_beyond": 601},
+            "num_beyond must be at most 600 with dataset.num_times=100, as a series ends within 800 points, got 601",
         ),
-        ({"num_times": 300}, "num_times must be at most 250, got 300"),
+        ({"num_times": 500}, "num_times must be at most 400, got 500"),
         ({"noise": -1.0}, "noise must be at least 0, got -1.0"),
         ({"data_seed": -1}, "data_seed must be at least 0, got -1"),
         ({"num_series": 10**6}, "num_series must be at most 50,000, got 1,000,000"),
