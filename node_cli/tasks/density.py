@@ -218,8 +218,8 @@ class Density(Task):
         if not self.has_source:
             train, val, test = (splits[name]["inputs"] for name in ("train", "val", "test"))
             found["baselines"] = baselines(train, val, test, self.space)
-            if self.space.shape == (2,):
-                found["wasserstein"] = distance_of_samples(self, model, splits)
+        if self.space.shape == (2,):
+            found["wasserstein"] = distance_of_samples(self, model, splits)
         return found
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
@@ -235,7 +235,7 @@ class Density(Task):
             labels = self._drawn_labels(NUM_SHOWN, generator, base.device)
         paths = model.carried(base, labels, NUM_TIMES)
         values = self.space.values_of(paths.flatten(0, 1)).view(paths.shape)
-        known = None if self.has_source else partial(self._log_prob, model)
+        known = None if self.has_source else partial(self.log_prob, model)
         in_plane, is_image = self.space.shape == (2,), len(self.space.shape) == 3
         data = self.space.values(shown["inputs"])
         image_shape = self.space.shape if is_image else None
@@ -251,7 +251,10 @@ class Density(Task):
         assert isinstance(model, DensityModel)
         if self.has_source or self.space.dims > MOST_DIMS:
             return ()
-        return [probes_beside_exact(self, model, batch, self.eval_probes)]
+        off, error = probes_beside_exact(self, model, batch, self.eval_probes)
+        probes = f"log-densities by {self.eval_probes} probes of each sample"
+        trace = f"the exact trace; their own standard error is {error:.2g}"
+        return [f"{probes} are on average {off:+.2g} nats off those by {trace}"]
 
     def samples(self, model: nn.Module, count: int, generator: torch.Generator, label: str | None = None) -> Batch:
         """See `Task.samples`; of all labels, as frequent as in the training data."""
@@ -267,6 +270,18 @@ class Density(Task):
         rows = {"sample": self.space.values_of(model.carried(base, labels)[-1])}
         return rows if labels is None else {**rows, "targets": labels}
 
+    def log_prob(self, model: DensityModel, values: Tensor) -> Tensor:
+        """Exact, of real numbers in the user's units; of several classes, as frequent as they are."""
+        states, log_det = self.space.states(self.space.inputs(values), None)
+        if not self.condition:
+            return model.log_density(states, None).estimates[:, 0] + log_det
+        counts = states.new_tensor(self.class_counts or (1,) * len(self.class_names))
+        each = [
+            model.log_density(states, None, torch.full((len(states),), k, device=states.device)).estimates[:, 0]
+            for k in range(len(counts))
+        ]
+        return (torch.stack(each, 1) + (counts / counts.sum()).log()).logsumexp(1) + log_det
+
     def labels_of(self, batch: Batch) -> Tensor | None:
         """What the density of each sample is conditioned by; None: nothing."""
         return batch["targets"] if self.condition else None
@@ -280,15 +295,3 @@ class Density(Task):
         counts = dict(zip(self.class_names, self.class_counts or (1,) * len(self.class_names), strict=True))
         weights = torch.tensor([counts[name] * (name in asked) for name in self.class_names]).double()
         return torch.multinomial(weights, count, replacement=True, generator=generator).to(device)
-
-    def _log_prob(self, model: DensityModel, values: Tensor) -> Tensor:
-        """Exact, of real numbers in the user's units; of several classes, as frequent as they are."""
-        states, log_det = self.space.states(self.space.inputs(values), None)
-        if not self.condition:
-            return model.log_density(states, None).estimates[:, 0] + log_det
-        counts = states.new_tensor(self.class_counts or (1,) * len(self.class_names))
-        each = [
-            model.log_density(states, None, torch.full((len(states),), k, device=states.device)).estimates[:, 0]
-            for k in range(len(counts))
-        ]
-        return (torch.stack(each, 1) + (counts / counts.sum()).log()).logsumexp(1) + log_det

@@ -29,6 +29,7 @@ class Densities(Protocol):
 
     space: Space
     trace: TraceEstimate
+    has_source: bool
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """What the density of each sample is conditioned by."""
@@ -72,13 +73,17 @@ def costs_and_round_trip(task: Densities, model: DensityModel, batch: Batch) -> 
 
 
 def distance_of_samples(task: Densities, model: DensityModel, splits: Mapping[str, Batch]) -> dict[str, float]:
-    """The 2-Wasserstein distance of new samples from the test split, in the user's units, and its floor.
+    """The 2-Wasserstein distance of new samples, or of what a source is carried to, from the test split, and its floor.
 
     The floor is that of two sets of as many training samples: a model that is the distribution itself is as far off.
     """
     train, test = (task.space.values(splits[name]["inputs"]) for name in ("train", "test"))
     count = min(MOST, len(train) // 2, len(test))
-    drawn = task.samples(model, count, torch.Generator().manual_seed(0))["sample"]
+    generator = torch.Generator().manual_seed(0)
+    if task.has_source:
+        drawn = task.predict(model, take(splits["test"], slice(count)), generator)["sample"]
+    else:
+        drawn = task.samples(model, count, generator)["sample"]
     floor = wasserstein2_floor(train, count, torch.Generator().manual_seed(0))
     return {"samples": wasserstein2(drawn, test[:count]), "floor": floor}
 
@@ -99,19 +104,15 @@ def in_words(details: Mapping[str, Any], unit: str, factor: float) -> Mapping[st
     return found
 
 
-def probes_beside_exact(task: Densities, model: DensityModel, batch: Batch, num_probes: int) -> str:
-    """How far log-densities by probes are from those by the exact trace, in a sentence."""
+def probes_beside_exact(task: Densities, model: DensityModel, batch: Batch, num_probes: int) -> tuple[float, float]:
+    """How far log-densities by probes are from those by the exact trace, on average, and their standard error."""
     states, _ = task.space.states(batch["inputs"], torch.Generator().manual_seed(0))
     labels, generator = task.labels_of(batch), torch.Generator().manual_seed(0)
     with torch.no_grad():
         exact = replace(task.trace, trace="exact")(model, states, labels, num_probes, generator)
         found = replace(task.trace, trace="hutchinson")(model, states, labels, num_probes, generator)
     off = (found.log_prob - exact.log_prob).double().mean().item()
-    error = found.std_error.double().square().mean().sqrt().item() / len(states) ** 0.5
-    return (
-        f"log-densities by {num_probes} probes of each sample are on average {off:+.2g} nats off those by the exact "
-        f"trace; their own standard error is {error:.2g}"
-    )
+    return off, found.std_error.double().square().mean().sqrt().item() / len(states) ** 0.5
 
 
 def _by_solver(task: Densities, model: DensityModel, few: Batch) -> float:

@@ -190,6 +190,10 @@ def test_a_source_is_carried_to_samples_which_are_compared_with_the_data():
     assert set(found) == set(task.metric_names) == {"loss", "wasserstein"}
     assert found["wasserstein"] == pytest.approx(0.5)
     assert (task.objective, task.inputs) == (("wasserstein", "min"), ("inputs", "source"))
+    points = torch.randn(40, 2, generator=generator())
+    splits = {name: {"inputs": points, "source": points + 1} for name in ("train", "val", "test")}
+    fit = task.fit_details(Normal(), splits)
+    assert fit == {"wasserstein": {"samples": pytest.approx(2**0.5), "floor": pytest.approx(0.9, abs=0.5)}}
     with pytest.raises(ValueError, match=r"^samples=3: this run carries a source of its dataset"):
         task.samples(Normal(), 3, generator())
     with pytest.raises(ValueError, match=r"^objective must be flow_matching on a dataset with a source, got"):
