@@ -8,7 +8,7 @@ from lines import KEYS, UNITS, Line, lines
 from node_cli.batch import take
 from node_cli.ode.errors import ArgumentError
 from node_cli.ode.solution import SolveError, Status
-from node_cli.series import CONTROLS, MASK, TARGET, TIMES, VALUES, Units
+from node_cli.series import CONTROLS, DROPPED, MASK, TARGET, TIMES, TRUTH, VALUES, Units
 from node_cli.tasks.trajectory import Trajectory
 
 
@@ -514,3 +514,22 @@ def test_the_table_at_the_end_shows_intervals_and_equations():
     }
     assert task().shown({"parameters": {"a": {"value": 0.0}}, "equations": equations}) == {"dhare/dyear": "= 0.5 hare"}
     assert task().shown({"parameters": {"a": {"value": 0.25}}}) == {"a": "0.25"}
+
+
+def test_what_was_dropped_is_never_shown_but_counts():
+    batch = lines((1.0, 2.0), num_seen=6)
+    dropped = torch.zeros_like(batch[MASK][..., :1])
+    dropped[:, 2] = True
+    hidden = {**batch, DROPPED: dropped, MASK: batch[MASK] & ~dropped, TARGET: batch[TARGET] | dropped}
+    poisoned = {**hidden, VALUES: torch.where(dropped, torch.nan, batch[VALUES])}
+    one, model = task(), Line([1.0, 2.0])
+    rows = rows_of(one, model, poisoned)
+    unknown = rows["one_step"].isnan().all(2).nonzero()[:, 1].tolist()
+    assert unknown == [0, 3, 0, 3]  # after a time that was not seen, a line has no value to go on from
+    assert one.metrics(hidden, rows_of(one, Line([2.0, 2.0]), hidden))["rmse"] > one.metrics(hidden, rows)["rmse"]
+    later = one.extended({**poisoned, TRUTH: batch[VALUES]}, 2000.0)
+    assert not {DROPPED, TRUTH} & later.keys()
+    assert not later[MASK][:, 2].any()
+    assert later[TARGET][:, 2].all()
+    assert later[MASK][:, [0, 1, 3, 4, 5, 6]].all()
+    assert rows_of(one, model, later)["prediction"].isfinite().all()

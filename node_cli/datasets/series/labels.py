@@ -17,9 +17,10 @@ from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.scaling import fit_columns, unscaled
 from node_cli.series import TARGETS
 
-BY_TIME = "dataset.split=time has every series in every split, and what is to be told of it: set dataset.split=series"
+BY_TIME = "dataset.split=time has every series, and so its label, in every split: set dataset.split=series"
 UNLABELLED = (
-    "these series have no labels: set dataset.label, of dataset=csv, or take one that has, such as japanese_vowels"
+    "dataset: these series have no labels: set dataset.label, of dataset=csv, or take a dataset with classes, such as "
+    "japanese_vowels"
 )
 
 

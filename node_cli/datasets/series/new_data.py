@@ -117,6 +117,7 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
             for count, each in zip(counts, (scaling.units, scaling.controls, scaling.statics), strict=True)
         ]
         others = [offers["time_name"], offers["time_unit"]]
+        labels = offers["target_scaling"].mean if "target_scaling" in offers else ()
         is_known = offers["calendar"] in KINDS
         is_whole = all(type(each) is int for each in (*counts, offers["num_starts"]))
     except (KeyError, TypeError, AttributeError):
@@ -124,6 +125,7 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
     places = offers.get("position_channels", ())
     return (
         names == counts == scaled
+        and len(labels) == len(offers.get("target_names", ()))
         and is_whole
         and is_known
         and all(type(each) is str for each in others)

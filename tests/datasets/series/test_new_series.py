@@ -129,6 +129,7 @@ def test_what_is_not_like_the_training_data_is_refused(arrays, message):
         {"offers": {**SPEC.state_dict()["offers"], "calendar": None}},
         {"offers": {k: v for k, v in SPEC.state_dict()["offers"].items() if k != "num_controls"}},
         {"scalings": {}},
+        {"offers": {**SPEC.state_dict()["offers"], "target_names": ("weight",)}},
         {"units": {"units": {**SPEC.state_dict()["units"]["units"], "time_scale": 0.0}}},
         {"units": {"units": {**SPEC.state_dict()["units"]["units"], "time_scale": -1.0}}},
         {"units": {"units": {**SPEC.state_dict()["units"]["units"], "mean": (1.0,)}}},
