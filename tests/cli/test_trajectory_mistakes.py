@@ -239,13 +239,13 @@ MISTAKES = {
             "gives: take task=classification or density, or leave"
         ),
     ),
+    "classes of series that are split by time": (
+        ["task=classification", "dataset=japanese_vowels", "dataset.split=time", "dataset.test=2", "dataset.val=2"],
+        "dataset.split=time has every series, and so its label, in every split: set dataset.split=series",
+    ),
     "classes of series": (
         ["task=classification", "dataset=lynx_hare"],
-        (
-            "task: node_cli.tasks.classification.Classification needs class_names, which neither its YAML nor "
-            "the dataset "
-            "gives: take task=trajectory, or leave"
-        ),
+        "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv, or take a data",
     ),
 }
 

@@ -19,8 +19,8 @@ from node_cli.series import TARGETS
 
 BY_TIME = "dataset.split=time has every series, and so its label, in every split: set dataset.split=series"
 UNLABELLED = (
-    "dataset: these series have no labels: set dataset.label, of dataset=csv, or take a dataset with classes, such as "
-    "japanese_vowels"
+    "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv, or take a dataset "
+    "with classes, such as japanese_vowels"
 )
 
 
