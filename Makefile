@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 unexport PYTHONDONTWRITEBYTECODE   # pip compiles nothing here: what is imported is compiled once, and kept
 
-.PHONY: train test lint docs bench table1
+.PHONY: train test lint docs bench table1 table2
 
 train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
@@ -27,6 +27,9 @@ bench: .venv/.bench      ## the engine against its peers, as ratios; ARGS="spira
 
 table1: $(READY)         ## Table 1 of the paper over five seeds; ARGS="dataset=mnist"; the same again goes on
 	$(BIN)/python benchmarks/table1.py $(ARGS)
+
+table2: $(READY)         ## Table 2 of the paper over five seeds, at most 30 minutes on two cores; the same again goes on
+	$(BIN)/python benchmarks/table2.py $(ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

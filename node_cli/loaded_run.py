@@ -16,12 +16,14 @@ from node_cli.build import build_dataset, build_model, build_solver, uses_solver
 from node_cli.config import ConfigError
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.spec import DataSpec
+from node_cli.latent import LatentModel
 from node_cli.loggers.jsonl_file import read_records
 from node_cli.models.ode_block import ode_blocks
 from node_cli.runs.folder import RunFolder
 from node_cli.runs.identity import RUN, check_data, spec_in
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.trained_run import checkpoint_of_run, config_of_run, take_weights
+from node_cli.series import visible
 from node_cli.training.evaluation import autocast, predictions
 
 
@@ -111,10 +113,52 @@ class Run:
         """
         if not isinstance(inputs, Mapping):
             inputs = {(self.task.inputs or tuple(self.data.samples))[0]: inputs}
-        batch, size = self.prepared(inputs), batch_size or self.batch_size
-        pieces = (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size))
-        tables = [self.table(*pair) for pair in self.rows(pieces)]
+        tables = [self.table(*pair) for pair in self.rows(self._pieces(self.prepared(inputs), batch_size))]
         return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+    def forecast(
+        self, inputs: Mapping[str, Any], until: float | str, samples: int | None = None, batch_size: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """As `predict`, for raw series that go on to `until`, a number or a date; arrays are `(n, T, ...)`.
+
+        Of a latent model there are the ends of a band of 90 % too, `low` and `high`, made of so many `samples` of the
+        posterior; None: as many as the run evaluated.
+
+        Raises:
+            ValueError: as `predict`, or the task has no times, or not until then, or no bands.
+        """
+        if samples is not None:
+            self.draw_bands_from(samples)
+        pieces = self._pieces(self.task.extended(self.prepared(inputs), until), batch_size)
+        rows = concatenate([rows for _, rows in self.rows(pieces)])
+        return {name: self._named(name, rows[name]) for name in rows if name not in self.task.hidden_rows}
+
+    def encode(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The posterior of the latent state of raw series at their first times: arrays `mean` and `std`, `(n, L)`.
+
+        Raises:
+            ValueError: as `predict`, or the model has no latent state.
+        """
+        if not isinstance(self.model, LatentModel):
+            raise ValueError(f"{type(self.model).__name__} of this run has no latent state to encode series into")
+        weights = next(self.model.parameters())
+        dtype = torch.float64 if weights.dtype == torch.float64 else None
+        batch = to_device(self.prepared(inputs), weights.device, dtype)
+        with torch.no_grad(), autocast(weights.device, self.config["precision"]):
+            posterior = self.model.posterior(visible(batch))
+        return {name: tensor.float().numpy(force=True) for name, tensor in posterior._asdict().items()}
+
+    def draw_bands_from(self, samples: int) -> None:
+        """Bands of predictions are made of so many samples from now on.
+
+        Raises:
+            ValueError: the predictions of the run have no bands, or there are too few samples for one.
+        """
+        if self.task.band_samples is None or not isinstance(self.model, LatentModel):
+            raise ValueError(f"samples={samples}: the model of this run has no samples to make bands of, leave it out")
+        if type(samples) is not int or samples < 2:
+            raise ValueError(f"samples must be at least 2 for a band, got {samples}")
+        self.task.band_samples = samples
 
     def log_prob(self, inputs: Any, batch_size: int | None = None) -> np.ndarray:
         """The log-density of raw inputs `(n,)`, in nats and in their units; see `predict`.
@@ -150,6 +194,10 @@ class Run:
             with torch.no_grad(), autocast(device, self.config["precision"]):
                 rows = self.task.samples(self.model, min(size, count - start), generator, label)
             yield {name: self._named(name, tensor) for name, tensor in rows.items()}
+
+    def _pieces(self, batch: Batch, batch_size: int | None) -> Iterator[Batch]:
+        size = batch_size or self.batch_size
+        return (take(batch, slice(start, start + size)) for start in range(0, num_samples(batch), size))
 
     @property
     def batch_size(self) -> int:

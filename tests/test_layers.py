@@ -55,7 +55,7 @@ BELOW = {
         "loggers",
         "ode",
     },
-    "loaded_run": {"batch", "build", "config", "runs", "training"} | SIBLINGS,
+    "loaded_run": {"batch", "build", "config", "latent", "runs", "series", "training"} | SIBLINGS,
     "tuning": {"config", "passwords", "runs", "training", "loggers"} | HELPERS,
     "commands": {"advice", "audit", "batch", "build", "config", "loaded_run", "runs", "training", "ode"}
     | SIBLINGS

@@ -9,7 +9,6 @@ from node_cli.cli.overrides import Override, override, with_data_of_run
 from node_cli.config import ConfigError
 
 NEW_DATA = "dataset.path"
-OF_DATA = ("split", "until", "figures")
 OF_SAMPLES = ("label", "seed")
 
 
@@ -20,13 +19,8 @@ def main() -> None:
 
 def _meant(overrides: list[Override]) -> list[Override]:
     keys = [each.key for each in overrides]
-    if "samples" in keys:
-        idle = [key for key in keys if key in OF_DATA or key.partition(".")[0] == "dataset"]
-        if idle:
-            raise ConfigError(f"{', '.join(idle)} has no effect with samples=..., which are new: leave it out")
-        return with_solver_of_run(overrides)
     idle = [key for key in keys if key in OF_SAMPLES]
-    if idle:
+    if idle and "samples" not in keys:
         raise ConfigError(f"{', '.join(idle)} has no effect without samples=...: leave it out")
     if "split" in keys or NEW_DATA not in keys:
         return with_solver_of_run(with_data_of_run(overrides))

@@ -38,9 +38,12 @@ def run_prediction(config: dict[str, Any]) -> None:
     is_new = config["split"] is None and "dataset" in config
     set_num_threads(config["num_threads"])
     run = Run({key: value for key, value in config.items() if not (is_new and key == "dataset")})
-    if config["samples"] is not None:
+    if config["samples"] is not None and run.task.band_samples is None:
+        _require_effect(config, is_given={"figures": not config["figures"], "dataset": "dataset" in config})
         _write_samples(config, run, out)
         return
+    if config["samples"] is not None:
+        _require_bands(config, run)
     written = _Written(run, is_in_memory=not is_new)
     size = config["batch_size"] or run.batch_size
     if is_new:
@@ -65,6 +68,25 @@ def run_prediction(config: dict[str, Any]) -> None:
         some = f" of the first {written.num_shown:,} samples" if written.num_shown < written.num_samples else ""
         lines.append(f"figures{some}: {', '.join(figures)}")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _require_effect(config: dict[str, Any], is_given: Mapping[str, bool]) -> None:
+    """Raises ConfigError where new samples are asked for, and something of data with them."""
+    asked = {**is_given, **{name: config[name] is not None for name in ("split", "until")}}
+    idle = [name for name, given in asked.items() if given]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)} has no effect with samples=..., which are new: leave it out")
+
+
+def _require_bands(config: dict[str, Any], run: Run) -> None:
+    """Bands of so many samples from now on."""
+    idle = [name for name, given in (("label", config["label"] is not None), ("seed", config["seed"] != 0)) if given]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)} has no effect on samples that bands are made of: leave it out")
+    try:
+        run.draw_bands_from(config["samples"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _write_samples(config: dict[str, Any], run: Run, out: Path) -> None:

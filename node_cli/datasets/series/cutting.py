@@ -119,7 +119,8 @@ def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
         if is_cut:
             found = {n: list(_of_stretch(raw, keys, n, each.start, each.stop)) for n, each in rows.items()}
         elif name == "train":
-            found = {n: [Sample(n, each.start, each.stop, each.start, each.stop)] for n, each in rows.items()}
+            seen = raw.train_times if raw.trains_beyond else None
+            found = {n: [Sample(n, each.start, seen or each.stop, each.start, each.stop)] for n, each in rows.items()}
         else:
             seen = keys.context
             found = {n: [Sample(n, 0, seen, seen, lengths[n])] if lengths[n] > seen else [] for n in numbers}
@@ -130,7 +131,7 @@ def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
 def _train_rows(raw: RawSeries, number: int) -> slice:
     """Those that a series has for training, where whole series are split."""
     series = raw.series[number]
-    count = len(series.times) if raw.train_times is None else raw.train_times
+    count = len(series.times) if raw.train_times is None or raw.trains_beyond else raw.train_times
     return slice(series.train_start, min(series.train_start + count, len(series.times)))
 
 

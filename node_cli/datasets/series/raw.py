@@ -66,6 +66,7 @@ class RawSeries:
         test_series: which series the source has for test; empty: none.
         train_times: so many of its times a series has for training, where whole series are split; the others are for
             val and test alone. None: all of them.
+        trains_beyond: training has all times of a series all the same, of which a model sees the first `train_times`.
         horizon: windows end so much time after their context, in the units of the times; None: they have a number of
             times.
     """
@@ -87,6 +88,7 @@ class RawSeries:
     target_names: tuple[str, ...] = ()
     test_series: Collection[int] = ()
     train_times: int | None = None
+    trains_beyond: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ DIRECTIONS = ("clockwise", "counterclockwise")
 
 
 @series_dataset
-def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data_seed: int) -> RawSeries:
+def spirals(
+    num_series: int, num_times: int, num_beyond: int, train_beyond: bool, noise: float, data_seed: int
+) -> RawSeries:
     """Pieces of two spirals, one clockwise and one counterclockwise, half of the series each; two classes.
 
     The curves have 1,000 points at times from 0 to 6 pi: counterclockwise of radius 0.3 t at the angle t around (5, 0),
@@ -25,13 +27,15 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
     at least `num_times` after the curve does, has the next `num_times + num_beyond`, and ends within the first 800.
     Its own time begins at 0.
 
-    Training has `num_times` of each series alone: the first ones of two in four, the last ones of the others. So it has
-    been where val and test go on, but never for longer.
+    With `train_beyond`, training has all times of its series, of which the first `num_times` are seen. Without it, it
+    has `num_times` of each alone: the first ones of two in four, the last ones of the others. So it has been where val
+    and test go on, but never for longer.
 
     Args:
         num_series: how many series.
-        num_times: the first times of each; training has so many.
-        num_beyond: further times, for the errors of extrapolation in val and test.
+        num_times: the first times of each, those that are seen.
+        num_beyond: further times, for extrapolation.
+        train_beyond: training has these of its series too.
         noise: std of the Gaussian noise on each value.
         data_seed: fixes starts and noise.
 
@@ -66,7 +70,9 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
     pairs = enumerate(zip(values, clean, strict=True), start=1)
     return RawSeries(
         tuple(
-            Series(str(k), times[:length], noisy, truth=exact, train_start=num_beyond * (k % 4 > 1))
+            Series(
+                str(k), times[:length], noisy, truth=exact, train_start=0 if train_beyond else num_beyond * (k % 4 > 1)
+            )
             for k, (noisy, exact) in pairs
         ),
         ("x", "y"),
@@ -75,6 +81,7 @@ def spirals(num_series: int, num_times: int, num_beyond: int, noise: float, data
         targets=directions,
         class_names=DIRECTIONS,
         train_times=num_times,
+        trains_beyond=train_beyond,
     )
 
 

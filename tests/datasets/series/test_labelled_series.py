@@ -41,7 +41,7 @@ def test_spirals_are_pieces_of_two_curves():
     dataset = made(spirals, normalize=False, num_series=80, val=10, test=20)
     test, clean = dataset.splits["test"], dataset.splits["test"]["truth"].double()
     assert test["times"].shape == (20, 200)
-    assert dataset.splits["train"]["times"].shape == (50, 100)
+    assert dataset.splits["train"]["times"].shape == (50, 200)
     step = 6 * math.pi / 999
     torch.testing.assert_close(test["times"][3], step * torch.arange(200).double())
     for direction, centre in ((0, -5.0), (1, 5.0)):
@@ -58,7 +58,9 @@ def test_spirals_are_pieces_of_two_curves():
 def test_30_of_100_times_of_a_spiral_are_seen_and_100_are_beyond():
     dataset = made(spirals, drop=0.7, num_series=20, val=4, test=4)
     train = dataset.splits["train"]
-    assert all(train[name].any(2).sum(1).tolist() == [30] * 12 for name in ("mask", "target"))
+    assert train["mask"].any(2).sum(1).tolist() == [30] * 12
+    assert train["target"].any(2).sum(1).tolist() == [60] * 12
+    assert not train["mask"][:, 100:].any()
     val = dataset.splits["val"]
     assert val["mask"].any(2).sum(1).tolist() == [30] * 4
     assert val["target"].any(2).sum(1).tolist() == [170] * 4
@@ -66,8 +68,8 @@ def test_30_of_100_times_of_a_spiral_are_seen_and_100_are_beyond():
     assert not val["mask"][:, 100:].any()
 
 
-def test_training_has_one_half_of_a_spiral_and_is_where_others_go_on():
-    dataset = made(spirals, drop=0.7, num_series=40, val=4, test=4, normalize=False, time_scale=1.0)
+def test_without_what_is_beyond_training_has_one_half_of_a_spiral_and_is_where_others_go_on():
+    dataset = made(spirals, train_beyond=False, drop=0.7, num_series=40, val=4, test=4, normalize=False, time_scale=1.0)
     train, step = dataset.splits["train"], 6 * math.pi / 999
     begins = {round(begin / step) for begin in train["times"][:, 0].tolist()}
     assert begins == {0, 100}
