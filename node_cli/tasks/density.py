@@ -260,7 +260,7 @@ class Density(Task):
         """See `Task.samples`; of all labels, as frequent as in the training data."""
         assert isinstance(model, DensityModel)
         if self.has_source:
-            raise ValueError(f"samples={count}: this run carries a source of its dataset, not noise, to its samples")
+            raise ValueError(f"samples={count}: this run carries a source of its dataset, not noise: leave it out")
         if label is not None and (not self.condition or label not in self.class_names):
             known = ", ".join(self.class_names) if self.condition else "none, as task.condition=null"
             raise ValueError(f"label must be one that samples were conditioned by ({known}), got {label}")

@@ -126,3 +126,25 @@ def test_a_sweep_over_couplings_is_compared_by_validation(here):
     assert re.search(r"best on validation: outputs/sweeps/couplings/\d, val/bits_per_dim ", said)
     report = here("node-report", "outputs/sweeps/couplings", "--by", "task.coupling", "--show", "test/nll")
     assert {"independent", "ot"} <= {word for line in report.splitlines() for word in line.split()}
+
+
+def test_a_likelihood_in_two_processes_is_as_in_one(here, place, begin):
+    """Without noise of their own: the trace is exact."""
+    words = [*MOONS, "task.objective=likelihood", "task.trace=exact"]
+    here("node-train", *words, "run_dir=one")
+    process = begin(place, "node-train", *words, *HERE, "trainer.devices=2", "run_dir=two")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    for tag in ("train/nll", "val/nll", "test/bits_per_dim"):
+        assert logged(place / "two", tag) == pytest.approx(logged(place / "one", tag), rel=1e-4), tag
+    one, two = (json.loads((place / name / "summary.json").read_text())["details"] for name in ("one", "two"))
+    assert two["baselines"] == pytest.approx(one["baselines"])
+    assert two["errors"]["samples"] == pytest.approx(one["errors"]["samples"], rel=1e-3)
+
+
+def test_trials_of_a_search_are_compared_by_bits_a_dimension(place, begin):
+    process = begin(place, "node-tune", *MOONS, *HERE, "tune.trials=2", "tune.sampler=random")
+    said, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "2 runs: 2 finished" in said
+    assert "val/bits_per_dim" in said
