@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,18 @@ class Run:
     last one; that may be repeated. `graphs`, if there are any, take whole blocks of the same steps.
     """
 
-    stepper: Stepper
+    new_stepper: Callable[[], Stepper]
     y0: Tensor
     ts: list[float] | Array
     stats: SolveStats
     record: Record
     max_nfe: int | None = None
     graphs: SolveGraphs | None = None
+
+    @cached_property
+    def stepper(self) -> Stepper:
+        """What takes the steps, unless it is graphs."""
+        return self.new_stepper()
 
     def states(self) -> Tensor:
         """Where the states at all `ts` are to be put; all are `y0` as yet."""

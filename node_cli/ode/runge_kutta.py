@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import numpy as np
@@ -134,8 +134,9 @@ class RungeKutta(Solver):
             y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
             graphs = compiled if isinstance(compiled, SolveGraphs) else None
             y0 = y0 if graphs is None else y0.contiguous()
-            stepper = Stepper(self.tableau, counted, y0, attempt if isinstance(compiled, StepFunctions) else None)
-            ys = self._steps(Run(stepper, y0, ts, counted.stats, record, self.max_nfe, graphs), norm, first_step)
+            step = attempt if isinstance(compiled, StepFunctions) else None
+            new_stepper = partial(Stepper, self.tableau, counted, y0, step)
+            ys = self._steps(Run(new_stepper, y0, ts, counted.stats, record, self.max_nfe, graphs), norm, first_step)
         return Solution(ys, counted.stats)
 
     @abstractmethod

@@ -17,7 +17,7 @@ Row = tuple[float, ...]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal only to itself: to hash all coefficients takes long beside a small solve
 class Tableau:
     """The coefficients of one method.
 

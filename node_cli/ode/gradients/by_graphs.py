@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +87,7 @@ class _Attached(torch.autograd.Function):
             twice = torch.is_grad_enabled()
             if twice:
                 refuse_second_derivative(ctx.twice)
-            if twice or not len(ctx.solve.trace.ends):
+            if twice or ctx.solve.trace.places is None:
                 return None, None, None, *_replayed(ctx.solve, saved, needed, grad_ys, twice=twice)
             try:
                 grads = _pulled(ctx.solve, saved[1], needed, grad_ys.contiguous())
@@ -101,22 +100,20 @@ class _Attached(torch.autograd.Function):
 def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of y0, ts and the inputs, None where none is needed."""
     trace, places, blocks, with_times = solve.trace, solve.trace.places, solve.trace.blocks, needed[1]
+    assert places is not None
     num_steps, states, axis = len(trace.ends), trace.states, int(trace.ts.ndim == 2)
     size = min(blocks.most, num_steps)
     num_padded = -(-num_steps // size) * size  # by steps of no length, for blocks of one size
-    ends = torch.from_numpy(np.concatenate([trace.ends, trace.ends[-1:, [1, 1]].repeat(num_padded - num_steps, 0)]))
-    ends, states = ends.to(grad_ys.device), states + states[-1:] * (num_padded - num_steps)
+    ends = torch.from_numpy(trace.ends).to(grad_ys.device)
+    if num_padded > num_steps:
+        ends, states = torch.cat([ends, ends[-1:, [1, 1]]]), [*states, states[-1]]
     shape = list(grad_ys.shape[1:])
     shape.insert(axis, blocks.num_rows)
-    at_end = grad_ys.new_zeros(1, *shape[:axis], 1, *shape[axis + 1 :])
-    places.states.between(num_steps, num_steps + 1).add_cotangents(at_end, grad_ys)
-    grad_y, changes = at_end.squeeze(axis + 1)[0], list[Tensor]()
+    grad_y, changes = places.grad_end(grad_ys), list[Tensor]()
     totals, of_ends, slopes = list[Tensor](), list[Tensor](), list[Tensor]()
     for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
         if blocks.has_outputs:
-            rows = grad_ys.new_zeros(stop - begin, *shape)
-            for placed in (places.states, places.inside):
-                placed.between(begin, min(stop, num_steps)).add_cotangents(rows, grad_ys)
+            rows = places.grad_rows(grad_ys, begin, [stop - begin, *shape])
         for first in range(stop - size, begin - 1, -size):
             last = first + size
             block = blocks.backward(size, with_times=with_times)

@@ -18,7 +18,7 @@ from node_cli.ode.control import CUT_OFF, Controller, Norm, Tolerance, choose_fi
 from node_cli.ode.graphs.examples import Examples, Run
 from node_cli.ode.states import as_column
 from node_cli.ode.stepping import Slope, plain_stages
-from node_cli.ode.tableaus import Tableau
+from node_cli.ode.tableaus import Tableau, polynomial
 
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
 
@@ -63,6 +63,11 @@ class Blocks:
         self._compiled: dict[Hashable, Run] = {}
 
     @property
+    def has_weights(self) -> bool:
+        """Whether rows come with their weights in the outputs, of times that all samples have in common."""
+        return self.has_rows and not self._examples.by_sample
+
+    @property
     def num_rows(self) -> int:
         """Of a step: its state, and the stages if outputs are interpolated."""
         return 1 + self.has_rows * self._tableau.num_stages
@@ -71,9 +76,10 @@ class Blocks:
         """So many attempts. `start` is `chosen` or `given`, at the beginning with that first step, or `none`, later.
 
         Of (clock, end, y, [slope, unless at the beginning], rtol, atol, inputs): state, slope, clock, log
-        `(attempts, 5, ...)`, the states that the attempts but the first one started from, [rows of the attempts]. The
-        end is the last time, or all `(times, ...)` if they end steps. Logged are both ends, the step that was meant,
-        the error ratio, and the factor of the next step.
+        `(attempts, 5, ...)`, the states that the attempts but the first one started from, [rows of the attempts], [and
+        their weights in the outputs, `(times, attempts, rows)`]. The end is the last time, or all times `(times, ...)`
+        if they end steps or there are weights. Logged are both ends, the step that was meant, the error ratio, and the
+        factor of the next step.
         """
         key = (control.key, num_attempts, start)
         return self._kept(key, lambda: self._new_attempts(control, num_attempts, start))
@@ -81,8 +87,8 @@ class Blocks:
     def steps(self, num_steps: int, *, is_first: bool) -> Run:
         """So many steps of a grid.
 
-        Of (ends `(steps, 2, ...)`, y, [slope, unless at the beginning], inputs): state, slope, the states that the
-        steps but the first one started from, [rows of the steps].
+        Of (ends `(steps, 2, ...)`, [all times], y, [slope, unless at the beginning], inputs): state, slope, the states
+        that the steps but the first one started from, [rows of the steps], [and their weights].
         """
         return self._kept((num_steps, is_first), lambda: self._new_steps(num_steps, is_first))
 
@@ -104,6 +110,7 @@ class Blocks:
 
     def _new_attempts(self, control: Control, num_attempts: int, start: str) -> Run:
         is_first, order = start != "none", self._tableau.error_order
+        has_times = control.stepping_onto or self.has_weights
         assert order is not None
 
         def block(clock: Tensor, ends: Tensor, y: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
@@ -111,14 +118,14 @@ class Blocks:
             (rtol, atol), inputs = more[:2], more[2:]
             (take_step, slope_at), tolerance = self._field(inputs), Tolerance(rtol, atol, control.norm)
             t, *numbers = clock.unbind()
-            end = ends[-1] if control.stepping_onto else ends
+            end = ends[-1] if has_times else ends
             step, *memory = (number.amax() if control.is_joint else number for number in numbers)
             if is_first:
                 slope = slope_at(t, y)
             if start == "chosen":
                 span = (end - t).abs()
                 step = choose_first_step(tolerance, order, y, slope, span.amax() if control.is_joint else span).double()
-            log, states, rows = [], [], []
+            log, states, rows, weights = [], [], [], []
             for _ in range(num_attempts):
                 states.append(y)
                 target = _next(ends, t) if control.stepping_onto else end
@@ -128,17 +135,19 @@ class Blocks:
                 factor, step_after, memory, is_kept = _decided(control.controller, t, t1, end, step, memory, ratio)
                 log.append(torch.stack([each.expand_as(t) for each in (t, t1, step, ratio, factor)]))
                 rows.append([y, *stages])
+                if self.has_weights:
+                    weights.append(self._weights(ends, t, t1, is_kept).to(y.dtype))
                 y, slope = (torch.where(as_column(is_kept, y), *pair) for pair in ((y1, y), (stages[-1], slope)))
                 t, step = torch.where(is_kept, t1, t), step_after
                 if not self._tableau.is_fsal:
                     slope = slope_at(t, y)
             clock = torch.stack([each.expand_as(t) for each in (t, step, *memory)])
-            results = (y, slope, clock, torch.stack(log), *states[1:], *self._stacked(rows))
+            results = (y, slope, clock, torch.stack(log), *states[1:], *self._stacked(rows, weights))
             return tuple(result.contiguous() for result in results)
 
         def examples() -> list[Any]:
             like = self._examples
-            ends = like.times() if control.stepping_onto else like.exact()
+            ends = like.times() if has_times else like.exact()
             bounds = [like.like_y(shape) for shape in control.tolerance_shapes]
             return [like.exact(CLOCK), ends, like.y(), *([] if is_first else [like.y()]), *bounds]
 
@@ -147,21 +156,27 @@ class Blocks:
 
     def _new_steps(self, num_steps: int, is_first: bool) -> Run:
         def block(ends: Tensor, y: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+            ts = y
+            if self.has_weights:
+                ts, y, more = y, more[0], more[1:]
             slope, inputs = (y, more) if is_first else (more[0], more[1:])
             take_step, slope_at = self._field(inputs)
             if is_first:
                 slope = slope_at(ends[0, 0], y)
-            states, rows = [], []
+            states, rows, weights = [], [], []
             for t0, t1 in ends.unbind():
                 states.append(y)
                 y1, stages = take_step(t0, t1, y, slope)
                 rows.append([y, *stages])
+                if self.has_weights:
+                    weights.append(self._weights(ts, t0, t1, t0 == t0).to(y.dtype))
                 y, slope = y1, stages[-1] if self._tableau.is_fsal else slope_at(t1, y1)
-            return tuple(result.contiguous() for result in (y, slope, *states[1:], *self._stacked(rows)))
+            return tuple(result.contiguous() for result in (y, slope, *states[1:], *self._stacked(rows, weights)))
 
         def examples() -> list[Any]:
             like = self._examples
-            return [like.exact(num_steps, 2), like.y(), *([] if is_first else [like.y()])]
+            times = [like.times()] if self.has_weights else []
+            return [like.exact(num_steps, 2), *times, like.y(), *([] if is_first else [like.y()])]
 
         block.__name__ = f"{num_steps} steps"
         return self._examples.compiled(block, examples)
@@ -217,9 +232,19 @@ class Blocks:
             lambda t, y: slope(as_column(t, y).to(y.dtype), y),
         )
 
-    def _stacked(self, rows: list[list[Tensor]]) -> list[Tensor]:
-        """Of the state and the stages of each step, in a list of one; none if they are not asked for."""
-        return [torch.stack([torch.stack(own, self._axis) for own in rows])] if self.has_rows else []
+    def _stacked(self, rows: list[list[Tensor]], weights: list[Tensor]) -> list[Tensor]:
+        """Those of all steps in a tensor each, if there are any."""
+        stacked = [torch.stack([torch.stack(own, self._axis) for own in rows])] if self.has_rows else []
+        return [*stacked, torch.stack(weights, 1)] if weights else stacked
+
+    def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor) -> Tensor:
+        """`(times, rows)`: of a step's state and stages in the outputs but the first and the last one; 0 outside it."""
+        sign, number, h = torch.sign(ts[-1] - ts[0]), torch.arange(ts.shape[0], device=ts.device), t1 - t0
+        is_after = (sign * (ts - t0) > 0) | ((ts == t0) & (t0 == ts[0]))
+        is_inside = is_after & (sign * (ts - t1) <= 0) & (number > 0) & (number < ts.shape[0] - 1) & is_kept
+        theta = torch.where(is_inside, (ts - t0) / torch.where(h == 0, 1.0, h), 0)
+        of_stages = [h * theta * polynomial(row, theta) for row in self._tableau.dense or ()]
+        return torch.where(is_inside[:, None], torch.stack([torch.ones_like(theta), *of_stages], 1), 0)
 
     def _error(self, h: Tensor, stages: Sequence[Tensor]) -> Tensor:
         weights = self._tableau.error_weights

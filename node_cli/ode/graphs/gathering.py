@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.graphs.places import MOST_NUMBERS, Places, groups
+from node_cli.ode.graphs.places import MOST_NUMBERS, ListedPlaces, Places, WeightedPlaces, groups
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.integrate import Run
 from node_cli.ode.progress import OutputTimes, Samples
@@ -25,7 +25,7 @@ class Gathered:
 
     def __init__(self, run: Run, graphs: SolveGraphs, times: OutputTimes | Samples, *, is_anchored: bool) -> None:
         self._graphs = graphs
-        self._times = copy(times)
+        self._times = copy(times) if isinstance(times, Samples) else times
         self._is_anchored = is_anchored
         self.by_sample = isinstance(times, Samples)
         self.ts: Array = np.array(times.ts)  # `(times,)`, or `(batch, times)`
@@ -33,16 +33,19 @@ class Gathered:
             by_sample=self.by_sample, has_outputs=self.ts.shape[-1] > 2, interpolates=not times.stepping_onto
         )
         self.states = [run.y0]
-        self._ys = run.states()
+        self._ys: Tensor | None = None
         self._ends: list[Any] = []
         self._steps: list[Step] = []  # of own times
         self._rows: list[Tensor] = []
         self._row_of: list[int] = []
+        self._weights: list[Tensor] = []
+        self._all_weights: list[Tensor] = []  # of accepted steps
         self._num_put = 0
 
     def add(self, states: list[Tensor], rows: list[Tensor], kept: list[tuple[int, Any, Any, Any]]) -> None:
-        """A block: the states before and after its attempts, their rows in one tensor, or none, and those that were
-        kept, each with its number in the block, its two ends, and whether, or who, moved.
+        """A block: the states before and after its attempts, their rows and weights, if any, and those that were kept.
+
+        Each of these has its number in the block, its two ends, and whether, or who, moved.
         """
         before = sum(map(len, self._rows))
         for n, t0, t1, moved in kept:
@@ -52,22 +55,31 @@ class Gathered:
                 self._steps.append(self._times.step(t1, moved, is_anchored=self._is_anchored))
                 t1 = np.where(moved, t1, t0)
             self._ends.append((t0, t1))
-        self._rows += rows
+        self._rows += rows[:1]
+        self._weights += rows[1:]
         if sum(each.numel() for each in self._rows) > MOST_NUMBERS:
-            self._put(self._places())
+            self._put()
 
     def finished(self) -> tuple[Tensor, Trace]:
         """The outputs and the trace, once the last step was added."""
-        places = self._places()
-        self._put(places)
-        ys, placed = self._ys, places.states
-        if placed.sample is None:
-            ys[placed.place()] = torch.stack([self.states[n] for n in placed.number])
-        else:
-            for first, last in groups(len(self.states), ys[0].numel()):
-                part = placed.between(first, last)
+        self._put()
+        y0, end, tableau, ys = self.states[0], self.states[-1], self._graphs.tableau, self._ys
+        places: Places
+        if self.by_sample:
+            ys, places = self._so_far(), self._places()
+            for first, last in groups(len(self.states), y0.numel()):
+                part = places.states.between(first, last)
                 if len(part):
                     ys[part.place()] = part.picked(torch.stack(self.states[first:last]))
+        elif not self.blocks.has_outputs:
+            ys = torch.stack([y0, end])
+            places = WeightedPlaces(ys)  # of none between the two
+        elif self._times.stepping_onto:
+            places = ListedPlaces.at_ends(tableau, self.ts, np.array(self._ends))
+            ys = torch.stack([y0, *(self.states[n] for n in places.states.number)])
+        else:
+            assert ys is not None
+            ys[0], ys[-1], places = y0, end, WeightedPlaces(_joined(self._all_weights, 1))
         return ys, self._trace(places)
 
     def trace_of(self, kept: list[tuple[Step, Tensor]], ys: Tensor) -> Trace:
@@ -80,29 +92,49 @@ class Gathered:
         for step, _ in kept:
             t1 = step.t1 if step.accepted is None else np.where(step.accepted.cpu(), step.t1, step.t0)
             self._ends.append((step.t0, t1))
-        return self._trace(self._places())
+        return self._trace(None)
 
-    def _put(self, places: Places) -> None:
+    def _put(self) -> None:
         """The outputs inside the steps since the last time."""
-        part = places.inside.between(self._num_put, len(self._ends))
-        if len(part):
-            rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
-            self._ys[part.place()] = part.interpolated(rows, np.array(self._row_of))
-        self._num_put, self._rows, self._row_of = len(self._ends), [], []
+        if self._row_of and self._rows:
+            rows = _joined(self._rows, 0)
+            if self.by_sample:
+                part = self._places().inside.between(self._num_put, len(self._ends))
+                if len(part):
+                    self._so_far()[part.place()] = part.interpolated(rows, np.array(self._row_of))
+            else:
+                self._add_weighted(rows)
+        self._num_put, self._rows, self._row_of, self._weights = len(self._ends), [], [], []
 
-    def _places(self) -> Places:
-        tableau = self._graphs.tableau
-        stepping_onto = self._times.stepping_onto
-        if self.by_sample:
-            return Places.of_samples(tableau, self._steps, steps_onto_some=stepping_onto and self.blocks.has_outputs)
-        ends = np.array(self._ends).reshape(-1, 2)
-        return Places.of_all(tableau, self.ts, ends, stepping_onto=stepping_onto)
+    def _so_far(self) -> Tensor:
+        """The outputs of samples with their own times; all are the start as yet."""
+        if self._ys is None:
+            y0 = self.states[0]
+            self._ys = y0.expand(self.ts.shape[-1], *y0.shape).clone()
+        return self._ys
 
-    def _trace(self, places: Places) -> Trace:
+    def _add_weighted(self, rows: Tensor) -> None:
+        """The same by weights, which are kept for steps that were accepted."""
+        weights = _joined(self._weights, 1)
+        found = torch.mm(weights.flatten(1), rows.view(weights[0].numel(), -1)).view(len(weights), *rows.shape[2:])
+        self._ys = found if self._ys is None else self._ys.add_(found)
+        if len(self._row_of) < len(rows):
+            weights = weights.index_select(1, torch.tensor(self._row_of, device=rows.device))
+        self._all_weights.append(weights)
+
+    def _places(self) -> ListedPlaces:
+        onto_some = self._times.stepping_onto and self.blocks.has_outputs
+        return ListedPlaces.of_samples(self._graphs.tableau, self._steps, steps_onto_some=onto_some)
+
+    def _trace(self, places: Places | None) -> Trace:
         return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, self._made_steps)
 
     def _made_steps(self) -> list[Step]:
         if isinstance(self._times, Samples):
             return self._steps
-        times = copy(self._times)
+        times = OutputTimes(self.ts.tolist(), self._times.stepping_onto)
         return [times.step(t1, is_anchored=self._is_anchored) for _, t1 in self._ends]
+
+
+def _joined(tensors: list[Tensor], dim: int) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)

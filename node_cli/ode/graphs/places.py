@@ -6,6 +6,7 @@ each sample has a time of its own. An output is a weighted sum of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ class Placed:
 
     def between(self, first: int, last: int) -> Placed:
         """Those from number `first` up to, but without, `last`; they are counted from `first` on."""
+        if first == 0 and (not len(self.number) or self.number[-1] < last):
+            return self
         part = slice(*np.searchsorted(self.number, (first, last)))
         sample, weights = (None if each is None else each[part] for each in (self.sample, self.weights))
         return Placed(self.number[part] - first, self.index[part], sample, weights)
@@ -87,32 +90,74 @@ def _flat(values: Tensor, sample: Array | None) -> Tensor:
     return values if sample is None else values.flatten(0, 1)
 
 
+class Places(ABC):
+    """The outputs of a solve but the first one, which it starts from: how they depend on its steps."""
+
+    @abstractmethod
+    def grad_end(self, grad_ys: Tensor) -> Tensor:
+        """The cotangent of the last state, by those of all outputs."""
+
+    @abstractmethod
+    def grad_rows(self, grad_ys: Tensor, first: int, shape: list[int]) -> Tensor:
+        """The cotangents of the rows of steps from `first` on, of this shape; those after the last step are 0."""
+
+
 @dataclass(frozen=True, eq=False)
-class Places:
-    """The outputs of a solve but the first one, which it starts from: those that are `states`, those `inside` steps."""
+class WeightedPlaces(Places):
+    """Of times that all samples have in common, by the `weights` `(times, steps, rows)`; the last output is a state."""
+
+    weights: Tensor
+
+    def grad_end(self, grad_ys: Tensor) -> Tensor:
+        """See `Places`."""
+        return grad_ys[-1]
+
+    def grad_rows(self, grad_ys: Tensor, first: int, shape: list[int]) -> Tensor:
+        """See `Places`."""
+        num_steps = self.weights.shape[1]
+        count = min(shape[0], num_steps - first)
+        weights = self.weights if count == num_steps else self.weights[:, first : first + count]
+        rows = torch.mm(weights.flatten(1).t(), grad_ys.view(len(grad_ys), -1)).view(count, *shape[1:])
+        return rows if count == shape[0] else torch.cat([rows, rows.new_zeros(shape[0] - count, *shape[1:])])
+
+
+@dataclass(frozen=True, eq=False)
+class ListedPlaces(Places):
+    """One by one: those that are `states`, and those `inside` steps."""
 
     states: Placed
     inside: Placed
 
-    @classmethod
-    def of_all(cls, tableau: Tableau, ts: Array, ends: Array, *, stepping_onto: bool) -> Places:
-        """Of times that all samples have in common, by the `ends` `(steps, 2)` of all steps, or of the first ones."""
-        later, sign = ts[1:], -1.0 if ts[-1] < ts[0] else 1.0
-        t0, t1 = ends.T
-        step = np.searchsorted(sign * t1, sign * later)
-        index = np.arange(1, len(ts))
-        if stepping_onto:  # a time that repeats ends a step of no length
-            step = step + index - 1 - np.searchsorted(sign * later, sign * later)
-            return cls(Placed(step + 1, index, None), _inside(tableau, *(index[:0],) * 5))
-        is_last = index == len(ts) - 1
-        inside = step[~is_last & (step < len(ends))]
-        t0, h = t0[inside], (t1 - t0)[inside]
-        theta = (later[: len(inside)] - t0) / np.where(h == 0, 1.0, h)
-        states = Placed(step[is_last] + 1, index[is_last], None)
-        return cls(states, _inside(tableau, inside, index[: len(inside)], None, theta, h))
+    def grad_end(self, grad_ys: Tensor) -> Tensor:
+        """See `Places`."""
+        states = self.states
+        if states.sample is None:
+            return grad_ys[-1]
+        part = states.between(states.number[-1], states.number[-1] + 1)
+        samples = torch.from_numpy(part.sample).to(grad_ys.device)
+        return torch.zeros_like(grad_ys[0]).index_add_(0, samples, grad_ys[part.place()])
+
+    def grad_rows(self, grad_ys: Tensor, first: int, shape: list[int]) -> Tensor:
+        """See `Places`."""
+        rows = grad_ys.new_zeros(shape)
+        last = min(first + len(rows), self.states.number[-1])
+        for placed in (self.states, self.inside):
+            placed.between(first, last).add_cotangents(rows, grad_ys)
+        return rows
 
     @classmethod
-    def of_samples(cls, tableau: Tableau, steps: Sequence[Step], *, steps_onto_some: bool) -> Places:
+    def at_ends(cls, tableau: Tableau, ts: Array, ends: Array) -> ListedPlaces:
+        """Of times that all samples have in common, each of which ends one of the steps with these `ends`.
+
+        A time that repeats ends a step of no length.
+        """
+        index = np.arange(1, len(ts))
+        rising, rising_ends = (ts[1:], ends[:, 1]) if ts[-1] >= ts[0] else (-ts[1:], -ends[:, 1])
+        step = np.searchsorted(rising_ends, rising) + index - 1 - np.searchsorted(rising, rising)
+        return cls(Placed(step + 1, index, None), _inside(tableau, *(index[:0],) * 5))
+
+    @classmethod
+    def of_samples(cls, tableau: Tableau, steps: Sequence[Step], *, steps_onto_some: bool) -> ListedPlaces:
         """Of times of each sample's own, by all steps, or the first ones.
 
         Unless one `steps_onto_some` of the times before the last ones, states are those at the end of the solve: a

@@ -23,14 +23,15 @@ from node_cli.ode.tableaus import Array, Tableau
 class Trace:
     """The accepted steps of a solve through `ts`, their states with the last one, and where the outputs lie.
 
-    The `ends` are `(steps, 2)`, or `(steps, 2, batch)`, both equal for a sample that does not move.
+    Of a solve without anything compiled, `places` are not known. The `ends` are `(steps, 2)`, or `(steps, 2, batch)`,
+    both equal for a sample that does not move.
     """
 
     blocks: Blocks
     ts: Array
     ends: Array
     states: list[Tensor]
-    places: Places
+    places: Places | None
     steps: Callable[[], list[Step]]
 
 

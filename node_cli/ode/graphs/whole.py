@@ -62,11 +62,12 @@ def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) ->
     y, blocks = run.y0, gathered.blocks
     size = min(len(pairs), blocks.most)
     slope: list[Tensor] = []
+    times = [torch.from_numpy(gathered.ts).to(y.device)] if blocks.has_weights else []
     for first in range(0, len(pairs), size):
         own = pairs[first : first + size]
         padded = np.concatenate([own, np.repeat(own[-1:, 1:], 2, 1).repeat(size - len(own), 0)])
         ends = torch.from_numpy(padded).to(y.device)
-        y1, new_slope, *more = blocks.steps(size, is_first=not first)([ends, y, *slope, *graphs.inputs])
+        y1, new_slope, *more = blocks.steps(size, is_first=not first)([ends, *times, y, *slope, *graphs.inputs])
         states = [y, *more[: size - 1], y1]
         gathered.add(states, more[size - 1 :], [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
         y, slope = y1, [new_slope]
@@ -151,9 +152,11 @@ def _attempted(
     y, blocks, attempts, by_sample = run.y0, gathered.blocks, list[_Attempt](), gathered.by_sample
     ts: Any = gathered.ts.T if by_sample else gathered.ts
     start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
-    numbers = [np.broadcast_to(number, np.shape(start)) for number in (start, first_step or 0.0, 1.0, 1.0, 1.0)]
-    clock = torch.from_numpy(np.stack(numbers)).to(y.device)
-    ends = torch.from_numpy(np.array(ts if control.stepping_onto else target)).to(y.device)
+    has_times = control.stepping_onto or blocks.has_weights
+    ends = torch.tensor(ts if has_times else target, dtype=torch.float64, device=y.device)
+    one: Any = np.ones_like(start) if by_sample else 1.0
+    numbers = [start, (first_step or 0.0) * one, one, one, one]
+    clock = torch.tensor(np.stack(numbers) if by_sample else numbers, dtype=torch.float64, device=y.device)
     some, every = (np.any, np.all) if by_sample else (bool, bool)
     size = min(blocks.expected[control.key, first_step is None], blocks.most)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
