@@ -122,8 +122,9 @@ def _by_series(raw: RawSeries, keys: SeriesKeys) -> Cut:
             seen = raw.train_times if raw.trains_beyond else None
             found = {n: [Sample(n, each.start, seen or each.stop, each.start, each.stop)] for n, each in rows.items()}
         else:
-            seen = keys.context
-            found = {n: [Sample(n, 0, seen, seen, lengths[n])] if lengths[n] > seen else [] for n in numbers}
+            shown = {n: min(keys.context, lengths[n]) for n in numbers}
+            is_enough = {n: raw.targets is not None or lengths[n] > seen for n, seen in shown.items()}
+            found = {n: [Sample(n, 0, seen, seen, lengths[n])] * is_enough[n] for n, seen in shown.items()}
         samples[name] = _sound(raw, keys, name, found)
     return Cut(samples, {number: _train_rows(raw, number) for number in members["train"]})
 
@@ -214,7 +215,11 @@ def _windows_of_time(
 
 
 def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list[Sample]]) -> list[Sample]:
-    """The samples of a split, given by their series, of which something both seen and to be predicted was observed."""
+    """The samples of a split, given by their series, of which something both seen and to be predicted was observed.
+
+    Of series with labels, which are told from all of a series, something to be predicted is not needed but in windows.
+    """
+    are_told = raw.targets is not None and keys.split == "series" and keys.window is None and raw.horizon is None
     kept = []
     for number, samples in found.items():
         series = raw.series[number]
@@ -222,11 +227,13 @@ def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list
         shown = [0, *(observed & ~series.dropped).cumsum(0).tolist()]
         counts = shown if name == "train" else [0, *observed.cumsum(0).tolist()]
         kept += [
-            each for each in samples if shown[each.seen] > shown[each.start] and counts[each.stop] > counts[each.target]
+            each
+            for each in samples
+            if shown[each.seen] > shown[each.start] and (are_told or counts[each.stop] > counts[each.target])
         ]
     total = sum(map(len, found.values()))
-    if not kept:
-        raise ValueError(_nothing_left(raw, keys, name, total))
+    if not any(each.stop > each.target for each in kept):
+        raise ValueError(_nothing_left(raw, keys, name, 0 if kept else total))
     if len(kept) < total:
         told = "nothing was observed in what the model sees, or in what it is to predict"
         log.info("dataset: %d of %d samples of %s are left out: %s", total - len(kept), total, name, told)

@@ -401,6 +401,16 @@ def test_each_split_has_classes_in_the_same_proportion():
     assert other.sample_names["test"] != dataset.sample_names["test"]
 
 
+def test_a_series_that_is_too_short_for_a_forecast_still_has_a_label():
+    data = raw(*[9, 3] * 4)
+    classes = replace(data, targets=torch.arange(8) % 2, class_names=("long", "short"))
+    labelled_val = made(classes, split="series", val=4, test=2, context=5).splits["val"]
+    assert labelled_val["targets"].sum() == 2
+    assert labelled_val["mask"].any(2).sum(1).tolist() == [3 if label else 5 for label in labelled_val["targets"]]
+    assert labelled_val["target"].any(2).sum(1).tolist() == [0 if label else 4 for label in labelled_val["targets"]]
+    assert len(made(data, split="series", val=4, test=2, context=5).splits["val"]["start"]) < 4
+
+
 def test_series_of_the_sources_own_test_split_are_test():
     data = labelled([0, 1] * 6, class_names=("a", "b"), test_series=range(8, 12))
     dataset = made(data, split="series", val=2, test=None)
@@ -431,6 +441,7 @@ LABELLED = [
     ({"drop": 1.0}, "drop must be 0 or more and below 1, got 1.0"),
     ({"drop": -0.1}, "drop must be 0 or more and below 1, got -0.1"),
     ({"own": (7,)}, "test must be null, as the dataset has test series of its own, got 1"),
+    ({"context": 9}, "dataset.context=9: no series of val has more times than that; the longest series has 5 times"),
     ({"split": "time", "drop": 0.8}, "dataset.drop=0.8: series s0 keeps 1 of its 3 times for training; at least 2 are"),
     ({"train_times": 3, "context": 4}, "context must be at most the 3 times that training has, got 4"),
 ]
