@@ -24,6 +24,8 @@ def require_effect(config: Mapping[str, Any], unused: Mapping[str, str]) -> None
     """Refuses keys without effect, each with its reason, whose value is not that of a shipped YAML of the part."""
     for key, reason in unused.items():
         group, _, name = key.partition(".")
+        if name not in config[group]:  # of a part of one's own
+            continue
         value, usual = config[group][name], defaults_of(group, config[group]["_target_"], name)
         if usual and value not in usual:
             raise ConfigError(f"{key}={shown(value)} has no effect {reason}, or leave it out")

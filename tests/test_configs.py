@@ -37,6 +37,7 @@ LABELLED_POINTS = {
     "checkerboard",
     "rings",
 }
+OF_LABELS = {"cde", "gru_d", "ode_rnn"}
 WITHOUT_CLASSES = {"swiss_roll", "patches", "faithful", "miniboone"}
 DOWNLOADED = {  # and what suits the small files
     "physionet2012": ["dataset.val=4", "dataset.test=4"],
@@ -91,18 +92,24 @@ def files_of_the_true_format(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         inputs=np.random.default_rng(0).random((60, 1, 8, 8), dtype=np.float32),
         targets=np.arange(60) % 3,
     )
+    rows = [
+        f"{name},{time},{time * rate},{rate}.5"
+        for name, rate in zip("abcdefghij", range(10), strict=True)
+        for time in range(3)
+    ]
+    (folder / "labelled.csv").write_text("\n".join(["name,time,value,rate", *rows]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mnist, "FILES", write_idx_files(folder / "mnist"))
         patch.setattr(fashion_mnist, "FILES", write_idx_files(folder / "fashion_mnist"))
         patch.setattr(cifar10, "ARCHIVE", write_cifar_archive(folder / "cifar10"))
         write_all(folder, patch)
-        yield [f"data_dir={folder}", f"path={folder / 'mine.npz'}"]
+        yield [f"data_dir={folder}", f"path={folder / 'mine.npz'}", f"path={folder / 'labelled.csv'}"]
 
 
 def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
     """The choice, and what it cannot do without."""
     overrides = [f"{group}={choice}", *SMALL]
-    data_dir, path = places
+    data_dir, path, labelled = places
     if choice in ("mnist", "fashion_mnist", "cifar10", "paper_mnist"):
         overrides += [f"dataset.{data_dir}", "dataset.val_fraction=0.5"]
     if choice == "npz":
@@ -115,7 +122,12 @@ def overrides_for(group: str, choice: str, places: list[str]) -> list[str]:
         overrides += ["task=density"]
     if choice == "csv":
         overrides += [f"dataset.path={FILES / 'lynx_hare.csv'}", "dataset.time=year"]
-    if choice in OF_SERIES:
+    if choice == "regression":
+        overrides += [f"dataset.{labelled}", "dataset.time=time", "dataset.series=name", "dataset.label=rate"]
+        overrides += ["dataset.split=series"]
+    if choice in OF_LABELS:
+        overrides += ["dataset=japanese_vowels"]
+    if choice in OF_SERIES or choice == "gru":
         overrides += ["task=trajectory"]
     if choice == "latent_ode":
         overrides += ["task=latent"]

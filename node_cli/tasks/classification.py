@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from node_cli.batch import Batch, take
-from node_cli.tasks.classification_figures import NO_PREDICTION, confusion_matrix, sample_inputs, wrong_predictions
+from node_cli.series import Units
+from node_cli.tasks.classification_figures import (
+    NO_PREDICTION,
+    confusion_matrix,
+    drawn_of,
+    sample_inputs,
+    wrong_predictions,
+)
 from node_cli.tasks.kinetic import Kinetic
+from node_cli.tasks.labels import inputs_of, model_type_of, outputs, unused_with
 from node_cli.tasks.plane_figures import plane
 from node_cli.tasks.task import Loss, Task, solved
 
@@ -24,9 +32,12 @@ NUM_SAMPLES_SHOWN = 32
 class Classification(Task):
     """A model that maps the `inputs` of a batch to logits `(batch, classes)`; `targets` `(batch,)` are class indices.
 
+    Of series it sees all that was observed and not dropped, and must be a `LabelModel`.
+
     Args:
         class_names: a name for each class.
         class_counts: how many training samples each class has; what `class_weights="balanced"` needs.
+        units: those of series; None: the samples are no series.
         label_smoothing: the fraction of a target's probability that is spread evenly over all classes.
         class_weights: what the loss of a sample is multiplied by, for each class; "balanced": in inverse proportion to
             the class's training samples, on average 1. In training alone: metrics have no weights.
@@ -39,13 +50,13 @@ class Classification(Task):
     metric_names = ("loss", "accuracy", "error")
     objective = ("error", "min")
     differences = ("accuracy", "error")
-    inputs = ("inputs",)
     hidden_rows = ("logit",)
 
     def __init__(
         self,
         class_names: tuple[str, ...],
         class_counts: tuple[int, ...] | None = None,
+        units: Units | None = None,
         *,
         label_smoothing: float,
         class_weights: Literal["balanced"] | list[float] | None = None,
@@ -54,6 +65,8 @@ class Classification(Task):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, got {label_smoothing}")
         self.class_names = class_names
+        self.inputs, self.model_type = inputs_of(units), model_type_of(units)
+        self._unused = unused_with(units)
         self.label_smoothing = label_smoothing
         self.kinetic = Kinetic(kinetic)
         self.offers = {"num_outputs": len(class_names)}
@@ -66,12 +79,12 @@ class Classification(Task):
 
     def unused(self, model: nn.Module) -> Mapping[str, str]:
         """See `Task.unused`."""
-        return self.kinetic.unused(model)
+        return {**self.kinetic.unused(model), **self._unused}
 
     def loss(self, model: nn.Module, batch: Batch, progress: float) -> Loss:
         """Cross entropy with label smoothing, and the accuracy; both over samples."""
         with self.kinetic.of_solves(model) as energies:
-            logits, targets = _logits(model, batch), batch["targets"]
+            logits, targets = outputs(model, batch), batch["targets"]
         weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
         total = F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=self.label_smoothing)
         right = (logits.detach().argmax(1) == targets).to(total.dtype).sum()
@@ -79,7 +92,7 @@ class Classification(Task):
 
     def predict(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """The class of each sample, and the probability and the logit of every class."""
-        logits = _logits(model, batch)
+        logits = outputs(model, batch)
         return {"class": logits.argmax(1), "probability": logits.softmax(1), "logit": logits}
 
     def metrics(self, batch: Batch, rows: Batch) -> dict[str, float]:
@@ -110,32 +123,26 @@ class Classification(Task):
 
     def figures(self, model: nn.Module, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """The confusion matrix and inputs that were given a wrong class; of points in the plane what is made of it."""
-        inputs, targets, predictions = (t.numpy(force=True) for t in (batch["inputs"], batch["targets"], rows["class"]))
+        inputs = drawn_of(batch)
+        targets, predictions = (tensor.numpy(force=True) for tensor in (batch["targets"], rows["class"]))
         figures = {
             "confusion_matrix": confusion_matrix(targets, predictions, self.class_names),
             "wrong_predictions": wrong_predictions(inputs, targets, predictions, self.class_names),
         }
-        if inputs.shape[1:] == (2,):
+        if "inputs" in batch and batch["inputs"].shape[1:] == (2,):
             figures["plane"] = plane(model, batch["inputs"], batch["targets"], self.class_names)
         return figures
 
     def prediction_figures(self, batch: Batch, rows: Batch, names: Sequence[str] = ()) -> Mapping[str, Figure]:
         """Some inputs with the classes that they were given."""
         batch, rows = solved(batch, rows)
-        inputs, predictions = batch["inputs"].numpy(force=True), rows["class"].numpy(force=True)
-        return {"predictions": sample_inputs(inputs, predictions, self.class_names, "predictions")}
+        predictions = rows["class"].numpy(force=True)
+        return {"predictions": sample_inputs(drawn_of(batch), predictions, self.class_names, "predictions")}
 
     def sample_figures(self, batch: Batch) -> Mapping[str, Figure]:
         """Some inputs with their classes."""
         shown = take(batch, slice(NUM_SAMPLES_SHOWN))
-        inputs, targets = shown["inputs"].numpy(force=True), shown["targets"].numpy(force=True)
-        return {"inputs": sample_inputs(inputs, targets, self.class_names)}
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """In float32 at least: bfloat16 has too few digits for a loss."""
-    logits: Tensor = model(batch["inputs"])
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return {"inputs": sample_inputs(drawn_of(shown), shown["targets"].numpy(force=True), self.class_names)}
 
 
 def _class_weights(

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from node_cli.batch import Batch
+from node_cli.series import TIMES
 from node_cli.tasks.image_grid import COLUMNS, DPI, ROWS, image_grid
+from node_cli.tasks.series_panels import Panels, series_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,46 +56,59 @@ def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, class_names: 
     return figure
 
 
+def drawn_of(batch: Batch) -> np.ndarray | Panels:
+    """What figures show of the samples of a batch."""
+    return Panels.of(batch) if TIMES in batch else batch["inputs"].numpy(force=True)
+
+
 def sample_inputs(
-    inputs: np.ndarray, targets: np.ndarray, class_names: Sequence[str], title: str = "sample inputs"
+    inputs: np.ndarray | Panels, targets: np.ndarray, class_names: Sequence[str], title: str = "sample inputs"
 ) -> Figure:
-    """Show inputs under their class: images as a grid of the first few, points as a scatter.
+    """Show inputs under their class: of images and series the first few, points as a scatter.
 
     Args:
-        inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
+        inputs: (n, channels, height, width) images, series, or (n, ...) points, of which two coordinates are shown.
         targets: (n,) class indices.
         class_names: a name for each class.
         title: stands above them.
     """
-    if inputs.ndim == 4:
+    if isinstance(inputs, Panels) or inputs.ndim == 4:
         captions = [class_names[target] for target in targets[: ROWS * COLUMNS]]
-        return image_grid(inputs, captions, title, "black")
+        return _grid(inputs, captions, title, "black")
     figure, _ = _scatter(inputs, targets, class_names, title)
     return figure
 
 
 def wrong_predictions(
-    inputs: np.ndarray, targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
+    inputs: np.ndarray | Panels, targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
-    """Show the inputs whose prediction is wrong: images under "target → prediction", points as crosses among all.
+    """Show the inputs whose prediction is wrong: under "target → prediction", or of points as crosses among all.
 
     Args:
-        inputs: (n, channels, height, width) images, or (n, ...) points, of which two coordinates are shown.
+        inputs: (n, channels, height, width) images, series, or (n, ...) points, of which two coordinates are shown.
         targets: (n,) class indices.
         predictions: (n,) class indices, or NO_PREDICTION.
         class_names: a name for each class.
     """
     wrong = np.flatnonzero(targets != predictions)
     title = f"{len(wrong)} of {len(targets)} predictions wrong{_missing(predictions)}"
-    if inputs.ndim == 4:
+    if isinstance(inputs, Panels) or inputs.ndim == 4:
         shown = wrong[: ROWS * COLUMNS]
         names = {NO_PREDICTION: "none", **dict(enumerate(class_names))}
         captions = [f"{names[targets[i]]} → {names[predictions[i]]}" for i in shown]
-        return image_grid(inputs[wrong], captions, title, WRONG_COLOUR)
+        return _grid(
+            inputs.picked(wrong) if isinstance(inputs, Panels) else inputs[wrong], captions, title, WRONG_COLOUR
+        )
     figure, axes = _scatter(inputs, targets, class_names, title)
     x, y = _plane(inputs[wrong])
     axes.scatter(x, y, marker="x", s=60, linewidths=2, color=WRONG_COLOUR)
     _legend(axes, [*class_names, "wrong"])
+    return figure
+
+
+def _grid(inputs: np.ndarray | Panels, captions: Sequence[str], title: str, colour: str) -> Figure:
+    draw: Any = series_panels if isinstance(inputs, Panels) else image_grid
+    figure: Figure = draw(inputs, captions, title, colour)
     return figure
 
 

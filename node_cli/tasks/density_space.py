@@ -19,6 +19,10 @@ class Scaling(Protocol):
     """How a dataset scales, channel by channel."""
 
     @property
+    def mean(self) -> Sequence[float]:
+        """Of each channel."""
+
+    @property
     def std(self) -> Sequence[float]:
         """Of each channel."""
 

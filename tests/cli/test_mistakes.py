@@ -20,7 +20,7 @@ MISTAKES = {
     "forced key": (["++trainer.epoch=1"], "unknown key trainer.epoch: did you mean trainer.epochs? trainer=default"),
     "removed key": (["~trainer.epochs"], "trainer.epochs was removed, but it is needed: set it instead"),
     "unknown choice": (["solver=rk5"], "solver=rk5 does not exist: did you mean rk4? there are adaptive_heun, bosh3,"),
-    "unknown model": (["model=vgg"], "model=vgg does not exist: there are cnf, gru, hamiltonian, hybrid,"),
+    "unknown model": (["model=vgg"], "model=vgg does not exist: there are cde, cnf, gru, gru_d, hamiltonian, hybrid,"),
     "unknown group": (["solvr=rk4"], "unknown key solvr: did you mean solver? there are seed,"),
     "option of another method": (
         ["solver=rk4", "solver.rtol=1e-3"],

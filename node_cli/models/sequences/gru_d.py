@@ -29,7 +29,7 @@ class GruDEncoder(Encoder):
         self.width = width
         # Of exp(-max(0, rate * time + offset)); not 0 at first, where it has no gradient.
         self.value_rate = nn.Parameter(torch.full((num_channels,), 0.1))
-        self.value_offset = nn.Parameter(torch.zeros(num_channels))
+        self.value_offset = nn.Parameter(torch.full((num_channels,), 0.1))
         self.memory_decay = nn.Linear(num_channels, width)
         self.cell = nn.GRUCell(2 * num_channels + num_inputs, width)
 

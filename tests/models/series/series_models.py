@@ -3,7 +3,7 @@
 import inspect
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from parts import load, make_gradient, make_solver
 from series_data import offers
 
@@ -15,6 +15,7 @@ def series_model(
 ):
     """`model=name` with some keys changed, its weights from seed 0."""
     node = {**load("model", name), **keys}
+    node.pop("defaults", None)  # of other groups
     method, settings = solver
     given = {
         **offers(**(data or {})),
@@ -22,7 +23,7 @@ def series_model(
         "gradient": make_gradient(gradient),
         "vector_field": vector_field,
     }
-    wanted = inspect.signature(get_class(node["_target_"])).parameters
+    wanted = inspect.signature(get_object(node["_target_"])).parameters
     torch.manual_seed(0)
     runtime = {key: value for key, value in given.items() if key in wanted and key not in node}
     return instantiate(node, _convert_="all")(**runtime).to(dtype)

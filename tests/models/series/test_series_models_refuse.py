@@ -134,7 +134,7 @@ def test_a_compiled_step_needs_a_field_that_is_the_same_for_every_batch():
         ("sindy", {"start": "encoder", "prune_at": []}, CONTROLLED, {"threshold"}),
         ("sindy", {"start": "encoder", "threshold": 0.0}, CONTROLLED, {"prune_at"}),
         ("hamiltonian", {}, {}, {"encoder_width"}),
-        ("gru", {}, {}, set()),
+        ("gru", {}, {}, {"readout", "noise", "dropout"}),
     ],
 )
 def test_a_model_knows_which_of_its_keys_have_no_effect(name, keys, data, unused):

@@ -1,0 +1,126 @@
+"""Labelled series through every command: classes and numbers, from training to predictions and figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node_cli import load_run
+
+pytestmark = pytest.mark.slow
+
+HERE = ["num_threads=1", "device=cpu"]
+QUICK = ["trainer.epochs=1", "trainer.updates_per_epoch=2", "trainer.figures_every_epochs=0", "logger=jsonl"]
+SMALL = ["model.width=4", "model.hidden_width=4"]
+VOWELS = ["task=classification", "dataset=japanese_vowels"]
+WAVES = "who,t,x,rate\n" + "".join(
+    f"{name},{t / 2},{'' if t == 1 else round(math.sin(t * (number + 0.5) / 20), 4)},{number + 0.5}\n"
+    for number, name in enumerate("abcdefghij")
+    for t in range(5 + number % 3)
+)
+RATES = ["task=regression", "dataset.path=waves.csv", "dataset.time=t", "dataset.series=who", "dataset.label=rate"]
+RATES += ["dataset.split=series"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, typed_in) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "waves.csv").write_text(WAVES)
+    typed_in(folder, "node-train", *VOWELS, "model=cde", *SMALL, "dataset.drop=0.5", *QUICK, *HERE, "run_dir=vowels")
+    typed_in(folder, "node-train", *RATES, "model=ode_rnn", *SMALL, *QUICK, *HERE, "run_dir=rates")
+    return folder
+
+
+@pytest.fixture
+def here(typed, place, monkeypatch):
+    monkeypatch.chdir(place)
+
+    def run(program, *words):
+        result = typed(program, *words, *HERE)
+        assert result.status == 0, result.err
+        return result.out
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_classes_of_series_are_predicted_evaluated_and_drawn(here, place):
+    summary = json.loads((place / "vowels" / "summary.json").read_text())
+    assert summary["objective"] == {"metric": "error", "goal": "min"}
+    assert sum(each["samples"] for each in summary["details"]["per_class"].values()) == 370
+    assert f"{summary['metrics']['test/accuracy']:.4f}" in here("node-eval", "run=vowels")
+    said = here("node-predict", "run=vowels", "split=val", "out=vowels.csv")
+    assert "vowels_confusion_matrix.png, vowels_wrong_predictions.png" in said
+    table = rows(place / "vowels.csv")
+    assert len(table) == 54
+    assert {"class", "targets", "failed"} <= set(table[0])
+    assert sum(float(table[0][name]) for name in table[0] if name.startswith("probability")) == pytest.approx(1)
+
+
+def test_a_run_reads_new_series(here, place):
+    run = load_run(place / "vowels", device="cpu")
+    new = {"times": np.arange(12.0).reshape(2, 6), "values": np.zeros((2, 6, 12))}
+    found = run.predict(new)
+    assert set(found) >= {"class", "probability"}
+    np.savez(place / "new.npz", **new)
+    here("node-predict", "run=vowels", "dataset.path=new.npz", "out=new.csv")
+    assert [row["class"] for row in rows(place / "new.csv")] == list(found["class"])
+    assert (place / "new_predictions.png").exists()
+
+
+def test_numbers_of_series_come_with_their_errors_beside_those_of_the_mean(here, place):
+    summary = json.loads((place / "rates" / "summary.json").read_text())
+    assert {"test/rmse", "test/mae", "test/r2"} <= set(summary["metrics"])
+    assert set(summary["details"]["mean_baseline"]["rate"]) == {"rmse", "mae", "r2"}
+    assert "of the training mean" in (place / "rates" / "run.log").read_text()
+    here("node-predict", "run=rates", "out=rates.csv")
+    table = rows(place / "rates.csv")
+    assert all(float(row["observed_rate"]) % 1 == pytest.approx(0.5) for row in table)
+    assert (place / "rates_predictions.png").exists()
+    (place / "unlabelled.csv").write_text("\n".join(line.rpartition(",")[0] for line in WAVES.splitlines()))
+    here("node-predict", "run=rates", "dataset.path=unlabelled.csv", "out=told.csv")
+    assert len(rows(place / "told.csv")) == 10
+
+
+def test_gradients_of_a_cde_pass_their_audit(here):
+    words = [*VOWELS, "model=cde", "model.width=2", "model.hidden_width=3", "model.num_hidden_layers=1"]
+    words += ["problem.batch_size=2", "gradients=[direct,checkpoint]", "logger=none"]
+    said = here("node-audit", "problem=model", *words)
+    assert "the gradient of the loss computed" in said
+    assert "midpoint checkpoint is exact too" in said
+
+
+MISTAKES = {
+    "an image model": ([*VOWELS, "model=odenet"], "needs input_shape, which neither its YAML nor the dataset nor the"),
+    "a model of forecasts": ([*VOWELS, "model=linear_ar"], "Classification needs a LabelModel, got LinearAr"),
+    "images": (["model=cde"], "needs num_channels, num_controls, num_statics, which neither its YAML nor the dataset"),
+    "no labels": (["task=classification", "dataset=storms", "model=cde"], "these series have no labels"),
+    "classes as numbers": (["task=regression", "dataset=japanese_vowels"], "the labels are classes: take task=class"),
+    "numbers as classes": ([*RATES, "task=classification", "dataset=csv", "model=gru"], "take task=regression"),
+    "a forecast": (["task=trajectory", "model=cde", "dataset=storms"], "needs num_outputs, which neither"),
+    "a context": ([*VOWELS, "model=gru", "dataset.context=3"], "dataset.context=3 has no effect on what is told of a"),
+    "a readout": ([*VOWELS, "model=cde", "model.readout=max"], "model.readout must be one of last, mean, got max"),
+    "noise": ([*VOWELS, "model=gru", "model.noise=-1"], "model.noise must be 0 or more, got -1"),
+    "dropout": ([*VOWELS, "model=gru_d", "model.dropout=1"], "model.dropout must be 0 or more and below 1, got 1"),
+    "a control": ([*VOWELS, "model=cde", "model.control=cubic"], "model.control must be one of hermite, linear, rect"),
+    "compile": ([*VOWELS, "model=cde", "solver.compile=step"], "solver.compile must be none or auto for a CDE: every"),
+    "a key of labels": (["task=trajectory", "model=gru", "model.noise=0.1"], "model.noise=0.1 has no effect in forec"),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line(words, place, typed, monkeypatch):
+    monkeypatch.chdir(place)
+    result = typed("node-train", *words[0], *HERE, "run_dir=never")
+    assert result.status == 2
+    assert words[1] in result.err
+    assert not (place / "never").exists()
