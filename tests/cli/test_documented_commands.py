@@ -48,6 +48,7 @@ COMPOSED = {  # what stands in commands that are put together, and not run: why
     "dataset=miniboone": "a file of the reader's; tests/datasets/test_miniboone.py writes one",
     "dataset=ushcn": "a download",
     "dataset.path=points.npz init_from=": "images of the reader's; tests/cli/test_init_from.py has some",
+    "dataset.label=dose": "a table of the reader's; tests/cli/test_labelled_series.py has one",
     "trainer.devices=4": "processes; tests/cli/test_devices.py starts them",
     "hydra/launcher=submitit_slurm": "a cluster",
     "hydra/launcher=joblib": "processes; tests/cli/test_launchers.py starts them",
@@ -70,6 +71,7 @@ STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
     "gradient=direct,adjoint seed=0,1 dataset": "gradient=direct,adjoint seed=0 dataset",
     "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4 seed=0",
+    "model=cde,gru,gru_d,ode_rnn -m dataset.drop=0,0.3,0.5,0.7": "model=cde,gru -m dataset.drop=0.5",
     "experiment=best seed=0,1,2": "experiment=best seed=0",
     " --watch": "",
 }
@@ -87,6 +89,7 @@ SMALL = {  # the first pattern that a command matches: the sizes that are added 
     r"node-train .*task=density": f"model.width=4 {DIGITS} {RUN}",
     r"node-train .*optimizer=lbfgs": f"optimizer.max_iter=2 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=storms": f"dataset.stride=50 trainer.updates_per_epoch=1 {RUN}",
+    r"node-train .*dataset=japanese_vowels": f"model.width=4 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*task=trajectory": f"trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=moons": f"dataset.num_samples=100 {RUN}",
     r"node-train .*dataset=npz": f"model.width=4 {RUN}",
