@@ -28,6 +28,7 @@ NOISY = {
     "log": False,
     "normalize": True,
     "time_scale": None,
+    "drop": 0.0,
 }
 
 

@@ -1,0 +1,63 @@
+"""An ODE-RNN that forecasts: the baseline of latent ODEs whose memory moves by an ODE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from node_cli.models.sequences.ode_rnn import OdeRnnCell
+from node_cli.models.series.parts.autoregression import Autoregressive, Step
+from node_cli.models.series.parts.networks import refuse_inputs
+from node_cli.ode.base import Solver
+from node_cli.ode.gradients import Gradient
+
+
+class OdeRnn(Autoregressive):
+    """An `OdeRnnCell` that reads values and their mask, moves on to the next time, and predicts the values there.
+
+    What it adds to the values is linear in its memory. Where nothing is seen it reads its own predictions.
+
+    Raises:
+        ValueError: a key is out of range, or the dataset has controls or statics.
+
+    Source: Rubanova et al. 2019, *Latent ODEs for Irregularly-Sampled Time Series*, NeurIPS.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        num_controls: int,
+        num_statics: int,
+        solver: Solver,
+        gradient: Gradient,
+        width: int,
+        hidden_width: int,
+        num_hidden_layers: int,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        refuse_inputs("ode_rnn_forecast", num_controls, num_statics)
+        self.cell = OdeRnnCell(
+            num_channels=num_channels,
+            solver=solver,
+            gradient=gradient,
+            width=width,
+            hidden_width=hidden_width,
+            num_hidden_layers=num_hidden_layers,
+            activation=activation,
+        )
+        self.readout = nn.Linear(width, num_channels)
+
+    def stepper(self, batch_size: int, like: Tensor) -> Step:
+        """See `Autoregressive.stepper`."""
+        memory = like.new_zeros(batch_size, self.cell.width)
+
+        def step(current: Tensor, mask: Tensor, gap: Tensor, inputs: Tensor | None) -> Tensor:
+            nonlocal memory
+            read = self.cell.cell(torch.cat([current, mask.to(current.dtype)], dim=1), memory)
+            memory = self.cell.after(read, gap[:, 0])
+            following: Tensor = current + self.readout(memory)
+            return following
+
+        return step
