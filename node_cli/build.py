@@ -104,7 +104,6 @@ def build_model(
 
     `lacks` says of what is not offered, by name, how it would be.
     """
-    device, dtype = place_of(config)
     task: Task = _build_with(config, "task", offers, lacks)
     if task.objective[0] not in task.metric_names:
         raise ConfigError(f"task: its objective must be one of {', '.join(task.metric_names)}, got {task.objective[0]}")
@@ -120,7 +119,7 @@ def build_model(
             f"model: {type(task).__name__} needs a {wanted}, got {given}: leave model= out, and the task takes its own"
         )
     task.equip(model)
-    return model.to(device, dtype), task
+    return model.to(*place_of(config)), task
 
 
 def _vector_field(config: dict[str, Any], offers: Mapping[str, Any]) -> Callable[[int], nn.Module]:
@@ -187,8 +186,7 @@ def build_trainer(config: dict[str, Any], problem: Problem, processes: Processes
 
 def build_loggers(config: dict[str, Any], folder: Path, resume: Resume | None) -> Loggers:
     """The loggers of the config, writing to `folder` from now on."""
-    nodes = config["logger"].items()
-    factories = [_build_node(f"logger.{name}", node, config["packages"]) for name, node in nodes]
+    factories = [_build_node(f"logger.{name}", node, config["packages"]) for name, node in config["logger"].items()]
     try:
         return Loggers([factory(folder, resume) for factory in factories])
     except ValueError as error:
