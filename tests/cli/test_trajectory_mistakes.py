@@ -228,7 +228,7 @@ MISTAKES = {
             "model: node_cli.models.odenet.OdeNet needs input_shape, num_outputs, which neither its YAML nor "
             "the dataset "
             "nor the task gives: take model=gru, hamiltonian, hybrid, known, lagrangian, linear_ar, neural_ode, "
-            "ode_rnn_forecast, second_order or sindy, or leave dataset= and model= out, and the task takes its "
+            "ode_rnn, second_order or sindy, or leave dataset= and model= out, and the task takes its "
             "own (given are "
         ),
     ),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from node_cli.models.sequences.cde import CdeEncoder
 from node_cli.models.sequences.encoder import RecurrentEncoder
 from node_cli.models.sequences.gru_d import GruDEncoder
 from node_cli.models.sequences.labels import Readout
 from node_cli.models.sequences.ode_rnn import OdeRnnCell, OdeRnnEncoder
 from node_cli.models.series.gru import Gru
+from node_cli.models.series.ode_rnn import OdeRnn
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.series import LabelModel, SeriesModel
 
-OF_LABELS = ("readout", "noise", "dropout")
+UNUSED_IN_FORECASTS = dict.fromkeys(("readout", "noise", "dropout"), "in forecasts: take a task of labels")
 
 
 def gru(
@@ -29,7 +32,7 @@ def gru(
     """A GRU; see `RecurrentEncoder`, `Readout` and `Gru`."""
     if num_outputs is None:
         model = Gru(num_channels=num_channels, num_controls=num_controls, num_statics=num_statics, width=width)
-        model.unused = dict.fromkeys(OF_LABELS, "in forecasts: take a task of labels")
+        model.unused = UNUSED_IN_FORECASTS
         return model
     encoder = RecurrentEncoder(num_channels=num_channels, num_inputs=num_controls + num_statics, width=width)
     return Readout(encoder, num_outputs=num_outputs, readout=readout, noise=noise, dropout=dropout)
@@ -56,7 +59,7 @@ def ode_rnn(
     num_channels: int,
     num_controls: int,
     num_statics: int,
-    num_outputs: int,
+    num_outputs: int | None = None,
     solver: Solver,
     gradient: Gradient,
     width: int,
@@ -66,18 +69,21 @@ def ode_rnn(
     readout: str,
     noise: float,
     dropout: float,
-) -> LabelModel:
-    """An ODE-RNN; see `OdeRnnEncoder` and `Readout`."""
-    cell = OdeRnnCell(
-        num_channels=num_channels,
-        num_inputs=num_controls + num_statics,
-        solver=solver,
-        gradient=gradient,
-        width=width,
-        hidden_width=hidden_width,
-        num_hidden_layers=num_hidden_layers,
-        activation=activation,
-    )
+) -> LabelModel | SeriesModel:
+    """An ODE-RNN; see `OdeRnnEncoder`, `Readout` and `OdeRnn`."""
+    field: dict[str, Any] = {
+        "solver": solver,
+        "gradient": gradient,
+        "width": width,
+        "hidden_width": hidden_width,
+        "num_hidden_layers": num_hidden_layers,
+        "activation": activation,
+    }
+    if num_outputs is None:
+        model = OdeRnn(num_channels=num_channels, num_controls=num_controls, num_statics=num_statics, **field)
+        model.unused = UNUSED_IN_FORECASTS
+        return model
+    cell = OdeRnnCell(num_channels=num_channels, num_inputs=num_controls + num_statics, **field)
     encoder = OdeRnnEncoder(cell)
     return Readout(encoder, num_outputs=num_outputs, readout=readout, noise=noise, dropout=dropout)
 

@@ -37,7 +37,7 @@ class OdeRnn(Autoregressive):
         activation: str,
     ) -> None:
         super().__init__()
-        refuse_inputs("ode_rnn_forecast", num_controls, num_statics)
+        refuse_inputs("ode_rnn", num_controls, num_statics)
         self.cell = OdeRnnCell(
             num_channels=num_channels,
             solver=solver,
