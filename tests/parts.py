@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+ONE_STEP = "midpoint1"  # a method of FIXED again, in a single step between two times
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -31,7 +32,8 @@ def _solvers(target):
     return [name for name in names("solver") if load("solver", name)._target_ == f"node_cli.ode.solvers.{target}"]
 
 
-ADAPTIVE, FIXED = _solvers("Adaptive"), _solvers("Fixed")
+ADAPTIVE, FIXED = _solvers("Adaptive"), [name for name in _solvers("Fixed") if name != ONE_STEP]
+METHODS = [name for name in names("solver") if name != ONE_STEP]
 
 
 def make_part(group, name, **keys):

@@ -91,6 +91,8 @@ SMALL = {  # the first pattern that a command matches: the sizes that are added 
     r"node-train .*dataset=storms": f"dataset.stride=50 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*dataset=japanese_vowels": f"model.width=4 trainer.updates_per_epoch=1 {RUN}",
     r"node-train .*task=trajectory": f"trainer.updates_per_epoch=1 {RUN}",
+    r"node-train .*task=latent( run_dir=|$)": f"dataset.num_series=30 {RUN}",
+    r"node-train .*task=latent model=gru": f"dataset.num_series=30 {RUN}",
     r"node-train .*dataset=moons": f"dataset.num_samples=100 {RUN}",
     r"node-train .*dataset=npz": f"model.width=4 {RUN}",
     r"node-train .*(experiment=best|model=linear)": f"{DIGITS} {RUN}",

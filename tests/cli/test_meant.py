@@ -16,13 +16,14 @@ pytestmark = pytest.mark.slow
 # What is typed after node-train, and how the answer goes on after `unknown key KEY: `.
 UNKNOWN_KEYS = {
     # of another choice of its group
-    "solver.num_steps=4": "solver=euler, heun, midpoint, ralston, rk4, rk4_38, torchdiffeq have solver.num_steps; ",
+    "solver.num_steps=4": "solver=euler, heun, midpoint, midpoint1, ralston, rk4, rk4_38, torchdiffeq have "
+    "solver.num_steps; ",
     "gradient.max_checkpoints=3": "gradient=checkpoint has gradient.max_checkpoints; gradient=direct takes no options",
     "dataset.path=x.npz": "dataset=csv, npz have dataset.path; dataset=digits takes dataset.split_seed,",
     "optimizer.momentum=0.9": "optimizer=sgd has optimizer.momentum; optimizer=adamw takes",
     "scheduler.milestones=[0.5]": "scheduler=step has scheduler.milestones; scheduler=one_cycle takes",
     "model.degree=2": "model=sindy has model.degree; model=odenet takes",
-    "num_steps=4": "solver=euler, heun, midpoint, ralston, rk4, rk4_38, torchdiffeq have solver.num_steps;",
+    "num_steps=4": "solver=euler, heun, midpoint, midpoint1, ralston, rk4, rk4_38, torchdiffeq have solver.num_steps;",
     "path=x.npz": "dataset=csv, npz have dataset.path; there are seed,",
     # without its group
     "lr=0.1": "did you mean optimizer.lr? there are seed,",

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from parts import ADAPTIVE, FIXED, make_gradient, make_solver, names
+from parts import ADAPTIVE, FIXED, METHODS, make_gradient, make_solver, names
 from problems import Wave, times
 from torch import nn
 
@@ -62,7 +62,7 @@ def test_the_message_has_time_evaluations_cause_and_advice():
     assert 0.5 < error.t < 1
 
 
-@pytest.mark.parametrize("name", names("solver"))
+@pytest.mark.parametrize("name", METHODS)
 def test_too_many_evaluations(name):
     field = Wave()
     error = failure(name, field, ts=(0.0, 1.0), y0=torch.ones(1, 3, dtype=torch.float64), max_nfe=2)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from hydra.utils import get_class
-from parts import ADAPTIVE, FIXED, load, make_solver, names
+from parts import ADAPTIVE, FIXED, ONE_STEP, load, make_solver, names
 from problems import times
 
 EXCLUDE = "num_steps and step_size exclude each other, got num_steps={} step_size={}: set exactly one of them"
@@ -101,6 +101,10 @@ def test_every_adaptive_yaml_says_the_same_but_for_its_method(name):
 @pytest.mark.parametrize("name", FIXED)
 def test_every_fixed_yaml_says_the_same_but_for_its_method(name):
     assert {**load("solver", name), "method": ""} == {**load("solver", "rk4"), "method": ""}
+
+
+def test_one_step_is_the_midpoint_method_again():
+    assert load("solver", ONE_STEP) == {**load("solver", "midpoint"), "num_steps": 1}
 
 
 def test_with_tolerances_changes_these_alone():
