@@ -45,26 +45,15 @@ def spirals(
     Raises:
         ValueError: a key is out of range.
     """
-    require_at_least("num_series", num_series, 2)
-    require_at_least("num_times", num_times, 2)
-    require(num_times <= LAST_POINT // 2, f"num_times must be at most {LAST_POINT // 2}", num_times)
-    require_at_least("num_beyond", num_beyond, 0)
+    _require_fit(num_series, num_times, num_beyond)
     require_at_least("noise", noise, 0)
     require_at_least("data_seed", data_seed, 0)
     length = num_times + num_beyond
-    num_starts = LAST_POINT - num_times - length + 1
-    if num_starts < 1:
-        raise ValueError(
-            f"num_beyond must be at most {LAST_POINT - 2 * num_times} with dataset.num_times={num_times}, as a series "
-            f"ends within {LAST_POINT} points, got {num_beyond}"
-        )
-    if num_series * length > LARGEST:
-        raise ValueError(f"num_series must be at most {LARGEST // length:,}, got {num_series:,}")
     generator = torch.Generator().manual_seed(data_seed)
     times = torch.linspace(0, END, NUM_POINTS, dtype=torch.float64)
     curves = torch.stack([_clockwise(times), _counterclockwise(times)])
     directions = torch.arange(num_series) % len(DIRECTIONS)
-    starts = num_times + torch.randint(num_starts, (num_series,), generator=generator)
+    starts = num_times + torch.randint(LAST_POINT - num_times - length + 1, (num_series,), generator=generator)
     clean = curves[directions[:, None], starts[:, None] + torch.arange(length)]
     values = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     pairs = enumerate(zip(values, clean, strict=True), start=1)
@@ -83,6 +72,21 @@ def spirals(
         train_times=num_times,
         trains_beyond=train_beyond,
     )
+
+
+def _require_fit(num_series: int, num_times: int, num_beyond: int) -> None:
+    require_at_least("num_series", num_series, 2)
+    require_at_least("num_times", num_times, 2)
+    require(num_times <= LAST_POINT // 2, f"num_times must be at most {LAST_POINT // 2}", num_times)
+    require_at_least("num_beyond", num_beyond, 0)
+    length = num_times + num_beyond
+    if num_times + length > LAST_POINT:
+        raise ValueError(
+            f"num_beyond must be at most {LAST_POINT - 2 * num_times} with dataset.num_times={num_times}, as a series "
+            f"ends within {LAST_POINT} points, got {num_beyond}"
+        )
+    if num_series * length > LARGEST:
+        raise ValueError(f"num_series must be at most {LARGEST // length:,}, got {num_series:,}")
 
 
 def _clockwise(times: torch.Tensor) -> torch.Tensor:
