@@ -13,7 +13,7 @@ from torch import nn
 from node_cli.batch import Batch
 from node_cli.latent import LatentModel
 from node_cli.ode.checks import require, require_at_least
-from node_cli.series import TARGET, TIMES, VALUES, SeriesModel, Units
+from node_cli.series import MASK, TARGET, TIMES, VALUES, SeriesModel, Units
 from node_cli.tasks.forecast_metrics import are_scaled
 from node_cli.tasks.forecasts import Axis, extended, forecast_table
 from node_cli.tasks.latent_figures import latent_figures
@@ -40,6 +40,7 @@ class Latent(Task):
         time_name, time_unit, calendar, channel_units: see `Axis`.
         class_names: of the `targets` of a batch, which colour a figure and are never learned from.
         has_truth: batches have the values without their noise.
+        seen_times: how many times of a series a model sees in training, where it is trained on further ones; 0: all.
         num_samples: of the posterior of each series, in training.
         eval_samples: likewise in evaluations and predictions, which bands are made of.
         kl_weight: of the divergence from the prior; 1: the loss is the bound.
@@ -65,6 +66,7 @@ class Latent(Task):
         channel_units: tuple[str, ...] = (),
         class_names: tuple[str, ...] = (),
         has_truth: bool = False,
+        seen_times: int = 0,
         *,
         num_samples: int,
         eval_samples: int,
@@ -81,6 +83,7 @@ class Latent(Task):
         self.units, self.channel_names, self.class_names = units, channel_names, class_names
         self.axis = Axis(units, channel_names, time_name, time_unit, calendar, channel_units)
         self.errors = LatentErrors(units, channel_names, are_scaled(channel_names, channel_units), has_truth)
+        self.seen_times = seen_times
         self.num_samples, self.band_samples = num_samples, eval_samples
         self.kl_weight, self.kl_from, self.kl_until, self.rates = kl_weight, kl_from, kl_until, rates
         self.offers = {"num_segments": 1, "learns_rates": rates}
@@ -184,8 +187,16 @@ class Latent(Task):
         return forecast_table(self.axis, batch, rows, names)
 
     def extended(self, batch: Batch, until: float | str) -> Batch:
-        """See `Task.extended`; the new times are as far apart as the others mostly are."""
-        return extended(self.axis, batch, until)
+        """See `Task.extended`; the new times are as far apart as the others mostly are.
+
+        Where training showed the first times of a series alone, no more are shown here: no encoder has read so many.
+        """
+        longer = extended(self.axis, batch, until)
+        if not self.seen_times:
+            return longer
+        shown = longer[MASK].clone()
+        shown[:, self.seen_times :] = False
+        return {**longer, MASK: shown, TARGET: longer[TARGET] | longer[MASK] & ~shown}
 
     def _explained(
         self, model: LatentModel | SeriesModel, batch: Batch, count: int, generator: torch.Generator | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,8 @@ def test_bands_go_on_to_a_time_of_the_users(trained, place, here):
     low, middle, high = (float(lines[-1].split(",")[column]) for column in (3, 2, 4))
     assert low < middle < high
     assert float(lines[-1].split(",")[1]) == pytest.approx(0.5, abs=1e-6)
+    shown = Counter(line.split(",")[0] for line in lines if line.endswith("true,false"))
+    assert list(shown.values()) == [4] * 4  # as in training: half of 8 times; the 4 beyond them are not shown
     assert (place / "bands_series.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -202,6 +202,7 @@ def _offers(raw: RawSeries, scaling: SeriesScaling, num_starts: int) -> dict[str
         "channel_units": raw.channel_units,
         "position_channels": raw.position_channels,
         "has_truth": raw.has_truth,
+        "seen_times": raw.train_times or 0 if raw.trains_beyond else 0,
         **scaling.offers(),
     }
 
