@@ -98,6 +98,17 @@ def _describe(annotation: Any) -> str:
     return TYPE_NAMES.get(origin or annotation, str(annotation))
 
 
+def kinds(kind: Any) -> tuple[type, ...]:
+    """A type, or those of a union."""
+    return typing.get_args(kind) or (kind,)
+
+
+def gives(part: Callable[..., Any], kind: Any) -> bool:
+    """Whether a class, or what a function says that it returns, may be of a kind, which may be a union."""
+    given = part if inspect.isclass(part) else typing.get_type_hints(part).get("return", object)
+    return any(issubclass(each, kind) for each in kinds(given))
+
+
 def lacking_arguments(asked: Mapping[str, inspect.Parameter], given: Container[str]) -> list[str]:
     """The names of the parameters that must be given, and are not."""
     return [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from node_cli.advice import in_keys
 from node_cli.arguments import (
     check_arguments,
     check_plain,
+    gives,
+    kinds,
     lacking_arguments,
     refusal,
     require_effect,
@@ -32,7 +34,6 @@ from node_cli.audit.base import AuditProblem
 from node_cli.config import SPLITS, ConfigError
 from node_cli.datasets.dataset import Dataset
 from node_cli.loggers.base import Loggers, Resume
-from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.references import nodes
@@ -111,13 +112,12 @@ def build_model(
     solving = {"solver": build_solver(config), "gradient": build_gradient(config)}
     if "vector_field" in config:
         solving["vector_field"] = _vector_field(config, offers)
-    model: nn.Module = _build_with(config, "model", {**offers, **task.offers, **solving})
+    all_offers = {**offers, **task.offers, **solving}
+    model: nn.Module = _build_with(config, "model", all_offers, kind=task.model_type)
     if not isinstance(model, task.model_type):
-        kinds, given = get_args(task.model_type) or (task.model_type,), type(model).__name__
-        wanted = " or a ".join(each.__name__ for each in kinds)
-        raise ConfigError(
-            f"model: {type(task).__name__} needs a {wanted}, got {given}: leave model= out, and the task takes its own"
-        )
+        wanted, given = " or a ".join(each.__name__ for each in kinds(task.model_type)), type(model).__name__
+        way = _fitting("model", all_offers, task.model_type) or "one of your own"
+        raise ConfigError(f"model: {type(task).__name__} needs a {wanted}, got {given}: take model={way}")
     task.equip(model)
     return model.to(*place_of(config)), task
 
@@ -193,11 +193,6 @@ def build_loggers(config: dict[str, Any], folder: Path, resume: Resume | None) -
         raise ConfigError(str(error)) from error
 
 
-def uses_solver(model: nn.Module) -> bool:
-    """Whether `solver` and `gradient` have any effect on this model."""
-    return bool(ode_blocks(model))
-
-
 def _target(key: str, node: dict[str, Any], packages: list[str]) -> Callable[..., Any]:
     """The class or function that a node names; the name must be one to trust, and what it leads to as well."""
     name = node["_target_"]
@@ -229,7 +224,11 @@ def _asked_for(config: dict[str, Any], group: str) -> Mapping[str, Any]:
 
 
 def _build_with(
-    config: dict[str, Any], group: str, offers: Mapping[str, Any], lacks: Mapping[str, str] = NOTHING
+    config: dict[str, Any],
+    group: str,
+    offers: Mapping[str, Any],
+    lacks: Mapping[str, str] = NOTHING,
+    kind: Any = object,
 ) -> Any:
     """The part that a group describes, given what it asks for of what the other parts offer.
 
@@ -244,7 +243,7 @@ def _build_with(
         raise ConfigError(explained[0])
     if lacking and node.get("_partial_"):
         givers = "the dataset" if group == "task" else "the dataset nor the task"
-        fitting = _fitting(group, offers)
+        fitting = _fitting(group, offers, kind)
         raise ConfigError(
             f"{group}: {node['_target_']} needs {', '.join(lacking)}, which neither its YAML nor {givers} gives: "
             f"{f'take {group}={fitting}, or ' if fitting else ''}leave dataset= and model= out, and the task takes its "
@@ -253,12 +252,13 @@ def _build_with(
     return _build(config, group, **{name: offers[name] for name in asked if name in offers and name not in node})
 
 
-def _fitting(group: str, offers: Mapping[str, Any]) -> str:
-    """The shipped choices of a group that need nothing which is not offered, in words."""
+def _fitting(group: str, offers: Mapping[str, Any], kind: Any) -> str:
+    """The shipped choices of a group that are of a kind and need nothing which is not offered, in words."""
+    parts = {name: (get_object(target), shipped()[group][target]) for name, target in choices(group).items()}
     fitting = [
         name
-        for name, target in choices(group).items()
-        if not lacking_arguments(inspect.signature(get_object(target)).parameters, {*shipped()[group][target], *offers})
+        for name, (part, keys) in parts.items()
+        if gives(part, kind) and not lacking_arguments(inspect.signature(part).parameters, {*keys, *offers})
     ]
     return " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
 

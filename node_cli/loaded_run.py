@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from node_cli.batch import Batch, concatenate, independent_generator, num_samples, take, to_device
-from node_cli.build import build_dataset, build_model, build_solver, uses_solver
+from node_cli.build import build_dataset, build_model, build_solver
 from node_cli.config import ConfigError
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.spec import DataSpec
@@ -268,7 +268,7 @@ class Run:
 
     def require_solves(self) -> None:
         """Raises ConfigError where another solver would have nothing to solve."""
-        if not uses_solver(self.model):
+        if not ode_blocks(self.model):
             raise ConfigError(
                 f"solver: {type(self.model).__name__} of {self.path} has no ODE block to solve: leave it out"
             )

@@ -218,14 +218,14 @@ def _several_devices(config: Mapping[str, Any]) -> list[str]:
 
 def _with_objectives(search: Search) -> Search:
     """The same with the objective of the task, where none is named. Builds the first config of all; imports torch."""
-    from node_cli.build import build_problem, build_trainer, uses_solver
+    from node_cli.build import build_problem, build_trainer
     from node_cli.training.evaluation import metric_names
 
     with hydra_ready(search.line):
         config = checked_config(search.line)
     trainer = build_trainer(config, build_problem(config))
     known = [f"val/{name}" for name in metric_names(trainer.model, trainer.task)]
-    if uses_solver(trainer.model) or "model" in search.space.keys:
+    if trainer.monitor.has_blocks or "model" in search.space.keys:
         known += ["nfe/forward", "nfe/backward", "nfe/val"]
     known += ["seconds", "memory", "parameters"]
     for objective in search.settings.objectives:

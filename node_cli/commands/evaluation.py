@@ -7,8 +7,9 @@ from typing import Any
 
 from node_cli.advice import in_keys
 from node_cli.audit.solver_comparison import SolverComparison, comparison_table
-from node_cli.build import build_solver, uses_solver
+from node_cli.build import build_solver
 from node_cli.loaded_run import Run
+from node_cli.models.ode_block import ode_blocks
 from node_cli.ode.solution import SolveError
 from node_cli.runs.outcome import RunFailedError
 from node_cli.training.machine import set_num_threads
@@ -30,7 +31,7 @@ def run_evaluation(config: dict[str, Any]) -> None:
         run.model, run.task, run.dataset(), config["split"], run.batch_size, run.config["precision"]
     )
     try:
-        comparison.evaluate(_name(run.config["solver"]) + ", its own" if uses_solver(run.model) else "none")
+        comparison.evaluate(_name(run.config["solver"]) + ", its own" if ode_blocks(run.model) else "none")
         if other is not None:
             comparison.evaluate(_name(config["solver"]), other)
     except SolveError as error:

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 from torch import nn
 
-from node_cli.build import build_loggers, build_problem, build_trainer, uses_solver
+from node_cli.build import build_loggers, build_problem, build_trainer
 from node_cli.config import ConfigError, known_of
 from node_cli.files import UnwrittenError, closed_at_the_end
 from node_cli.loggers.base import Logger, Loggers, Resume
+from node_cli.models.ode_block import ode_blocks
 from node_cli.runs.curves import write_curves
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.identity import check_identity, identity
@@ -174,7 +175,7 @@ def _announce(config: dict[str, Any], folder: RunFolder, trainer: Trainer, check
     if trainer.freeze:
         count = sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad)
         log.info("not trained: %s (%s parameters)", ", ".join(trainer.freeze), f"{count:,}")
-    if not uses_solver(trainer.model):
+    if not ode_blocks(trainer.model):
         log.info("solver and gradient have no part in this run: %s has no ODE block", name)
     for key, (value, why) in trainer.task.chosen().items():
         log.info("%s=auto takes %s: %s", key, value, why)

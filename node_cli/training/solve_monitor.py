@@ -19,6 +19,11 @@ class SolveMonitor:
         for block in self._blocks.values():
             block.solves = []
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether there is anything to record."""
+        return bool(self._blocks)
+
     def take(self, num_passes: int = 1) -> SolveCosts:
         """The solves since the last call, made in so many forward passes, and those of `backward()` once it has run."""
         solves = {name: block.solves or [] for name, block in self._blocks.items()}

@@ -100,8 +100,14 @@ def test_gradients_of_a_cde_pass_their_audit(here):
 
 
 MISTAKES = {
-    "an image model": ([*VOWELS, "model=odenet"], "needs input_shape, which neither its YAML nor the dataset nor the"),
-    "a model of forecasts": ([*VOWELS, "model=linear_ar"], "Classification needs a LabelModel, got LinearAr"),
+    "an image model": (
+        [*VOWELS, "model=odenet"],
+        "the task gives: take model=cde, gru, gru_d or ode_rnn, or leave",
+    ),
+    "a model of forecasts": (
+        [*VOWELS, "model=linear_ar"],
+        "Classification needs a LabelModel, got LinearAr: take model=cde, gru, gru_d or ode_rnn",
+    ),
     "images": (["model=cde"], "needs num_channels, num_controls, num_statics, which neither its YAML nor the dataset"),
     "no labels": (["task=classification", "dataset=storms", "model=cde"], "these series have no labels"),
     "classes as numbers": (["task=regression", "dataset=japanese_vowels"], "the labels are classes: take task=class"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from node_cli.models.sequences.cde import CdeEncoder
 from node_cli.models.sequences.encoder import RecurrentEncoder
 from node_cli.models.sequences.gru_d import GruDEncoder
@@ -11,6 +9,7 @@ from node_cli.models.sequences.labels import Readout
 from node_cli.models.sequences.ode_rnn import OdeRnnCell, OdeRnnEncoder
 from node_cli.models.series.gru import Gru
 from node_cli.models.series.ode_rnn import OdeRnn
+from node_cli.models.series.parts.networks import refuse_inputs
 from node_cli.ode.base import Solver
 from node_cli.ode.gradients import Gradient
 from node_cli.series import LabelModel, SeriesModel
@@ -70,22 +69,24 @@ def ode_rnn(
     noise: float,
     dropout: float,
 ) -> LabelModel | SeriesModel:
-    """An ODE-RNN; see `OdeRnnEncoder`, `Readout` and `OdeRnn`."""
-    field: dict[str, Any] = {
-        "solver": solver,
-        "gradient": gradient,
-        "width": width,
-        "hidden_width": hidden_width,
-        "num_hidden_layers": num_hidden_layers,
-        "activation": activation,
-    }
+    """An ODE-RNN; see `OdeRnnEncoder`, `Readout` and `OdeRnn`, which reads no controls and statics."""
     if num_outputs is None:
-        model = OdeRnn(num_channels=num_channels, num_controls=num_controls, num_statics=num_statics, **field)
+        refuse_inputs("ode_rnn", num_controls, num_statics)
+    cell = OdeRnnCell(
+        num_channels=num_channels,
+        num_inputs=num_controls + num_statics,
+        solver=solver,
+        gradient=gradient,
+        width=width,
+        hidden_width=hidden_width,
+        num_hidden_layers=num_hidden_layers,
+        activation=activation,
+    )
+    if num_outputs is None:
+        model = OdeRnn(cell, num_channels=num_channels)
         model.unused = UNUSED_IN_FORECASTS
         return model
-    cell = OdeRnnCell(num_channels=num_channels, num_inputs=num_controls + num_statics, **field)
-    encoder = OdeRnnEncoder(cell)
-    return Readout(encoder, num_outputs=num_outputs, readout=readout, noise=noise, dropout=dropout)
+    return Readout(OdeRnnEncoder(cell), num_outputs=num_outputs, readout=readout, noise=noise, dropout=dropout)
 
 
 def cde(

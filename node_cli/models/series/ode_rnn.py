@@ -7,9 +7,6 @@ from torch import Tensor, nn
 
 from node_cli.models.sequences.ode_rnn import OdeRnnCell
 from node_cli.models.series.parts.autoregression import Autoregressive, Step
-from node_cli.models.series.parts.networks import refuse_inputs
-from node_cli.ode.base import Solver
-from node_cli.ode.gradients import Gradient
 
 
 class OdeRnn(Autoregressive):
@@ -17,37 +14,13 @@ class OdeRnn(Autoregressive):
 
     What it adds to the values is linear in its memory. Where nothing is seen it reads its own predictions.
 
-    Raises:
-        ValueError: a key is out of range, or the dataset has controls or statics.
-
     Source: Rubanova et al. 2019, *Latent ODEs for Irregularly-Sampled Time Series*, NeurIPS.
     """
 
-    def __init__(
-        self,
-        *,
-        num_channels: int,
-        num_controls: int,
-        num_statics: int,
-        solver: Solver,
-        gradient: Gradient,
-        width: int,
-        hidden_width: int,
-        num_hidden_layers: int,
-        activation: str,
-    ) -> None:
+    def __init__(self, cell: OdeRnnCell, *, num_channels: int) -> None:
         super().__init__()
-        refuse_inputs("ode_rnn", num_controls, num_statics)
-        self.cell = OdeRnnCell(
-            num_channels=num_channels,
-            solver=solver,
-            gradient=gradient,
-            width=width,
-            hidden_width=hidden_width,
-            num_hidden_layers=num_hidden_layers,
-            activation=activation,
-        )
-        self.readout = nn.Linear(width, num_channels)
+        self.cell = cell
+        self.readout = nn.Linear(cell.width, num_channels)
 
     def stepper(self, batch_size: int, like: Tensor) -> Step:
         """See `Autoregressive.stepper`."""
