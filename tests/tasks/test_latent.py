@@ -14,6 +14,8 @@ from node_cli.batch import take
 from node_cli.latent import LatentModel, Posterior
 from node_cli.series import MASK, TARGET, TIMES, VALUES, Units
 from node_cli.tasks.latent import NOISE, Latent
+from node_cli.tasks.latent_likelihood import _of_a_poisson_process
+from node_cli.tasks.latent_metrics import coverage
 
 KEYS = {
     "num_samples": 1,
@@ -191,6 +193,21 @@ def test_rates_are_those_of_a_poisson_process():
     rates = torch.tensor([0.2, -0.1]).exp()  # constant; times are 0 to 4
     expected = 2 * (4 * rates.sum() - 5 * rates.log().sum())
     assert (timed.total - plain.total).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_rates_that_change_are_integrated_by_the_trapezoidal_rule():
+    batch = lines((0.1, -0.2), 5)
+    slopes = torch.tensor([0.3, 0.1])
+    log_rates = (1 + slopes * batch[TIMES][..., None].float()).log()[None]  # rates of straight lines; times are 0 to 4
+    found = _of_a_poisson_process(log_rates, batch, batch[MASK])
+    expected = (log_rates[0] * batch[MASK]).sum((1, 2)) - (4 + slopes * 8).sum()
+    torch.testing.assert_close(found, expected[None])
+
+
+def test_of_probabilities_that_are_uniform_a_band_holds_its_level():
+    levels = [0.1, 0.5, 0.9]
+    assert coverage((torch.arange(1000) + 0.5) / 1000, levels) == pytest.approx(levels)
+    assert coverage(torch.tensor([0.04, 0.5, 0.96, 0.7]), [0.9]) == [0.5]
 
 
 def test_bands_are_quantiles_of_the_mixture_and_metrics_say_how_often_they_hold():

@@ -8,7 +8,7 @@ import torch
 from node_cli.datasets.scaling import Scaling
 from node_cli.figures import image_of
 from node_cli.series import MASK, TARGET, TIMES, VALUES, LabelModel, Units
-from node_cli.tasks.regression import Regression
+from node_cli.tasks.regression import Regression, _errors
 
 MEAN, STD = (10.0, -1.0), (2.0, 0.5)
 SCALED = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, -1.0]])
@@ -45,6 +45,13 @@ def test_errors_are_in_the_units_of_the_targets():
     assert made.shown(details)["RMSE of a"] == "1.633, of the training mean 2.582"
     assert image_of(made.figures(Says(), batch, rows)["predictions"]).shape[2] == 3
     assert set(made.predict(Says(), {"inputs": SCALED}, torch.Generator())) == {"prediction"}
+
+
+def test_the_variance_that_is_explained_is_that_of_the_targets():
+    found, targets = torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[0.0], [3.0], [9.0]])
+    explained = 1 - 2 / (targets - targets.mean()).square().sum().item()
+    assert _errors(found - targets, targets)["r2"] == pytest.approx([explained])
+    assert math.isnan(_errors(found - 3, torch.full((3, 1), 3.0))["r2"][0])
 
 
 def test_a_sample_without_a_prediction_is_left_out_of_the_errors():

@@ -51,10 +51,11 @@ class OdeRnnCell(nn.Module):
         times = torch.stack([torch.zeros_like(gaps), gaps], dim=1).double()
         return self.block.solve(memory, times).ys[-1]
 
-    def updated(self, memory: Tensor, values: Tensor, mask: Tensor, inputs: Tensor) -> Tensor:
-        """The memory after an observation, `values` and `mask` `(n, C)`, `inputs` `(n, k + s)`; as it was without."""
-        new: Tensor = self.cell(torch.cat([values, mask.to(values.dtype), inputs], dim=1), memory)
-        return torch.where(mask.any(1, keepdim=True), new, memory)
+    def updated(self, memory: Tensor, values: Tensor, mask: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """The memory after an observation, `values` and `mask` `(n, C)`, `inputs` `(n, k + s)`."""
+        read = [values, mask.to(values.dtype), *([] if inputs is None else [inputs])]
+        new: Tensor = self.cell(torch.cat(read, dim=1), memory)
+        return new
 
 
 class OdeRnnEncoder(Encoder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from node_cli.models.sequences.ode_rnn import OdeRnnCell
@@ -28,8 +27,7 @@ class OdeRnn(Autoregressive):
 
         def step(current: Tensor, mask: Tensor, gap: Tensor, inputs: Tensor | None) -> Tensor:
             nonlocal memory
-            read = self.cell.cell(torch.cat([current, mask.to(current.dtype)], dim=1), memory)
-            memory = self.cell.after(read, gap[:, 0])
+            memory = self.cell.after(self.cell.updated(memory, current, mask), gap[:, 0])
             following: Tensor = current + self.readout(memory)
             return following
 
