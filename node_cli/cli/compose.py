@@ -270,7 +270,7 @@ def _choosing(line: CommandLine, groups: set[str]) -> list[Override]:
     choosing = [each for each in line.overrides if each.key in groups]
     for each in choosing:
         names = each.value if isinstance(each.value, list) and known_of(each.key).several else [each.value]
-        is_choice = not each.prefix and all(isinstance(name, str) for name in names)
+        is_choice = not each.prefix and names and all(isinstance(name, str) for name in names)
         if not is_choice or len(set(names)) < len(names):
             raise ConfigError(f"{each.text} is no choice: write {each.key}=NAME (node-{line.config_name} --help)")
     return choosing

@@ -105,6 +105,7 @@ MISTAKES = {
     "millions of runs": (["-m", "seed=range(10000000)"], "the values make 10000000 runs: at most 10000 at once"),
     "a step of 0": (["seed=range(1,5,0)"], "cannot read the command line: range() arg 3 must not be zero"),
     "two models": (["model=[mlp,resnet]"], "model=[mlp,resnet] is no choice: write model=NAME (node-train --help)"),
+    "no logger of a list": (["logger=[]"], "logger=[] is no choice: write logger=NAME"),
     "one logger twice": (["logger=[jsonl,jsonl]"], "logger=[jsonl,jsonl] is no choice: write logger=NAME"),
     "a list of loggers in a list": (["logger=[[jsonl]]"], "logger=[[jsonl]] is no choice: write logger=NAME"),
     "packages of no names": (["packages=[1]"], "packages must be a list of different names, such as [mylab], got [1]"),
