@@ -1,12 +1,14 @@
 """Neural CDEs against closed forms, and the paths that drive them."""
 
+import numpy as np
 import pytest
 import torch
 from encoders import encoder, irregular, picked
+from scipy.interpolate import CubicHermiteSpline
 
 from node_cli.models.sequences.control import CONTROLS_BETWEEN, HermitePath, points
 from node_cli.models.sequences.reading import Reading
-from node_cli.series import MASK, TIMES, VALUES
+from node_cli.series import CONTROLS, MASK, STATICS, TIMES, VALUES
 
 FINE = ("dopri5", {"rtol": 1e-8, "atol": 1e-8, "first_step": "chosen"})
 
@@ -71,6 +73,22 @@ def test_a_hermite_path_has_the_slope_since_the_knot_before():
     torch.testing.assert_close(torch.autograd.grad(place.sum(), t)[0], slope.sum().detach())
 
 
+def test_a_hermite_path_is_a_cubic_for_each_series_which_stays_at_its_end():
+    generator = torch.Generator().manual_seed(0)
+    times = torch.tensor([[0.0, 0.3, 1.0, 1.2, 2.0], [0.0, 0.5, 1.5, 1.5, 1.5]], dtype=torch.float64)
+    knots = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    knots[1, 3:] = knots[1, 2]
+    path = HermitePath.through(times, knots)
+    for t in torch.rand(20, 2, generator=generator, dtype=torch.float64) * times[:, -1]:
+        place, slope = path.at(t[:, None])
+        for sample, end in enumerate((5, 3)):
+            x, y = times[sample, :end].numpy(), knots[sample, :end].numpy()
+            slopes = np.diff(y, axis=0) / np.diff(x)[:, None]
+            cubic = CubicHermiteSpline(x, y, np.concatenate([slopes[:1], slopes]))
+            np.testing.assert_allclose(place[sample], cubic(t[sample]), atol=1e-12)
+            np.testing.assert_allclose(slope[sample], cubic(t[sample], 1), atol=1e-12)
+
+
 def test_a_hermite_path_does_not_change_where_an_observation_is_added_after_it():
     generator = torch.Generator().manual_seed(0)
     times = torch.tensor([[0.0, 0.3, 1.0, 1.2, 2.0]], dtype=torch.float64)
@@ -94,18 +112,29 @@ def test_a_rectilinear_memory_between_two_observations_does_not_know_the_second(
     assert all(map(torch.equal, with_second, driven[2 * number : 3 * number]))
 
 
-def test_counts_are_channels_of_the_path():
-    batch = irregular(4)
+def test_a_path_goes_through_time_latest_values_controls_statics_and_counts():
+    batch = {
+        TIMES: torch.tensor([[1.0, 2, 4, 7], [1, 3, 3, 3]], dtype=torch.float64),
+        VALUES: torch.tensor([[[0.0, 5], [0, 0], [6, 0], [0, 8]], [[0, 0], [2, 0], [0, 0], [0, 0]]]),
+        MASK: torch.tensor([[[0, 1], [0, 0], [1, 0], [0, 1]], [[0, 0], [1, 0], [0, 0], [0, 0]]]).bool(),
+        CONTROLS: torch.tensor([[[10.0], [20], [30], [40]], [[50], [60], [60], [60]]]),
+        STATICS: torch.tensor([[-1.0], [-2]]),
+    }
+    expected = [  # since reading began, two channels, a control and a static, and how often the channels were seen
+        [[0.0, 0, 5, 10, -1, 0, 1], [3, 6, 5, 30, -1, 1, 1], [6, 6, 8, 40, -1, 1, 2]],
+        [[2, 2, 0, 60, -2, 1, 0]] * 3,
+    ]
     knots = points(Reading.of(batch), counts=True)
-    assert knots.shape[2] == encoder("cde hermite", counts=True).initial.in_features == 5
-    torch.testing.assert_close(knots[0, -1, 3:], batch[MASK][0].sum(0).double())
-    torch.testing.assert_close(knots[0, -1, 0], batch[TIMES][0, -1] - batch[TIMES][0, 0])
+    assert torch.equal(knots, torch.tensor(expected))
+    assert torch.equal(points(Reading.of(batch), counts=False), knots[..., :5])
+    assert encoder("cde hermite", counts=True).initial.in_features == 5  # of two channels, and no inputs
 
 
 @pytest.mark.parametrize(
     ("solver", "keys", "message"),
     [
         (("rk4", {"compile": "step"}), {}, r"solver\.compile must be none or auto for a CDE: every batch has a path"),
+        (("dopri5", {"sync_steps": True}), {}, r"solver\.sync_steps must be false for a CDE: each process solves"),
         (("rk4", {}), {"width": 0}, r"width must be at least 1, got 0"),
         (("rk4", {}), {"num_hidden_layers": 0}, r"num_hidden_layers must be at least 1, got 0"),
         (("dopri5", {"atol": [1e-3, 1e-3]}), {}, r"one for each of the state's 3 channels, got 2"),

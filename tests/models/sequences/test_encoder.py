@@ -8,15 +8,17 @@ from node_cli.models.sequences.encoder import RecurrentEncoder
 from node_cli.models.sequences.gru_d import GruDEncoder
 from node_cli.series import MASK, TIMES, VALUES
 
-BATCH = irregular(7, 4, 6)
+BATCH = irregular(7, 4, 6, 1, 3)  # of the fourth one thing is seen, of the last one nothing
+BATCH[MASK][3, 0], BATCH[VALUES][3, 0], BATCH[MASK][4] = True, 0.7, False
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_memory_is_made_of_what_was_seen_of_its_own_series(name, backwards):
     memory = encoder(name)(BATCH, backwards=backwards)
-    assert memory.shape == (3, 7, 3)
-    for sample in range(3):
+    assert memory.shape == (5, 7, 3)
+    assert not memory[4].any()
+    for sample in range(5):
         seen = BATCH[MASK][sample].any(1).nonzero()[:, 0]
         last = BATCH[TIMES][sample].argmax()
         kept = torch.unique(torch.cat([seen, torch.tensor([0, last])]))  # reading begins at one end or the other
@@ -28,7 +30,7 @@ def test_a_memory_is_made_of_what_was_seen_of_its_own_series(name, backwards):
 def test_a_memory_stays_where_nothing_is_seen(name):
     batch = {name: tensor.clone() for name, tensor in BATCH.items()}
     batch[MASK][0, 2] = False
-    batch[VALUES][0, 2] = 100.0
+    batch[VALUES][0, 2] = torch.nan
     memory = encoder(name)(batch)
     assert torch.equal(memory[0, 2], memory[0, 1])
     assert torch.equal(memory[1, 3:], memory[1, 3:4].expand(4, -1))
@@ -50,7 +52,7 @@ def test_what_is_observed_later_changes_no_memory_before(name):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_gradients_are_those_of_finite_differences(name, gradient):
     made = encoder(name, solver=("rk4", {"num_steps": 1 if gradient != "adjoint" else 30}), gradient=gradient)
-    batch, weights = picked(BATCH, [0, 1], slice(4)), list(made.parameters())
+    batch, weights = picked(BATCH, [0, 1, 3, 4], slice(4)), list(made.parameters())
     generator = torch.Generator().manual_seed(1)
     direction = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in weights]
 
