@@ -39,7 +39,8 @@ METHODS = [name for name in names("solver") if name != ONE_STEP]
 def make_part(group, name, **keys):
     """What a YAML names, with its values and with those that `keys` change; of a partial one the whole."""
     values = {**deepcopy(_values(group, name)), **keys}
-    values.pop("_partial_", None)
+    for of_hydra in ("_partial_", "defaults"):
+        values.pop(of_hydra, None)
     return get_object(values.pop("_target_"))(**values)
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from node_cli.ode import synchronised
 from node_cli.ode.base import Solver
+from node_cli.ode.own_times import joined
+from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import Solution
 
 
@@ -21,6 +26,19 @@ class SolvingModule(nn.Module, ABC):
     solver: Solver
     energies: list[Tensor] | None = None
     vector_field: nn.Module
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether the steps are those of several processes together, which must then all make the same solves."""
+        return isinstance(self.solver, RungeKutta) and self.solver.shares_steps
+
+    def largest(self, number: int, device: torch.device) -> int:
+        """What the number of solves may depend on: the largest one of all processes that share steps."""
+        return int(synchronised.largest_of(np.array(number), device)) if self.shares_steps else number
+
+    def joined(self, ts: Tensor, tolerance: float = 0.0) -> Tensor:
+        """Times `(batch, times)`, or the row `(times,)` that all samples have in common but for `tolerance`."""
+        return joined(ts, tolerance=tolerance, is_shared=self.shares_steps)
 
     @abstractmethod
     def solve(self, y0: Tensor, ts: Tensor) -> Solution[Tensor]:

@@ -13,6 +13,20 @@ from node_cli.ode.solution import Solution
 from node_cli.ode.states import Parts, on_host, require_order
 
 
+def joined(ts: Tensor, *, tolerance: float = 0.0, is_shared: bool = False) -> Tensor:
+    """The first row `(T,)` of times `(batch, T)` if all rows are it but for `tolerance`; else `ts`.
+
+    If solves are `is_shared` by processes, the rows of all of them must be, so that all make the same solve.
+    """
+    row = ts[0]
+    if is_shared:
+        row = torch.from_numpy(synchronised.largest_of(np.array(on_host(row)), ts.device)).to(ts)
+    are_same = bool(((ts - row).abs() <= tolerance).all())
+    if is_shared:
+        are_same = synchronised.all_agree(are_same, ts.device)
+    return row if are_same else ts
+
+
 @dataclass(frozen=True)
 class AskedTimes:
     """The times of a solve: of all samples `(T,)`, or of each sample's own `(batch, T)`.

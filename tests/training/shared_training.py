@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from parts import make_part
+from shared_series import SERIES, series
+from shared_series import SETTINGS as OF_SERIES
 from small_runs import Recorder, build_ode_net, build_trainer, image_dataset, point_dataset
 from torch import nn
 from touchy import Touchy
@@ -194,6 +196,26 @@ def first_failure(processes, folder):
     return {"error": ""}
 
 
+def train_series(case, processes, folder):
+    """In float64, for the same reason."""
+    model, task = SERIES[case]()
+    dataset = series(task).to(torch.device("cpu"), torch.float64)
+    trainer = build_trainer(model.double(), dataset, task, optimizer=SGD, processes=processes, **OF_SERIES)
+    recorder = Recorder()
+    evaluation = trainer.fit(recorder, Checkpoints(folder, keep=2) if processes.is_first else None)
+    return {
+        "values": {tag: recorder.of(tag) for tag in {tag for _, tag, _ in recorder.scalars} if is_a_result(tag)},
+        "weights": weights_of(trainer),
+        "metrics": evaluation.metrics,
+        "details": evaluation.details,
+        "rows": evaluation.rows,
+    }
+
+
+def is_a_result(tag):
+    return tag.startswith(("train/", "val/"))
+
+
 OTHERS = {
     **{f"failures {policy}": partial(failures, policy) for policy in ("raise", "skip_batch", "fallback")},
     **{f"stopped {rank}": partial(stopped, rank=rank) for rank in (0, 1)},
@@ -201,6 +223,7 @@ OTHERS = {
     "tiny batches": tiny_batches,
     "bad step": bad_step,
     "first failure": first_failure,
+    **{case: partial(train_series, case) for case in SERIES},
 }
 
 

@@ -1,11 +1,13 @@
 """Two processes that train together, through gloo, against one that trains alone."""
 
+import math
 import socket
 
 import pytest
 import shared_training
 import torch
-from shared_training import APART, CASES, EXACT, IN_STEP, alone
+from shared_series import SERIES
+from shared_training import APART, CASES, EXACT, IN_STEP, alone, train_series
 
 from node_cli.training.checkpoint import read_checkpoint
 
@@ -124,3 +126,26 @@ def test_a_process_without_a_sample_changes_nothing(ranks, tmp_path):
             torch.testing.assert_close(both["weights"][name], weight, rtol=1e-5, atol=1e-6)
         assert both["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
         assert torch.equal(both["outputs"], one["outputs"])
+
+
+@pytest.mark.parametrize("case", SERIES)
+def test_sums_over_observed_values_are_those_of_one_process(case, ranks, tmp_path):
+    """Of series whose halves of a batch hold very different numbers of them, in batches of 4, 4 and 1."""
+    one = train_series(case, shared_training.ALONE, tmp_path)
+    for both in (rank[case] for rank in ranks):
+        for kind, expected in one.items():
+            ours, theirs = (dict(flattened(kind, each)) for each in (both[kind], expected))
+            if kind == "values" and both is ranks[1][case]:
+                continue  # the first process writes those
+            assert ours == pytest.approx(theirs, rel=1e-8, abs=1e-10, nan_ok=True), kind
+
+
+def flattened(name, found):
+    """Each number of nested results, with its name."""
+    if isinstance(found, torch.Tensor):
+        found = found.tolist()
+    if isinstance(found, dict | list):
+        for key, each in found.items() if isinstance(found, dict) else enumerate(found):
+            yield from flattened(f"{name}/{key}", each)
+    else:
+        yield name, math.nan if found is None else found

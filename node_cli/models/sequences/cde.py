@@ -71,7 +71,7 @@ class CdeEncoder(Encoder):
 
     def forward(self, batch: Batch, *, backwards: bool = False) -> Tensor:
         """See `Encoder.forward`."""
-        read = Reading.of(batch, backwards=backwards)
+        read = Reading.of(batch, backwards=backwards, block=self.block)
         knots = points(read, counts=self.counts)
         memory = self.initial(knots[:, 0])
         if knots.shape[1] == 1:

@@ -84,9 +84,9 @@ class LatentOde(LatentModel):
         if times.shape[1] == 1:
             return latent[:, :, None]
         count, start = len(latent), latent.flatten(0, 1)
-        are_common = torch.allclose(times, times[:1], rtol=0, atol=SAME * float(times.abs().max()))
-        ys: Tensor = self.block.solve(start, times[0] if are_common else times.repeat(count, 1)).ys
-        return ys.transpose(0, 1).reshape(count, *times.shape, self.latent_dim)
+        times = self.block.joined(times, SAME * float(times.abs().max()))
+        ys: Tensor = self.block.solve(start, times if times.dim() == 1 else times.repeat(count, 1)).ys
+        return ys.transpose(0, 1).unflatten(0, latent.shape[:2])
 
     def values(self, paths: Tensor) -> Tensor:
         """See `LatentModel.values`."""

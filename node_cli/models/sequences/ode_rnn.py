@@ -47,7 +47,7 @@ class OdeRnnCell(nn.Module):
 
     def after(self, memory: Tensor, gaps: Tensor) -> Tensor:
         """The memory so long `(n,)`, 0 or more, after."""
-        if not gaps.any():
+        if not self.block.largest(int(gaps.any()), gaps.device):
             return memory
         times = torch.stack([torch.zeros_like(gaps), gaps], dim=1).double()
         return self.block.solve(memory, times).ys[-1]
@@ -75,7 +75,7 @@ class OdeRnnEncoder(Encoder):
 
     def forward(self, batch: Batch, *, backwards: bool = False) -> Tensor:
         """See `Encoder.forward`."""
-        read = Reading.of(batch, backwards=backwards)
+        read = Reading.of(batch, backwards=backwards, block=self.cell.block)
         memory, rows = read.values.new_zeros(len(read.values), self.width), []
         for i in range(read.times.shape[1]):
             memory = self.cell.after(memory, read.gaps[:, i])

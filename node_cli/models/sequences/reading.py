@@ -9,6 +9,7 @@ from torch import Tensor
 
 from node_cli.batch import Batch
 from node_cli.models.series.parts.history import History
+from node_cli.ode.block import SolvingModule
 from node_cli.series import CONTROLS, STATICS
 
 
@@ -37,8 +38,8 @@ class Reading(NamedTuple):
     num_read: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, *, backwards: bool = False) -> Reading:
-        """That of a batch."""
+    def of(cls, batch: Batch, *, backwards: bool = False, block: SolvingModule | None = None) -> Reading:
+        """That of a batch; R is the same for all processes that share the steps of `block`."""
         times, values, mask = History.of(batch)
         controls = batch.get(CONTROLS, values[:, :, :0])
         statics = batch.get(STATICS, values[:, 0, :0])[:, None].expand(*times.shape, -1)
@@ -51,7 +52,9 @@ class Reading(NamedTuple):
         is_seen = mask.any(2)
         num_read = is_seen.cumsum(1)
         total = num_read[:, -1:]
-        order = torch.arange(max(1, int(total.max())), device=times.device)
+        longest = max(1, int(total.max()))
+        longest = longest if block is None else block.largest(longest, times.device)
+        order = torch.arange(longest, device=times.device)
         index = (~is_seen).to(torch.uint8).argsort(dim=1, stable=True)
         index = index.gather(1, order.minimum((total - 1).clamp(min=0)))
         is_read = order < total

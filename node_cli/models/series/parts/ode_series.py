@@ -260,8 +260,7 @@ class OdeSeries(SeriesModel):
         """The states `(n, T, S)` at the times `(n, T)` of each sample, from `state` `(n, S)` at the first."""
         if times.shape[1] == 1:
             return state[:, None]
-        are_common = bool((times == times[:1]).all())  # which every solver takes
-        return self.block.solve(state, times[0] if are_common else times, field).ys.transpose(0, 1)
+        return self.block.solve(state, self.block.joined(times), field).ys.transpose(0, 1)
 
 
 class _Piece(nn.Module):
