@@ -120,7 +120,7 @@ def _encoder(kind: str, read: dict[str, int], hidden: Hidden, solver: Solver, gr
     }
     if kind == "ode_rnn":
         return OdeRnnEncoder(OdeRnnCell(**solving))
-    return CdeEncoder(**solving, control=HERMITE, counts=True, sees_path=True)
+    return CdeEncoder(**solving, control=HERMITE, counts=False, sees_path=True)
 
 
 def _time_before(batch: Batch) -> Tensor:
