@@ -98,6 +98,10 @@ SMALL = {  # the first pattern that a command matches: the sizes that are added 
     r"node-train .*(experiment=best|model=linear)": f"{DIGITS} {RUN}",
     r"node-train": f"model.width=4 {DIGITS} {RUN}",
     r"node-tune .*task=trajectory": f"tune.trials=1 trainer.max_steps=1 logger=jsonl {QUIET}",
+    r"node-tune .*task=latent": f"dataset.num_series=12 dataset.val=3 dataset.test=3 tune.trials=1 trainer.max_steps=1 "
+    f"logger=jsonl {QUIET}",
+    r"node-tune .*dataset=japanese_vowels": "tune.space.model.width=[4] tune.trials=1 trainer.max_steps=1 "
+    f"logger=jsonl {QUIET}",
     r"node-tune .*tune=(odenet|error_and_nfe)": f"{TRIAL} tune.space.model.width=[4] "
     "tune.space.solver.rtol=[1e-2,1e-3] tune.space.gradient.rtol=null tune.space.gradient=[direct,adjoint]",
     r"node-tune .*model\.width|node-tune .*tune=mine": TRIAL,

@@ -20,6 +20,8 @@ DATA = ["dataset.num_series=24", "dataset.num_times=8", "dataset.num_beyond=4", 
 DATA += ["dataset.val=4", "dataset.test=4"]
 QUICK = ["trainer.epochs=2", "trainer.updates_per_epoch=2", "trainer.batch_size=6", "trainer.log_every_steps=1"]
 QUICK += ["trainer.save_every_steps=1", "trainer.keep=9", "logger=jsonl"]
+ENCODERS = ["rnn", "ode_rnn", "cde"]
+SWEEP = "outputs/sweeps/encoders"
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,18 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(place, typed_in) -> Path:
+    """By the default encoder, the first of a sweep over all of them."""
     how = ["task.rates=true", "task.num_samples=2", "task.eval_samples=3"]
-    typed_in(place, "node-train", "task=latent", *DATA, *SMALL, *how, *QUICK, *HERE, "run_dir=mine")
+    swept = ["-m", f"model.encoder={','.join(ENCODERS)}", "sweep.name=encoders"]
+    typed_in(place, "node-train", "task=latent", *DATA, *SMALL, *how, *QUICK, *HERE, *swept)
+    (place / "mine").symlink_to(place / SWEEP / "0")
     return place / "mine"
+
+
+@pytest.fixture(params=ENCODERS)
+def of_encoder(request, trained, place) -> Path:
+    """The run of each encoder."""
+    return place / SWEEP / str(ENCODERS.index(request.param))
 
 
 @pytest.fixture
@@ -58,10 +69,15 @@ def test_a_run_leaves_its_metrics_and_figures(trained):
     assert "log_noise" in weights(trained)
 
 
-def test_a_run_taken_up_in_its_middle_is_the_same_to_the_last_bit(trained, place, here):
-    shutil.copytree(trained, place / "again")
-    here("node-train", "resume=again/checkpoints/step-00000001.pt")
-    assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in weights(place / "again").items())
+def test_a_sweep_over_encoders_is_compared_by_the_likelihood(trained, here, typed):
+    report = typed("node-report", SWEEP, "--by", "model.encoder", "--show", "val/nll")
+    assert set(ENCODERS) <= {word for line in report.out.splitlines() for word in line.split()}
+
+
+def test_a_run_taken_up_in_its_middle_is_the_same_to_the_last_bit(of_encoder, tmp_path, here):
+    again = shutil.copytree(of_encoder, tmp_path / "again")
+    here("node-train", f"resume={again}/checkpoints/step-00000001.pt")
+    assert all(torch.equal(tensor, weights(of_encoder)[name]) for name, tensor in weights(again).items())
 
 
 def test_bands_go_on_to_a_time_of_the_users(trained, place, here):
@@ -76,8 +92,8 @@ def test_bands_go_on_to_a_time_of_the_users(trained, place, here):
     assert (place / "bands_series.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_read_back_encodes_and_forecasts_raw_series(trained):
-    run = load_run(trained, device="cpu")
+def test_a_run_read_back_encodes_and_forecasts_raw_series(of_encoder):
+    run = load_run(of_encoder, device="cpu")
     times = np.linspace(0, 0.14, 8)[None].repeat(3, 0)
     raw = {"times": times, "values": np.random.default_rng(0).normal(size=(3, 8, 2))}
     found = run.encode(raw)
@@ -90,11 +106,21 @@ def test_a_run_read_back_encodes_and_forecasts_raw_series(trained):
         run.forecast(raw, until=0.3, samples=1)
 
 
-def test_an_audit_of_a_stochastic_loss_finds_its_gradient(trained, here):
-    said = [here("node-audit", "run=mine", "gradients=[direct,checkpoint]", "logger=none") for _ in range(2)]
-    assert "Gradients of LatentOde, a batch of" in said[0]
-    rows = [[line for line in each.splitlines() if line.startswith(("direct", "checkpoint"))] for each in said]
-    assert [line.split()[:4] for line in rows[0]] == [line.split()[:4] for line in rows[1]]
+def test_an_audit_of_a_stochastic_loss_finds_each_gradient_by_a_fixed_seed(of_encoder, here):
+    found = off_the_pass(here("node-audit", f"run={of_encoder}", "logger=none"))
+    assert set(found) == {"direct", "checkpoint", "adjoint"}
+    assert found["direct"] < 1e-3
+    assert found["checkpoint"] < 1e-3
+    assert found["adjoint"] < 10  # single steps of rk4 backwards
+    assert off_the_pass(here("node-audit", f"run={of_encoder}", "gradients=[direct]", "logger=none")) == {
+        "direct": found["direct"]
+    }
+
+
+def off_the_pass(said: str) -> dict[str, float]:
+    """In %, by gradient: the first table of an audit."""
+    rows = said[said.index("Gradients of LatentOde, a batch of") :].partition("\n\n")[0].splitlines()[2:]
+    return {words[1]: float(words[3]) for words in map(str.split, rows)}
 
 
 def test_a_baseline_without_latent_state_has_bands_of_its_noise(place, here):

@@ -85,3 +85,32 @@ def test_the_space_for_series_searches_what_matters_to_a_single_one(tmp_path):
     searched = ("optimizer.lr", "optimizer.weight_decay", "model.width", "solver.rtol")
     assert all(len({each[group][key] for each in configs}) > 1 for group, key in (k.split(".") for k in searched))
     assert len({each["trainer"]["batch_size"] for each in configs}) == 1
+
+
+RATES = "who,t,x,rate\n" + "".join(f"{who},{t},{who * t % 7},{who + 0.5}\n" for who in range(10) for t in range(4))
+SPIRALS = (
+    "dataset.num_series=24 dataset.num_times=8 dataset.num_beyond=4 dataset.context=8 dataset.val=4 dataset.test=4"
+)
+TABLE = "dataset.path=rates.csv dataset.time=t dataset.series=who dataset.label=rate dataset.split=series"
+VOWELS = "dataset=japanese_vowels tune.space.model.width=[2,4]"
+OF_SERIES = {  # what is typed, what trials are compared by, and what differs between them
+    "latent": (f"task=latent {SPIRALS}", "val/nll", ["optimizer.lr", "task.kl_until"]),
+    "labels": (f"task=classification model=cde {VOWELS}", "val/error", ["model.noise", "model.dropout"]),
+    "labels of numbers": (f"task=regression model=gru {TABLE}", "val/loss", ["model.noise", "model.dropout"]),
+}
+
+
+@pytest.mark.parametrize("name", OF_SERIES)
+def test_spaces_for_models_of_series_are_named_in_a_word(name, typed, tmp_path, monkeypatch):
+    monkeypatch.setattr("node_cli.tuning.workers.run_workers", lambda work, count, restarts: work())
+    monkeypatch.setattr("node_cli.training.launched.end_with_parent", lambda: None)
+    words, metric, searched = OF_SERIES[name]
+    (tmp_path / "rates.csv").write_text(RATES)
+    quick = ["num_threads=1", "device=cpu", "logger=none", "trainer.max_steps=1", "tune.sampler=random"]
+    space = name.partition(" ")[0]
+    result = typed("node-tune", f"tune={space}", *words.split(), "tune.trials=2", *quick)
+    assert "2 runs: 2 finished" in result.out, result.err
+    assert metric in result.out
+    configs = [summary(tmp_path / "outputs/studies" / space, number)["config"] for number in range(2)]
+    for group, key in (each.split(".") for each in searched):
+        assert configs[0][group][key] != configs[1][group][key]
