@@ -6,17 +6,21 @@ import csv
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from node_cli import load_run
+from node_cli.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
 HERE = ["num_threads=1", "device=cpu"]
 QUICK = ["trainer.epochs=1", "trainer.updates_per_epoch=2", "trainer.figures_every_epochs=0", "logger=jsonl"]
+QUICK += ["trainer.save_every_steps=1", "trainer.keep=9"]
 SMALL = ["model.width=4", "model.hidden_width=4"]
 VOWELS = ["task=classification", "dataset=japanese_vowels"]
 WAVES = "who,t,x,rate\n" + "".join(
@@ -65,6 +69,16 @@ def test_classes_of_series_are_predicted_evaluated_and_drawn(here, place):
     assert len(table) == 54
     assert {"class", "targets", "failed"} <= set(table[0])
     assert sum(float(table[0][name]) for name in table[0] if name.startswith("probability")) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["vowels", "rates"])
+def test_a_run_taken_up_in_its_middle_is_the_same_to_the_last_bit(name, here, place, tmp_path):
+    """With noise on what is read, and weights that are averaged."""
+    again = shutil.copytree(place / name, tmp_path / "again")
+    here("node-train", f"resume={again}/checkpoints/step-00000001.pt")
+    one, other = (read_checkpoint(run / "checkpoints" / "last.pt")["average"] for run in (place / name, again))
+    assert all(torch.equal(tensor, one[key]) for key, tensor in other.items())
+    assert one.keys() == other.keys() != set()
 
 
 def test_a_run_reads_new_series(here, place):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node_cli.build import build_trainer
+from node_cli.build import build_problem, build_trainer
 from node_cli.cli.compose import CommandLine, hydra_ready
 from node_cli.cli.overrides import parse, texts_of
 from node_cli.config import resolved
@@ -38,7 +38,7 @@ def test_a_job_for_each_model_and_each_kind_of_training(table2):
     assert {(job[3], job[2]) for job in jobs} == {
         (f"experiment={name}", f"dataset.train_beyond={beyond}")
         for name in table2.MODELS
-        for beyond in ("true", "false")
+        for beyond in ("True", "False")
     }
     assert len(jobs) == 2 * len(table2.MODELS) == 10
 
@@ -47,10 +47,12 @@ def test_models_are_about_equally_large(table2):
     sizes = []
     for name in table2.MODELS:
         line = CommandLine(
-            "train", parse([f"experiment={name}", "dataset.num_series=8", "dataset.val=2", "device=cpu"])
+            "train",
+            parse([f"experiment={name}", "dataset.num_series=8", "dataset.val=2", "dataset.test=2", "device=cpu"]),
         )
         with hydra_ready(line):
-            trainer = build_trainer(resolved(line.compose()))
+            config = resolved(line.compose())
+        trainer = build_trainer(config, build_problem(config))
         sizes.append(sum(each.numel() for each in trainer.model.parameters()))
     assert max(sizes) < 1.05 * min(sizes)
 

@@ -16,7 +16,7 @@ from node_cli.models.sequences.control import (
     points,
     straight_pieces,
 )
-from node_cli.models.sequences.encoder import Encoder, require_own_steps
+from node_cli.models.sequences.encoder import Encoder
 from node_cli.models.sequences.reading import Reading
 from node_cli.models.series.parts.networks import Hidden, network
 from node_cli.ode.base import Solver
@@ -34,7 +34,7 @@ class CdeEncoder(Encoder):
     With `sees_path` it is f(z, X), as if X were a part of z.
 
     Raises:
-        ValueError: a key is out of range, or the solver compiles or shares its steps.
+        ValueError: a key is out of range, or the solver compiles.
 
     Source: Kidger et al. 2020, *Neural Controlled Differential Equations for Irregular Time Series*, NeurIPS.
     """
@@ -59,7 +59,6 @@ class CdeEncoder(Encoder):
         require_choice("control", control, CONTROLS_BETWEEN)
         if isinstance(solver, RungeKutta) and solver.is_compiled:
             raise ValueError("solver.compile must be none or auto for a CDE: every batch has a path of its own")
-        require_own_steps("a CDE", solver)
         self.width = width
         self.control = control
         self.counts = counts

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from node_cli.batch import Batch
 from node_cli.models.sequences.reading import Reading
-from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_at_least
 
 
@@ -28,14 +27,6 @@ class Encoder(nn.Module, ABC):
 
         It stays as it is where nothing was seen. `backwards` reads from the last time to the first.
         """
-
-
-def require_own_steps(name: str, solver: Solver) -> None:
-    """Raises ValueError for a solver whose steps are those of several processes, which must all solve equally often."""
-    if vars(solver).get("sync_steps"):
-        raise ValueError(
-            f"solver.sync_steps must be false for {name}: each process solves as often as its own series were observed"
-        )
 
 
 class RecurrentEncoder(Encoder):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from node_cli.batch import Batch
 from node_cli.models.ode_stack import ode_block
-from node_cli.models.sequences.encoder import Encoder, require_own_steps
+from node_cli.models.sequences.encoder import Encoder
 from node_cli.models.sequences.reading import Reading
 from node_cli.models.series.parts.networks import Hidden, network
 from node_cli.ode.base import Solver
@@ -22,7 +22,7 @@ class OdeRnnCell(nn.Module):
     and are solved together.
 
     Raises:
-        ValueError: a key is out of range, or the solver shares its steps.
+        ValueError: a key is out of range.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class OdeRnnCell(nn.Module):
     ) -> None:
         super().__init__()
         require_at_least("width", width, 1)
-        require_own_steps("an ODE-RNN", solver)
         self.width = width
         field = _Field(network(width, width, Hidden(hidden_width, num_hidden_layers, activation)))
         self.block = ode_block(field, solver, gradient, width, t0=0.0, t1=1.0, learn_times=False)

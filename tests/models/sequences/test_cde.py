@@ -134,7 +134,6 @@ def test_a_path_goes_through_time_latest_values_controls_statics_and_counts():
     ("solver", "keys", "message"),
     [
         (("rk4", {"compile": "step"}), {}, r"solver\.compile must be none or auto for a CDE: every batch has a path"),
-        (("dopri5", {"sync_steps": True}), {}, r"solver\.sync_steps must be false for a CDE: each process solves"),
         (("rk4", {}), {"width": 0}, r"width must be at least 1, got 0"),
         (("rk4", {}), {"num_hidden_layers": 0}, r"num_hidden_layers must be at least 1, got 0"),
         (("dopri5", {"atol": [1e-3, 1e-3]}), {}, r"one for each of the state's 3 channels, got 2"),

@@ -14,8 +14,3 @@ def test_a_batch_of_own_times_is_a_loop_over_samples(solver, gradient):
     torch.testing.assert_close(together, alone, rtol=1e-13, atol=1e-13)
     slopes = [torch.autograd.grad(memory.square().sum(), list(made.parameters())) for memory in (together, alone)]
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
-
-
-def test_steps_in_common_with_other_processes_are_refused():
-    with pytest.raises(ValueError, match=r"solver\.sync_steps must be false for an ODE-RNN: each process solves as of"):
-        encoder("ode_rnn", solver=("dopri5", {"sync_steps": True}))
