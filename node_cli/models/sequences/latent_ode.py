@@ -86,7 +86,7 @@ class LatentOde(LatentModel):
         count, start = len(latent), latent.flatten(0, 1)
         times = self.block.joined(times, SAME * float(times.abs().max()))
         ys: Tensor = self.block.solve(start, times if times.dim() == 1 else times.repeat(count, 1)).ys
-        return ys.transpose(0, 1).unflatten(0, latent.shape[:2])
+        return ys.transpose(0, 1).reshape(*latent.shape[:2], -1, self.latent_dim)
 
     def values(self, paths: Tensor) -> Tensor:
         """See `LatentModel.values`."""
