@@ -123,6 +123,12 @@ def uncompiled(monkeypatch, field):
     return new
 
 
+@pytest.fixture
+def one_step(monkeypatch):
+    """A step a block, instead of two: to trace and to compile it takes half as long."""
+    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+
+
 def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
     solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
@@ -170,11 +176,13 @@ def test_a_buffer_that_changes_between_the_passes_is_refused(field):
     field.offset -= 1
 
 
+@pytest.mark.usefixtures("one_step")
 def test_second_derivatives_and_solves_without_a_gradient(field):
+    """And without outputs inside, by a method without a shared stage."""
     found = []
     for how in ("none", "solve"):
         y0 = torch.full((3, 2), 0.5, dtype=torch.float64, requires_grad=True)
-        keys = {"method": "bosh3", "rtol": 1e-4, "atol": 1e-4, "compile": how}
+        keys = {"method": "adaptive_heun", "rtol": 1e-4, "atol": 1e-4, "compile": how}
         ys = solve(field, y0, [0.0, 0.4], **keys).ys
         (grad,) = torch.autograd.grad(ys[-1].pow(2).sum(), y0, create_graph=True)
         (second,) = torch.autograd.grad(grad.pow(2).sum(), y0)
@@ -186,8 +194,10 @@ def test_second_derivatives_and_solves_without_a_gradient(field):
 
 
 @pytest.mark.parametrize("keys", [{"num_steps": 3}, {"step_size": 0.3}], ids=["to the outputs", "through the outputs"])
-def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, keys):
+def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, monkeypatch, keys):
     field = uncompiled
+    if "num_steps" not in keys:
+        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
     for more in ({}, {"end": -0.3, "batch": 3}, {"with_times": True}):
         options = {"method": "midpoint", **keys, **more}
         assert_equal(solved(field, "none", **options), solved(field, "solve", **options))
@@ -200,7 +210,9 @@ def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, keys):
 
 
 @pytest.mark.parametrize("method", ["dopri5", "adaptive_heun"])
-def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(uncompiled, method):
+def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(uncompiled, monkeypatch, method):
+    if method == "dopri5":
+        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
     for keys in ({}, {"end": -0.2}):
         options = {"method": method, "with_times": True, **keys}
         plain = solved(uncompiled, "none", **options)
@@ -208,6 +220,7 @@ def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(u
         assert_equal(plain, solved(uncompiled, "solve", **options))
 
 
+@pytest.mark.usefixtures("one_step")
 def test_a_first_step_another_controller_and_another_norm(uncompiled):
     for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
         solved(uncompiled, "solve", **keys)
@@ -243,6 +256,7 @@ def test_steps_and_times_of_each_samples_own_and_steps_that_end_at_outputs(uncom
     assert_equal(solved(uncompiled, "none", **options), solved(uncompiled, "solve", **options))
 
 
+@pytest.mark.usefixtures("one_step")
 def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
     ts, y0 = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
@@ -254,9 +268,9 @@ def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
 OWN_FAILURES = [{"max_nfe": 9}, {"max_steps": 2}, {"weights": (0, 8, 0, 0)}]
 
 
+@pytest.mark.usefixtures("one_step")
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
-def test_failures_at_own_times_are_those_of_the_plain_solve(uncompiled, monkeypatch, batching):
-    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+def test_failures_at_own_times_are_those_of_the_plain_solve(uncompiled, batching):
     solved(uncompiled, "solve", own=5, batching=batching)
     for keys in OWN_FAILURES:
         found = []
@@ -278,8 +292,8 @@ class Twins(nn.Module):
         return y * torch.sin(self.one + self.other)
 
 
-def test_weights_with_one_gradient_have_it_in_tensors_of_their_own(uncompiled, monkeypatch):
-    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)  # a step a block, and each of one evaluation
+@pytest.mark.usefixtures("uncompiled", "one_step")
+def test_weights_with_one_gradient_have_it_in_tensors_of_their_own():
     field, found = Twins(), []
     for how in ("none", "solve", "solve"):
         y0 = torch.ones(3, 2, dtype=torch.float64)
@@ -311,10 +325,10 @@ def test_a_network_in_float32_under_autocast_and_with_repeated_times(uncompiled)
     ts = torch.tensor([0.0, 0.0, 0.4, 1.0, 1.0], dtype=torch.float64)
     for how in ("none", "solve", "solve"):
         y0 = torch.linspace(-1, 1, 5 * width).view(5, width).requires_grad_()
-        ys = solve(network, y0, ts, rtol=1e-5, atol=1e-5, compile=how).ys
+        ys = solve(network, y0, ts, method="bosh3", rtol=1e-5, atol=1e-5, compile=how).ys
         grads = torch.autograd.grad(ys.square().sum(), (y0, *network.parameters()))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = solve(network, y0, ts, rtol=1e-2, atol=1e-2, compile=how).ys
+            rough = solve(network, y0, ts, method="bosh3", rtol=1e-2, atol=1e-2, compile=how).ys
         assert rough.dtype == torch.float32
         found.append((ys, *grads))
     for plain, compiled in zip(found[0], found[2], strict=True):
