@@ -39,7 +39,7 @@ MISTAKES = {
     "unknown choice": (
         "space: {optimizer: [adam, sdg]}",
         [],
-        "optimizer=sdg does not exist: did you mean sgd? there are adam, adam_fast, adamw, lbfgs, sgd",
+        "optimizer=sdg does not exist: did you mean sgd? there are adam, adam_fast, adamw, adamw_slow, lbfgs, sgd",
     ),
     "low and high": (
         "space: {optimizer.lr: {low: 1, high: 0.1}}",
