@@ -70,6 +70,7 @@ SERIES = {
     "latent ODE of a CDE in step": lambda: latent("latent_ode", IN_STEP, encoder="cde"),
     "forecasts of a GRU": lambda: latent("gru", ONE_STEP),
     "forecasts of an ODE-RNN in step": lambda: latent("ode_rnn", IN_STEP, hidden_width=4),
+    "forecasts of a neural ODE in step": lambda: latent("neural_ode", IN_STEP, num_starts=1, num_segments=1),
     "classes by a GRU": lambda: classes("gru", ONE_STEP),
     "classes by a CDE along straight lines in step": lambda: classes("cde", IN_STEP, hidden_width=4, control="linear"),
     "numbers by a CDE": lambda: numbers("cde", ONE_STEP, hidden_width=4),
