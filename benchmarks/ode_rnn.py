@@ -1,6 +1,6 @@
 """How much faster an ODE-RNN reads series with times of their own together than one by one.
 
-    python benchmarks/ode_rnn.py [--series 64] [--rounds 5]
+    python benchmarks/ode_rnn.py [--series 64] [--rounds 3]
 
 Training series of the Japanese vowels with half of their times dropped, by the model of `model=ode_rnn`: both ways in
 turn in one process, medians. First the two are compared in float64.
@@ -83,7 +83,7 @@ def main() -> None:
     """Prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print("| solver | pass | together, ms | one by one, ms | times as fast | off in float64 |")
     print("|---|---|---:|---:|---:|---:|")

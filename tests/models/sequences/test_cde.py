@@ -98,6 +98,22 @@ def test_a_hermite_path_does_not_change_where_an_observation_is_added_after_it()
         assert all(torch.equal(*pair) for pair in zip(*(path.at(t) for path in both), strict=True))
 
 
+def test_an_observation_is_not_lost_to_the_rounding_of_its_time():
+    batch = irregular(3)
+    batch[TIMES], batch[MASK] = (
+        torch.tensor([[5.0, 6.0, 6.0 + 1e-9]], dtype=torch.float64),
+        torch.ones_like(batch[MASK]),
+    )
+    rounded = {**batch, VALUES: batch[VALUES].float()}
+    for control in ("linear", "hermite"):
+        memory = encoder(f"cde {control}")(batch)
+        assert not torch.allclose(memory[:, 1], memory[:, 2])
+    memory = encoder("cde linear", dtype=torch.float32)(rounded)
+    assert not torch.allclose(memory[:, 1], memory[:, 2])
+    with pytest.raises(ValueError, match=r"two times of a series are the same in float32, in which its Hermite path"):
+        encoder("cde hermite", dtype=torch.float32)(rounded)
+
+
 def test_a_rectilinear_memory_between_two_observations_does_not_know_the_second():
     made, batch = encoder("cde rectilinear"), picked(irregular(3), [0])
     batch[MASK] = torch.ones_like(batch[MASK])
