@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from forked import Command, module_of
+from hurried import no_sync, one_layout
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -124,6 +125,8 @@ def typed_in() -> Callable[..., None]:
     def run(folder: Path, program: str, *words: str) -> None:
         with _environment(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            no_sync(patch)
+            one_layout(patch)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "argv", [program, *words])
             import_module(module_of(program)).main()
@@ -135,6 +138,8 @@ def typed_in() -> Callable[..., None]:
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Result]:
     """`typed("node-train", "model.width=3")` in an empty working folder."""
     monkeypatch.chdir(tmp_path)
+    no_sync(monkeypatch)
+    one_layout(monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(program: str, *words: str) -> Result:

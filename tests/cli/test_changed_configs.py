@@ -35,6 +35,7 @@ CHANGES = {
     "a list": [1, "a"],
     "a group": {"_target_": "os.mkdir"},
 }
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # several times as fast, where there is one
 BUILT = ("dataset", "task", "model", "solver", "gradient")  # of a run that is evaluated
 
 
@@ -77,7 +78,7 @@ def changed_configs(run, change, counts=lambda place: True):
             del node[place[-1]]
         else:
             node[place[-1]] = change
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.dump(config, Dumper=Dumper))
         yield place, own
 
 

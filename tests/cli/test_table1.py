@@ -4,9 +4,13 @@ import json
 import statistics
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
 
 import pytest
+from forked import Command
 
 from node_cli.cli.compose import CommandLine, hydra_ready
 from node_cli.cli.overrides import parse, texts_of
@@ -26,11 +30,33 @@ def test_the_grid_has_a_job_for_each_model_and_seed():
     assert jobs == [[f"experiment=table1_{model}", f"seed={seed}"] for model in MODELS for seed in (0, 1)]
 
 
-def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path):
-    def run() -> list[str]:
-        command = [sys.executable, str(SCRIPT), *SMALL, "experiment=table1_mlp,table1_odenet_adjoint", "seed=0,1"]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+def forked(command: list[str], **keys: object) -> SimpleNamespace:
+    """The same command at its end, without the seconds that its imports take."""
+    module, *words = command[command.index("-m") + 1 :]
+    process = Command(Path.cwd(), "node-" + module.rpartition(".")[2], *words)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return SimpleNamespace(stdout=out, stderr=err, returncode=process.returncode)
 
+
+def forked_in_lines(command: list[str], **keys: object) -> nullcontext[SimpleNamespace]:
+    done = forked(command)
+    done.stdout = (done.stderr + done.stdout).splitlines(keepends=True)
+    return nullcontext(done)
+
+
+def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path, monkeypatch, capsys):
+    def run() -> list[str]:
+        with pytest.raises(SystemExit) as end:
+            run_path(str(SCRIPT), run_name="__main__")
+        assert end.value.code == 0
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL, "experiment=table1_mlp,table1_odenet_adjoint", "seed=0,1"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    monkeypatch.setattr(subprocess, "run", forked)
+    monkeypatch.setattr(subprocess, "Popen", forked_in_lines)
     lines = run()
     assert [line.split(" done, ")[0] for line in lines[:4]] == ["0 of 4", "1 of 4", "2 of 4", "3 of 4"]
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()

@@ -171,8 +171,8 @@ def test_many_series_with_times_of_their_own_in_two_processes_are_as_in_one(here
 
 
 def test_equations_are_fitted_and_told_with_their_intervals(here, place):
-    exact = ["dataset.val=0", "dataset.test=0", "task.loss=log_mse", "solver.rtol=1e-5"]
-    lbfgs = ["optimizer=lbfgs", "scheduler=constant", "trainer.epochs=2", "trainer.updates_per_epoch=8", "logger=jsonl"]
+    exact = ["dataset.val=0", "dataset.test=0", "task.loss=log_mse", "solver.rtol=1e-4"]
+    lbfgs = ["optimizer=lbfgs", "scheduler=constant", "trainer.epochs=1", "trainer.updates_per_epoch=3", "logger=jsonl"]
     said = here("node-train", "task=trajectory", "model=known", *exact, *lbfgs, "run_dir=known")
     found = json.loads((place / "known" / "summary.json").read_text())["details"]["parameters"]
     scipy = {"alpha": 0.5402, "beta": 0.02717, "gamma": 0.7964, "delta": 0.02369}

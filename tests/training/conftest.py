@@ -1,7 +1,6 @@
-import os
-
 import pytest
 import torch
+from hurried import no_sync
 
 
 @pytest.fixture(autouse=True)
@@ -14,8 +13,4 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _not_synced(monkeypatch):
-    """What outlives a crash of the machine no test can see, and it is half the time that a checkpoint takes.
-
-    `tests/test_files.py` holds that files are synced.
-    """
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    no_sync(monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hurried import no_sync, one_layout
 from small_studies import DEFAULTS, QUICK
 
 from node_cli.cli.compose import CommandLine
@@ -16,6 +17,8 @@ from node_cli.tuning.settings import read_settings
 def search(monkeypatch, tmp_path):
     """`search(space, trials=3)` in an empty working folder."""
     monkeypatch.chdir(tmp_path)
+    no_sync(monkeypatch)
+    one_layout(monkeypatch)
 
     def made(space, words=(), **tune):
         asked = {**DEFAULTS, "name": "small", "pruner": "none", **tune}
