@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from node_cli.audit.base import Case
 from node_cli.audit.comparison import Gradients, difference
@@ -229,5 +228,12 @@ class TensorMemory(TorchDispatchMode):
         self.peak = max(self.peak, self._now)
 
 
-def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    return [value.untyped_storage() for value in tree_iter(tree) if isinstance(value, torch.Tensor)]
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    """Of tensors in lists, tuples and dicts; `tree_iter` takes as long as the operation that they belong to."""
+    if isinstance(values, torch.Tensor):
+        return [values.untyped_storage()]
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, (list, tuple)):
+        return []
+    return [storage for value in values for storage in _storages(value)]

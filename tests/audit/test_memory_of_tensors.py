@@ -37,6 +37,12 @@ def test_without_a_graph_two_are_there_at_once(count):
     assert memory.peak == 2 * SIZE
 
 
+def test_tensors_that_an_operation_returns_in_a_list_are_counted():
+    with TensorMemory() as memory:
+        made = torch._foreach_add([torch.zeros(NUMBERS), torch.zeros(NUMBERS)], 1.0)
+    assert (len(made), memory.peak) == (2, 4 * SIZE)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_tensors_of_a_backward_pass_are_counted(count):
     """On top of the chain: the gradient handed in, the cosine, and their product."""
