@@ -54,6 +54,7 @@ def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "experiment=table1_mlp,table1_odenet_adjoint", "seed=0,1"]
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as Python does for a script
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
     monkeypatch.setattr(subprocess, "run", forked)
     monkeypatch.setattr(subprocess, "Popen", forked_in_lines)
