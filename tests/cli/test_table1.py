@@ -53,6 +53,7 @@ def test_it_is_trained_and_what_is_finished_is_not_again(tmp_path: Path, monkeyp
         return capsys.readouterr().out.splitlines()
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as of a script that is run
     words = [*SMALL, "experiment=table1_mlp,table1_odenet_adjoint", "seed=0,1"]
     monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as Python does for a script
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
