@@ -240,10 +240,9 @@ class Run:
 
     def table(self, batch: Batch, rows: Batch) -> dict[str, np.ndarray]:
         """What is shown of predictions: arrays by name, whole numbers that have names by these."""
-        shown = {name: tensor for name, tensor in rows.items() if name not in self.task.hidden_rows}
-        required = self.task.inputs or tuple(batch)
-        shown |= {name: tensor for name, tensor in batch.items() if name not in required}
-        return {name: self._named(name, tensor) for name, tensor in shown.items()}
+        idle = {name: tensor for name, tensor in batch.items() if name not in (self.task.inputs or batch)}
+        shown = {**rows, **idle}
+        return {name: self._named(name, shown[name]) for name in shown if name not in self.task.hidden_rows}
 
     def _named(self, name: str, tensor: Tensor) -> np.ndarray:
         names = self.task.row_names.get(name)

@@ -12,8 +12,12 @@ import numpy as np
 from node_cli.advice import in_keys
 from node_cli.batch import Batch, concatenate, num_samples, take
 from node_cli.config import ConfigError
+from node_cli.datasets.array_labels import with_targets
+from node_cli.datasets.labels import listed
 from node_cli.datasets.npz_file import opened_arrays
 from node_cli.datasets.rows import read_rows
+from node_cli.datasets.series.own_arrays import NAMES as SERIES_NAMES
+from node_cli.datasets.series.own_arrays import names_of_series
 from node_cli.datasets.series.own_table import read_new_series
 from node_cli.figures import file_of
 from node_cli.files import kind_of, write_whole
@@ -50,7 +54,8 @@ def run_prediction(config: dict[str, Any]) -> None:
         batches, names = _new_batches(Path(config["dataset"]["path"]), size, run)
     else:
         split = config["split"] or "test"
-        batches, names = run.dataset().batches(split, size), run.dataset().sample_names.get(split)
+        dataset = run.dataset()
+        batches, names = dataset.batches(split, size), dataset.sample_names.get(split)
     if config["until"] is not None:
         batches = _extended(batches, run, config["until"])
     try:
@@ -124,6 +129,7 @@ class _Written:
 
         Samples that have no `names` are numbered.
         """
+        width = f"<U{max(map(len, names or ('',)))}"  # as many characters in every batch
         for batch, rows in self._run.rows(batches):
             if self._is_in_memory or not self._kept:
                 self._kept.append((batch, rows))
@@ -132,7 +138,10 @@ class _Written:
             places = range(start, self.num_samples)
             called = [str(number) if names is None else names[number] for number in places]
             table = self._run.task.table(batch, rows, called) if is_text else None
-            yield self._run.table(batch, rows) if table is None else table
+            if table is None:
+                table = self._run.table(batch, rows)
+                table = {"series": np.array(called, width), **table} if names and any(names) else table
+            yield table
 
     def figures(self, out: Path, names: Sequence[str]) -> list[str]:
         """Draws the task's figures beside the file, of samples that are called `names`; the names of the files."""
@@ -158,10 +167,10 @@ def _extended(batches: Iterator[Batch], run: Run, until: float | str) -> Iterato
 def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequence[str] | None]:
     """The samples of a file, prepared as the run's own were, and what they are called."""
     offers, keys = run.data.offers, run.config["dataset"]
-    if not {"units", "column_names"} & offers.keys() or path.suffix == ".npz":
-        return _of_arrays(path, size, run), None
     names: Sequence[str] | None = None
     try:
+        if not {"units", "column_names"} & offers.keys() or path.suffix == ".npz":
+            return _of_arrays(path, size, run), names_of_series(path) if "units" in offers else None
         if "column_names" in offers:
             batch = run.prepared({"inputs": read_rows(str(path), offers["column_names"], keys.get("delimiter")).values})
         else:
@@ -173,11 +182,14 @@ def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequ
 
 
 def _of_arrays(path: Path, size: int, run: Run) -> Iterator[Batch]:
+    label = run.config["dataset"].get("label")
+    known = (*run.data.samples, *listed(label), *([SERIES_NAMES] if "units" in run.data.offers else []))
     try:
-        with opened_arrays(path, tuple(run.data.samples)) as arrays:
+        with opened_arrays(path, known, [f"{name}_columns" for name in known]) as arrays:
             for number, raw in enumerate(arrays.batches(size)):
+                raw.pop(SERIES_NAMES, None)
                 try:
-                    yield run.prepared(raw)
+                    yield run.prepared(with_targets(raw, label))
                 except ValueError as error:
                     where = f"samples {number * size} to {min((number + 1) * size, arrays.num_samples) - 1}"
                     raise ValueError(f"dataset.path: {path}, {where}: {error}") from error

@@ -22,4 +22,4 @@ def faithful(split_seed: int, val_fraction: float, test_fraction: float, normali
     """
     raw = read_rows(str(TABLE), None, None)
     splits = stratified_splits({"inputs": raw.values}, {"test": test_fraction, "val": val_fraction}, split_seed)
-    return rows_dataset({name: split["inputs"] for name, split in splits.items()}, raw.names, normalize=normalize)
+    return rows_dataset(splits, raw.names, normalize=normalize)

@@ -40,8 +40,8 @@ def miniboone(data_dir: str, normalize: bool) -> Dataset:
     path = given(Path(data_dir) / "miniboone" / NAME, SOURCE)
     names, values = _signal(path)
     sizes = _sizes(len(values))
-    parts = dict(zip(("train", "val", "test"), values.split(sizes), strict=True))
-    return rows_dataset(parts, names, normalize=normalize)
+    parts = zip(("train", "val", "test"), values.split(sizes), strict=True)
+    return rows_dataset({name: {"inputs": part} for name, part in parts}, names, normalize=normalize)
 
 
 def _signal(path: Path) -> tuple[tuple[str, ...], Tensor]:

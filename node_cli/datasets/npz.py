@@ -1,63 +1,154 @@
-"""A user's own arrays, from one .npz file."""
+"""A user's own arrays, from one .npz file: images or points, or series."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from node_cli.batch import Batch
+from node_cli.datasets.array_labels import array_labels, check_labels
 from node_cli.datasets.assembling import assemble
 from node_cli.datasets.dataset import Dataset
-from node_cli.datasets.npz_file import read_arrays
+from node_cli.datasets.labels import OFFERS, RawLabels, labelled, listed
+from node_cli.datasets.npz_file import array_names, read_arrays
 from node_cli.datasets.scaling import EIGHT_BITS
-from node_cli.datasets.splitting import stratified_splits
+from node_cli.datasets.series.keys import SeriesKeys
+from node_cli.datasets.series.own_arrays import KNOWN, series_of_arrays
+from node_cli.datasets.series.own_table import OF_SERIES, own_series, refuse_keys
+from node_cli.datasets.series.raw import RawSeries
+from node_cli.datasets.series.source import with_keys
+from node_cli.datasets.splitting import splits_by_keys
+from node_cli.series import CONTROLS, STATICS, TARGETS, TIMES, VALUES
+
+log = logging.getLogger(__name__)
 
 PREFIXES = {"train": "", "val": "val_", "test": "test_"}
-NAMES = tuple(prefix + kind for prefix in PREFIXES.values() for kind in ("inputs", "targets"))
+UNLABELLED = "dataset: {path} holds no targets: name the array of labels in dataset.label, or take task=density"
+DATA = ("inputs", TIMES, VALUES, CONTROLS, STATICS)  # an unknown array is no label if its name holds one of these
+SERIES_ALONE = {**OF_SERIES, "split": "series"}
 
 
-def npz(
-    path: str,
-    split_seed: int,
-    val_fraction: float,
-    test_fraction: float,
-    crop_padding: int,
-    flip: bool,
-    normalize: bool,
-) -> Dataset:
-    """Images `(n, c, h, w)` or points `(n, d)` in `inputs`, labels 0, 1, ... `(n,)` in `targets`, if they have any.
+@dataclass(frozen=True)
+class RawSamples:
+    """Images or points, as they were read.
 
-    `val_inputs`, `val_targets` and `test_inputs`, `test_targets` are optional; a split that is not there is cut from
-    `inputs`, stratified. Inputs are floating point, or uint8, which is divided by 255.
+    Attributes:
+        path: the file.
+        splits: "train", and perhaps "val" and "test": `inputs`, and `targets` if there are labels.
+        labels: of all splits, one after the other; None: there are none.
+        highest: the raw value that is 1 in the splits; None: they are raw.
+        crop_padding, flip: see `assemble`.
+    """
+
+    path: str
+    splits: Mapping[str, Batch]
+    labels: RawLabels | None
+    highest: float | None
+    crop_padding: int
+    flip: bool
+
+
+def series_or_samples(made: RawSeries | RawSamples, keys: SeriesKeys) -> Dataset:
+    """The dataset of a file."""
+    if isinstance(made, RawSeries):
+        return own_series(made, keys)
+    given = {key: getattr(keys, key) for key in SERIES_ALONE}
+    refuse_keys(given, SERIES_ALONE, f"on the inputs of {made.path}, which are no series")
+    to_cut = [name for name in ("test", "val") if name not in made.splits]
+    told = made.labels
+    class_names = () if told is None else told.class_names
+    cut = splits_by_keys(made.splits["train"], keys, made.path, to_cut, class_names)
+    splits = {**made.splits, **cut}
+    dataset = assemble(splits, None, made.crop_padding, made.flip, keys.normalize, highest=made.highest)
+    if told is None:
+        return replace(dataset, lacks=dict.fromkeys(OFFERS, UNLABELLED.format(path=made.path)))
+    return labelled(dataset, told.class_names, told.target_names, normalize=keys.normalize)
+
+
+@partial(with_keys, kind=SeriesKeys, then=series_or_samples)
+def npz(path: str, label: str | list[str] | None, crop_padding: int, flip: bool) -> RawSeries | RawSamples:
+    """Series, `times` and `values`, see `series_of_arrays`; or images `(n, c, h, w)` or points `(n, d)` in `inputs`.
+
+    Inputs are floating point, or uint8, which is divided by 255. `val_inputs` and `test_inputs` are optional; a split
+    that is not there is cut from `inputs`, stratified.
+
+    Args:
+        path: the file.
+        label: the array of what is to be told of each sample, or a list of arrays, see `array_labels`; None: `targets`
+            of inputs, if there are any, and nothing of series. For `val_inputs` there is one with `val_` before it.
+        crop_padding: see `assemble`; of images alone.
+        flip: likewise.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file or a key is not what it should be.
     """
-    arrays = read_arrays(Path(path), NAMES)
-    _check_names(path, set(arrays))
-    splits = {name: _split(path, arrays, prefix) for name, prefix in PREFIXES.items() if f"{prefix}inputs" in arrays}
-    num_classes = _count_classes(path, splits["train"]) if "targets" in arrays else None
-    for name in splits.keys() - {"train"}:
-        _check_like_train(path, name, splits, num_classes)
-    fractions = {"test": test_fraction, "val": val_fraction}
-    to_cut = {name: fraction for name, fraction in fractions.items() if name not in splits}
-    splits |= stratified_splits(splits["train"], to_cut, split_seed)
-    class_names = None if num_classes is None else tuple(str(label) for label in range(num_classes))
+    if label == []:
+        raise ValueError("label must name an array, or a list of arrays of numbers, or be null, got []")
+    names = array_names(Path(path))
+    if "inputs" in names or not {TIMES, VALUES} & set(names):
+        return _samples(path, names, label, crop_padding, flip)
+    if crop_padding or flip:
+        raise ValueError(
+            f"dataset.crop_padding={crop_padding}, dataset.flip={flip}: only images can be cropped and flipped, and "
+            f"{path} holds series; set them to 0 and false"
+        )
+    return series_of_arrays(path, _read(path, names, KNOWN, label), label)
+
+
+def _samples(
+    path: str, names: Sequence[str], label: str | list[str] | None, crop_padding: int, flip: bool
+) -> RawSamples:
+    if label is None and any(name.endswith(TARGETS) for name in names):
+        label = TARGETS
+    kinds = ["inputs", *listed(label)]
+    arrays = _read(path, names, [prefix + kind for prefix in PREFIXES.values() for kind in kinds], label)
+    given = {
+        name: prefix for name, prefix in PREFIXES.items() if not prefix or {prefix + kind for kind in kinds} & {*arrays}
+    }
+    for name in sorted({prefix + kind for prefix in given.values() for kind in kinds} - {*arrays}):
+        raise ValueError(f"dataset.path: {path} holds no array {name}, only {', '.join(sorted(arrays)) or 'nothing'}")
+    splits = {name: {"inputs": _inputs(path, arrays, prefix)} for name, prefix in given.items()}
+    for name, split in splits.items():
+        shape, train_shape = split["inputs"].shape[1:], splits["train"]["inputs"].shape[1:]
+        if shape != train_shape:
+            raise ValueError(
+                f"dataset.path: {path}: {name}_inputs has samples {tuple(shape)}, inputs has {tuple(train_shape)}; "
+                "must be equal"
+            )
+    told = None if label is None else _labels(path, arrays, label, given)
+    if told is not None:
+        sizes = [len(split["inputs"]) for split in splits.values()]
+        for split, targets in zip(splits.values(), told.targets.split(sizes), strict=True):
+            split[TARGETS] = targets
     highest = EIGHT_BITS if arrays["inputs"].dtype == np.uint8 else None
-    return assemble(splits, class_names, crop_padding, flip, normalize, highest=highest)
+    return RawSamples(path, splits, told, highest, crop_padding, flip)
 
 
-def _check_names(path: str, names: set[str]) -> None:
-    kinds = ("inputs", "targets") if any(name.endswith("targets") for name in names) else ("inputs",)
-    given = [prefix for prefix in PREFIXES.values() if not prefix or names & {prefix + kind for kind in kinds}]
-    for name in sorted({prefix + kind for prefix in given for kind in kinds} - names):
-        raise ValueError(f"dataset.path: {path} holds no array {name}, only {', '.join(sorted(names)) or 'nothing'}")
+def _read(
+    path: str, names: Sequence[str], known: Sequence[str], label: str | list[str] | None
+) -> dict[str, np.ndarray]:
+    """The known arrays of a file and those of labels; others might be labels as well, if any are asked for."""
+    allowed = [*known, *listed(label), *(f"{name}_columns" for name in listed(label))]
+    others = [name for name in names if name not in allowed]
+    strange = others if label is None else [name for name in others if any(word in name for word in DATA)]
+    if strange:
+        shown = " ".join(", ".join(name[:40] for name in sorted(strange)[:5]).split())
+        raise ValueError(
+            f"dataset.path: {path} holds {shown}; allowed are {', '.join(known)}, and what dataset.label names"
+        )
+    if others:
+        log.info("dataset: %s also holds %s, which nothing is read of", path, ", ".join(sorted(others)))
+    return read_arrays(Path(path), allowed, others)
 
 
-def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Batch:
+def _inputs(path: str, arrays: Mapping[str, np.ndarray], prefix: str) -> torch.Tensor:
     inputs, where = arrays[f"{prefix}inputs"], f"dataset.path: {path}: {prefix}"
     if inputs.dtype.kind != "f" and inputs.dtype != np.uint8:
         raise ValueError(f"{where}inputs has dtype {inputs.dtype}, must be floating point or uint8")
@@ -67,44 +158,20 @@ def _split(path: str, arrays: dict[str, np.ndarray], prefix: str) -> Batch:
         values = inputs.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"{where}inputs holds values that are NaN or infinite in float32")
-    if inputs.dtype == np.uint8:
-        values /= EIGHT_BITS
-    batch = {"inputs": torch.from_numpy(values)}
-    if f"{prefix}targets" in arrays:
-        batch["targets"] = _targets(where, arrays[f"{prefix}targets"], inputs.shape[:1])
-    return batch
+    return torch.from_numpy(values / EIGHT_BITS if inputs.dtype == np.uint8 else values)
 
 
-def _targets(where: str, targets: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
-    if targets.dtype.kind not in "iu":
-        raise ValueError(f"{where}targets has dtype {targets.dtype}, must be integers")
-    if targets.shape != shape:
-        raise ValueError(f"{where}targets has shape {targets.shape}, must be {shape}, one a sample")
-    if len(targets) and int(targets.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"{where}targets holds the label {targets.max()}; must be 0, 1, ... without a gap")
-    return torch.from_numpy(targets.astype(np.int64))
-
-
-def _count_classes(path: str, train: Batch) -> int:
-    labels = train["targets"].unique().tolist()
-    if len(labels) < 2 or labels != list(range(len(labels))):
-        shown = ", ".join(str(label) for label in labels[:10]) + (", ..." if len(labels) > 10 else "")
-        raise ValueError(f"dataset.path: {path}: targets holds the labels {shown}; must be 0, 1, ... without a gap")
-    return len(labels)
-
-
-def _check_like_train(path: str, name: str, splits: dict[str, Batch], num_classes: int | None) -> None:
-    shape, train_shape = splits[name]["inputs"].shape[1:], splits["train"]["inputs"].shape[1:]
-    if shape != train_shape:
-        raise ValueError(
-            f"dataset.path: {path}: {name}_inputs has samples {tuple(shape)}, inputs has {tuple(train_shape)}; "
-            "must be equal"
-        )
-    if num_classes is None:
-        return
-    low, high = splits[name]["targets"].min(), splits[name]["targets"].max()
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"dataset.path: {path}: {name}_targets holds labels from {low} to {high}, "
-            f"targets from 0 to {num_classes - 1}"
-        )
+def _labels(path: str, arrays: Mapping[str, np.ndarray], label: str | list[str], given: Mapping[str, str]) -> RawLabels:
+    """Those of all splits, one after the other."""
+    joined = {name: array for name, array in arrays.items() if name.endswith("_columns")}
+    for name in listed(label):
+        parts = {prefix: arrays[prefix + name] for prefix in given.values()}
+        for prefix, part in parts.items():
+            check_labels(path, prefix + name, part, len(arrays[f"{prefix}inputs"]))
+            if (part.dtype.kind, part.shape[1:]) != (parts[""].dtype.kind, parts[""].shape[1:]):
+                raise ValueError(
+                    f"dataset.path: {path}: {prefix}{name} has {part.dtype} {part.shape[1:]} for a sample, {name} has "
+                    f"{parts[''].dtype} {parts[''].shape[1:]}; must be alike"
+                )
+        joined[name] = np.concatenate(list(parts.values()))
+    return array_labels(path, joined, label, sum(len(arrays[f"{prefix}inputs"]) for prefix in given.values()))

@@ -23,15 +23,26 @@ DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImpl
 OF_HEADERS = (*DAMAGE, SyntaxError, TypeError, RecursionError, OverflowError, tokenize.TokenError)
 
 
-def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Read every array of the file; each must have one of `names`.
+def array_names(path: Path) -> list[str]:
+    """What the arrays of the file are called.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not what `numpy.savez` writes.
+    """
+    with _archive(path) as archive:
+        return [member.filename.removesuffix(".npy") for member in archive.infolist()]
+
+
+def read_arrays(path: Path, names: Collection[str], ignored: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Read every array of the file; each must have one of `names`, or is one of the `ignored`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not what `numpy.savez` writes, or holds other arrays.
     """
     with _archive(path) as archive:
-        members = _members(path, archive, names)
+        members = _members(path, archive, names, ignored)
         return {name: _read(path, archive, name, member) for name, member in members.items()}
 
 
@@ -82,14 +93,14 @@ class StoredArrays:
 
 
 @contextmanager
-def opened_arrays(path: Path, names: Collection[str]) -> Iterator[StoredArrays]:
-    """The arrays of a file that may be larger than the memory; each must have one of `names`.
+def opened_arrays(path: Path, names: Collection[str], ignored: Collection[str] = ()) -> Iterator[StoredArrays]:
+    """The arrays of a file that may be larger than the memory; each must have one of `names`, or is `ignored`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_arrays`; or it holds no samples, or not of each array as many.
     """
     with _archive(path) as archive, ExitStack() as stack:
-        members, streams = _members(path, archive, names), {}
+        members, streams = _members(path, archive, names, ignored), {}
         for name, member in members.items():
             with _named(path, name):
                 _check_packing(member)
@@ -124,18 +135,20 @@ def _named(path: Path, name: str) -> Iterator[None]:
         raise ValueError(f"dataset.path: {path} holds {name}, which cannot be read: {why}") from error
 
 
-def _members(path: Path, archive: zipfile.ZipFile, names: Collection[str]) -> dict[str, zipfile.ZipInfo]:
+def _members(
+    path: Path, archive: zipfile.ZipFile, names: Collection[str], ignored: Collection[str]
+) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
         if name in members:
             raise ValueError(f"dataset.path: {path} holds {name} twice; write it with numpy.savez")
         members[name] = member
-    unknown = sorted(set(members) - set(names))
+    unknown = sorted(set(members) - {*names, *ignored})
     if unknown:
         shown = ", ".join(name[:40] for name in unknown[:5])
         raise ValueError(f"dataset.path: {path} holds {' '.join(shown.split())}; allowed are {', '.join(names)}")
-    return members
+    return {name: member for name, member in members.items() if name not in ignored}
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from node_cli.batch import Batch
 from node_cli.datasets.assembling import offers_of
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
+from node_cli.datasets.labels import RawLabels, listed
 from node_cli.datasets.scaling import Preprocessing
 from node_cli.datasets.series.cells import number_in
 from node_cli.datasets.series.csv_rows import Table, read_table
 from node_cli.datasets.series.scaling import fit_columns
+from node_cli.datasets.series.table_labels import read_labels
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -29,44 +32,54 @@ class RawRows:
         names: of the columns that were read.
         values: `(n, d)` in float64.
         shown_names: all columns of the table, for messages.
+        labels: what is to be told of each row; None: nothing.
     """
 
     path: str
     names: tuple[str, ...]
     values: Tensor
     shown_names: str
+    labels: RawLabels | None = None
 
 
-def rows_dataset(splits: Mapping[str, Tensor], names: Sequence[str], *, normalize: bool) -> Dataset:
-    """Points `(n, d)` of each split, in float64; train alone sets the scaling.
+def rows_dataset(splits: Mapping[str, Batch], names: Sequence[str], *, normalize: bool) -> Dataset:
+    """Points, `inputs` `(n, d)` of each split, in float64; train alone sets the scaling.
 
     Raises:
         ValueError: a column has one value in all training rows.
     """
-    train = splits["train"]
-    scaling = fit_columns(train, names, "column") if normalize else None
+    scaling = fit_columns(splits["train"]["inputs"], names, "column") if normalize else None
     preprocessing = Preprocessing(None, scaling)
-    batches = {name: {"inputs": preprocessing("inputs", values)} for name, values in splits.items()}
+    batches = {name: {**split, "inputs": preprocessing("inputs", split["inputs"])} for name, split in splits.items()}
     offers = {**offers_of(batches["train"], None, scaling), "column_names": tuple(names)}
-    digest = exact_digest({name: {"inputs": values} for name, values in splits.items()})
-    return Dataset(batches, offers, digest=digest, preprocessing={"inputs": preprocessing})
+    return Dataset(batches, offers, digest=exact_digest(splits), preprocessing={"inputs": preprocessing})
 
 
-def read_rows(path: str, columns: Sequence[str] | None, delimiter: str | None) -> RawRows:
-    """Reads columns of numbers from a delimited text file with a header; None: all of them.
+def read_rows(
+    path: str, columns: Sequence[str] | None, delimiter: str | None, label: str | Sequence[str] | None = None
+) -> RawRows:
+    """Reads columns of numbers from a delimited text file with a header; None: all of them but labels.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such table, has no such column, or a cell is missing or no number.
     """
     table = read_table(path, delimiter)
-    names = tuple(table.names if columns is None else columns)
+    labels = listed(label)
+    names = tuple([name for name in table.names if name not in labels] if columns is None else columns)
     places = [table.column("columns", name) for name in names]
-    twice = [name for number, name in enumerate(names) if name in names[:number]]
-    if twice:
-        raise ValueError(f"dataset.columns: {twice[0]} is there twice")
+    for key, some in (("columns", names), ("label", labels)):
+        for number, name in enumerate(some):
+            table.column(key, name)
+            if name in some[:number]:
+                raise ValueError(f"dataset.{key}: {name} is there twice")
+            if key == "label" and name in names:
+                raise ValueError(f"dataset.label: column {name} is already in dataset.columns")
+    if not names:
+        raise ValueError(f"dataset.columns: {path} has no column beside those of dataset.label")
     values = [[_number(table, row, place) for place in places] for row in range(len(table.rows))]
-    return RawRows(path, names, torch.tensor(values, dtype=torch.float64), table.shown_names)
+    told = None if label is None else read_labels(table, label, {str(row): [row] for row in range(len(table.rows))})
+    return RawRows(path, names, torch.tensor(values, dtype=torch.float64), table.shown_names, told)
 
 
 def _number(table: Table, row: int, column: int) -> float:

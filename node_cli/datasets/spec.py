@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from node_cli.batch import Batch, num_samples
 from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.labels import are_whole
 from node_cli.datasets.scaling import Preprocessing, Scaling
 from node_cli.datasets.series.new_data import fit_series, prepared_series
 from node_cli.series import TARGETS, Units
@@ -90,7 +92,8 @@ class DataSpec:
             raise ValueError(f"what it holds of its dataset is damaged ({error})") from error
         fits = all(name in samples and each.fits(samples[name].shape) for name, each in preprocessing.items())
         are_offers = _is_plain(state["offers"]) and all(_is_offer(name, offer) for name, offer in offers.items())
-        if not (are_offers and samples and fits and ("units" not in offers or fit_series(offers))):
+        is_whole = are_offers and _fit_labels(offers) and ("units" not in offers or fit_series(offers))
+        if not (samples and fits and is_whole):
             raise ValueError("what it holds of its dataset is damaged")
         return cls(offers, samples, preprocessing)
 
@@ -124,10 +127,23 @@ class DataSpec:
             raise ValueError(f"there must be samples, of each tensor as many, got {counts}")
         return batch
 
+    def _places(self, targets: Any) -> Any:
+        """Classes that are given by their names, as indices; what else they may be is left as it is."""
+        names = self.offers.get("class_names", ())
+        are_numbers = are_whole(names) and names != tuple(map(str, range(len(names))))
+        given = np.asarray(targets)
+        if given.dtype.kind != "U" and not (are_numbers and given.dtype.kind in "iu"):
+            return targets
+        places = {name: place for place, name in enumerate(names)}
+        unknown = [each for each in map(str, given.flatten().tolist()) if each not in places]
+        if unknown:
+            raise ValueError(f"targets must be of the classes {', '.join(names[:20])}, got {unknown[0][:40]}")
+        return np.array([places[str(each)] for each in given.flatten().tolist()]).reshape(given.shape)
+
     def _tensor(self, name: str, value: Any) -> Tensor:
         spec = self.samples[name]
         try:
-            tensor = torch.as_tensor(value)
+            tensor = torch.as_tensor(self._places(value) if name == TARGETS else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} must be an array of numbers ({' '.join(str(error).split())[:100]})") from error
         if tensor.dim() == 0 or tuple(tensor.shape[1:]) != spec.shape:
@@ -139,6 +155,12 @@ class DataSpec:
         if tensor.is_complex() or (tensor.is_floating_point() and not like.is_floating_point):
             raise ValueError(f"{name} must be of dtype {spec.dtype}, got {str(tensor.dtype).removeprefix('torch.')}")
         return tensor.to(like)
+
+
+def _fit_labels(offers: Mapping[str, Any]) -> bool:
+    """Whether each value that is told has a name and a scale."""
+    scaling = offers.get("target_scaling", Scaling((), ()))
+    return isinstance(scaling, Scaling) and len(scaling.mean) == len(offers.get("target_names", ()))
 
 
 def _shape_of_many(shape: tuple[int, ...]) -> str:

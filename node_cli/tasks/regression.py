@@ -40,6 +40,7 @@ class Regression(Task):
     metric_names = ("loss", "rmse", "mae", "r2")
     objective = ("loss", "min")
     differences = ("r2",)
+    hidden_rows = (TARGETS,)  # they are among the rows, in the units of the user
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Regression(Task):
         kinetic: float,
     ) -> None:
         self.target_names = target_names
-        self.inputs, self.model_type = (*inputs_of(units), TARGETS), model_type_of(units)
+        self.inputs, self.model_type = inputs_of(units), model_type_of(units)
         self._unused = unused_with(units)
         self.kinetic = Kinetic(kinetic)
         self.offers = {"num_outputs": len(target_names)}

@@ -45,7 +45,7 @@ class Task(ABC):
         differences: those of the metrics that `node-eval` compares by their difference, such as fractions of the
             samples; others by their relative change.
         inputs: the tensors of a batch that `predict` reads, and that new data must have; None: all of them.
-        hidden_rows: rows that only `metrics` needs; `node-predict` leaves them out.
+        hidden_rows: rows that only `metrics` needs, and tensors of the batch; `node-predict` leaves them out.
         row_names: names for rows: of the values of whole-number rows, or of the columns of others. A tensor of the
             batch that is not among `inputs` may have names for its values too.
         offers: what a model may ask for by the name of a parameter, besides what the dataset offers: `num_outputs`, ...

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 IDX = b"\0\0\10\3\0\0\0\3\0\0\0\4\0\0\0\5" + bytes(range(60))
 POINTS, TARGETS = np.random.default_rng(0).normal(size=(30, 2)).astype("f4"), np.arange(30) % 2
-KEYS = {"split_seed": 0, "val_fraction": 0.2, "test_fraction": 0.2, "crop_padding": 0, "flip": False}
+KEYS = dataset_keys("npz") | {"val": 0.2, "test": 0.2, "normalize": False}
 TABLE = b"""who,day,dose,a,b
 x,0,0,1,5
 x,1.5,1,2,
@@ -90,7 +90,7 @@ def refused_or(read) -> object:
 
 def check_npz(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    dataset = refused_or(lambda: npz(path=str(path), **KEYS, normalize=False))
+    dataset = refused_or(lambda: npz(**{**KEYS, "path": str(path)}))
     if dataset is not None:
         for split in dataset.splits.values():
             inputs, targets = split["inputs"], split["targets"]
@@ -137,7 +137,7 @@ def check_table(path: Path, content: bytes) -> bool:
 def test_what_is_changed_was_sound(path):
     for check, content in ((check_npz, SOUND), (check_idx, gzip.compress(IDX)), (check_cifar10, gzip.compress(tar()))):
         check(path, content)
-    assert npz(path=str(_written(path, SOUND)), **KEYS, normalize=False).offers["class_names"] == ("0", "1")
+    assert npz(**{**KEYS, "path": str(_written(path, SOUND))}).offers["class_names"] == ("0", "1")
     assert read_idx(_written(path, gzip.compress(IDX)), 3).shape == (3, 4, 5)
     assert len(read_archive(_written(path, gzip.compress(tar())))[0]["targets"]) == 5
 
@@ -199,4 +199,4 @@ def _with_checksum(head: bytes) -> bytes:
 
 def test_checksums_of_zips_are_looked_at(path):
     with pytest.raises(ValueError, match="Bad CRC-32"):
-        npz(path=str(_written(path, SOUND.replace(POINTS.tobytes()[:8], bytes(8)))), **KEYS, normalize=False)
+        npz(**{**KEYS, "path": str(_written(path, SOUND.replace(POINTS.tobytes()[:8], bytes(8))))})

@@ -57,6 +57,42 @@ def test_new_rows_are_scaled_as_those_of_training(tmp_path):
     assert sorted(new.tolist()) == sorted(known.tolist())
 
 
+KINDS = "a,kind\n" + "".join(f"{k},{'xxy'[k % 3]}\n" for k in range(60))
+
+
+def test_a_label_is_a_class_of_which_each_split_has_its_share(tmp_path):
+    dataset = rows_of(tmp_path, KINDS, label="kind", normalize=False)
+    assert dataset.offers["column_names"] == ("a",)
+    assert (dataset.offers["class_names"], dataset.offers["class_counts"]) == (("x", "y"), (28, 14))
+    assert [int(split["targets"].sum()) for split in dataset.splits.values()] == [4, 2, 14]
+    for split in dataset.splits.values():
+        assert [int(row) % 3 == 2 for row in split["inputs"][:, 0]] == split["targets"].bool().tolist()
+    assert dataset.lacks["target_names"] == "the labels are classes: take task=classification"
+    assert dataset.digest != rows_of(tmp_path, KINDS.replace("1,x", "1,y", 1), label="kind", normalize=False).digest
+
+
+@pytest.mark.parametrize(("label", "left"), [("c", ("a", "b")), (["b"], ("a", "c")), (["c", "a"], ("b",))])
+def test_labels_that_are_numbers_are_scaled_as_train_says(label, left, tmp_path):
+    dataset = rows_of(tmp_path, label=label)
+    names = (label,) if isinstance(label, str) else tuple(label)
+    assert (dataset.offers["column_names"], dataset.offers["target_names"]) == (left, names)
+    train = dataset.splits["train"]["targets"].double()
+    torch.testing.assert_close(train.mean(0), torch.zeros(len(names)).double(), rtol=0, atol=1e-4)
+    everything = torch.cat([split["targets"] for split in dataset.splits.values()])
+    raw = torch.tensor([[row["abc".index(name)] for name in names] for row in VALUES])
+    found = dataset.offers["target_scaling"].undo(everything)
+    torch.testing.assert_close(found.sort(0).values, raw.sort(0).values, rtol=1e-4, atol=1e-4)
+    spec = DataSpec.from_state_dict(DataSpec.of(dataset).state_dict())
+    inputs = torch.zeros(2, len(left))
+    assert set(spec.prepared({"inputs": inputs}, ("inputs",))) == {"inputs"}
+    again = spec.prepared({"inputs": inputs, "targets": raw[:2]}, ("inputs",))["targets"]
+    torch.testing.assert_close(dataset.offers["target_scaling"].undo(again), raw[:2], rtol=1e-4, atol=1e-4)
+    damaged = DataSpec.of(dataset).state_dict()
+    damaged["offers"]["target_names"] = (*names, "another")
+    with pytest.raises(ValueError, match="what it holds of its dataset is damaged"):
+        DataSpec.from_state_dict(damaged)
+
+
 TEXT = "a,who\n1,x\n2,y\n"
 MISTAKES = {
     "no path": ({"path": None}, TABLE, "dataset.path is required: set dataset.path=..., and, of series, dataset.time"),
@@ -74,13 +110,44 @@ MISTAKES = {
         "row 3, column b: it is missing; leave the row or the column out, or, of series,",
     ),
     "too large": ({}, "a,b\n1,2\n3,1e39\n", "row 3, column b: 1e+39 is too large for float32"),
-    "few rows": ({}, "a,b\n1,2\n2,1\n3,3\n", "dataset.val=0.1 of 3 rows is none: give more, or a whole number"),
-    "all rows": ({"val": 10, "test": 40}, TABLE, "dataset.test=40, dataset.val=10: of the 50 rows of"),
-    "no validation": ({"val": 0}, TABLE, "dataset.test=0.2, dataset.val=0: of the 50 rows of"),
+    "few rows": ({}, "a,b\n1,2\n2,1\n3,3\n", "dataset.val=0.1 of 3 samples is none: give more, or a whole number"),
+    "all rows": ({"val": 10, "test": 40}, TABLE, "dataset.test=40, dataset.val=10: of the 50 samples of"),
+    "no validation": ({"val": 0}, TABLE, "dataset.test=0.2, dataset.val=0: of the 50 samples of"),
     "windows": ({"window": 5}, TABLE, "dataset.window=5 has no effect without dataset.time: leave it out"),
     "a split by series": ({"split": "series"}, TABLE, "dataset.split=series has no effect without dataset.time"),
     "a logarithm": ({"log": True}, TABLE, "dataset.log=True has no effect without dataset.time"),
     "a unit of time": ({"time_unit": "day"}, TABLE, "dataset.time_unit=day has no effect without dataset.time"),
+    "an unknown label": ({"label": "d"}, TABLE, "dataset.label: {path} has no column d: its columns are a, b, c"),
+    "no label": ({"label": []}, TABLE, "label must name a column, or a list of columns of numbers, or be null"),
+    "a label twice": ({"label": ["a", "a"]}, TABLE, "dataset.label: a is there twice"),
+    "a label among the columns": (
+        {"label": "a", "columns": ["a", "b"]},
+        TABLE,
+        "dataset.label: column a is already in dataset.columns",
+    ),
+    "labels alone": ({"label": ["a", "b", "c"]}, TABLE, "has no column beside those of dataset.label"),
+    "words as values": ({"label": ["kind"]}, KINDS, "row 2, column kind: 'x' is not a number"),
+    "a label is missing": (
+        {"label": "kind"},
+        KINDS.replace("\n3,x", "\n3,NaN"),
+        "row 5, column kind: the label is missing",
+    ),
+    "one class": ({"label": "kind"}, KINDS.replace("y", "x"), "column kind of {path} has one class, x; at least 2"),
+    "a rare class": (
+        {"label": "kind"},
+        KINDS.replace("\n4,x", "\n4,z"),
+        "dataset.test=0.2, dataset.val=0.1: class z has 1 sample(s), too few to leave one in every split; give more",
+    ),
+    "whole numbers for values": (
+        {"label": "n"},
+        "a,n\n" + "".join(f"{k},{k * k}\n" for k in range(50)),
+        "other fractions; to read whole numbers as values, write dataset.label=[NAME]",
+    ),
+    "a label of one value": (
+        {"label": "c", "columns": ["a"]},
+        "a,c\n" + "".join(f"{k},0.5\n" for k in range(50)),
+        "dataset.normalize: label c has one value (0.5) in all of the training data",
+    ),
     "series": ({"series": "a"}, TABLE, "dataset.time is required: set it to the column of times of"),
     "a long table": ({"long": ["a", "b"]}, TABLE, "dataset.time is required: set it to the column of times of"),
 }
@@ -89,7 +156,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_each_mistake_is_named(mistake, tmp_path):
     changes, text, message = MISTAKES[mistake]
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    with pytest.raises(ValueError, match=re.escape(message.format(path=tmp_path / "mine.csv"))) as caught:
         rows_of(tmp_path, text, **changes)
     assert "\n" not in str(caught.value)
 

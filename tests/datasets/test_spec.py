@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from shipped import dataset_keys
 
 from node_cli.datasets import digits as digits_module
 from node_cli.datasets.dataset import Dataset
@@ -38,7 +39,7 @@ def of_digits(folder):
 def of_arrays(folder, inputs):
     test = {"test_inputs": inputs[::2], "test_targets": np.arange(len(inputs))[::2] // 2 % 2}
     np.savez(folder / "x.npz", inputs=inputs, targets=np.arange(len(inputs)) % 2, **test)
-    return npz(str(folder / "x.npz"), **SPLIT, **IMAGES), inputs[::2]
+    return npz(**{**dataset_keys("npz"), "path": str(folder / "x.npz")}), inputs[::2]
 
 
 def of_bytes(folder):

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.digest import exact_digest
+from node_cli.datasets.labels import OFFERS, labelled
 from node_cli.datasets.series.cutting import Cut, Sample, cut
 from node_cli.datasets.series.dropping import with_drops
 from node_cli.datasets.series.keys import SeriesKeys
-from node_cli.datasets.series.labels import labels_of
 from node_cli.datasets.series.raw import RawSeries, Series
 from node_cli.datasets.series.scaling import SeriesScaling, channels_last, chosen_time_scale, fit_columns, unscaled
 from node_cli.series import CONTROLS, DROPPED, MASK, START, STATICS, TARGET, TARGETS, TIMES, TRUTH, VALUES, Units
 
+BY_TIME = "dataset.split=time has every series, and so its label, in every split: set dataset.split=series"
+UNLABELLED = (
+    "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv, or take a dataset "
+    "with classes, such as japanese_vowels"
+)
 Drops = Literal["none", "left out", "targets", "hidden"]  # what becomes of dropped times
 
 
@@ -32,26 +37,26 @@ def assemble(raw: RawSeries, keys: SeriesKeys) -> Dataset:
     raw = with_drops(raw, keys)
     made = cut(raw, keys)
     scaling = _fit(raw, keys, made)
-    labels = labels_of(raw, keys, list(made.train_rows))
     flat = _Flat(raw, scaling)
     train = made.samples["train"]
     starts = {_start(sample): number for number, sample in enumerate(train)}
+    is_told = raw.targets is not None and keys.split == "series"
     splits = {}
     for name, samples in made.samples.items():
         drops = _drops(keys, name, is_train=samples is train)
-        splits[name] = flat.batch(samples, starts, drops) | labels.batch(samples)
-    return Dataset(
+        splits[name] = flat.batch(samples, starts, drops)
+        if raw.targets is not None and is_told:
+            splits[name][TARGETS] = raw.targets[[sample.series for sample in samples]]
+    dataset = Dataset(
         splits,
-        {
-            **_offers(raw, scaling, len(starts)),
-            "train_ends": _train_ends(raw, keys, made),
-            **labels.offers(splits["train"]),
-        },
+        {**_offers(raw, scaling, len(starts)), "train_ends": _train_ends(raw, keys, made)},
         digest=None if raw.is_computed else _digest(raw),
-        preprocessing=labels.preprocessing,
         sample_names={name: _names(raw, samples) for name, samples in made.samples.items()},
-        lacks=labels.lacks,
+        lacks={} if is_told else dict.fromkeys(OFFERS, UNLABELLED if raw.targets is None else BY_TIME),
     )
+    if not is_told:
+        return dataset
+    return labelled(dataset, raw.class_names, raw.target_names, normalize=keys.normalize)
 
 
 def _names(raw: RawSeries, samples: list[Sample]) -> list[str]:

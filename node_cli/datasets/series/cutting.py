@@ -158,13 +158,11 @@ def _members_of_splits(raw: RawSeries, keys: SeriesKeys) -> dict[str, list[int]]
     if not raw.period_name:
         groups = _shuffled(raw.targets if are_single and raw.class_names else None, groups, keys.split_seed)
     chosen = {"train": groups[:middle], "val": groups[middle:end], "test": [*groups[end:], *raw.test_series]}
-    members = {
+    return {
         name: [number for number, period in enumerate(periods) if period in set(some)]
         for name, some in chosen.items()
         if some
     }
-    _require_all_classes(raw, members["train"])
-    return members
 
 
 def _shuffled(classes: Tensor | None, numbers: list[int], seed: int) -> list[int]:
@@ -175,13 +173,6 @@ def _shuffled(classes: Tensor | None, numbers: list[int], seed: int) -> list[int
     is_of = one_hot(classes[order], int(classes.max()) + 1)
     places = ((is_of.cumsum(0) - 0.5) / is_of.sum(0) * is_of).sum(1)
     return order[places.argsort(stable=True)].tolist()
-
-
-def _require_all_classes(raw: RawSeries, train: list[int]) -> None:
-    there = set() if raw.targets is None else set(raw.targets[train].flatten().tolist())
-    for number, name in enumerate(raw.class_names):
-        if number not in there:
-            raise ValueError(f"dataset: class {name} has no series in train; give more series of it, or leave it out")
 
 
 def _of_stretch(raw: RawSeries, keys: SeriesKeys, number: int, start: int, stop: int) -> Iterator[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,17 +28,33 @@ def prepared_series(raw: Mapping[str, Any], offers: Mapping[str, Any]) -> Batch:
     Raises:
         ValueError: a tensor is missing, unknown, of another shape or kind, or not finite; or times do not increase.
     """
-    num_channels, num_controls, num_statics = (offers[f"num_{name}"] for name in ("channels", "controls", "statics"))
+    sizes = [offers[f"num_{name}"] for name in ("channels", "controls", "statics")]
+    return _scaled(checked_series(raw, sizes, (MASK, TARGET, START)), offers)
+
+
+def checked_series(raw: Mapping[str, Any], sizes: Sequence[int | str], also: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The arrays or tensors of series as tensors, numbers in float64.
+
+    Args:
+        raw: as `prepared_series` has it.
+        sizes: how many channels, controls and statics there are; where that is not known, a word for messages.
+        also: what may be there besides.
+
+    Raises:
+        ValueError: as `prepared_series`.
+    """
+    num_channels, num_controls, num_statics = sizes
     required: dict[str, tuple[Any, ...]] = {TIMES: ("T",), VALUES: ("T", num_channels)}
     required |= {CONTROLS: ("T", num_controls)} if num_controls else {}
     required |= {STATICS: (num_statics,)} if num_statics else {}
-    shapes = required | {MASK: ("T", num_channels), TARGET: ("T", num_channels), START: ()}
+    further = {MASK: ("T", num_channels), TARGET: ("T", num_channels), START: ()}
+    shapes = required | {name: further[name] for name in also}
     known = ", ".join(f"{name} ({', '.join(map(str, ('n', *shape)))})" for name, shape in shapes.items())
     missing = [name for name in required if name not in raw]
     unknown = [str(name) for name in raw if name not in shapes]
     if missing or unknown:
         told = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
-        raise ValueError(f"{told}: a batch of these series has {known}, the last three if need be")
+        raise ValueError(f"{told}: a batch of these series has {known}{', the last three if need be' if also else ''}")
     tensors = {name: _tensor(name, value) for name, value in raw.items()}
     times = tensors[TIMES]
     size = tuple(times.shape) if times.dim() == 2 and times.numel() else ("n", "T")
@@ -46,7 +62,9 @@ def prepared_series(raw: Mapping[str, Any], offers: Mapping[str, Any]) -> Batch:
         expected = (size[0], *(size[1] if part == "T" else part for part in shapes[name]))
         if tuple(tensor.shape) != expected:
             raise ValueError(f"{name} must be ({', '.join(map(str, expected))}), got {tuple(tensor.shape)}")
-    return _scaled({name: _of_kind(name, tensor) for name, tensor in tensors.items()}, offers)
+    checked = {name: _of_kind(name, tensor) for name, tensor in tensors.items()}
+    _check_times(checked[TIMES], ~checked[VALUES].isnan())
+    return checked
 
 
 def _tensor(name: str, value: Any) -> Tensor:
@@ -74,7 +92,6 @@ def _of_kind(name: str, tensor: Tensor) -> Tensor:
 def _scaled(raw: dict[str, Tensor], offers: Mapping[str, Any]) -> Batch:
     times, values = raw[TIMES], raw[VALUES]
     observed = ~values.isnan()
-    _check_times(times, observed)
     scaling = SeriesScaling.of(offers)
     if scaling.units.is_log and (values <= 0).any():
         sample, row, channel = (values <= 0).nonzero()[0].tolist()
@@ -101,8 +118,9 @@ def _check_times(times: Tensor, observed: Tensor) -> None:
     is_padding = (times == times[:, -1:]) & ~observed.any(dim=2)
     for sample, row in ((times.diff() <= 0) & ~is_padding[:, 1:]).nonzero().tolist()[:1]:
         before, after = times[sample, row : row + 2].tolist()
+        hint = "; a shorter series repeats its last time, with values of NaN" if before == after else ""
         raise ValueError(
-            f"times must increase: sample {sample} has {after:.12g} after {before:.12g}, at time {row + 1}"
+            f"times must increase: sample {sample} has {after:.12g} after {before:.12g}, at time {row + 1}{hint}"
         )
 
 
@@ -117,7 +135,6 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
             for count, each in zip(counts, (scaling.units, scaling.controls, scaling.statics), strict=True)
         ]
         others = [offers["time_name"], offers["time_unit"]]
-        labels = offers["target_scaling"].mean if "target_scaling" in offers else ()
         is_known = offers["calendar"] in KINDS
         is_whole = all(type(each) is int for each in (*counts, offers["num_starts"]))
     except (KeyError, TypeError, AttributeError):
@@ -125,7 +142,6 @@ def fit_series(offers: Mapping[str, Any]) -> bool:
     places = offers.get("position_channels", ())
     return (
         names == counts == scaled
-        and len(labels) == len(offers.get("target_names", ()))
         and is_whole
         and is_known
         and all(type(each) is str for each in others)

@@ -7,44 +7,51 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from node_cli.datasets.dataset import Dataset
+from node_cli.datasets.labels import OFFERS, labelled
 from node_cli.datasets.rows import RawRows, read_rows, rows_dataset
 from node_cli.datasets.series.assembling import assemble
 from node_cli.datasets.series.cells import shown
 from node_cli.datasets.series.csv_rows import read_table
-from node_cli.datasets.series.keys import SeriesKeys, count_of
+from node_cli.datasets.series.keys import SeriesKeys
 from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.source import with_keys
 from node_cli.datasets.series.table import read_series
+from node_cli.datasets.splitting import splits_by_keys
 from node_cli.dates import KINDS
+from node_cli.series import TARGETS
 
 MAX_UNIT = 20  # characters
+UNLABELLED = (
+    "dataset: these rows have no labels: set dataset.label to the column of what is to be told, or take task=density"
+)
 NAMES = ("time_name", "channel_names", "control_names", "static_names")  # offers
 OF_SERIES = {"split": "time", "window": None, "stride": 1, "context": 1, "log": False, "time_scale": None, "drop": 0.0}
+
+
+def own_series(raw: RawSeries, keys: SeriesKeys) -> Dataset:
+    """The dataset of series, whose labels a key has asked for."""
+    if raw.targets is not None and keys.split == "time":
+        raise ValueError("label needs dataset.split=series: with split=time every series is in every split")
+    return assemble(raw, keys)
 
 
 def series_or_rows(made: RawSeries | RawRows, keys: SeriesKeys) -> Dataset:
     """The dataset of a table; rows are split at random, and offer no series."""
     if isinstance(made, RawSeries):
-        if made.targets is not None and keys.split == "time":
-            raise ValueError("label needs dataset.split=series: with split=time every series is in every split")
-        return assemble(made, keys)
-    _refuse_keys({key: getattr(keys, key) for key in OF_SERIES}, OF_SERIES)
-    total = len(made.values)
-    sizes = {name: count_of(name, getattr(keys, name), total, "rows") for name in ("test", "val")}
-    left = total - sum(sizes.values())
-    if min(*sizes.values(), left) < 1:
-        raise ValueError(
-            f"dataset.test={keys.test}, dataset.val={keys.val}: of the {total} rows of {made.path} at least one must "
-            "be left in every split"
-        )
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(keys.split_seed))
-    parts = zip((*sizes, "train"), order.split([*sizes.values(), left]), strict=True)
-    splits = {name: made.values[rows.sort().values] for name, rows in parts}
-    dataset = rows_dataset(splits, made.names, normalize=keys.normalize)
-    return replace(dataset, lacks={"units": _needs_time(made.path, made.shown_names)})
+        return own_series(made, keys)
+    refuse_keys({key: getattr(keys, key) for key in OF_SERIES}, OF_SERIES)
+    lacks = {"units": _needs_time(made.path, made.shown_names)}
+    told, samples = made.labels, {"inputs": made.values}
+    if told is None:
+        splits = splits_by_keys(samples, keys, made.path)
+        lacks |= dict.fromkeys(OFFERS, UNLABELLED)
+    else:
+        splits = splits_by_keys({**samples, TARGETS: told.targets}, keys, made.path, class_names=told.class_names)
+    dataset = replace(rows_dataset(splits, made.names, normalize=keys.normalize), lacks=lacks)
+    if told is None:
+        return dataset
+    return labelled(dataset, told.class_names, told.target_names, normalize=keys.normalize)
 
 
 @partial(with_keys, kind=SeriesKeys, then=series_or_rows)
@@ -72,8 +79,8 @@ def own_table(
         series: the column that says which series a row belongs to; None: the file holds one.
         controls: columns that are known at all times.
         statics: columns that do not change within a series.
-        label: the column of what is to be told of each series: words or whole numbers are classes, other numbers, and
-            all those of a list of columns, are values; None: nothing is.
+        label: the column of what is to be told of each series, or row: words or whole numbers are classes, other
+            numbers, and all those of a list of columns, are values; None: nothing is.
         long: the column that names what was measured, and that of its value; None: each has a column of its own.
         positions: a latitude and a longitude in degrees among the values, or nothing.
         time_unit: a word for the axis, such as day; None: none, and day for dates.
@@ -86,16 +93,16 @@ def own_table(
     """
     if columns == []:
         raise ValueError("columns must name at least one column of values, or be null for all others, got []")
+    if label == []:
+        raise ValueError("label must name a column, or a list of columns of numbers, or be null, got []")
     if path is None:
         series_too = "" if time else ", and, of series, dataset.time=..."
         raise ValueError(f"dataset.path is required: set dataset.path=...{series_too}")
     if time is None:
-        if series is not None or long is not None or label is not None or controls or statics or positions:
+        if series is not None or long is not None or controls or statics or positions:
             raise ValueError(_needs_time(path, read_table(path, delimiter).shown_names))
-        _refuse_keys({"time_unit": time_unit, "units": units}, {"time_unit": None, "units": None})
-        return read_rows(path, columns, delimiter)
-    if label == []:
-        raise ValueError("label must name a column, or a list of columns of numbers, or be null, got []")
+        refuse_keys({"time_unit": time_unit, "units": units}, {"time_unit": None, "units": None})
+        return read_rows(path, columns, delimiter, label)
     if label is not None and series is None:
         raise ValueError(f"label={label} needs dataset.series, the column that says which series a row belongs to")
     raw = read_series(path, time, columns, series, controls, statics, long, delimiter, label)
@@ -132,11 +139,15 @@ def _needs_time(path: str, names: str) -> str:
     return f"dataset.time is required: set it to the column of times of {path}, whose columns are {names}"
 
 
-def _refuse_keys(keys: Mapping[str, Any], unused: Mapping[str, Any]) -> None:
-    """Refuses keys of series, for rows, that do not have the value which says nothing."""
+def refuse_keys(keys: Mapping[str, Any], unused: Mapping[str, Any], where: str = "without dataset.time") -> None:
+    """Refuses keys of series, for what is none, that do not have the value which says nothing.
+
+    Raises:
+        ValueError: a key has another value.
+    """
     for key, value in keys.items():
         if value != unused[key]:
-            raise ValueError(f"dataset.{key}={value} has no effect without dataset.time: leave it out")
+            raise ValueError(f"dataset.{key}={value} has no effect {where}: leave it out")
 
 
 def _unit(time_unit: str | None, calendar: str) -> str:

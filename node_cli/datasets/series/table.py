@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from node_cli.datasets.labels import listed
 from node_cli.datasets.series.cells import check_name, number_in, reader_of_times, shown
 from node_cli.datasets.series.csv_rows import Table, read_table
 from node_cli.datasets.series.raw import RawSeries, Series
@@ -33,15 +34,14 @@ def read_series(
         FileNotFoundError, ValueError: as `own_table`.
     """
     table = read_table(path, delimiter)
-    labels = [label] if isinstance(label, str) else label or []
-    layout = _layout(table, time, columns, series, controls, statics, long, labels)
+    layout = _layout(table, time, columns, series, controls, statics, long, listed(label))
     times, calendar = _times(table, layout.time)
     channels = _channels(table, layout, columns)
     rows_of = _rows_of_series(table, layout.series)
     found = tuple(_series(table, layout, channels, name, rows, times) for name, rows in rows_of.items())
     names = (tuple(channels), tuple(controls), tuple(statics))
     raw = RawSeries(found, *names, time_name=time, calendar=calendar)
-    return raw if label is None else replace(raw, **read_labels(table, label, rows_of)._asdict())
+    return raw if label is None else replace(raw, **vars(read_labels(table, label, rows_of)))
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,17 @@
-"""What a table says is to be told of each series: classes, or numbers."""
+"""What a table says is to be told of each series, or of each row: classes, or numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from node_cli.datasets.labels import RawLabels, listed
 from node_cli.datasets.series.cells import MISSING, NUMBER, check_name, number_in, shown
 from node_cli.datasets.series.csv_rows import Table
 
 
-class TableLabels(NamedTuple):
-    """As `RawSeries` has them."""
-
-    targets: Tensor
-    class_names: tuple[str, ...] = ()
-    target_names: tuple[str, ...] = ()
-
-
-def read_labels(table: Table, label: str | Sequence[str], series: Mapping[str, list[int]]) -> TableLabels:
+def read_labels(table: Table, label: str | Sequence[str], series: Mapping[str, list[int]]) -> RawLabels:
     """The labels in a column, or the numbers in several, each the same in all rows of a series that have it.
 
     Words and whole numbers of one column are classes. Other numbers, and all those of a list of columns, are values.
@@ -28,25 +19,25 @@ def read_labels(table: Table, label: str | Sequence[str], series: Mapping[str, l
     Args:
         table: has the columns.
         label: one column, or a list of them.
-        series: the rows of each.
+        series: the rows of each; of independent rows, one each.
 
     Raises:
         ValueError: a label is missing, changes within a series, or is neither.
     """
-    columns = [table.names.index(name) for name in ([label] if isinstance(label, str) else label)]
+    columns = [table.names.index(name) for name in listed(label)]
     places = [[_place(table, rows, column) for rows in series.values()] for column in columns]
     if isinstance(label, str) and _are_classes(table, places[0], columns[0]):
         return _classes(table, places[0], columns[0])
     numbers = [[_number(table, row, column) for row in rows] for column, rows in zip(columns, places, strict=True)]
     names = tuple(table.names[column] for column in columns)
-    return TableLabels(torch.tensor(numbers, dtype=torch.float64).T.contiguous(), target_names=names)
+    return RawLabels(torch.tensor(numbers, dtype=torch.float64).T.contiguous(), target_names=names)
 
 
 def _place(table: Table, rows: Sequence[int], column: int) -> int:
     """The first row of a series that has a label, which all other rows of it that have one repeat."""
     there = [row for row in rows if table.rows[row][column].casefold() not in MISSING]
     if not there:
-        raise table.error(rows[0], column, "the label is missing in the whole series")
+        raise table.error(rows[0], column, f"the label is missing{' in the whole series' if len(rows) > 1 else ''}")
     first = table.rows[there[0]][column]
     for row in there:
         if table.rows[row][column] != first:
@@ -66,7 +57,7 @@ def _are_classes(table: Table, rows: Sequence[int], column: int) -> bool:
     return not fractions
 
 
-def _classes(table: Table, rows: Sequence[int], column: int) -> TableLabels:
+def _classes(table: Table, rows: Sequence[int], column: int) -> RawLabels:
     names = []
     for row in rows:
         cell = table.rows[row][column]
@@ -82,7 +73,7 @@ def _classes(table: Table, rows: Sequence[int], column: int) -> TableLabels:
             f"dataset.label: column {table.names[column]} of {table.path} has one class, {classes[0]}; at least 2 are "
             "needed"
         )
-    return TableLabels(torch.tensor([classes.index(name) for name in names]), class_names=tuple(classes))
+    return RawLabels(torch.tensor([classes.index(name) for name in names]), class_names=tuple(classes))
 
 
 def _number(table: Table, row: int, column: int) -> float:

@@ -436,7 +436,7 @@ def test_values_of_series_are_scaled_as_train_says():
 
 LABELLED = [
     ({"val": 7}, "dataset.val=7, dataset.test=1: there are 8 series, which leaves none for training"),
-    ({"val": 6}, "dataset: class b has no series in train; give more series of it, or leave it out"),
+    ({"val": 6}, "dataset: class b has no sample in train; give more samples of it, or leave it out"),
     ({"test": None}, "dataset.test must be a whole number, or a fraction below 1, got null: the dataset has no test s"),
     ({"drop": 1.0}, "drop must be 0 or more and below 1, got 1.0"),
     ({"drop": -0.1}, "drop must be 0 or more and below 1, got -0.1"),

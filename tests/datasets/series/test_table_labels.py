@@ -45,8 +45,8 @@ def test_words_and_whole_numbers_are_classes(kind, names, tmp_path):
     assert dataset.offers["class_names"] == names
     assert dataset.offers["class_counts"] == (2, 2)
     assert labels(dataset) == {f"s{k}": names.index(cell) for k, cell in enumerate(CELLS[kind])}
-    assert "regression" not in dataset.lacks
-    assert dataset.lacks["target_names"] == "the labels are classes: take task=classification"
+    hint = "; to read whole numbers as values, write dataset.label=[NAME]" if kind == "whole" else ""
+    assert dataset.lacks == {"target_names": f"the labels are classes: take task=classification{hint}"}
 
 
 @pytest.mark.parametrize(
