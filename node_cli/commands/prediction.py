@@ -12,12 +12,10 @@ import numpy as np
 from node_cli.advice import in_keys
 from node_cli.batch import Batch, concatenate, num_samples, take
 from node_cli.config import ConfigError
-from node_cli.datasets.array_labels import with_targets
-from node_cli.datasets.labels import listed
-from node_cli.datasets.npz_file import opened_arrays
+from node_cli.datasets.array_labels import other_arrays, with_targets
+from node_cli.datasets.npz_file import array_names, opened_arrays
 from node_cli.datasets.rows import read_rows
-from node_cli.datasets.series.own_arrays import NAMES as SERIES_NAMES
-from node_cli.datasets.series.own_arrays import names_of_series
+from node_cli.datasets.series.own_arrays import KNOWN, NAMES, names_of_series
 from node_cli.datasets.series.own_table import read_new_series
 from node_cli.figures import file_of
 from node_cli.files import kind_of, write_whole
@@ -183,11 +181,13 @@ def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequ
 
 def _of_arrays(path: Path, size: int, run: Run) -> Iterator[Batch]:
     label = run.config["dataset"].get("label")
-    known = (*run.data.samples, *listed(label), *([SERIES_NAMES] if "units" in run.data.offers else []))
+    known = [*run.data.samples, *KNOWN] if "units" in run.data.offers else list(run.data.samples)
     try:
-        with opened_arrays(path, known, [f"{name}_columns" for name in known]) as arrays:
+        names = array_names(path)
+        unread = [*other_arrays(str(path), names, known, label), *(name for name in names if name.endswith("_columns"))]
+        with opened_arrays(path, names, unread) as arrays:
             for number, raw in enumerate(arrays.batches(size)):
-                raw.pop(SERIES_NAMES, None)
+                raw.pop(NAMES, None)
                 try:
                     yield run.prepared(with_targets(raw, label))
                 except ValueError as error:

@@ -9,8 +9,9 @@ import torch
 
 from node_cli.datasets.labels import RawLabels, are_whole, listed
 from node_cli.datasets.series.cells import MISSING, check_name, shown
-from node_cli.series import TARGETS
+from node_cli.series import CONTROLS, STATICS, TARGETS, TIMES, VALUES
 
+DATA = ("inputs", TIMES, VALUES, CONTROLS, STATICS)  # an unknown array is no label if its name holds one of these
 KINDS = {"b": "whole", "i": "whole", "u": "whole", "f": "numbers", "U": "words"}  # by `dtype.kind`
 
 
@@ -61,6 +62,29 @@ def check_labels(path: str, name: str, array: np.ndarray, count: int) -> None:
             f"dataset.label: {path}: {name} has shape {array.shape}, must be ({count},), one entry a sample, or, of "
             f"numbers, ({count}, k)"
         )
+
+
+def other_arrays(path: str, names: Sequence[str], known: Sequence[str], label: str | Sequence[str] | None) -> list[str]:
+    """Those arrays of a file that nothing is read of: where one is a label, others may be labels as well.
+
+    Args:
+        path: for messages.
+        names: all arrays of the file.
+        known: those that may be there besides labels and `<label>_columns`.
+        label: as `dataset.label`.
+
+    Raises:
+        ValueError: no label is asked for, or an array is called nearly as one that is known.
+    """
+    labels = listed(label)
+    others = sorted({*names} - {*known, *labels, *(f"{name}_columns" for name in labels)})
+    strange = [name for name in others if not labels or any(word in name for word in DATA)]
+    if strange:
+        shown = " ".join(", ".join(name[:40] for name in strange[:5]).split())
+        raise ValueError(
+            f"dataset.path: {path} holds {shown}; allowed are {', '.join(known)}, and what dataset.label names"
+        )
+    return others
 
 
 def with_targets(raw: Mapping[str, np.ndarray], label: str | Sequence[str] | None) -> dict[str, np.ndarray]:

@@ -37,7 +37,7 @@ def labelled(
     """The dataset, whose splits hold `targets` as `RawLabels` has them, with what a task of labels asks for.
 
     Raises:
-        ValueError: train has no sample of a class, or a value is the same in all of it.
+        ValueError: train has no sample of a class, a value is the same in all of it, or is too large.
     """
     train: Batch = dataset.splits["train"]
     if class_names:
@@ -52,10 +52,13 @@ def labelled(
             lacks={**dataset.lacks, "target_names": lacks},
         )
     scaling = fit_columns(train[TARGETS], target_names, "label") if normalize else unscaled(len(target_names))
+    splits = {name: {**split, TARGETS: scaling(split[TARGETS]).float()} for name, split in dataset.splits.items()}
+    if not all(split[TARGETS].isfinite().all() for split in splits.values()):
+        raise ValueError("dataset.normalize: the labels are too large for float32; give them in another unit")
     verb = "is a number" if len(target_names) == 1 else "are numbers"
     return replace(
         dataset,
-        splits={name: {**split, TARGETS: scaling(split[TARGETS]).float()} for name, split in dataset.splits.items()},
+        splits=splits,
         offers={**dataset.offers, "target_names": target_names, "target_scaling": scaling},
         preprocessing={**dataset.preprocessing, TARGETS: Preprocessing(None, scaling)},
         lacks={**dataset.lacks, "class_names": f"{', '.join(target_names)} {verb}: take task=regression"},

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from node_cli.batch import Batch
-from node_cli.datasets.array_labels import array_labels, check_labels
+from node_cli.datasets.array_labels import array_labels, check_labels, other_arrays
 from node_cli.datasets.assembling import assemble
 from node_cli.datasets.dataset import Dataset
 from node_cli.datasets.labels import OFFERS, RawLabels, labelled, listed
@@ -24,13 +24,12 @@ from node_cli.datasets.series.own_table import OF_SERIES, own_series, refuse_key
 from node_cli.datasets.series.raw import RawSeries
 from node_cli.datasets.series.source import with_keys
 from node_cli.datasets.splitting import splits_by_keys
-from node_cli.series import CONTROLS, STATICS, TARGETS, TIMES, VALUES
+from node_cli.series import TARGETS, TIMES, VALUES
 
 log = logging.getLogger(__name__)
 
 PREFIXES = {"train": "", "val": "val_", "test": "test_"}
 UNLABELLED = "dataset: {path} holds no targets: name the array of labels in dataset.label, or take task=density"
-DATA = ("inputs", TIMES, VALUES, CONTROLS, STATICS)  # an unknown array is no label if its name holds one of these
 SERIES_ALONE = {**OF_SERIES, "split": "series"}
 
 
@@ -134,18 +133,11 @@ def _samples(
 def _read(
     path: str, names: Sequence[str], known: Sequence[str], label: str | list[str] | None
 ) -> dict[str, np.ndarray]:
-    """The known arrays of a file and those of labels; others might be labels as well, if any are asked for."""
-    allowed = [*known, *listed(label), *(f"{name}_columns" for name in listed(label))]
-    others = [name for name in names if name not in allowed]
-    strange = others if label is None else [name for name in others if any(word in name for word in DATA)]
-    if strange:
-        shown = " ".join(", ".join(name[:40] for name in sorted(strange)[:5]).split())
-        raise ValueError(
-            f"dataset.path: {path} holds {shown}; allowed are {', '.join(known)}, and what dataset.label names"
-        )
+    """The known arrays of a file and those of labels."""
+    others = other_arrays(path, names, known, label)
     if others:
-        log.info("dataset: %s also holds %s, which nothing is read of", path, ", ".join(sorted(others)))
-    return read_arrays(Path(path), allowed, others)
+        log.info("dataset: %s also holds %s, which nothing is read of", path, ", ".join(others))
+    return read_arrays(Path(path), names, others)
 
 
 def _inputs(path: str, arrays: Mapping[str, np.ndarray], prefix: str) -> torch.Tensor:
@@ -158,7 +150,9 @@ def _inputs(path: str, arrays: Mapping[str, np.ndarray], prefix: str) -> torch.T
         values = inputs.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"{where}inputs holds values that are NaN or infinite in float32")
-    return torch.from_numpy(values / EIGHT_BITS if inputs.dtype == np.uint8 else values)
+    if inputs.dtype == np.uint8:
+        values /= EIGHT_BITS
+    return torch.from_numpy(values)
 
 
 def _labels(path: str, arrays: Mapping[str, np.ndarray], label: str | list[str], given: Mapping[str, str]) -> RawLabels:

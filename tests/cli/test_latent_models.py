@@ -88,6 +88,8 @@ def test_bands_go_on_to_a_time_of_the_users(trained, place, here):
     assert low < middle < high
     assert float(lines[-1].split(",")[1]) == pytest.approx(0.5, abs=1e-6)
     shown = Counter(line.split(",")[0] for line in lines if line.endswith("true,false"))
+    here("node-predict", "run=mine", "until=0.5", "out=band_arrays.npz", "figures=false")
+    assert np.load(place / "band_arrays.npz")["series"].tolist() == list(dict.fromkeys(x.split(",")[0] for x in lines))
     assert list(shown.values()) == [4] * 4  # as in training: half of 8 times; the 4 beyond them are not shown
     assert (place / "bands_series.png").read_bytes().startswith(b"\x89PNG")
 

@@ -20,8 +20,8 @@ from node_cli.series import CONTROLS, DROPPED, MASK, START, STATICS, TARGET, TAR
 
 BY_TIME = "dataset.split=time has every series, and so its label, in every split: set dataset.split=series"
 UNLABELLED = (
-    "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv, or take a dataset "
-    "with classes, such as japanese_vowels"
+    "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv or npz, or take a "
+    "dataset with classes, such as japanese_vowels"
 )
 Drops = Literal["none", "left out", "targets", "hidden"]  # what becomes of dropped times
 

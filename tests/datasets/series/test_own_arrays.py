@@ -210,6 +210,11 @@ MISTAKES = {
         LABEL,
         "dataset.normalize: label outcome has one value (0.5) in all of the training data",
     ),
+    "too large a value": (
+        {**GOOD, "outcome": RATES * 1e300},
+        {**LABEL, "normalize": False},
+        "dataset.normalize: the labels are too large for float32; give them in another unit",
+    ),
     "labels of times": ({**GOOD, "outcome": WORDS}, {**LABEL, "split": "time"}, "label needs dataset.split=series"),
     "cropped series": (GOOD, {"crop_padding": 1}, "dataset.crop_padding=1, dataset.flip=False: only images can be"),
     "points with a key of series": (
