@@ -181,7 +181,7 @@ def _new_batches(path: Path, size: int, run: Run) -> tuple[Iterator[Batch], Sequ
 
 def _of_arrays(path: Path, size: int, run: Run) -> Iterator[Batch]:
     label = run.config["dataset"].get("label")
-    known = [*run.data.samples, *KNOWN] if "units" in run.data.offers else list(run.data.samples)
+    known = list(dict.fromkeys([*run.data.samples, *(KNOWN if "units" in run.data.offers else ())]))
     try:
         names = array_names(path)
         unread = [*other_arrays(str(path), names, known, label), *(name for name in names if name.endswith("_columns"))]
