@@ -211,7 +211,7 @@ MISTAKES = {
         "dataset.normalize: label outcome has one value (0.5) in all of the training data",
     ),
     "too large a value": (
-        {**GOOD, "outcome": RATES * 1e300},
+        {**GOOD, "outcome": changed(RATES, 1e300)},
         {**LABEL, "normalize": False},
         "dataset.normalize: the labels are too large for float32; give them in another unit",
     ),
