@@ -51,6 +51,7 @@ COMPOSED = {  # what stands in commands that are put together, and not run: why
     "dataset.path=points.npz init_from=": "images of the reader's; tests/cli/test_init_from.py has some",
     "dataset.label=dose": "a table of the reader's; tests/cli/test_series_labels.py has one",
     "dataset.path=mine.npz dataset.label=outcome": "arrays of the reader's; tests/cli/test_series_labels.py has some",
+    "dataset.path=ward.npz": "arrays that the page makes with Python; tests/cli/test_series_labels.py has such",
     "trainer.devices=4": "processes; tests/cli/test_devices.py starts them",
     "hydra/launcher=submitit_slurm": "a cluster",
     "hydra/launcher=joblib": "processes; tests/cli/test_launchers.py starts them",
