@@ -104,10 +104,11 @@ def npz(path: str, label: str | list[str] | None, crop_padding: int, flip: bool)
 def _samples(
     path: str, names: Sequence[str], label: str | list[str] | None, crop_padding: int, flip: bool
 ) -> RawSamples:
+    asked = label  # where no label is asked for, no other array may be one
     if label is None and any(name.endswith(TARGETS) for name in names):
         label = TARGETS
     kinds = ["inputs", *listed(label)]
-    arrays = _read(path, names, [prefix + kind for prefix in PREFIXES.values() for kind in kinds], label)
+    arrays = _read(path, names, [prefix + kind for prefix in PREFIXES.values() for kind in kinds], asked)
     given = {
         name: prefix for name, prefix in PREFIXES.items() if not prefix or {prefix + kind for kind in kinds} & {*arrays}
     }

@@ -154,12 +154,6 @@ ARRAYS = {
     ),
     "code for a shape": (zipped(header(f"__import__('os').mkdir('{TRAP}')")), "mine.npz holds inputs, which cannot be"),
     "a deep header": (zipped(b"\x93NUMPY\1\0" + struct.pack("<H", 9000) + b"(" * 9000), "mine.npz holds inputs, which"),
-    "labels beyond 64 bits": (
-        saved(targets=TARGETS.astype(np.uint64) + np.uint64(2**63)),
-        "mine.npz: targets holds the label 9223372036854775810; must be 0, 1, ... without a gap",
-    ),
-    "real labels": (saved(targets=TARGETS / 1), "mine.npz: targets has dtype float64, must be integers"),
-    "one class": (saved(targets=TARGETS * 0), "mine.npz: targets holds the labels 0; must be 0, 1, ... without a gap"),
     "not a number": (saved(val_inputs=POINTS * np.nan, val_targets=TARGETS), "mine.npz: val_inputs holds values that"),
 }
 MORE_DATA = {

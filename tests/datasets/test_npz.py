@@ -94,6 +94,9 @@ def test_labels_are_classes_by_their_names_or_values(tmp_path):
         assert dataset.offers["target_names"] == names
         raw = dataset.offers["target_scaling"].undo(dataset.splits["val"]["targets"])
         np.testing.assert_allclose(raw[:, 0], rates[:6], atol=1e-5)
+    for whole in (TARGETS * 1.0 + 4, TARGETS.astype(np.uint64) + np.uint64(2**63)):
+        names = load(tmp_path, {"inputs": POINTS, "targets": whole}).offers["class_names"]
+        assert names == tuple(str(int(whole[0]) + k) for k in range(3))
     dataset = load(tmp_path, {"inputs": POINTS, "targets": np.stack([rates, -rates], 1)})
     assert dataset.offers["target_names"] == ("targets_1", "targets_2")
     assert {name: num_samples(split) for name, split in dataset.splits.items()} == {"train": 42, "val": 6, "test": 12}
