@@ -74,6 +74,7 @@ STAND_INS = {  # what a reader puts his own in place of, or what would never end
     "gradient=direct,adjoint seed=0,1,2": "gradient=direct,adjoint seed=0",
     "gradient=direct,adjoint seed=0,1 dataset": "gradient=direct,adjoint seed=0 dataset",
     "solver.rtol=1e-2,1e-4,1e-6 seed=0,1,2": "solver.rtol=1e-2,1e-4 seed=0",
+    "model=cde,gru,gru_d,ode_rnn -m dataset.drop=0,0.3,0.5,0.7 seed=0,1,2,3,4": "model=cde,gru -m dataset.drop=0.5",
     "model=cde,gru,gru_d,ode_rnn -m dataset.drop=0,0.3,0.5,0.7": "model=cde,gru -m dataset.drop=0.5",
     "experiment=best seed=0,1,2": "experiment=best seed=0",
     " --watch": "",
