@@ -23,19 +23,17 @@ def array_labels(path: str, arrays: Mapping[str, np.ndarray], label: str | Seque
 
     Args:
         path: for messages.
-        arrays: all of the file; `<label>_columns` names the columns of `(n, k)`.
+        arrays: those of the file, labels among them; `<label>_columns` names the columns of `(n, k)`.
         label: the name of one array, or a list of them.
         count: how many samples there are.
 
     Raises:
-        ValueError: there is no such array, a label is missing, or it is neither.
+        ValueError: a label is missing, or it is neither.
     """
     names = listed(label)
     for number, name in enumerate(names):
         if name in names[:number]:
             raise ValueError(f"dataset.label: {name} is there twice")
-        if name not in arrays:
-            raise ValueError(f"dataset.label: {path} holds no array {name}, only {', '.join(sorted(arrays))}")
         check_labels(path, name, arrays[name], count)
     array = arrays[names[0]]
     if isinstance(label, str) and array.ndim == 1 and _are_classes(array):

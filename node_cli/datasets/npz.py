@@ -91,6 +91,8 @@ def npz(path: str, label: str | list[str] | None, crop_padding: int, flip: bool)
     if label == []:
         raise ValueError("label must name an array, or a list of arrays of numbers, or be null, got []")
     names = array_names(Path(path))
+    for absent in [name for name in listed(label) if name not in names]:
+        raise ValueError(f"dataset.label: {path} holds no array {absent}, only {', '.join(sorted(names))}")
     if "inputs" in names or not {TIMES, VALUES} & set(names):
         return _samples(path, names, label, crop_padding, flip)
     if crop_padding or flip:

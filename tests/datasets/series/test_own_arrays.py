@@ -174,6 +174,7 @@ MISTAKES = {
     "a name twice": ({**GOOD, "series": WORDS}, {}, "{path}: series holds 'sick' twice"),
     "an empty name": ({**GOOD, "series": np.array([*"abcdefg", ""])}, {}, "{path}: series[7]: the name is missing"),
     "no such label": (GOOD, LABEL, "dataset.label: {path} holds no array outcome, only times, values"),
+    "a misspelt label": ({**GOOD, "outcom": WORDS}, LABEL, "holds no array outcome, only outcom, times, values"),
     "no label": (GOOD, {"label": []}, "label must name an array, or a list of arrays of numbers, or be null, got []"),
     "a label twice": ({**GOOD, "outcome": RATES}, {"label": ["outcome"] * 2}, "dataset.label: outcome is there twice"),
     "a label too few": (
