@@ -43,7 +43,7 @@ from node_cli.training.optimizers import without_compiler
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
-from node_cli.trust import OPTIMIZER, choices, lies_in, make_importable, require_trusted, shipped
+from node_cli.trust import OPTIMIZER, choice, choices, lies_in, make_importable, require_trusted, shipped
 
 KINDS = {
     "dataset": Dataset,
@@ -244,23 +244,34 @@ def _build_with(
     if lacking and node.get("_partial_"):
         givers = "the dataset" if group == "task" else "the dataset nor the task"
         fitting = _fitting(group, offers, kind)
+        own = f"leave dataset= and model= out, and the task takes its own (given are {', '.join(offers) or 'none'})"
         raise ConfigError(
             f"{group}: {node['_target_']} needs {', '.join(lacking)}, which neither its YAML nor {givers} gives: "
-            f"{f'take {group}={fitting}, or ' if fitting else ''}leave dataset= and model= out, and the task takes its "
-            f"own (given are {', '.join(offers) or 'none'})"
+            f"{f'take {group}={fitting}, or another dataset' if fitting else own}"
         )
     return _build(config, group, **{name: offers[name] for name in asked if name in offers and name not in node})
 
 
 def _fitting(group: str, offers: Mapping[str, Any], kind: Any) -> str:
-    """The shipped choices of a group that are of a kind and need nothing which is not offered, in words."""
+    """The shipped choices of a group that are of a kind and can be built with what is offered, in words."""
     parts = {name: (get_object(target), shipped()[group][target]) for name, target in choices(group).items()}
     fitting = [
         name
         for name, (part, keys) in parts.items()
-        if gives(part, kind) and not lacking_arguments(inspect.signature(part).parameters, {*keys, *offers})
+        if gives(part, kind)
+        and not lacking_arguments(inspect.signature(part).parameters, {*keys, *offers})
+        and _takes(part, {**offers, **choice(group, name)})
     ]
     return " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
+
+
+def _takes(part: Callable[..., Any], given: Mapping[str, Any]) -> bool:
+    """Whether a part does not refuse what it asks for of what is given, such as the shape of inputs."""
+    try:
+        part(**{name: given[name] for name in inspect.signature(part).parameters if name in given})
+    except ValueError:
+        return False
+    return True
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:

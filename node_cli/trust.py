@@ -47,10 +47,16 @@ def choices(group: str) -> Mapping[str, str]:
     return {name: keys[TARGET] for name, keys in found.items() if TARGET in keys}
 
 
+def choice(group: str, name: str) -> dict[str, Any]:
+    """The keys of a shipped choice."""
+    found: dict[str, Any] = read_yaml(Path(config_dir(), group, f"{name}.yaml"))
+    return found
+
+
 def defaults_of(group: str, target: str, key: str) -> list[Any]:
     """The value of a key in each shipped file of a group that names the target; empty: none does."""
     names = [name for name, of_choice in choices(group).items() if of_choice == target]
-    return [read_yaml(Path(config_dir(), group, f"{name}.yaml")).get(key) for name in names]
+    return [choice(group, name).get(key) for name in names]
 
 
 def untrusted_parts(cfg: Mapping[str, Any], packages: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from node_cli.models.ode_block import ode_blocks
 from node_cli.runs.curves import write_curves
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.runs.identity import check_identity, identity
-from node_cli.runs.log import log_to
+from node_cli.runs.log import held_back, log_to
 from node_cli.runs.moved_data import data_moved
 from node_cli.runs.outcome import RunFailedError, UnwrittenRunError
 from node_cli.runs.summary import final_table, summarize
@@ -53,7 +53,7 @@ def run_training(
     """
     started = time.time()
     with Stopping() as stopping, joined(chosen_device(request.config["device"])) as processes:
-        with stopping.at_once():
+        with stopping.at_once(), held_back() as earlier:
             problem = build_problem(request.config, is_new=not checkpoints)
             start = "" if checkpoints or not processes.is_first else _start(problem.model, request.config)
             trainer = build_trainer(request.config, problem, processes)
@@ -62,7 +62,7 @@ def run_training(
             return
         folder.lock()
         try:
-            with log_to(folder.log):
+            with log_to(folder.log, earlier):
                 if start:
                     log.info("%s", start)
                 path = _restore(trainer, request.config, folder, checkpoints)
@@ -164,7 +164,7 @@ def _lead(
         logger.finish()
     write_curves(trainer.state.history, folder.curves, str(folder.path))
     folder.write_summary(summary)
-    for line in final_table(summary, folder.path, trainer.task.shown(summary["details"])):
+    for line in final_table(summary, folder.path, trainer.task.shown(evaluation.details)):
         log.info("%s", line)
 
 

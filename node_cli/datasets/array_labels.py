@@ -63,7 +63,7 @@ def check_labels(path: str, name: str, array: np.ndarray, count: int) -> None:
 
 
 def other_arrays(path: str, names: Sequence[str], known: Sequence[str], label: str | Sequence[str] | None) -> list[str]:
-    """Those arrays of a file that nothing is read of: where one is a label, others may be labels as well.
+    """Those arrays of a file that are not read: where one is a label, others may be labels as well.
 
     Args:
         path: for messages.

@@ -29,6 +29,7 @@ from node_cli.series import TARGETS, TIMES, VALUES
 log = logging.getLogger(__name__)
 
 PREFIXES = {"train": "", "val": "val_", "test": "test_"}
+INPUTS = tuple(f"{prefix}inputs" for prefix in PREFIXES.values())
 UNLABELLED = "dataset: {path} holds no targets: name the array of labels in dataset.label, or take task=density"
 SERIES_ALONE = {**OF_SERIES, "split": "series"}
 
@@ -93,7 +94,12 @@ def npz(path: str, label: str | list[str] | None, crop_padding: int, flip: bool)
     names = array_names(Path(path))
     for absent in [name for name in listed(label) if name not in names]:
         raise ValueError(f"dataset.label: {path} holds no array {absent}, only {', '.join(sorted(names))}")
-    if "inputs" in names or not {TIMES, VALUES} & set(names):
+    are_samples = "inputs" in names or not {TIMES, VALUES} & set(names)
+    for data in [name for name in listed(label) if name in (INPUTS if are_samples else KNOWN)]:
+        raise ValueError(
+            f"dataset.label: {data} of {path} is read as data, and cannot be the label: name another array"
+        )
+    if are_samples:
         return _samples(path, names, label, crop_padding, flip)
     if crop_padding or flip:
         raise ValueError(
@@ -139,7 +145,7 @@ def _read(
     """The known arrays of a file and those of labels."""
     others = other_arrays(path, names, known, label)
     if others:
-        log.info("dataset: %s also holds %s, which nothing is read of", path, ", ".join(others))
+        log.info("dataset: %s also holds %s, not read", path, ", ".join(others))
     return read_arrays(Path(path), names, others)
 
 

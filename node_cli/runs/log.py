@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 from tqdm import tqdm
@@ -51,8 +52,20 @@ class Console(logging.StreamHandler):
 
 
 @contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Messages go to the console as they stand and to `run.log` with their times.
+def held_back() -> Iterator[list[logging.LogRecord]]:
+    """Messages from before there is a folder are kept for `log_to`."""
+    held, root = BufferingHandler(sys.maxsize), logging.getLogger("node_cli")
+    root.setLevel(logging.INFO)
+    root.addHandler(held)
+    try:
+        yield held.buffer
+    finally:
+        root.removeHandler(held)
+
+
+@contextmanager
+def log_to(path: Path, earlier: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
+    """Messages, first the `earlier` ones, go to the console as they stand and to `run.log` with their times.
 
     Raises:
         UnwrittenError: at the end, and nothing else went wrong: some messages could not be written.
@@ -64,6 +77,8 @@ def log_to(path: Path) -> Iterator[None]:
     root.setLevel(logging.INFO)
     for handler in (console, file):
         root.addHandler(handler)
+        for record in earlier:
+            handler.handle(record)
     try:
         with closed_at_the_end(file.close):
             yield

@@ -203,7 +203,7 @@ def test_gradients_of_a_cde_pass_their_audit(here):
 MISTAKES = {
     "an image model": (
         [*VOWELS, "model=odenet"],
-        "the task gives: take model=cde, gru, gru_d or ode_rnn, or leave",
+        "the task gives: take model=cde, gru, gru_d or ode_rnn, or another dataset\n",
     ),
     "a model of forecasts": (
         [*VOWELS, "model=linear_ar"],
@@ -229,7 +229,10 @@ MISTAKES = {
         [*HOUSES, "task=classification", "dataset=csv", "dataset.label=rent"],
         "rent is a number: take task=regression",
     ),
-    "rows for a model of series": ([*HOUSES, "dataset.label=rent"], "task gives: take model=mlp, "),
+    "rows for a model of series": (
+        [*HOUSES, "dataset.label=rent"],
+        "task gives: take model=mlp or odenet_mlp, or another dataset\n",
+    ),
     "rows for a model of images": (
         [*HOUSES, "dataset.label=rent", "model=odenet"],
         "use model=odenet_mlp or model=mlp",

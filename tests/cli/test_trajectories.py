@@ -148,6 +148,19 @@ def test_a_table_of_ones_own_with_dates_controls_and_a_gap(here, place):
     assert rows(place / "longer_out.csv")[-1]["day"] == "2024-01-24"
 
 
+def test_a_series_left_out_and_a_channel_without_a_value_in_test_are_told(here, place):
+    lines = [f"{name},{t},{0.5 * t + (name == 'b')},{t if t < 4 else ''}" for name in "ab" for t in range(9)]
+    (place / "gaps.csv").write_text("\n".join(["who,day,a,b", *lines, *(f"c,{t},," for t in range(9))]) + "\n")
+    words = ["dataset.path=gaps.csv", "dataset.time=day", "dataset.series=who", "model=linear_ar", "run_dir=gaps"]
+    said = here("node-train", *CSV, *words, *QUICK)
+    left = (
+        "1 of 3 samples of test are left out: nothing was observed in what the model sees, or in what it is to predict"
+    )
+    assert left in said
+    assert left in (place / "gaps" / "run.log").read_text()
+    assert re.search(r"test rmse of b +nan \(persistence nan\)", said)
+
+
 def test_many_series_with_times_of_their_own_in_two_processes_are_as_in_one(here, place, begin):
     words = [*CSV, "dataset.path=many.csv", "dataset.series=patient", "dataset.time=t", "dataset.statics=[age]"]
     words += ["dataset.split=series", "dataset.val=2", "dataset.test=2", *NARROW, *QUICK]

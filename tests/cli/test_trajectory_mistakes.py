@@ -228,8 +228,7 @@ MISTAKES = {
             "model: node_cli.models.odenet.OdeNet needs input_shape, num_outputs, which neither its YAML nor "
             "the dataset "
             "nor the task gives: take model=gru, hamiltonian, hybrid, known, lagrangian, linear_ar, neural_ode, "
-            "ode_rnn, second_order or sindy, or leave dataset= and model= out, and the task takes its "
-            "own (given are "
+            "ode_rnn, second_order or sindy, or another dataset"
         ),
     ),
     "images": (
@@ -237,7 +236,7 @@ MISTAKES = {
         (
             "task: node_cli.tasks.trajectory.Trajectory needs units, channel_names, which neither its YAML nor "
             "the dataset "
-            "gives: take task=classification or density, or leave"
+            "gives: take task=classification or density, or another dataset"
         ),
     ),
     "classes of series that are split by time": (

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from node_cli.runs.log import log_to
+from node_cli.runs.log import held_back, log_to
 
 log = logging.getLogger("node_cli.somewhere")
 SPEAK = """
@@ -29,6 +29,16 @@ def test_messages_go_to_the_console_and_with_their_times_to_the_file(tmp_path, c
     log.warning("nobody listens any more")
     assert capsys.readouterr().out == "loss 0.5\n"
     assert messages(tmp_path / "run.log") == ["loss 0.5"]
+
+
+def test_messages_from_before_there_is_a_folder_come_first(tmp_path, capsys):
+    with held_back() as earlier:
+        log.info("2 of 8 samples are left out")
+    assert capsys.readouterr().out == ""
+    with log_to(tmp_path / "run.log", earlier):
+        log.info("loss 0.5")
+    assert capsys.readouterr().out == "2 of 8 samples are left out\nloss 0.5\n"
+    assert messages(tmp_path / "run.log") == ["2 of 8 samples are left out", "loss 0.5"]
 
 
 def test_a_path_that_is_no_text_is_written_as_it_can(tmp_path, capsys, monkeypatch):

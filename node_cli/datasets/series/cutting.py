@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -208,15 +208,17 @@ def _windows_of_time(
 def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list[Sample]]) -> list[Sample]:
     """The samples of a split, given by their series, of which something both seen and to be predicted was observed.
 
-    Of series with labels, which are told from all of a series, something to be predicted is not needed but in windows.
+    Where series have labels, which are told from all of a sample, what is seen reaches to the first observation at
+    least, and nothing needs to be left to predict.
     """
-    are_told = raw.targets is not None and keys.split == "series" and keys.window is None and raw.horizon is None
+    are_told = raw.targets is not None and keys.split == "series"
     kept = []
     for number, samples in found.items():
         series = raw.series[number]
         observed = series.values.isfinite().any(dim=1)
         shown = [0, *(observed & ~series.dropped).cumsum(0).tolist()]
         counts = shown if name == "train" else [0, *observed.cumsum(0).tolist()]
+        samples = [_reaching(each, shown) for each in samples] if are_told else samples
         kept += [
             each
             for each in samples
@@ -231,6 +233,14 @@ def _sound(raw: RawSeries, keys: SeriesKeys, name: str, found: Mapping[int, list
     if empty := sum(not samples for samples in found.values()):
         log.info("dataset: %d of %d series of %s are too short for a sample and are left out", empty, len(found), name)
     return kept
+
+
+def _reaching(sample: Sample, shown: Sequence[int]) -> Sample:
+    """The sample, with the first observation among what is seen; `shown` counts those before each row."""
+    first = bisect.bisect_right(shown, shown[sample.start])
+    if first <= sample.seen or first > sample.stop:
+        return sample
+    return sample._replace(seen=first, target=first)
 
 
 def _nothing_left(raw: RawSeries, keys: SeriesKeys, name: str, num_found: int) -> str:

@@ -113,7 +113,25 @@ def test_other_numbers_and_those_of_a_list_are_values(label, names, tmp_path):
 def test_what_a_label_may_be_beside_is_told(tmp_path, caplog):
     caplog.set_level("INFO")
     made(tmp_path, {**GOOD, "outcome": WORDS, "rate": RATES}, label="outcome")
-    assert "mine.npz also holds rate, which nothing is read of" in caplog.text
+    assert "mine.npz also holds rate, not read" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{}, {"window": 3}], ids=["whole", "windows"])
+def test_series_whose_first_times_have_no_value_are_told_too(changes, tmp_path):
+    late = np.random.default_rng(1).normal(size=(*SHAPE, 1))
+    late[:, :2] = np.nan
+    times = np.tile(np.arange(LONGEST) * 1.0, (COUNT, 1))
+    dataset = made(tmp_path, {"times": times, "values": late, "outcome": WORDS}, label="outcome", **changes)
+    windows = 2 if changes else 1
+    assert {name: len(of_it) for name, of_it in dataset.sample_names.items()} == {
+        "train": 4 * windows,
+        "val": 2 * windows,
+        "test": 2 * windows,
+    }
+    for split in dataset.splits.values():
+        assert split[MASK].any(1).all()
+    forecast = dataset.splits["test"]
+    assert not (forecast[MASK] & forecast[TARGET]).any()
 
 
 def changed(array, value):
@@ -176,6 +194,8 @@ MISTAKES = {
     "no such label": (GOOD, LABEL, "dataset.label: {path} holds no array outcome, only times, values"),
     "a misspelt label": ({**GOOD, "outcom": WORDS}, LABEL, "holds no array outcome, only outcom, times, values"),
     "no label": (GOOD, {"label": []}, "label must name an array, or a list of arrays of numbers, or be null, got []"),
+    "times as labels": (GOOD, {"label": "times"}, "dataset.label: times of {path} is read as data, and cannot be the"),
+    "inputs as labels": ({"inputs": CHANNELS[:, 0]}, {"label": ["inputs"]}, "label: inputs of {path} is read as data"),
     "a label twice": ({**GOOD, "outcome": RATES}, {"label": ["outcome"] * 2}, "dataset.label: outcome is there twice"),
     "a label too few": (
         {**GOOD, "outcome": WORDS[1:]},
