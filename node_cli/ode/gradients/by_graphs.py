@@ -111,18 +111,20 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     shape.insert(axis, blocks.num_rows)
     grad_y, changes = places.grad_end(grad_ys), list[Tensor]()
     totals, of_ends, slopes = list[Tensor](), list[Tensor](), list[Tensor]()
+    of_outputs = [grad_ys, torch.from_numpy(trace.ts).to(grad_ys.device)] if blocks.adds_up else []
     for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
-        if blocks.has_outputs:
+        if blocks.has_outputs and not blocks.adds_up:
             rows = places.grad_rows(grad_ys, begin, [stop - begin, *shape])
         for first in range(stop - size, begin - 1, -size):
             last = first + size
             block = blocks.backward(size, with_times=with_times)
-            of_rows = [rows[first - begin : last - begin]] if blocks.has_outputs else []
+            if blocks.has_outputs and not blocks.adds_up:
+                of_outputs = [rows[first - begin : last - begin]]
             grad_y, *found, change = block(
-                [ends[first:last], grad_y, *of_rows, *states[first : last + 1], *solve.graphs.inputs]
+                [ends[first:last], grad_y, *of_outputs, *states[first : last + 1], *solve.graphs.inputs]
             )
             changes.append(change)
-            if with_times and blocks.has_rows:
+            if with_times and blocks.interpolates:
                 slopes.append(found.pop())
             if with_times:
                 of_ends.append(found.pop())

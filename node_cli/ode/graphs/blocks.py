@@ -1,8 +1,8 @@
 """Several steps of a solve in one graph, and several accepted steps backwards in another.
 
 Neither has a branch: what comes after the end of the solve, or after an attempt that was rejected, is masked. All
-numbers of the step size control stay in float64 tensors of the graph; the host reads them once for a block. Outputs
-are no part of it: `places.py` makes them of what the steps leave behind.
+numbers of the step size control stay in float64 tensors of the graph; the host reads them once for a block. A few
+outputs are made in it too; of many, `places.py` makes them of what the steps leave behind.
 """
 
 from __future__ import annotations
@@ -47,39 +47,43 @@ class Control:
 class Blocks:
     """The blocks of one method, each compiled when it is first asked for.
 
-    Times are 0-dim, or `(batch,)` where each sample has its own. `has_rows` says whether outputs are interpolated, so
-    that steps leave behind rows (see `places.py`), and have cotangents of them; `has_outputs`, whether there are any
-    but the first and the last one. `expected` is how many attempts the last solve made, by its control and by whether
-    its first step was chosen. `most` is the number of steps in a block.
+    Times are 0-dim, or `(batch,)` where each sample has its own. `has_outputs` says whether there are any but the
+    first and the last one; `interpolates`, whether they are interpolated. Then steps leave behind rows (see
+    `places.py`), and have cotangents of them; or, with `adds_up`, they leave behind a sum `(times, *y.shape)`, their
+    part of the outputs, and have the cotangents of all outputs. `expected` is how many attempts the last solve made, by
+    its control and by whether its first step was chosen. `most` is the number of steps in a block.
     """
 
-    def __init__(self, examples: Examples, tableau: Tableau, *, has_outputs: bool, has_rows: bool) -> None:
+    def __init__(
+        self, examples: Examples, tableau: Tableau, *, has_outputs: bool, interpolates: bool, adds_up: bool
+    ) -> None:
         self.expected: dict[Hashable, int] = {}
         self.most = 2 if examples.field.is_short else 1
         self.has_outputs = has_outputs
-        self.has_rows = has_rows
+        self.interpolates = interpolates
+        self.adds_up = adds_up
         self._examples = examples
         self._tableau = tableau
         self._compiled: dict[Hashable, Run] = {}
 
     @property
     def has_weights(self) -> bool:
-        """Whether rows come with their weights in the outputs, of times that all samples have in common."""
-        return self.has_rows and not self._examples.by_sample
+        """Whether the blocks weight rows to make outputs, at times that all samples have in common."""
+        return self.interpolates and not self._examples.by_sample
 
     @property
     def num_rows(self) -> int:
         """Of a step: its state, and the stages if outputs are interpolated."""
-        return 1 + self.has_rows * self._tableau.num_stages
+        return 1 + self.interpolates * self._tableau.num_stages
 
     def attempts(self, control: Control, num_attempts: int, start: str) -> Run:
         """So many attempts. `start` is `chosen` or `given`, at the beginning with that first step, or `none`, later.
 
         Of (clock, end, y, [slope, unless at the beginning], rtol, atol, inputs): state, slope, clock, log
-        `(attempts, 5, ...)`, the states that the attempts but the first one started from, [rows of the attempts], [and
-        their weights in the outputs, `(times, attempts, rows)`]. The end is the last time, or all times `(times, ...)`
-        if they end steps or there are weights. Logged are both ends, the step that was meant, the error ratio, and the
-        factor of the next step.
+        `(attempts, 5, ...)`, the states that the attempts but the first one started from, [rows of the attempts, [and
+        their weights in the outputs, `(times, attempts, rows)`], or the sum]. The end is the last time, or all times
+        `(times, ...)` if they end steps or there are weights. Logged are both ends, the step that was meant, the error
+        ratio, and the factor of the next step.
         """
         key = (control.key, num_attempts, start)
         return self._kept(key, lambda: self._new_attempts(control, num_attempts, start))
@@ -88,17 +92,17 @@ class Blocks:
         """So many steps of a grid.
 
         Of (ends `(steps, 2, ...)`, [all times], y, [slope, unless at the beginning], inputs): state, slope, the states
-        that the steps but the first one started from, [rows of the steps], [and their weights].
+        that the steps but the first one started from, [rows of the steps, [and their weights], or the sum].
         """
         return self._kept((num_steps, is_first), lambda: self._new_steps(num_steps, is_first))
 
     def backward(self, num_steps: int, *, with_times: bool) -> Run:
         """So many accepted steps backwards, each run again.
 
-        Of (ends `(steps, 2, ...)`, the cotangent of the last state, [those of the rows], the states that the steps
-        started from, the last one, inputs): the cotangents of the first state, of the inputs that have a gradient, [of
-        the ends; and the slopes `(steps, stages, *y.shape)`]; then `(steps, 2)`, how far each end is from what it was
-        and how large it was.
+        Of (ends `(steps, 2, ...)`, the cotangent of the last state, [those of the rows, or of all outputs, and all
+        times], the states that the steps started from, the last one, inputs): the cotangents of the first state, of the
+        inputs that have a gradient, [of the ends; and the slopes `(steps, stages, *y.shape)`]; then `(steps, 2)`, how
+        far each end is from what it was and how large it was.
         """
         return self._kept(("back", num_steps, with_times), lambda: self._new_backward(num_steps, with_times))
 
@@ -142,7 +146,8 @@ class Blocks:
                 if not self._tableau.is_fsal:
                     slope = slope_at(t, y)
             clock = torch.stack([each.expand_as(t) for each in (t, step, *memory)])
-            results = (y, slope, clock, torch.stack(log), *states[1:], *self._stacked(rows, weights))
+            left = self._left_behind(rows, weights)
+            results = (y, slope, clock, torch.stack(log), *states[1:], *left)
             return tuple(result.contiguous() for result in results)
 
         def examples() -> list[Any]:
@@ -171,7 +176,8 @@ class Blocks:
                 if self.has_weights:
                     weights.append(self._weights(ts, t0, t1, t0 == t0).to(y.dtype))
                 y, slope = y1, stages[-1] if self._tableau.is_fsal else slope_at(t1, y1)
-            return tuple(result.contiguous() for result in (y, slope, *states[1:], *self._stacked(rows, weights)))
+            left = self._left_behind(rows, weights)
+            return tuple(result.contiguous() for result in (y, slope, *states[1:], *left))
 
         def examples() -> list[Any]:
             like = self._examples
@@ -183,7 +189,8 @@ class Blocks:
 
     def _new_backward(self, num_steps: int, with_times: bool) -> Run:
         def block(ends: Tensor, grad: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
-            rows, more = (more[0], more[1:]) if self.has_outputs else (None, more)
+            given = self.has_outputs + self.adds_up
+            of_outputs, more = more[:given], more[given:]
             states, inputs = more[: num_steps + 1], more[num_steps + 1 :]
             inputs = tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in inputs)
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
@@ -196,7 +203,7 @@ class Blocks:
                 with torch.enable_grad():
                     (t0, t1), y = ends[n], states[n].detach().requires_grad_()
                     y1, stages = take_step(t0, t1, y, slope_at(t0, y))
-                    of_rows = [] if rows is None else list(rows[n].unbind(self._axis))
+                    of_rows = self._of_rows(n, ends[n].detach(), of_outputs)
                     results, cotangents = [y1, *stages][: max(1, len(of_rows))], [grad, *of_rows[1:]]
                     grad, *found = torch.autograd.grad(
                         results, [y, *wanted], cotangents, allow_unused=True, materialize_grads=True
@@ -206,14 +213,17 @@ class Blocks:
                 end = states[n + 1]
                 changes.append(torch.stack([(y1.detach() - end).abs().amax(), end.abs().amax()]))
                 slopes.append(torch.stack(stages).detach())
-            kept = [torch.stack(slopes[::-1])] if with_times and self.has_rows else []
+            kept = [torch.stack(slopes[::-1])] if with_times and self.interpolates else []
             return (*(each.contiguous() for each in (grad, *grads, *kept)), torch.stack(changes[::-1]))
 
         def examples() -> list[Any]:
             like = self._examples
-            rows = [like.rows(num_steps, self.num_rows)] if self.has_outputs else []
+            of_outputs = [like.rows(num_steps, self.num_rows)] if self.has_outputs else []
+            if self.adds_up:
+                times = like.times()
+                of_outputs = [like.like_y([times.shape[0], *like.field.y.shape]), times]
             states = [like.y() for _ in range(num_steps + 1)]
-            return [like.exact(num_steps, 2), like.y(), *rows, *states]
+            return [like.exact(num_steps, 2), like.y(), *of_outputs, *states]
 
         block.__name__ = f"{num_steps} steps backwards"
         return self._examples.compiled(block, examples)
@@ -232,10 +242,31 @@ class Blocks:
             lambda t, y: slope(as_column(t, y).to(y.dtype), y),
         )
 
-    def _stacked(self, rows: list[list[Tensor]], weights: list[Tensor]) -> list[Tensor]:
-        """Those of all steps in a tensor each, if there are any."""
-        stacked = [torch.stack([torch.stack(own, self._axis) for own in rows])] if self.has_rows else []
-        return [*stacked, torch.stack(weights, 1)] if weights else stacked
+    def _left_behind(self, rows: list[list[Tensor]], weights: list[Tensor]) -> list[Tensor]:
+        """Of all steps, for the outputs: the sum, or rows and weights, in a tensor each."""
+        if not self.interpolates:
+            return []
+        if self.adds_up:
+            return [self._sum(torch.cat(weights, 1), [row for own in rows for row in own])]
+        stacked = torch.stack([torch.stack(own, self._axis) for own in rows])
+        return [stacked, torch.stack(weights, 1)] if weights else [stacked]
+
+    @staticmethod
+    def _sum(weights: Tensor, rows: list[Tensor]) -> Tensor:
+        """`(times, *y.shape)`; written out, so that the compiler makes one loop of it."""
+        columns = [weights[:, i].view(-1, *(1,) * rows[0].dim()) for i in range(len(rows))]
+        terms = [column * row for column, row in zip(columns, rows, strict=True)]
+        total: Tensor = sum(terms[1:], terms[0])
+        return total
+
+    def _of_rows(self, n: int, ends: Tensor, of_outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The cotangents of the rows of step n, if there are any."""
+        if not self.adds_up:
+            return [each for rows in of_outputs for each in rows[n].unbind(self._axis)]
+        grad_ys, ts = of_outputs
+        (t0, t1), is_kept = ends.unbind(), torch.ones_like(ends[0], dtype=torch.bool)
+        weights = self._weights(ts, t0, t1, is_kept).to(grad_ys.dtype)
+        return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
 
     def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor) -> Tensor:
         """`(times, rows)`: of a step's state and stages in the outputs but the first and the last one; 0 outside it."""

@@ -30,7 +30,10 @@ class Gathered:
         self.by_sample = isinstance(times, Samples)
         self.ts: Array = np.array(times.ts)  # `(times,)`, or `(batch, times)`
         self.blocks = graphs.blocks(
-            by_sample=self.by_sample, has_outputs=self.ts.shape[-1] > 2, interpolates=not times.stepping_onto
+            by_sample=self.by_sample,
+            num_outputs=self.ts.shape[-1],
+            interpolates=not times.stepping_onto,
+            size=self.ts.shape[-1] * run.y0.numel(),
         )
         self.states = [run.y0]
         self._ys: Tensor | None = None
@@ -55,6 +58,9 @@ class Gathered:
                 self._steps.append(self._times.step(t1, moved, is_anchored=self._is_anchored))
                 t1 = np.where(moved, t1, t0)
             self._ends.append((t0, t1))
+        if self.blocks.adds_up:
+            self._ys = rows[0] if self._ys is None else self._ys.add_(rows[0])
+            return
         self._rows += rows[:1]
         self._weights += rows[1:]
         if sum(each.numel() for each in self._rows) > MOST_NUMBERS:
@@ -79,7 +85,8 @@ class Gathered:
             ys = torch.stack([y0, *(self.states[n] for n in places.states.number)])
         else:
             assert ys is not None
-            ys[0], ys[-1], places = y0, end, WeightedPlaces(_joined(self._all_weights, 1))
+            ys[0], ys[-1] = y0, end
+            places = WeightedPlaces(ys if self.blocks.adds_up else _joined(self._all_weights, 1))
         return ys, self._trace(places)
 
     def trace_of(self, kept: list[tuple[Step, Tensor]], ys: Tensor) -> Trace:

@@ -18,6 +18,8 @@ from node_cli.ode.graphs.places import Places
 from node_cli.ode.stepping import Slope, Step
 from node_cli.ode.tableaus import Array, Tableau
 
+FEW_NUMBERS = 1024  # of outputs that are made step by step; of more, it is faster to make them of many steps at once
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -56,13 +58,23 @@ class SolveGraphs:
         self.trace: Trace | None = None
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
-    def blocks(self, *, by_sample: bool, has_outputs: bool, interpolates: bool) -> Blocks:
-        """The compiled blocks of the method, for solves with outputs between the first and the last one, or none."""
+    def blocks(self, *, by_sample: bool, num_outputs: int, interpolates: bool, size: int) -> Blocks:
+        """The compiled blocks of the method, for solves with outputs between the first and the last one, or none.
+
+        The `size` of the outputs, in numbers, of the first of these solves tells whether the blocks make them.
+        """
+        has_outputs = num_outputs > 2
         key = (self.tableau, by_sample, has_outputs, interpolates)
         found: Blocks | None = self.field.functions.get(key)
         if found is None:
-            examples = Examples(self.field, by_sample=by_sample)
-            found = Blocks(examples, self.tableau, has_outputs=has_outputs, has_rows=has_outputs and interpolates)
+            interpolates = interpolates and has_outputs
+            found = Blocks(
+                Examples(self.field, by_sample=by_sample),
+                self.tableau,
+                has_outputs=has_outputs,
+                interpolates=interpolates,
+                adds_up=interpolates and not by_sample and size <= FEW_NUMBERS,
+            )
             self.field.functions[key] = found
         return found
 
