@@ -50,7 +50,7 @@ class Tolerance:
         return size.mul_(self.rtol).add_(self.atol)
 
 
-@dataclass
+@dataclass(eq=False)
 class Controller:
     """A PID controller of the step size (Soderlind 2003, "Digital filters in adaptive time-stepping").
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -182,11 +183,7 @@ class Adaptive(RungeKutta):
         tolerance = Tolerance(rtol, atol, norm)
         if self.shares_steps:
             tolerance = synchronised.of_all_processes(tolerance, y0.device)
-        assert self.tableau.error_order is not None
-        coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
-        controller = Controller(self.tableau.error_order, *coefficients)
-        bounds = (self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
-        limits = Limits(*bounds, accepts_min_step=self.accepts_min_step)
+        controller, limits = self._control
         stepping_onto, first = self.outputs == "step", None if per_sample else first_step
         if not isinstance(self.first_step, str):
             first = float(self.first_step)
@@ -194,11 +191,23 @@ class Adaptive(RungeKutta):
             times: OutputTimes | Samples = OutputTimes(run.ts, stepping_onto)
         else:
             times = Samples.of(run.ts, y0, stepping_onto=stepping_onto)
-        integrate = integrate_by_error if run.graphs is None else integrate_in_blocks
-        ys = integrate(run, times, tolerance, controller, limits, first, is_joint=not per_sample)
+        if run.graphs is None:
+            own = replace(controller)  # which remembers the last errors
+            ys = integrate_by_error(run, times, tolerance, own, limits, first, is_joint=not per_sample)
+        else:
+            ys = integrate_in_blocks(run, times, tolerance, controller, limits, first, is_joint=not per_sample)
         if self.first_step != "carried":
             run.stats.next_first_step = None
         return ys
+
+    @cached_property
+    def _control(self) -> tuple[Controller, Limits]:
+        """As new, and the bounds of the steps: making them again takes long beside a small solve."""
+        assert self.tableau.error_order is not None
+        coefficients = (self.safety, self.ifactor, self.dfactor, self.pcoeff, self.icoeff, self.dcoeff)
+        bounds = (self.min_step, self.max_step or math.inf, self.max_steps or math.inf)
+        limits = Limits(*bounds, accepts_min_step=self.accepts_min_step)
+        return Controller(self.tableau.error_order, *coefficients), limits
 
     @staticmethod
     def _like(y: Tensor, tolerance: float | list[float] | Tensor) -> float | Tensor:

@@ -43,9 +43,9 @@ class GraphSolve:
 
     def require_same(self, changes: list[tuple[float, float]]) -> None:
         """Refuses steps whose ends are others now: for each, how far the two are apart, and how large one was."""
-        for ends, change in zip(self.trace.ends, changes, strict=False):
-            if not Difference(*change, self.precision).is_rounding:
-                refuse_changed(float(ends.min()))
+        for n, (distance, size) in enumerate(changes[: len(self.trace.ends)]):
+            if distance != 0 and not Difference(distance, size, self.precision).is_rounding:
+                refuse_changed(float(self.trace.ends[n].min()))
 
 
 def solve_by_graphs(
@@ -120,9 +120,8 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
             block = blocks.backward(size, with_times=with_times)
             if blocks.has_outputs and not blocks.adds_up:
                 of_outputs = [rows[first - begin : last - begin]]
-            grad_y, *found, change = block(
-                [ends[first:last], grad_y, *of_outputs, *states[first : last + 1], *solve.graphs.inputs]
-            )
+            own = ends if num_padded == size else ends[first:last]
+            grad_y, *found, change = block([own, grad_y, *of_outputs, *states[first : last + 1], *solve.graphs.inputs])
             changes.append(change)
             if with_times and blocks.interpolates:
                 slopes.append(found.pop())
@@ -131,9 +130,9 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
             # Two tensors may have one gradient, which is then one in memory too: not to be added to in place.
             totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
     solve.backward_stats.nfe += num_steps * solve.graphs.tableau.num_stages
-    solve.require_same(torch.cat(changes[::-1]).tolist())
+    solve.require_same([pair for change in changes[::-1] for pair in change.tolist()])
     return (
-        grad_y + grad_ys[0] if needed[0] else None,
+        (grad_y if blocks.adds_up else grad_y + grad_ys[0]) if needed[0] else None,
         _time_gradients(solve, grad_ys, of_ends, slopes).to(ts.dtype) if with_times else None,
         *(grad.clone() if is_needed else None for grad, is_needed in zip(totals, needed[2:], strict=True)),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Control:
     is_joint: bool
     stepping_onto: bool
 
-    @property
+    @cached_property
     def key(self) -> Hashable:
         """Equal for two that are."""
         own = (self.norm, self.tolerance_shapes, self.max_step, self.is_joint, self.stepping_onto)
@@ -129,7 +130,7 @@ class Blocks:
             if start == "chosen":
                 span = (end - t).abs()
                 step = choose_first_step(tolerance, order, y, slope, span.amax() if control.is_joint else span).double()
-            log, states, rows, weights = [], [], [], []
+            log, states, rows, weights, begin = [], [], [], [], t
             for _ in range(num_attempts):
                 states.append(y)
                 target = _next(ends, t) if control.stepping_onto else end
@@ -146,7 +147,7 @@ class Blocks:
                 if not self._tableau.is_fsal:
                     slope = slope_at(t, y)
             clock = torch.stack([each.expand_as(t) for each in (t, step, *memory)])
-            left = self._left_behind(rows, weights)
+            left = self._left_behind(rows, weights, y, (begin != end) & (t == end))
             results = (y, slope, clock, torch.stack(log), *states[1:], *left)
             return tuple(result.contiguous() for result in results)
 
@@ -176,7 +177,7 @@ class Blocks:
                 if self.has_weights:
                     weights.append(self._weights(ts, t0, t1, t0 == t0).to(y.dtype))
                 y, slope = y1, stages[-1] if self._tableau.is_fsal else slope_at(t1, y1)
-            left = self._left_behind(rows, weights)
+            left = self._left_behind(rows, weights, y, ends[-1, 1] == ts[-1]) if self.interpolates else []
             return tuple(result.contiguous() for result in (y, slope, *states[1:], *left))
 
         def examples() -> list[Any]:
@@ -242,12 +243,17 @@ class Blocks:
             lambda t, y: slope(as_column(t, y).to(y.dtype), y),
         )
 
-    def _left_behind(self, rows: list[list[Tensor]], weights: list[Tensor]) -> list[Tensor]:
-        """Of all steps, for the outputs: the sum, or rows and weights, in a tensor each."""
+    def _left_behind(
+        self, rows: list[list[Tensor]], weights: list[Tensor], y: Tensor, has_arrived: Tensor
+    ) -> list[Tensor]:
+        """Of all steps up to the state `y`, for the outputs: the sum, or rows and weights, in a tensor each."""
         if not self.interpolates:
             return []
         if self.adds_up:
-            return [self._sum(torch.cat(weights, 1), [row for own in rows for row in own])]
+            total = self._sum(torch.cat(weights, 1), [row for own in rows for row in own])
+            number = torch.arange(total.shape[0], device=y.device)
+            is_last = as_column((number == total.shape[0] - 1) & has_arrived, total)
+            return [torch.where(is_last, y, total)]
         stacked = torch.stack([torch.stack(own, self._axis) for own in rows])
         return [stacked, torch.stack(weights, 1)] if weights else [stacked]
 
@@ -269,10 +275,15 @@ class Blocks:
         return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
 
     def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor) -> Tensor:
-        """`(times, rows)`: of a step's state and stages in the outputs but the first and the last one; 0 outside it."""
+        """`(times, rows)`: of a step's state and stages in the outputs; 0 outside it.
+
+        The last output is a state, with weights of 0. So is the first one, but where the blocks have to add it up too.
+        """
         sign, number, h = torch.sign(ts[-1] - ts[0]), torch.arange(ts.shape[0], device=ts.device), t1 - t0
         is_after = (sign * (ts - t0) > 0) | ((ts == t0) & (t0 == ts[0]))
-        is_inside = is_after & (sign * (ts - t1) <= 0) & (number > 0) & (number < ts.shape[0] - 1) & is_kept
+        is_inside = is_after & (sign * (ts - t1) <= 0) & (number < ts.shape[0] - 1) & is_kept
+        if not self.adds_up:
+            is_inside = is_inside & (number > 0)
         theta = torch.where(is_inside, (ts - t0) / torch.where(h == 0, 1.0, h), 0)
         of_stages = [h * theta * polynomial(row, theta) for row in self._tableau.dense or ()]
         return torch.where(is_inside[:, None], torch.stack([torch.ones_like(theta), *of_stages], 1), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,9 @@ class Gathered:
             ys = torch.stack([y0, *(self.states[n] for n in places.states.number)])
         else:
             assert ys is not None
-            ys[0], ys[-1] = y0, end
-            places = WeightedPlaces(ys if self.blocks.adds_up else _joined(self._all_weights, 1))
+            if self.blocks.adds_up:
+                return ys, self._trace(WeightedPlaces(ys))
+            ys[0], ys[-1], places = y0, end, WeightedPlaces(_joined(self._all_weights, 1))
         return ys, self._trace(places)
 
     def trace_of(self, kept: list[tuple[Step, Tensor]], ys: Tensor) -> Trace:
@@ -132,6 +134,16 @@ class Gathered:
     def _places(self) -> ListedPlaces:
         onto_some = self._times.stepping_onto and self.blocks.has_outputs
         return ListedPlaces.of_samples(self._graphs.tableau, self._steps, steps_onto_some=onto_some)
+
+    @cached_property
+    def times(self) -> Tensor:
+        """All of them, on the device: `(times,)`, or `(times, batch)`."""
+        return torch.from_numpy(np.ascontiguousarray(self.ts.T)).to(self.states[0].device)
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the last time is another one than the first one."""
+        return bool((self.ts[..., 0] != self.ts[..., -1]).any())
 
     def _trace(self, places: Places | None) -> Trace:
         return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, self._made_steps)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def integrate_grid_in_blocks(run: Run, times: OutputTimes | Samples, ends: Any, 
     starts = np.concatenate([[times.t], ends[:-1]])
     pairs = np.stack([starts, ends], 1)
     try:
-        found = _stepped(run, graphs, gathered, pairs)
+        found = gathered.is_moving and _stepped(run, graphs, gathered, pairs)
     except NotWhole as error:
         graphs.refuse(error)
     if not found:
@@ -62,7 +63,7 @@ def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) ->
     y, blocks = run.y0, gathered.blocks
     size = min(len(pairs), blocks.most)
     slope: list[Tensor] = []
-    times = [torch.from_numpy(gathered.ts).to(y.device)] if blocks.has_weights else []
+    times = [gathered.times] if blocks.has_weights else []
     for first in range(0, len(pairs), size):
         own = pairs[first : first + size]
         padded = np.concatenate([own, np.repeat(own[-1:, 1:], 2, 1).repeat(size - len(own), 0)])
@@ -95,10 +96,10 @@ def integrate_in_blocks(
     assert graphs is not None
     bounds, gathered = bounds_of(tolerance, run.y0), Gathered(run, graphs, times, is_anchored=False)
     shapes = tuple(bound.shape for bound in bounds)
-    control = Control(tolerance.norm, shapes, controller, limits.max_step, is_joint, times.stepping_onto)
+    control = _control(tolerance.norm, shapes, controller, limits.max_step, is_joint, times.stepping_onto)
     blocks, found = gathered.blocks, None
-    key, is_moving = (control.key, first_step is None), bool((gathered.ts[..., 0] != gathered.ts[..., -1]).any())
-    if key in blocks.expected and is_moving:
+    key = (control.key, first_step is None)
+    if key in blocks.expected and gathered.is_moving:
         try:
             found = _attempted(run, graphs, gathered, control, bounds, limits, first_step)
         except NotWhole as error:
@@ -119,6 +120,9 @@ def integrate_in_blocks(
         _note(run.stats, found)
     ys, graphs.trace = gathered.finished()
     return ys
+
+
+_control = lru_cache(maxsize=64)(Control)  # whose key takes long to make, beside a small solve
 
 
 def _plain(run: Run) -> tuple[Run, list[tuple[Step, Tensor]]]:
@@ -153,10 +157,10 @@ def _attempted(
     ts: Any = gathered.ts.T if by_sample else gathered.ts
     start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
     has_times = control.stepping_onto or blocks.has_weights
-    ends = torch.tensor(ts if has_times else target, dtype=torch.float64, device=y.device)
+    ends = gathered.times if has_times else torch.from_numpy(np.array(target)).to(y.device)
     one: Any = np.ones_like(start) if by_sample else 1.0
     numbers = [start, (first_step or 0.0) * one, one, one, one]
-    clock = torch.tensor(np.stack(numbers) if by_sample else numbers, dtype=torch.float64, device=y.device)
+    clock = torch.from_numpy(np.array(numbers)).to(y.device)
     some, every = (np.any, np.all) if by_sample else (bool, bool)
     size = min(blocks.expected[control.key, first_step is None], blocks.most)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
