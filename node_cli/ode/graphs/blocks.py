@@ -17,9 +17,10 @@ from torch import Tensor
 
 from node_cli.ode.control import CUT_OFF, Controller, Norm, Tolerance, choose_first_step, end_of_step
 from node_cli.ode.graphs.examples import Examples, Run
+from node_cli.ode.graphs.places import dense_weights, weighted_sum
 from node_cli.ode.states import as_column
 from node_cli.ode.stepping import Slope, plain_stages
-from node_cli.ode.tableaus import Tableau, polynomial
+from node_cli.ode.tableaus import Tableau
 
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
 
@@ -177,7 +178,8 @@ class Blocks:
                 if self.has_weights:
                     weights.append(self._weights(ts, t0, t1, t0 == t0).to(y.dtype))
                 y, slope = y1, stages[-1] if self._tableau.is_fsal else slope_at(t1, y1)
-            left = self._left_behind(rows, weights, y, ends[-1, 1] == ts[-1]) if self.interpolates else []
+            has_arrived = ends[-1, 1] == ts[-1] if self.has_weights else None
+            left = self._left_behind(rows, weights, y, has_arrived)
             return tuple(result.contiguous() for result in (y, slope, *states[1:], *left))
 
         def examples() -> list[Any]:
@@ -244,49 +246,30 @@ class Blocks:
         )
 
     def _left_behind(
-        self, rows: list[list[Tensor]], weights: list[Tensor], y: Tensor, has_arrived: Tensor
+        self, rows: list[list[Tensor]], weights: list[Tensor], y: Tensor, has_arrived: Tensor | None
     ) -> list[Tensor]:
         """Of all steps up to the state `y`, for the outputs: the sum, or rows and weights, in a tensor each."""
         if not self.interpolates:
             return []
         if self.adds_up:
-            total = self._sum(torch.cat(weights, 1), [row for own in rows for row in own])
+            assert has_arrived is not None
+            total = weighted_sum(torch.cat(weights, 1), [row for own in rows for row in own])
             number = torch.arange(total.shape[0], device=y.device)
             is_last = as_column((number == total.shape[0] - 1) & has_arrived, total)
             return [torch.where(is_last, y, total)]
         stacked = torch.stack([torch.stack(own, self._axis) for own in rows])
         return [stacked, torch.stack(weights, 1)] if weights else [stacked]
 
-    @staticmethod
-    def _sum(weights: Tensor, rows: list[Tensor]) -> Tensor:
-        """`(times, *y.shape)`; written out, so that the compiler makes one loop of it."""
-        columns = [weights[:, i].view(-1, *(1,) * rows[0].dim()) for i in range(len(rows))]
-        terms = [column * row for column, row in zip(columns, rows, strict=True)]
-        total: Tensor = sum(terms[1:], terms[0])
-        return total
-
     def _of_rows(self, n: int, ends: Tensor, of_outputs: Sequence[Tensor]) -> list[Tensor]:
         """The cotangents of the rows of step n, if there are any."""
         if not self.adds_up:
             return [each for rows in of_outputs for each in rows[n].unbind(self._axis)]
         grad_ys, ts = of_outputs
-        (t0, t1), is_kept = ends.unbind(), torch.ones_like(ends[0], dtype=torch.bool)
-        weights = self._weights(ts, t0, t1, is_kept).to(grad_ys.dtype)
+        weights = self._weights(ts, *ends.unbind(), True).to(grad_ys.dtype)
         return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
 
-    def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor) -> Tensor:
-        """`(times, rows)`: of a step's state and stages in the outputs; 0 outside it.
-
-        The last output is a state, with weights of 0. So is the first one, but where the blocks have to add it up too.
-        """
-        sign, number, h = torch.sign(ts[-1] - ts[0]), torch.arange(ts.shape[0], device=ts.device), t1 - t0
-        is_after = (sign * (ts - t0) > 0) | ((ts == t0) & (t0 == ts[0]))
-        is_inside = is_after & (sign * (ts - t1) <= 0) & (number < ts.shape[0] - 1) & is_kept
-        if not self.adds_up:
-            is_inside = is_inside & (number > 0)
-        theta = torch.where(is_inside, (ts - t0) / torch.where(h == 0, 1.0, h), 0)
-        of_stages = [h * theta * polynomial(row, theta) for row in self._tableau.dense or ()]
-        return torch.where(is_inside[:, None], torch.stack([torch.ones_like(theta), *of_stages], 1), 0)
+    def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor | bool) -> Tensor:
+        return dense_weights(self._tableau, ts, t0, t1, is_kept, with_first=self.adds_up)
 
     def _error(self, h: Tensor, stages: Sequence[Tensor]) -> Tensor:
         weights = self._tableau.error_weights

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.stepping import Step
-from node_cli.ode.tableaus import Array, Tableau
+from node_cli.ode.tableaus import Array, Tableau, polynomial
 
 MOST_NUMBERS = 2**20  # of rows and states that are kept for the outputs at once
 
@@ -25,6 +25,31 @@ def groups(num_steps: int, size: int, *, of: int = 1) -> Iterator[tuple[int, int
     most = max(1, MOST_NUMBERS // (size * of)) * of
     for first in range(0, num_steps, most):
         yield first, min(first + most, num_steps)
+
+
+def dense_weights(
+    tableau: Tableau, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor | bool, *, with_first: bool
+) -> Tensor:
+    """`(times, rows)`: of a step's state and stages in the outputs; 0 outside it.
+
+    The last output is a state, with weights of 0, and so is the first one, but `with_first`.
+    """
+    sign, number, h = torch.sign(ts[-1] - ts[0]), torch.arange(ts.shape[0], device=ts.device), t1 - t0
+    is_after = (sign * (ts - t0) > 0) | ((ts == t0) & (t0 == ts[0]))
+    is_inside = is_after & (sign * (ts - t1) <= 0) & (number < ts.shape[0] - 1) & is_kept
+    if not with_first:
+        is_inside = is_inside & (number > 0)
+    theta = torch.where(is_inside, (ts - t0) / torch.where(h == 0, 1.0, h), 0)
+    of_stages = [h * theta * polynomial(row, theta) for row in tableau.dense or ()]
+    return torch.where(is_inside[:, None], torch.stack([torch.ones_like(theta), *of_stages], 1), 0)
+
+
+def weighted_sum(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """`(times, *y.shape)`; written out, so that the compiler makes one loop of it."""
+    columns = [weights[:, i].view(-1, *(1,) * rows[0].dim()) for i in range(len(rows))]
+    terms = [column * row for column, row in zip(columns, rows, strict=True)]
+    total: Tensor = sum(terms[1:], terms[0])
+    return total
 
 
 @dataclass(frozen=True, eq=False)
