@@ -249,23 +249,21 @@ class Blocks:
         self, rows: list[list[Tensor]], weights: list[Tensor], y: Tensor, has_arrived: Tensor | None
     ) -> list[Tensor]:
         """Of all steps up to the state `y`, for the outputs: the sum, or rows and weights, in a tensor each."""
-        if not self.interpolates:
-            return []
         if self.adds_up:
             assert has_arrived is not None
             total = weighted_sum(torch.cat(weights, 1), [row for own in rows for row in own])
             number = torch.arange(total.shape[0], device=y.device)
             is_last = as_column((number == total.shape[0] - 1) & has_arrived, total)
             return [torch.where(is_last, y, total)]
-        stacked = torch.stack([torch.stack(own, self._axis) for own in rows])
-        return [stacked, torch.stack(weights, 1)] if weights else [stacked]
+        stacked = [torch.stack([torch.stack(own, self._axis) for own in rows])] if self.interpolates else []
+        return [*stacked, torch.stack(weights, 1)] if weights else stacked
 
     def _of_rows(self, n: int, ends: Tensor, of_outputs: Sequence[Tensor]) -> list[Tensor]:
         """The cotangents of the rows of step n, if there are any."""
         if not self.adds_up:
             return [each for rows in of_outputs for each in rows[n].unbind(self._axis)]
-        grad_ys, ts = of_outputs
-        weights = self._weights(ts, *ends.unbind(), True).to(grad_ys.dtype)
+        (grad_ys, ts), (t0, t1) = of_outputs, ends.unbind()
+        weights = self._weights(ts, t0, t1, True).to(grad_ys.dtype)
         return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
 
     def _weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor | bool) -> Tensor:
