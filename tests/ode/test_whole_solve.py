@@ -7,7 +7,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from node_cli.models.ode_block import OdeBlock
-from node_cli.ode import solve
+from node_cli.ode import odeint, solve
 from node_cli.ode.compilation import MANY_SOLVES, SMALL_STATE
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
@@ -198,6 +198,8 @@ def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, monkeypatch, k
     field = uncompiled
     if "num_steps" not in keys:
         monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    else:
+        monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 0)
     for more in ({}, {"end": -0.3, "batch": 3}, {"with_times": True}):
         options = {"method": "midpoint", **keys, **more}
         assert_equal(solved(field, "none", **options), solved(field, "solve", **options))
@@ -213,6 +215,8 @@ def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, monkeypatch, k
 def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(uncompiled, monkeypatch, method):
     if method == "dopri5":
         monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    else:  # all outputs at once
+        monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 0)
     for keys in ({}, {"end": -0.2}):
         options = {"method": method, "with_times": True, **keys}
         plain = solved(uncompiled, "none", **options)
@@ -305,6 +309,38 @@ def test_weights_with_one_gradient_have_it_in_tensors_of_their_own():
         torch.testing.assert_close(grad, found[0][0], rtol=1e-11, atol=0)
     field.one.grad.zero_()
     assert field.other.grad.all()
+
+
+class Switched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate, self.scale = nn.Parameter(torch.tensor(0.5)), 1.0
+
+    def forward(self, t, y):
+        return self.scale * (self.rate if self.training else -self.rate) * y
+
+
+def test_a_graph_is_asked_for_again_where_the_vector_field_has_changed(uncompiled, monkeypatch):
+    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    found = {}
+    for how in ("none", "solve"):
+        field, found[how] = Switched(), []
+
+        def solve_again(field, times=1, *, how=how):
+            for _ in range(times):
+                ys = odeint(field, torch.ones(2, 1), [0.0, 1.0], 1e-4, 1e-4, method="bosh3", compile=how)
+                found[how].append((ys[-1], *torch.autograd.grad(ys.sum(), field.rate)))
+
+        solve_again(field, times=4)
+        field.rate = nn.Parameter(torch.tensor(-0.8))
+        solve_again(field, times=2)
+        field.eval()
+        solve_again(field, times=2)
+        field.train()
+        field.scale = 2.0
+        solve_again(field, times=2)
+    for plain, compiled in zip(*found.values(), strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-6)
 
 
 class Repeated(nn.Module):
