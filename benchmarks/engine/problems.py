@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,10 +38,16 @@ class Problem:
         """Relative and absolute."""
         return TOLERANCES[self.name]
 
+    @cached_property
+    def parameters(self) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
+        """Their names, and themselves."""
+        names, parameters = zip(*self.field.named_parameters(), strict=True)
+        return names, parameters
+
     def step(self, solve: Solve, n: int) -> Outcome:
         """States of a batch, and the gradients of its loss."""
         ys = solve(self.starts[n % NUM_BATCHES], self.ts)
-        names, parameters = zip(*self.field.named_parameters(), strict=True)
+        names, parameters = self.parameters
         grads = torch.autograd.grad(self.loss(ys, self.targets[n % NUM_BATCHES]), parameters)
         return ys.detach(), dict(zip(names, grads, strict=True))
 

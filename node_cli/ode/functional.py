@@ -282,8 +282,18 @@ def _refuse_events(event_fn: object) -> None:
         )
 
 
+@lru_cache(maxsize=32)
+def _members(kind: type) -> frozenset[str]:
+    return frozenset(dir(kind))
+
+
 def _refuse_callbacks(vector_field: object) -> None:
-    found = [name for name in _CALLBACKS if getattr(vector_field, name, None) is not None]
+    names: Any = _CALLBACKS
+    if isinstance(vector_field, nn.Module):  # which takes long to say that it has no attribute
+        kind: Any = type(vector_field)
+        of_this = _members(kind).union(vars(vector_field), vector_field._modules)
+        names = [name for name in _CALLBACKS if name in of_this]
+    found = [name for name in names if getattr(vector_field, name, None) is not None]
     if found:
         raise ValueError(
             f"{found[0]} of the vector field would not be called: take it out, and read the steps from solve(...).stats"

@@ -95,7 +95,8 @@ class RungeKutta(Solver):
             ValueError: `y0` is empty, complex or of low precision; `ts` is no order of times; or the vector field
                 returns another shape.
         """
-        states.require_state(y0)
+        if ts.dim() == 2:
+            states.require_state(y0)
         asked = AskedTimes.of(ts, y0)
         times = np.array(states.on_host(asked.ts)) if ts.dim() == 2 else states.checked_start(y0, ts)
         with torch.no_grad():

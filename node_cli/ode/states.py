@@ -70,8 +70,7 @@ def _require_order(times: tuple[float, ...], dtype: torch.dtype | None) -> None:
 
 def on_host(ts: Tensor) -> Any:
     """The times in float64, as a list, or as one of rows."""
-    ts = ts.detach().cpu() if ts.device.type == "mps" else ts.detach()  # Apple's GPUs have no float64
-    return ts.double().tolist()
+    return ts.tolist() if ts.is_floating_point() else ts.cpu().double().tolist()  # Apple's GPUs have no float64
 
 
 def require_order(rows: Array, dtype: torch.dtype | None = None) -> None:

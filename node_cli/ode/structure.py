@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
     """
     if isinstance(y0, Tensor):
         states.require_state(y0)
-        return Structure(_PLAIN, Layout((y0.shape,))), y0
+        return _plain(y0.shape), y0
     leaves, spec = tree_flatten(y0)
     parts = _tensors(leaves)
     states.require_state(parts)
@@ -119,7 +120,10 @@ def taken_apart(y0: Any, *, by_sample: bool) -> tuple[Structure, Tensor]:
     return Structure(spec, layout), layout.flatten(parts)
 
 
-_PLAIN = tree_flatten(torch.empty(0))[1]
+@lru_cache(maxsize=32)
+def _plain(shape: torch.Size) -> Structure:
+    """That of one tensor; making it again takes long beside a small solve."""
+    return Structure(tree_flatten(torch.empty(0))[1], Layout((shape,)))
 
 
 def _tensors(leaves: list[Any]) -> tuple[Tensor, ...]:

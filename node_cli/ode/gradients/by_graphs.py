@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -127,15 +128,23 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
                 slopes.append(found.pop())
             if with_times:
                 of_ends.append(found.pop())
-            # Two tensors may have one gradient, which is then one in memory too: not to be added to in place.
             totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
+    given = (grad_ys, grad_y, *states, *solve.graphs.inputs)
     solve.backward_stats.nfe += num_steps * solve.graphs.tableau.num_stages
     solve.require_same([pair for change in changes[::-1] for pair in change.tolist()])
     return (
         (grad_y if blocks.adds_up else grad_y + grad_ys[0]) if needed[0] else None,
         _time_gradients(solve, grad_ys, of_ends, slopes).to(ts.dtype) if with_times else None,
-        *(grad.clone() if is_needed else None for grad, is_needed in zip(totals, needed[2:], strict=True)),
+        *(grad if is_needed else None for grad, is_needed in zip(_apart(totals, given), needed[2:], strict=True)),
     )
+
+
+def _apart(grads: list[Tensor], given: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Each in memory of its own: a graph may return one tensor as the gradient of two, or one that it was given."""
+    taken = {tensor.data_ptr() for tensor in given}
+    for grad in grads:
+        yield grad.clone() if grad.data_ptr() in taken else grad
+        taken.add(grad.data_ptr())
 
 
 def _time_gradients(solve: GraphSolve, grad_ys: Tensor, of_ends: list[Tensor], slopes: list[Tensor]) -> Tensor:

@@ -143,7 +143,8 @@ class Gathered:
     @property
     def is_moving(self) -> bool:
         """Whether the last time is another one than the first one."""
-        return bool((self.ts[..., 0] != self.ts[..., -1]).any())
+        ts: Any = self._times.ts
+        return bool((ts[:, 0] != ts[:, -1]).any()) if self.by_sample else ts[0] != ts[-1]
 
     def _trace(self, places: Places | None) -> Trace:
         return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, self._made_steps)

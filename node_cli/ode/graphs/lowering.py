@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
-from node_cli.ode.graphs.rewriting import join_products, write_out_products
+from node_cli.ode.graphs.rewriting import join_products, write_out_products, write_out_tanh
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ def lowered(
             join_products(graph)
             if writes_out:
                 write_out_products(graph)
+            if device_type == "cpu":
+                write_out_tanh(graph)
         try:
             compiled_function = machine_code(graph, is_cpu=device_type == "cpu")
         except Exception as error:  # what a compiler stumbles over has no common class
@@ -54,6 +58,12 @@ def lowered(
         return compiled_function(arguments)
 
     return run
+
+
+@lru_cache(maxsize=64)
+def _as_tensor(size: int) -> Tensor:
+    """What the compiled code would make of it at each call."""
+    return torch.tensor(size)
 
 
 def machine_code(graph: GraphModule, *, is_cpu: bool) -> Callable[[list[Any]], Any]:
@@ -69,7 +79,14 @@ def machine_code(graph: GraphModule, *, is_cpu: bool) -> Callable[[list[Any]], A
     with config.patch(cpp_wrapper=is_cpu):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
     function: Callable[[list[Any]], Any] = compiled.current_callable
-    return function
+    if not is_cpu:
+        return function
+
+    def run(arguments: list[Any]) -> Any:
+        arguments[:] = [_as_tensor(each) if type(each) is int else each for each in arguments]
+        return function(arguments)
+
+    return run
 
 
 def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -> GraphModule:
