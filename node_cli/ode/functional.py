@@ -291,8 +291,8 @@ def _refuse_callbacks(vector_field: object) -> None:
     names: Any = _CALLBACKS
     if isinstance(vector_field, nn.Module):  # which takes long to say that it has no attribute
         kind: Any = type(vector_field)
-        of_this = _members(kind).union(vars(vector_field), vector_field._modules)
-        names = [name for name in _CALLBACKS if name in of_this]
+        places = (_members(kind), vars(vector_field), vector_field._modules)
+        names = [name for name in _CALLBACKS if name in places[0] or name in places[1] or name in places[2]]
     found = [name for name in names if getattr(vector_field, name, None) is not None]
     if found:
         raise ValueError(

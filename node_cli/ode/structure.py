@@ -30,7 +30,7 @@ class Structure:
 
     def unflatten(self, flat: Tensor) -> Any:
         """A state in its own structure; leading dimensions stay."""
-        return tree_unflatten(self.parts_of(flat), self.spec)
+        return flat if self.is_plain else tree_unflatten(self.parts_of(flat), self.spec)
 
     def parts_of(self, flat: Tensor) -> Parts:
         """Views of the parts; leading dimensions stay."""

@@ -1,10 +1,13 @@
 """compile=solve: the accepted steps, evaluations, gradients and failures of the plain solve, compiled once."""
 
+import math
+
 import pytest
 import torch
 from parts import make_solver
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from node_cli.models.ode_block import OdeBlock
 from node_cli.ode import odeint, solve
@@ -12,6 +15,7 @@ from node_cli.ode.compilation import MANY_SOLVES, SMALL_STATE
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
 from node_cli.ode.graphs.capture import Capture
+from node_cli.ode.graphs.rewriting import write_out_tanh
 from node_cli.ode.solution import SolveError
 
 pytestmark = [
@@ -309,6 +313,19 @@ def test_weights_with_one_gradient_have_it_in_tensors_of_their_own():
         torch.testing.assert_close(grad, found[0][0], rtol=1e-11, atol=0)
     field.one.grad.zero_()
     assert field.other.grad.all()
+
+
+def test_tanh_is_written_out_to_a_few_units_in_the_last_place():
+    x = torch.cat([torch.linspace(-12, 12, 100_001), torch.logspace(-40, 0, 100_001), torch.tensor([0.0, math.inf])])
+    graph = make_fx(torch.tanh)(x)
+    for node in graph.graph.nodes:
+        node.meta["val"] = x
+    write_out_tanh(graph)
+    assert not graph.graph.find_nodes(op="call_function", target=torch.ops.aten.tanh.default)
+    exact = torch.tanh(x.double())
+    assert ((graph(x) - exact).abs() <= 7 * torch.finfo(torch.float32).eps * exact.abs() + 1e-44).all()
+    assert graph(x).abs().max() <= 1
+    assert graph(torch.tensor([math.nan])).isnan().all()
 
 
 class Switched(nn.Module):

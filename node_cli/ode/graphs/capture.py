@@ -265,9 +265,8 @@ class Capture:
 
 def _entries(function: Any) -> list[Any]:
     """What torch._dynamo keeps of a function: a graph and its guards each."""
-    from torch._dynamo.eval_frame import _debug_get_cache_entry_list  # only now: importing it takes a second
-
-    entries: list[Any] = _debug_get_cache_entry_list(function.__code__)
+    internals: Any = torch._C._dynamo.eval_frame
+    entries: list[Any] = internals._debug_get_cache_entry_list(function.__code__)
     return entries
 
 

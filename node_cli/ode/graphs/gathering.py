@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,8 @@ class Gathered:
             interpolates=not times.stepping_onto,
             size=self.ts.shape[-1] * run.y0.numel(),
         )
+        ts_of_all = self.ts.T.copy() if self.by_sample else self.ts
+        self.times = torch.from_numpy(ts_of_all).to(run.y0.device)  # `(times,)`, or `(times, batch)`
         self.states = [run.y0]
         self._ys: Tensor | None = None
         self._ends: list[Any] = []
@@ -134,11 +135,6 @@ class Gathered:
     def _places(self) -> ListedPlaces:
         onto_some = self._times.stepping_onto and self.blocks.has_outputs
         return ListedPlaces.of_samples(self._graphs.tableau, self._steps, steps_onto_some=onto_some)
-
-    @cached_property
-    def times(self) -> Tensor:
-        """All of them, on the device: `(times,)`, or `(times, batch)`."""
-        return torch.from_numpy(np.ascontiguousarray(self.ts.T)).to(self.states[0].device)
 
     @property
     def is_moving(self) -> bool:

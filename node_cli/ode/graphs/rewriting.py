@@ -87,7 +87,7 @@ def write_out_tanh(traced: GraphModule) -> None:
             x = _call(graph, aten.clamp_max.default, x, TANH_BOUND)
             square = _call(graph, aten.mul.Tensor, x, x)
             p, q = (_polynomial(graph, row, square) for row in (TANH_P, TANH_Q))
-            result = _call(graph, aten.div.Tensor, _call(graph, aten.mul.Tensor, x, p), q)
+            result = _call(graph, aten.mul.Tensor, x, _call(graph, aten.div.Tensor, p, q))
         node.replace_all_uses_with(result)
     graph.eliminate_dead_code()
     traced.recompile()
