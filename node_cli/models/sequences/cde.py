@@ -21,7 +21,6 @@ from node_cli.models.sequences.reading import Reading
 from node_cli.models.series.parts.networks import Hidden, network
 from node_cli.ode.base import Solver
 from node_cli.ode.checks import require_at_least, require_choice
-from node_cli.ode.errors import ArgumentError
 from node_cli.ode.gradients import Gradient
 from node_cli.ode.runge_kutta import RungeKutta
 
@@ -77,9 +76,9 @@ class CdeEncoder(Encoder):
         if knots.shape[1] == 1:
             return read.after_each(memory[:, None])
         if self.control == HERMITE:
-            times = read.times - read.times[:, :1]
-            path = HermitePath.through(_told_apart(times, knots.dtype), knots)
-            memories = self.block.solve(memory, times, _Driven(self.block.vector_field, path)).ys.transpose(0, 1)
+            at_knots = (read.is_read.cumsum(1) - 1).clamp(min=0).to(read.times.dtype)
+            driven = _Driven(self.block.vector_field, HermitePath.through(knots))
+            memories = self.block.solve(memory, at_knots, driven).ys.transpose(0, 1)
             return read.after_each(memories)
         return read.after_each(self._along_straight_pieces(memory, knots))
 
@@ -89,18 +88,6 @@ class CdeEncoder(Encoder):
         for piece in straight_pieces(knots, self.control):
             rows.append(self.block.solve(rows[-1], self.block.ts, _Driven(self.block.vector_field, piece)).ys[-1])
         return torch.stack(rows[:: (len(rows) - 1) // (knots.shape[1] - 1)], dim=1)
-
-
-def _told_apart(times: Tensor, dtype: torch.dtype) -> Tensor:
-    """Times `(n, R)` in the dtype in which a path is followed; two that became the same would lose an observation."""
-    rounded = times.to(dtype)
-    if ((rounded.diff(dim=1) == 0) & (times.diff(dim=1) > 0)).any():
-        raise ArgumentError(
-            "two times of a series are the same in {dtype}, in which its Hermite path is followed: take "
-            "model.control=linear or precision=float64",
-            dtype=str(dtype).removeprefix("torch."),
-        )
-    return rounded
 
 
 class _Matrix(nn.Module):

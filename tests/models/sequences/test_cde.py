@@ -61,57 +61,70 @@ def test_a_linear_cde_of_one_matrix_depends_on_the_ends_of_its_path_alone(contro
 
 
 def test_a_hermite_path_has_the_slope_since_the_knot_before():
-    times = torch.tensor([[0.0, 1.0, 3.0, 3.5]], dtype=torch.float64)
     knots = torch.tensor([[0.0, 2.0, 0.0, 1.0]], dtype=torch.float64)[..., None].requires_grad_()
-    path = HermitePath.through(times, knots)
-    slopes = torch.stack([path.at(t)[1][0, 0] for t in times[0]])
-    torch.testing.assert_close(slopes, torch.tensor([2.0, 2.0, -1.0, 2.0], dtype=torch.float64))
-    torch.testing.assert_close(torch.stack([path.at(t)[0][0, 0] for t in times[0]]), knots[0, :, 0])
-    assert torch.autograd.gradcheck(lambda knots: HermitePath.through(times, knots).at(times[0, 1] + 0.7), (knots,))
-    t = torch.tensor(2.2, dtype=torch.float64, requires_grad=True)
+    path = HermitePath.through(knots)
+    places, slopes = (torch.cat(each)[:, 0] for each in zip(*(path.at(t) for t in torch.arange(4.0)), strict=True))
+    torch.testing.assert_close(slopes, torch.tensor([2.0, 2.0, -2.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(places, knots[0, :, 0])
+    t = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda knots: HermitePath.through(knots).at(t.detach()), (knots,))
     place, slope = path.at(t)
     torch.testing.assert_close(torch.autograd.grad(place.sum(), t)[0], slope.sum().detach())
 
 
-def test_a_hermite_path_is_a_cubic_for_each_series_which_stays_at_its_end():
+@pytest.mark.parametrize("gap", [0.3, 1.0])
+def test_a_hermite_path_through_regular_times_is_the_cubic_in_time_for_each_series(gap):
     generator = torch.Generator().manual_seed(0)
-    times = torch.tensor([[0.0, 0.3, 1.0, 1.2, 2.0], [0.0, 0.5, 1.5, 1.5, 1.5]], dtype=torch.float64)
     knots = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
     knots[1, 3:] = knots[1, 2]
-    path = HermitePath.through(times, knots)
-    for t in torch.rand(20, 2, generator=generator, dtype=torch.float64) * times[:, -1]:
+    path = HermitePath.through(knots)
+    for t in torch.rand(20, 2, generator=generator, dtype=torch.float64) * torch.tensor([4.0, 2.0]):
         place, slope = path.at(t[:, None])
         for sample, end in enumerate((5, 3)):
-            x, y = times[sample, :end].numpy(), knots[sample, :end].numpy()
-            slopes = np.diff(y, axis=0) / np.diff(x)[:, None]
+            x, y = gap * np.arange(end), knots[sample, :end].numpy()
+            slopes = np.diff(y, axis=0) / gap
             cubic = CubicHermiteSpline(x, y, np.concatenate([slopes[:1], slopes]))
-            np.testing.assert_allclose(place[sample], cubic(t[sample]), atol=1e-12)
-            np.testing.assert_allclose(slope[sample], cubic(t[sample], 1), atol=1e-12)
+            np.testing.assert_allclose(place[sample], cubic(gap * t[sample]), atol=1e-12)
+            np.testing.assert_allclose(slope[sample] / gap, cubic(gap * t[sample], 1), atol=1e-12)
 
 
 def test_a_hermite_path_does_not_change_where_an_observation_is_added_after_it():
     generator = torch.Generator().manual_seed(0)
-    times = torch.tensor([[0.0, 0.3, 1.0, 1.2, 2.0]], dtype=torch.float64)
     knots = torch.randn(1, 5, 2, generator=generator, dtype=torch.float64)
-    both = HermitePath.through(times[:, :4], knots[:, :4]), HermitePath.through(times, knots)
-    for t in torch.linspace(0, 1.2, 20, dtype=torch.float64):
+    both = HermitePath.through(knots[:, :4]), HermitePath.through(knots)
+    for t in torch.linspace(0, 3, 20, dtype=torch.float64):
         assert all(torch.equal(*pair) for pair in zip(*(path.at(t) for path in both), strict=True))
+
+
+def places_seen(made, batch):
+    """Where the path was at every evaluation of the vector field `(evaluations, n, channels)`."""
+    seen = []
+    with made.block.vector_field.register_forward_hook(lambda _, given, __: seen.append(given[1].clone())):
+        made(batch)
+    return torch.stack(seen)
+
+
+def test_a_hermite_path_stays_near_what_was_seen_after_a_tiny_gap():
+    batch = picked(irregular(5, channels=1), [0])
+    batch[TIMES] = torch.tensor([[0.0, 1.0, 1.0 + 1e-4, 9.0, 9.0 + 1e-4]], dtype=torch.float64)
+    batch[VALUES] = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64).reshape(1, 5, 1)
+    batch[MASK] = torch.ones_like(batch[MASK])
+    time, value = places_seen(encoder("cde hermite", channels=1), batch).unbind(-1)
+    overshoot = 4 / 27  # of the last step of a channel, at most
+    assert -overshoot <= value.min()
+    assert value.max() <= 1 + overshoot
+    assert time.min() >= 0
+    assert time.max() <= 9 + 1e-4 + 8 * overshoot  # the time runs ahead after a long gap
 
 
 def test_an_observation_is_not_lost_to_the_rounding_of_its_time():
     batch = irregular(3)
-    batch[TIMES], batch[MASK] = (
-        torch.tensor([[5.0, 6.0, 6.0 + 1e-9]], dtype=torch.float64),
-        torch.ones_like(batch[MASK]),
-    )
-    rounded = {**batch, VALUES: batch[VALUES].float()}
-    for control in ("linear", "hermite"):
-        memory = encoder(f"cde {control}")(batch)
-        assert not torch.allclose(memory[:, 1], memory[:, 2])
-    memory = encoder("cde linear", dtype=torch.float32)(rounded)
-    assert not torch.allclose(memory[:, 1], memory[:, 2])
-    with pytest.raises(ValueError, match=r"two times of a series are the same in float32, in which its Hermite path"):
-        encoder("cde hermite", dtype=torch.float32)(rounded)
+    batch[TIMES] = torch.tensor([[5.0, 6.0, 6.0 + 1e-9]], dtype=torch.float64)
+    batch[MASK] = torch.ones_like(batch[MASK])
+    for control in CONTROLS_BETWEEN:
+        for dtype in (torch.float32, torch.float64):
+            memory = encoder(f"cde {control}", dtype=dtype)({**batch, VALUES: batch[VALUES].to(dtype)})
+            assert not torch.allclose(memory[:, 1], memory[:, 2])
 
 
 def test_a_rectilinear_memory_between_two_observations_does_not_know_the_second():
@@ -119,13 +132,8 @@ def test_a_rectilinear_memory_between_two_observations_does_not_know_the_second(
     batch[MASK] = torch.ones_like(batch[MASK])
     held = {name: tensor.clone() for name, tensor in batch.items()}
     held[VALUES][0, 2] = held[VALUES][0, 1]
-    driven = []
-    made.block.vector_field.register_forward_hook(lambda _, given, __: driven.append(given[1].clone()))
-    made(batch)
-    number = len(driven) // 4  # evaluations of a piece
-    with_second, driven[:] = driven[2 * number : 3 * number], []
-    made(held)
-    assert all(map(torch.equal, with_second, driven[2 * number : 3 * number]))
+    with_second, with_held = (places_seen(made, given).chunk(4)[2] for given in (batch, held))  # of four pieces
+    assert torch.equal(with_second, with_held)
 
 
 def test_a_path_goes_through_time_latest_values_controls_statics_and_counts():
