@@ -9,11 +9,21 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from omegaconf import OmegaConf
+
 from node_cli.cli.app import launch
-from node_cli.cli.compose import CommandLine, Composed, checked, checked_config, hydra_ready, typed_packages
+from node_cli.cli.compose import (
+    CommandLine,
+    Composed,
+    checked,
+    checked_config,
+    hydra_ready,
+    typed_packages,
+    with_known_keys,
+)
 from node_cli.cli.errors import one_line_errors
 from node_cli.cli.overrides import Override, override, parse
-from node_cli.config import KEYS, ConfigError, known_of, resolved
+from node_cli.config import KEYS, ConfigError, known_of, leaves, resolved
 from node_cli.runs.folder import Request, RunFolder
 from node_cli.training import launched
 from node_cli.tuning.search_space import CHOICES, RANGE, Params, SearchSpace
@@ -73,8 +83,11 @@ class Search:
             usual, composed = _choices(checked(replace(line, overrides=[]))), checked(line)
             chosen = _choices(composed)
             plain = replace(line, overrides=parse(f"{group}={choice}" for group, choice in chosen.items()))
+            required, given = OmegaConf.missing_keys(with_known_keys(plain)), dict(leaves(composed.config))
+            filled = replace(plain, overrides=[*plain.overrides, *(override(key, given[key]) for key in required)])
+            unchanged = {key: value for key, value in leaves(checked_config(filled)) if key not in required}
             changed = {group: choice for group, choice in chosen.items() if choice != usual.get(group)}
-            return experiment(composed.config, changed, checked_config(plain))
+            return experiment(composed.config, changed, unchanged)
 
 
 def main() -> None:

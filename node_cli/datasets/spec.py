@@ -132,8 +132,10 @@ class DataSpec:
         names = self.offers.get("class_names", ())
         are_numbers = are_whole(names) and names != tuple(map(str, range(len(names))))
         given = np.asarray(targets)
+        if names and given.dtype.kind in "bf" and np.isfinite(given).all() and (given == np.floor(given)).all():
+            given = given.astype(np.int64)  # as `array_labels` reads them
         if given.dtype.kind != "U" and not (are_numbers and given.dtype.kind in "iu"):
-            return targets
+            return given
         places = {name: place for place, name in enumerate(names)}
         unknown = [each for each in map(str, given.flatten().tolist()) if each not in places]
         if unknown:

@@ -65,6 +65,8 @@ def series_panels(panels: Panels, captions: Sequence[str], title: str, colour: s
     for channel in range(values.shape[2]):
         lines = [np.stack([x[i], y[i, :, channel]], axis=1)[is_drawn[i, :, channel]] for i in range(count)]
         axes.add_collection(LineCollection(lines, colors=[colormaps["tab10"](channel)], linewidths=0.8))
+        single = np.reshape([line for line in lines if len(line) == 1], (-1, 2))  # no line, and so a dot
+        axes.scatter(single[:, 0], single[:, 1], s=4, color=colormaps["tab10"](channel))
     for caption, *where in zip(captions, left, top, strict=True):
         own: dict[str, Any] = {"color": colour, "fontsize": 8, "parse_math": False}
         axes.text(where[0] + 0.45, where[1] - 0.15, caption, ha="center", va="bottom", **own)

@@ -116,7 +116,7 @@ SPEC = DataSpec(
             {"inputs": np.zeros((1, 2)), "bytes": np.full((1, 2), 200)},
             "bytes must be uint8, 0 to 255, or floating point, 0 to 1, got int64",
         ),
-        ({"inputs": np.zeros((1, 2)), "targets": np.zeros(1)}, "targets must be of dtype int64, got float64"),
+        ({"inputs": np.zeros((1, 2)), "targets": np.full(1, 0.5)}, "targets must be of dtype int64, got float64"),
     ],
 )
 def test_what_is_not_like_the_training_data_is_refused(raw, message):

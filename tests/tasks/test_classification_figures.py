@@ -56,6 +56,14 @@ def test_a_sample_without_a_prediction_has_no_cell():
     assert not is_darkest(drawn("confusion_matrix", targets, np.array([-1, -1, -1]), ["a", "b"])).any()
 
 
+def test_a_series_of_which_one_value_was_seen_is_shown_as_a_dot():
+    values = np.full((1, 3, 2), np.nan, dtype=np.float32)
+    empty = classification_figures.Panels(np.arange(3.0)[None], values)
+    single = empty._replace(values=np.where(np.arange(3)[:, None] == 1, 0.5, values))
+    shown = [drawn("sample_inputs", each, np.array([0]), ["a", "b"]) for each in (single, empty)]
+    assert not np.array_equal(*shown)
+
+
 def test_a_sample_without_a_prediction_is_shown_among_the_wrong_ones():
     inputs = np.zeros((1, 3, 8, 8), dtype=np.float32)
     inputs[0, 2, :4] = 1.0

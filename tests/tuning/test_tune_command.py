@@ -7,7 +7,9 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from small_studies import QUICK, start, summary, wait_for
 
 from node_cli.training.stopping import Stopped
@@ -93,10 +95,12 @@ SPIRALS = (
 )
 TABLE = "dataset.path=rates.csv dataset.time=t dataset.series=who dataset.label=rate dataset.split=series"
 VOWELS = "dataset=japanese_vowels tune.space.model.width=[2,4]"
+ARRAYS = "dataset=npz dataset.path=rates.npz dataset.label=rate tune.space.model.width=[2,4]"
 OF_SERIES = {  # what is typed, what trials are compared by, and what differs between them
     "latent": (f"task=latent {SPIRALS}", "val/nll", ["optimizer.lr", "task.kl_until"]),
     "labels": (f"task=classification model=cde {VOWELS}", "val/error", ["model.noise", "model.dropout"]),
     "labels of numbers": (f"task=regression model=gru {TABLE}", "val/loss", ["model.noise", "model.dropout"]),
+    "labels of arrays": (f"task=regression model=gru {ARRAYS}", "val/loss", ["model.noise", "model.dropout"]),
 }
 
 
@@ -106,6 +110,8 @@ def test_spaces_for_models_of_series_are_named_in_a_word(name, typed, tmp_path, 
     monkeypatch.setattr("node_cli.training.launched.end_with_parent", lambda: None)
     words, metric, searched = OF_SERIES[name]
     (tmp_path / "rates.csv").write_text(RATES)
+    times, rate = np.tile(np.arange(4.0), (10, 1)), np.arange(10) + 0.5
+    np.savez(tmp_path / "rates.npz", times=times, values=np.sin(times * rate[:, None])[..., None], rate=rate)
     quick = ["num_threads=1", "device=cpu", "logger=none", "trainer.max_steps=1", "tune.sampler=random"]
     space = name.partition(" ")[0]
     result = typed("node-tune", f"tune={space}", *words.split(), "tune.trials=2", *quick)
@@ -114,3 +120,5 @@ def test_spaces_for_models_of_series_are_named_in_a_word(name, typed, tmp_path, 
     configs = [summary(tmp_path / "outputs/studies" / space, number)["config"] for number in range(2)]
     for group, key in (each.split(".") for each in searched):
         assert configs[0][group][key] != configs[1][group][key]
+    best = yaml.safe_load((tmp_path / "outputs/studies" / space / "experiment/best.yaml").read_text())
+    assert best.get("dataset", {}).get("path") == configs[0]["dataset"].get("path")

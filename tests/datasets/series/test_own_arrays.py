@@ -87,10 +87,10 @@ def test_words_and_whole_numbers_are_classes(labels, names, tmp_path):
     written = [str(int(each)) if labels.dtype.kind in "bf" else str(each) for each in labels.tolist()]
     assert told(dataset) == {str(k): names.index(each) for k, each in enumerate(written)}
     spec = DataSpec.from_state_dict(DataSpec.of(dataset).state_dict())
-    if labels.dtype.kind in "iU":  # new data name classes likewise
-        assert spec.prepared({**GOOD, "targets": labels}, None)["targets"].tolist() == [*map(names.index, written)]
+    assert spec.prepared({**GOOD, "targets": labels}, None)["targets"].tolist() == [*map(names.index, written)]
+    for wrong in [np.full(COUNT, "7"), *([np.full(COUNT, 7), np.full(COUNT, 7.0)] if names == ("2", "10") else [])]:
         with pytest.raises(ValueError, match=f"targets must be of the classes {names[0]}, {names[1]}, got 7"):
-            spec.prepared({**GOOD, "targets": np.full_like(labels, 7)}, None)
+            spec.prepared({**GOOD, "targets": wrong}, None)
 
 
 @pytest.mark.parametrize(
