@@ -127,11 +127,13 @@ class DataSpec:
             raise ValueError(f"there must be samples, of each tensor as many, got {counts}")
         return batch
 
-    def _places(self, targets: Any) -> Any:
-        """Classes that are given by their names, as indices; what else they may be is left as it is."""
+    def _labels(self, targets: Any) -> Any:
+        """Labels as training has them: classes that are given by their names as indices, and single values `(n, 1)`."""
         names = self.offers.get("class_names", ())
         are_numbers = are_whole(names) and names != tuple(map(str, range(len(names))))
         given = np.asarray(targets)
+        if given.ndim == 1 and self.samples[TARGETS].shape == (1,):
+            return given[:, None]
         if names and given.dtype.kind in "bf" and np.isfinite(given).all() and (given == np.floor(given)).all():
             given = given.astype(np.int64)  # as `array_labels` reads them
         if given.dtype.kind != "U" and not (are_numbers and given.dtype.kind in "iu"):
@@ -145,7 +147,7 @@ class DataSpec:
     def _tensor(self, name: str, value: Any) -> Tensor:
         spec = self.samples[name]
         try:
-            tensor = torch.as_tensor(self._places(value) if name == TARGETS else value)
+            tensor = torch.as_tensor(self._labels(value) if name == TARGETS else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} must be an array of numbers ({' '.join(str(error).split())[:100]})") from error
         if tensor.dim() == 0 or tuple(tensor.shape[1:]) != spec.shape:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from shipped import dataset_keys
 
+from node_cli.datasets.array_labels import with_targets
 from node_cli.datasets.npz import npz
 from node_cli.datasets.spec import DataSpec
 from node_cli.series import MASK, TARGET, TIMES, VALUES
@@ -108,6 +109,16 @@ def test_other_numbers_and_those_of_a_list_are_values(label, names, tmp_path):
     columns = {"rate": RATES, "x": RATES, "whole": WHOLE, "y": WHOLE}
     for number, row in found.items():
         assert row == pytest.approx([columns[name][number] for name in names], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("label", ["rate", ["rate"], ["rate", "whole"], ["whole", "two"]])
+def test_labels_of_new_data_are_read_as_those_of_training(label, tmp_path):
+    arrays = {**GOOD, "rate": RATES, "whole": WHOLE, "two": np.stack([RATES + 1, RATES * WHOLE], 1)}
+    dataset = made(tmp_path, arrays, label=label)
+    asked = {name: arrays[name] for name in (*GOOD, *([label] if isinstance(label, str) else label))}
+    found = DataSpec.of(dataset).prepared(with_targets(asked, label), None)
+    np.testing.assert_allclose(found["targets"], [target for _, target in sorted(told(dataset).items())], rtol=1e-6)
+    assert "targets" not in DataSpec.of(dataset).prepared(with_targets(GOOD, label), None)
 
 
 def test_what_a_label_may_be_beside_is_told(tmp_path, caplog):
