@@ -145,7 +145,7 @@ def _read(
     """The known arrays of a file and those of labels."""
     others = other_arrays(path, names, known, label)
     if others:
-        log.info("dataset: %s also holds %s, not read", path, ", ".join(others))
+        log.info("dataset: not read from %s: %s", path, ", ".join(others))
     return read_arrays(Path(path), names, others)
 
 

@@ -124,7 +124,7 @@ def test_labels_of_new_data_are_read_as_those_of_training(label, tmp_path):
 def test_what_a_label_may_be_beside_is_told(tmp_path, caplog):
     caplog.set_level("INFO")
     made(tmp_path, {**GOOD, "outcome": WORDS, "rate": RATES}, label="outcome")
-    assert "mine.npz also holds rate, not read" in caplog.text
+    assert "mine.npz: rate" in caplog.text
 
 
 @pytest.mark.parametrize("changes", [{}, {"window": 3}], ids=["whole", "windows"])
