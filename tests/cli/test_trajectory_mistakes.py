@@ -227,7 +227,7 @@ MISTAKES = {
         (
             "model: node_cli.models.odenet.OdeNet needs input_shape, num_outputs, which neither its YAML nor "
             "the dataset "
-            "nor the task gives: take model=gru, hamiltonian, hybrid, known, lagrangian, linear_ar, neural_ode, "
+            "nor the task gives: take model=gru, hamiltonian, hybrid, known, linear_ar, neural_ode, "
             "ode_rnn, second_order or sindy, or another dataset"
         ),
     ),
