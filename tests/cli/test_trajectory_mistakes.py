@@ -245,7 +245,7 @@ MISTAKES = {
     ),
     "classes of series": (
         ["task=classification", "dataset=lynx_hare"],
-        "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv, or take a data",
+        "dataset: these series have no labels: take task=trajectory, set dataset.label of dataset=csv or npz, or",
     ),
 }
 
