@@ -151,3 +151,15 @@ def _under_full_key(group: str, node: Mapping[str, Any], message: str) -> str:
     if re.split(r"\W", message, maxsplit=1)[0] in node:
         return f"{group}.{message}"
     return message if first.startswith(group) or "." in first or "=" in first else f"{group}: {message}"
+
+
+def takes(part: Callable[..., Any], given: Mapping[str, Any]) -> bool:
+    """Whether all that a part asks for is given, and it does not refuse it, such as the shape of inputs."""
+    asked = inspect.signature(part).parameters
+    if lacking_arguments(asked, given):
+        return False
+    try:
+        part(**{name: given[name] for name in asked if name in given})
+    except ValueError:
+        return False
+    return True

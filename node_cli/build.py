@@ -29,6 +29,7 @@ from node_cli.arguments import (
     lacking_arguments,
     refusal,
     require_effect,
+    takes,
 )
 from node_cli.audit.base import AuditProblem
 from node_cli.config import SPLITS, ConfigError
@@ -43,7 +44,7 @@ from node_cli.training.optimizers import without_compiler
 from node_cli.training.processes import ALONE, Processes
 from node_cli.training.starting import freeze
 from node_cli.training.trainer import Trainer
-from node_cli.trust import OPTIMIZER, choice, choices, lies_in, make_importable, require_trusted, shipped
+from node_cli.trust import OPTIMIZER, choice, choices, lies_in, make_importable, require_trusted
 
 KINDS = {
     "dataset": Dataset,
@@ -254,24 +255,11 @@ def _build_with(
 
 def _fitting(group: str, offers: Mapping[str, Any], kind: Any) -> str:
     """The shipped choices of a group that are of a kind and can be built with what is offered, in words."""
-    parts = {name: (get_object(target), shipped()[group][target]) for name, target in choices(group).items()}
+    parts = {name: get_object(target) for name, target in choices(group).items()}
     fitting = [
-        name
-        for name, (part, keys) in parts.items()
-        if gives(part, kind)
-        and not lacking_arguments(inspect.signature(part).parameters, {*keys, *offers})
-        and _takes(part, {**offers, **choice(group, name)})
+        name for name, part in parts.items() if gives(part, kind) and takes(part, {**offers, **choice(group, name)})
     ]
     return " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
-
-
-def _takes(part: Callable[..., Any], given: Mapping[str, Any]) -> bool:
-    """Whether a part does not refuse what it asks for of what is given, such as the shape of inputs."""
-    try:
-        part(**{name: given[name] for name in inspect.signature(part).parameters if name in given})
-    except ValueError:
-        return False
-    return True
 
 
 def _build(config: dict[str, Any], group: str, **runtime: Any) -> Any:
