@@ -12,7 +12,7 @@ from node_cli.audit.parts import AuditedParts
 from node_cli.cli.app import launch
 from node_cli.cli.compose import CommandLine, Composed, composed_by, hydra_ready
 from node_cli.cli.overrides import override, with_data_of_run
-from node_cli.config import KEYS, PLACES, ConfigError
+from node_cli.config import KEYS, ConfigError
 from node_cli.runs.folder import RunFolder
 from node_cli.trust import untrusted_parts
 
@@ -52,7 +52,7 @@ def run(composed: Composed) -> None:
 def _without_effect(config: dict[str, Any], typed: Sequence[str], choices: Mapping[str, str]) -> list[str]:
     """A line for each key that was typed and would have no effect."""
     groups = {key.partition(".")[0] for key in typed}
-    others = {key.partition(".")[0] for key in typed if key not in ("dataset", *PLACES)}
+    others = groups - {"dataset"}  # of which nothing but its place gets here beside a run
     gradient, names = choices["gradient"], ",".join(config["gradients"])
     lines = ["trainer has no effect on an audit: leave it out"] if "trainer" in groups else []
     if config["run"] is not None:
