@@ -24,10 +24,10 @@ R = TypeVar("R")
 COMPILED = ("vector_field", "step", "solve")
 MODES = ("none", *COMPILED)
 COMPILE = (*MODES, "auto")
-# What `auto` compiles as a whole: on small states, a training step becomes 2 to 5 ms shorter, and compiling takes 30 s
-# or so, which this many solves win back (docs/benchmarks.md).
+# What `auto` compiles as a whole: on small states, a training step becomes 2 to 5 ms shorter, and compiling takes 35 to
+# 50 s, which this many solves win back (docs/benchmarks.md).
 SMALL_STATE = 4096  # numbers
-MANY_SOLVES = 10_000
+MANY_SOLVES = 20_000
 NUM_KEPT = 32  # vector fields whose compiled code is kept
 
 
