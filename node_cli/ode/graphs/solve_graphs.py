@@ -19,6 +19,7 @@ from node_cli.ode.stepping import Slope, Step
 from node_cli.ode.tableaus import Array, Tableau
 
 FEW_NUMBERS = 1024  # of outputs that are made step by step; of more, it is faster to make them of many steps at once
+FAR_MORE = 16  # times; nothing is compiled again for less
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +62,11 @@ class SolveGraphs:
     def blocks(self, *, by_sample: bool, num_outputs: int, interpolates: bool, size: int) -> Blocks:
         """The compiled blocks of the method, for solves with outputs between the first and the last one, or none.
 
-        The `size` of the outputs, in numbers, of the first of these solves tells whether the blocks make them.
+        The `size` of the outputs, in numbers, of the first of these solves tells whether the blocks make them; those of
+        solves with far more have blocks of their own.
         """
         has_outputs = num_outputs > 2
-        key = (self.tableau, by_sample, has_outputs, interpolates)
+        key = (self.tableau, by_sample, has_outputs, interpolates, size > FAR_MORE * FEW_NUMBERS)
         found: Blocks | None = self.field.functions.get(key)
         if found is None:
             interpolates = interpolates and has_outputs
