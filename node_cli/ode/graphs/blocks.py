@@ -131,7 +131,7 @@ class Blocks:
             if start == "chosen":
                 span = (end - t).abs()
                 step = choose_first_step(tolerance, order, y, slope, span.amax() if control.is_joint else span).double()
-            log, states, rows, weights, begin = [], [], [], [], t
+            log, states, rows, weights = [], [], [], []
             for _ in range(num_attempts):
                 states.append(y)
                 target = _next(ends, t) if control.stepping_onto else end
@@ -148,7 +148,7 @@ class Blocks:
                 if not self._tableau.is_fsal:
                     slope = slope_at(t, y)
             clock = torch.stack([each.expand_as(t) for each in (t, step, *memory)])
-            left = self._left_behind(rows, weights, y, (begin != end) & (t == end))
+            left = self._left_behind(rows, weights, y, t == end)
             results = (y, slope, clock, torch.stack(log), *states[1:], *left)
             return tuple(result.contiguous() for result in results)
 
