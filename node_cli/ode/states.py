@@ -118,6 +118,11 @@ def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
     return output_times(ts, None if isinstance(y0, tuple) else y0.dtype)
 
 
+def on_device(values: Array, device: torch.device) -> Tensor:
+    """Numbers of the host, without waiting for the device; they may be changed after that, but on a CPU."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 def as_column(values: Tensor, like: Tensor) -> Tensor:
     """A number as it is; numbers `(batch,)` as `(batch, 1, ..., 1)`, which multiplies a state sample by sample."""
     return values.view(-1, *(1,) * (like.dim() - 1)) if values.dim() else values

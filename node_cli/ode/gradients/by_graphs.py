@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from node_cli.ode.graphs.places import groups
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.runge_kutta import RungeKutta
 from node_cli.ode.solution import FirstSteps, Solution, SolveStats
-from node_cli.ode.states import as_column, outside_autocast
+from node_cli.ode.states import as_column, on_device, outside_autocast
 from node_cli.ode.stepping import plain_stages
 
 
@@ -105,14 +106,14 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
     num_steps, states, axis = len(trace.ends), trace.states, int(trace.ts.ndim == 2)
     size = min(blocks.most, num_steps)
     num_padded = -(-num_steps // size) * size  # by steps of no length, for blocks of one size
-    ends = torch.from_numpy(trace.ends).to(grad_ys.device)
-    if num_padded > num_steps:
-        ends, states = torch.cat([ends, ends[-1:, [1, 1]]]), [*states, states[-1]]
+    padding = num_padded - num_steps
+    states = [*states, *states[-1:] * padding]
+    ends = on_device(np.concatenate([trace.ends, trace.ends[-1:, [1, 1]].repeat(padding, 0)]), grad_ys.device)
     shape = list(grad_ys.shape[1:])
     shape.insert(axis, blocks.num_rows)
     grad_y, changes = places.grad_end(grad_ys), list[Tensor]()
     totals, of_ends, slopes = list[Tensor](), list[Tensor](), list[Tensor]()
-    of_outputs = [grad_ys, torch.from_numpy(trace.ts).to(grad_ys.device)] if blocks.adds_up else []
+    of_outputs = [grad_ys, on_device(trace.ts, grad_ys.device)] if blocks.adds_up else []
     for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
         if blocks.has_outputs and not blocks.adds_up:
             rows = places.grad_rows(grad_ys, begin, [stop - begin, *shape])
@@ -128,10 +129,10 @@ def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Te
                 slopes.append(found.pop())
             if with_times:
                 of_ends.append(found.pop())
-            totals = [total + new for total, new in zip(totals, found, strict=True)] if totals else list(found)
+            totals = list(torch._foreach_add(totals, found)) if totals else found
     given = (grad_ys, grad_y, *states, *solve.graphs.inputs)
     solve.backward_stats.nfe += num_steps * solve.graphs.tableau.num_stages
-    solve.require_same([pair for change in changes[::-1] for pair in change.tolist()])
+    solve.require_same(torch.cat(changes[::-1]).tolist())
     return (
         (grad_y if blocks.adds_up else grad_y + grad_ys[0]) if needed[0] else None,
         _time_gradients(solve, grad_ys, of_ends, slopes).to(ts.dtype) if with_times else None,

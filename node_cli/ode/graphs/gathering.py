@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from node_cli.ode.graphs.places import MOST_NUMBERS, ListedPlaces, Places, Weigh
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.integrate import Run
 from node_cli.ode.progress import OutputTimes, Samples
+from node_cli.ode.states import on_device
 from node_cli.ode.stepping import Step
 from node_cli.ode.tableaus import Array
 
@@ -35,8 +37,6 @@ class Gathered:
             interpolates=not times.stepping_onto,
             size=self.ts.shape[-1] * run.y0.numel(),
         )
-        ts_of_all = self.ts.T.copy() if self.by_sample else self.ts
-        self.times = torch.from_numpy(ts_of_all).to(run.y0.device)  # `(times,)`, or `(times, batch)`
         self.states = [run.y0]
         self._ys: Tensor | None = None
         self._ends: list[Any] = []
@@ -46,6 +46,11 @@ class Gathered:
         self._weights: list[Tensor] = []
         self._all_weights: list[Tensor] = []  # of accepted steps
         self._num_put = 0
+
+    @cached_property
+    def times(self) -> Tensor:
+        """On the device: `(times,)`, or `(times, batch)`."""
+        return on_device(self.ts.T.copy() if self.by_sample else self.ts, self.states[0].device)
 
     def add(self, states: list[Tensor], rows: list[Tensor], kept: list[tuple[int, Any, Any, Any]]) -> None:
         """A block: the states before and after its attempts, their rows and weights, if any, and those that were kept.

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance
@@ -23,6 +22,7 @@ from node_cli.ode.integrate import Limits, Record, Run, integrate_on_grid, is_to
 from node_cli.ode.per_sample import integrate_by_error
 from node_cli.ode.progress import OutputTimes, Samples
 from node_cli.ode.solution import SolveStats
+from node_cli.ode.states import on_device
 from node_cli.ode.stepping import Step
 from node_cli.ode.tableaus import Array
 
@@ -64,11 +64,11 @@ def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) ->
     size = min(len(pairs), blocks.most)
     slope: list[Tensor] = []
     times = [gathered.times] if blocks.has_weights else []
+    padding = np.repeat(pairs[-1:, 1:], 2, 1).repeat(-len(pairs) % size, 0)
+    ends = on_device(np.concatenate([pairs, padding]), y.device)
     for first in range(0, len(pairs), size):
-        own = pairs[first : first + size]
-        padded = np.concatenate([own, np.repeat(own[-1:, 1:], 2, 1).repeat(size - len(own), 0)])
-        ends = torch.from_numpy(padded).to(y.device)
-        y1, new_slope, *more = blocks.steps(size, is_first=not first)([ends, *times, y, *slope, *graphs.inputs])
+        own, block = pairs[first : first + size], blocks.steps(size, is_first=not first)
+        y1, new_slope, *more = block([ends[first : first + size], *times, y, *slope, *graphs.inputs])
         states = [y, *more[: size - 1], y1]
         gathered.add(states, more[size - 1 :], [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
         y, slope = y1, [new_slope]
@@ -157,10 +157,10 @@ def _attempted(
     ts: Any = gathered.ts.T if by_sample else gathered.ts
     start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
     has_times = control.stepping_onto or blocks.has_weights
-    ends = gathered.times if has_times else torch.from_numpy(np.array(target)).to(y.device)
+    ends = gathered.times if has_times else on_device(np.array(target), y.device)
     one: Any = np.ones_like(start) if by_sample else 1.0
     numbers = [start, (first_step or 0.0) * one, one, one, one]
-    clock = torch.from_numpy(np.array(numbers)).to(y.device)
+    clock = on_device(np.array(numbers), y.device)
     some, every = (np.any, np.all) if by_sample else (bool, bool)
     size = min(blocks.expected[control.key, first_step is None], blocks.most)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
