@@ -45,8 +45,9 @@ class GraphSolve:
 
     def require_same(self, changes: list[tuple[float, float]]) -> None:
         """Refuses steps whose ends are others now: for each, how far the two are apart, and how large one was."""
+        device = self.trace.states[0].device
         for n, (distance, size) in enumerate(changes[: len(self.trace.ends)]):
-            if distance != 0 and not Difference(distance, size, self.precision).is_rounding:
+            if distance != 0 and not Difference(distance, size, self.precision).is_from_compiling(device):
                 refuse_changed(float(self.trace.ends[n].min()))
 
 

@@ -105,7 +105,7 @@ class RecordedSolve:
         n, difference = worst
         t = float(np.min(self.steps[n].t0))
         if self.is_compiled:
-            if not difference.is_rounding:
+            if not difference.is_from_compiling(self.end.device):
                 refuse_changed(t)
             return
         if not difference.is_small:

@@ -13,6 +13,7 @@ from problems import times
 from torch import nn
 
 from node_cli.ode.gradients import backward_solve
+from node_cli.ode.gradients.same_field import Difference
 
 CHANGED = (
     r"^the vector field has changed since the solve: evaluated again for the gradient, it returns other values at t = "
@@ -341,3 +342,13 @@ def test_a_stiff_way_back_is_told(caplog):
     solution.ys[-1].sum().backward()
     assert solution.backward_stats.drift > 0.1
     assert len(caplog.records) == 1
+
+
+def test_compiled_code_on_a_gpu_may_differ_by_the_rounding_of_factors_to_tf32():
+    single, double = (torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64))
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert Difference(1e-6, 1.0, single).is_from_compiling(cpu)
+    assert Difference(1e-3, 1.0, single).is_from_compiling(gpu)
+    for difference, device in (((1e-3, single), cpu), ((1e-6, double), gpu), ((1e-2, single), gpu)):
+        distance, precision = difference
+        assert not Difference(distance, 1.0, precision).is_from_compiling(device)
