@@ -74,8 +74,8 @@ class StepFunctions:
         # One graph for the step and its gradient; where torch is too old for it, they are compiled in pieces.
         with suppress(AttributeError):
             torch._dynamo.config.trace_autograd_ops = True
-        # On a GPU as CUDA graphs; elsewhere by less Python between the kernels.
-        options: dict[str, Any] = {"triton.cudagraphs": True} if device_type == "cuda" else {"cpp_wrapper": True}
+        # Less Python between the kernels. Not as torch's CUDA graphs: a piece of a function would overwrite another's.
+        options: dict[str, Any] = {} if device_type == "cuda" else {"cpp_wrapper": True}
         self.attempt: CompiledStep = torch.compile(with_own_code(step), options=options)
         self.pull: Callable[..., tuple[tuple[Tensor, ...], Tensor, Tensor]] = torch.compile(
             with_own_code(pull), options=options
