@@ -407,11 +407,12 @@ def test_an_ode_block_goes_by_the_number_of_solves_and_a_smaller_batch_needs_not
         assert block.first_steps.forward == pytest.approx(plain.first_steps.forward, rel=1e-2)
 
 
-def test_where_a_part_cannot_be_compiled_the_solve_goes_on_plainly(monkeypatch, field, caplog):
-    def broken(graph, *, is_cpu):
+@pytest.mark.parametrize("part", ["traced", "machine_code"])
+def test_where_a_part_cannot_be_compiled_the_solve_goes_on_plainly(monkeypatch, field, caplog, part):
+    def broken(*arguments, **keys):
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", broken)
+    monkeypatch.setattr(f"node_cli.ode.graphs.lowering.{part}", broken)
     new = Field()
     keys = {"method": "euler", "num_steps": 2}
     assert_equal(solved(new, "none", **keys), solved(new, "solve", **keys))

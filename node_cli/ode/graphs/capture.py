@@ -264,10 +264,9 @@ class Capture:
 
 
 def _entries(function: Any) -> list[Any]:
-    """What torch._dynamo keeps of a function: a graph and its guards each."""
-    internals: Any = torch._C._dynamo.eval_frame
-    entries: list[Any] = internals._debug_get_cache_entry_list(function.__code__)
-    return entries
+    """What torch._dynamo keeps of a function: a graph and its guards each; nothing where torch does not say."""
+    entries_of: Any = getattr(torch._C._dynamo.eval_frame, "_debug_get_cache_entry_list", lambda code: [])
+    return list(entries_of(function.__code__))
 
 
 @contextmanager

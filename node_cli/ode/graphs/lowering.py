@@ -40,15 +40,17 @@ def lowered(
     log.info("compiling %s of the solve", function.__name__)
     start, sizes = time.perf_counter(), _sizes_of(arguments)
     with tracing(TracingContext(fake_mode)):
-        graph = traced(function, arguments, fake_mode)
-        with fake_mode, torch.no_grad():
-            join_products(graph)
-            if writes_out:
-                write_out_products(graph)
-            if device_type == "cpu":
-                write_out_tanh(graph)
         try:
+            graph = traced(function, arguments, fake_mode)
+            with fake_mode, torch.no_grad():
+                join_products(graph)
+                if writes_out:
+                    write_out_products(graph)
+                if device_type == "cpu":
+                    write_out_tanh(graph)
             compiled_function = machine_code(graph, is_cpu=device_type == "cpu")
+        except NotWhole:
+            raise
         except Exception as error:  # what a compiler stumbles over has no common class
             raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
