@@ -180,7 +180,7 @@ def compiled_steps(
 def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor, keeps_states: bool) -> bool:
     """Whether `compile=solve` does not take this solve yet; the log says so once."""
     reasons = {
-        "the state has more dimensions than (batch, features)": y0.dim() > 2,
+        "the state has more dimensions than (batch, features)": y0.dim() > 2 and not y0.is_cuda,
         "the steps are those of several processes": solver.shares_steps,
         "the norm of an error is a function": callable(vars(solver).get("norm")),
         "the gradient keeps no states (adjoint), or few (max_checkpoints)": not keeps_states,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.rewriting import join_products, write_out_products, write_out_tanh
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def lowered(
         arguments[:0] = [arguments[i].shape[dim] for i, dim in sizes]
         return compiled_function(arguments)
 
-    return run
+    return Replayed(run, function.__name__) if device_type == "cuda" else run
 
 
 @lru_cache(maxsize=64)
