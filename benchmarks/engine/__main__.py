@@ -4,7 +4,8 @@
 
 spiral, lotka_volterra, ffjord   training steps of small problems, on one thread
 cnf                              likelihood step of torchdiffeq's example, on one thread
-mnist, mnist_gpu                 of the MNIST ODE-Net, on two threads, and on a GPU
+mnist                            of the MNIST ODE-Net, on two threads
+spiral_gpu, ..., mnist_gpu       the same on a GPU, where there is one
 own_times, own_times_rk4         series with times of their own: one solve, or each alone
 memory                           peak memory against the number of steps
 
@@ -37,7 +38,8 @@ from node_cli.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PICTURE = ROOT / "benchmarks" / "results" / "engine.json", ROOT / "docs" / "images" / "engine.png"
-NEEDS = {"mnist_gpu": torch.cuda.is_available(), "memory": IS_MEASURED}
+NEEDS = {name: torch.cuda.is_available() for name, case in CASES.items() if case.device == "cuda"}
+NEEDS["memory"] = IS_MEASURED
 NAMES = [name for name in (*CASES, "memory") if NEEDS.get(name, True)]
 
 
@@ -74,7 +76,7 @@ def _run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         out = Path(folder, "result.json")
         options = {"rounds": arguments.rounds, "out": str(out), "more": more}
         command = [sys.executable, "-m", "benchmarks.engine.run", name, json.dumps(options)]
-        subprocess.run(command, check=True, env=os.environ | environment(case.threads, Path(folder)))
+        subprocess.run(command, check=True, env=os.environ | environment(case.threads, Path(folder), case.device))
         result: dict[str, Any] = json.loads(out.read_text())
     return result
 

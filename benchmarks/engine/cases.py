@@ -11,10 +11,10 @@ from benchmarks.engine.networks import TOLERANCE
 from benchmarks.engine.problems import Problem
 
 
-def _small(title: str, make: Callable[[int], Problem], batch: int) -> Case:
-    made = cache(make)
+def _small(title: str, make: Callable[[int], Problem], batch: int, device: str = "cpu") -> Case:
+    made = cache(lambda batch: make(batch).to(device))
     return Case(
-        title=f"{title}, training step",
+        title=f"{title}, training step{_where(device)}",
         threads=1,
         batch=batch,
         tolerance=problems.TOLERANCES[make.__name__],
@@ -23,6 +23,7 @@ def _small(title: str, make: Callable[[int], Problem], batch: int) -> Case:
         reference=lambda batch: made(batch).reference(),
         peers=solves.TORCHDIFFEQ,
         peer="torchdiffeq",
+        device=device,
     )
 
 
@@ -40,9 +41,13 @@ def _own_times(method: str) -> Case:
     )
 
 
+def _where(device: str) -> str:
+    return " on a GPU" if device == "cuda" else ""
+
+
 def _mnist(device: str) -> Case:
     return Case(
-        title=f"MNIST ODE-Net, training step{' on a GPU' if device == 'cuda' else ''}",
+        title=f"MNIST ODE-Net, training step{_where(device)}",
         threads=2,
         batch=128,
         tolerance=TOLERANCE,
@@ -55,10 +60,14 @@ def _mnist(device: str) -> Case:
     )
 
 
+SMALL: dict[str, tuple[str, Callable[[int], Problem], int]] = {
+    "spiral": ("spiral (state 2, MLP 2-50-2, 10 times)", problems.spiral, 20),
+    "lotka_volterra": ("Lotka-Volterra (state 2, MLP 2-64-64-2, 50 times)", problems.lotka_volterra, 64),
+    "ffjord": ("FFJORD 2-D (MLP 3-64-64-2, exact trace)", problems.ffjord, 512),
+}
 CASES = {
-    "spiral": _small("spiral (state 2, MLP 2-50-2, 10 times)", problems.spiral, 20),
-    "lotka_volterra": _small("Lotka-Volterra (state 2, MLP 2-64-64-2, 50 times)", problems.lotka_volterra, 64),
-    "ffjord": _small("FFJORD 2-D (MLP 3-64-64-2, exact trace)", problems.ffjord, 512),
+    **{name: _small(*small) for name, small in SMALL.items()},
+    **{f"{name}_gpu": _small(*small, "cuda") for name, small in SMALL.items()},
     "cnf": Case(
         title="CNF of torchdiffeq's example, likelihood step (time 10 to 0, exact trace)",
         threads=1,

@@ -68,14 +68,16 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 def relative_error(found: Tensor, exact: Tensor) -> float:
     """Of all entries together, in float64."""
     exact = exact.double()
-    return ((found.double() - exact).norm() / exact.norm()).item()
+    return ((found.to(exact) - exact).norm() / exact.norm()).item()
 
 
 def gradient_errors(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, Any]:
     """Of all parameters together, and of the worst one alone."""
     assert found.keys() == exact.keys(), found.keys() ^ exact.keys()
     alone = {name: relative_error(found[name], exact[name]) for name in exact}
-    together = (torch.cat([grads[name].double().flatten() for name in exact]) for grads in (found, exact))
+    together = (
+        torch.cat([grads[name].to(exact[name].double()).flatten() for name in exact]) for grads in (found, exact)
+    )
     worst = max(alone, key=lambda name: alone[name])
     return {"gradient_error": relative_error(*together), "worst_error": alone[worst], "worst_parameter": worst}
 

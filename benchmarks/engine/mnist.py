@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.engine.contender import Bare, Contender, Entry, Mode
 from benchmarks.engine.networks import PeerNet, block_of, build_ours
-from benchmarks.engine.peers import is_installed, torchdiffeq_solve, torchode_solve
+from benchmarks.engine.peers import has_diffrax, is_installed, torchdiffeq_solve, torchode_solve
 from benchmarks.engine.problems import NUM_BATCHES
 from benchmarks.engine.solves import GRADIENTS
 from node_cli.ode.compilation import MODES
@@ -37,7 +37,7 @@ def entries(batch: int, device: str) -> Iterator[Entry]:
         if is_installed("torchode"):
             mode = Mode("torchode", gradient, network=EXAMPLES)
             yield entry(mode, lambda g=gradient: PeerNet(build_ours(), torchode_solve(g)))
-    if is_installed("diffrax") and device == "cpu":
+    if has_diffrax(device):
         yield Mode("diffrax", "checkpoint", "solve", network=EXAMPLES), partial(_diffrax, batch, "checkpoint")
     for compile, gradient in product(MODES, GRADIENTS):
         mode = Mode("ours", gradient, compile, "carried")
@@ -46,8 +46,9 @@ def entries(batch: int, device: str) -> Iterator[Entry]:
         mode = Mode("ours", gradient, first_step="carried", solver_keys="bosh3 at 3e-3")
         keys = ("solver=bosh3", "solver.rtol=3e-3")  # and atol, which follows
         yield entry(mode, partial(build_ours, f"gradient={gradient}", *keys))
-    half = Mode("ours", "direct", first_step="carried", precision="bfloat16")
-    yield entry(half, partial(build_ours, "gradient=direct"))
+    for compile in MODES if device == "cuda" else ("none",):
+        half = Mode("ours", "direct", compile, "carried", precision="bfloat16")
+        yield entry(half, partial(build_ours, "gradient=direct", f"solver.compile={compile}"))
 
 
 def batches(size: int, device: str) -> list[Batch]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.engine.contender import Contender
 from benchmarks.engine.networks import TOLERANCE, PeerNet
 from benchmarks.engine.problems import NUM_BATCHES
-from benchmarks.engine.with_diffrax import ADJOINTS, Evaluations, plain
+from benchmarks.engine.with_diffrax import ADJOINTS, Evaluations, as_array, plain
 
 
 class Layer(eqx.Module):
@@ -27,7 +27,7 @@ class Layer(eqx.Module):
     @classmethod
     def of(cls, layer: nn.Module) -> Layer:
         """With the weights of a layer of torch."""
-        return cls(*(jnp.asarray(p.detach().numpy()) for p in (layer.weight, layer.bias)))
+        return cls(*(as_array(p) for p in (layer.weight, layer.bias)))
 
     def conv(self, y: Any, stride: int, padding: int) -> Any:
         """Convolution."""
@@ -87,7 +87,7 @@ class Net(eqx.Module):
 def contender(net: PeerNet, batches: list[tuple[Tensor, Tensor]], gradient: str) -> Contender:
     """One way to differentiate."""
     model = Net.of(net)
-    data = [(jnp.asarray(images.numpy()), jnp.asarray(labels.numpy())) for images, labels in batches]
+    data = [(as_array(images), as_array(labels)) for images, labels in batches]
     evaluations = Evaluations()
 
     def solution(model: Net, images: Any, field: Any) -> Any:

@@ -19,6 +19,17 @@ def is_installed(name: str) -> bool:
     return find_spec(name) is not None
 
 
+def has_diffrax(device: str) -> bool:
+    """Whether diffrax is installed and runs on such a device."""
+    if not is_installed("diffrax"):
+        return False
+    if device == "cpu":
+        return True
+    import jax
+
+    return bool(jax.default_backend() == "gpu")
+
+
 def torchdiffeq_solve(gradient: str) -> Build:
     """`odeint` or `odeint_adjoint`."""
     odeint = {"direct": torchdiffeq.odeint, "adjoint": torchdiffeq.odeint_adjoint}[gradient]

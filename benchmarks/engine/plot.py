@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.engine.peak import MIB
 
-SHOWN = ("spiral", "lotka_volterra", "ffjord", "mnist", "mnist_gpu", "memory")
+SMALL = ("spiral", "lotka_volterra", "ffjord")
+SHOWN = (*SMALL, *(f"{name}_gpu" for name in SMALL), "mnist", "mnist_gpu", "memory")
 COLOURS = {"ours": "C0", "torchdiffeq": "C1", "torchode": "C2", "diffrax": "C5"}
 ORDER = {"direct": 0, "checkpoint": 1, "adjoint": 2}
 

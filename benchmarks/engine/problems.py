@@ -38,6 +38,16 @@ class Problem:
         """Relative and absolute."""
         return TOLERANCES[self.name]
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is solved."""
+        return self.starts.device
+
+    def to(self, device: str) -> Problem:
+        """The same on a device; the field itself is moved."""
+        starts, ts, targets = (x.to(device) for x in (self.starts, self.ts, self.targets))
+        return Problem(self.name, self.field.to(device), starts, ts, targets, self.loss)
+
     @cached_property
     def parameters(self) -> tuple[tuple[str, ...], tuple[Tensor, ...]]:
         """Their names, and themselves."""

@@ -29,7 +29,7 @@ from benchmarks.engine.measure import (
     table,
     times,
 )
-from benchmarks.engine.peak import MIB
+from benchmarks.engine.peak import MIB, gpu_peak_of
 from benchmarks.engine.problems import NUM_BATCHES
 
 HEADER = "|{unit} (quartiles)|times {peer}|times diffrax|evaluations|solution error|gradient error|worst"
@@ -51,17 +51,19 @@ def run(name: str, rounds: int, *, batch: int, only: str = "", processes: bool =
     # Where a first step comes from changes neither compile time nor memory.
     alone_too = {mode for mode in chosen if processes and (mode.solver != "ours" or mode.first_step == "carried")}
     on_their_own = {mode: alone.measured(name, batch, mode) for mode in entries if mode in alone_too}
+    solution, gradients = case.reference(batch)
     contenders = {mode: build() for mode, build in entries.items() if mode in chosen}
+    peaks = {mode: _gpu_peak(mode, contender) for mode, contender in contenders.items() if case.device == "cuda"}
     steps: dict[str, Step] = {mode.name: contender.step for mode, contender in contenders.items()}
     for contender in contenders.values():
         steps |= contender.bare.steps() if contender.bare else {}
     seconds_of = in_turn(steps, rounds, wait=torch.cuda.synchronize if case.device == "cuda" else lambda: None)
-    solution, gradients = case.reference(batch)
     rows = [
         asdict(mode)
         | _timed(case, mode, contender, seconds_of)
         | _checked(contender, solution, gradients)
         | on_their_own.get(mode, {})
+        | peaks.get(mode, {})
         for mode, contender in contenders.items()
     ]
     about = {"batch": batch, "rtol": case.tolerance, "atol": case.tolerance, "rounds": rounds}
@@ -73,6 +75,13 @@ def run(name: str, rounds: int, *, batch: int, only: str = "", processes: bool =
         "machine": machine(case.device),
         "rows": rows,
     }
+
+
+def _gpu_peak(mode: Mode, contender: Contender) -> dict[str, Any]:
+    """By torch, so not of others."""
+    if mode.solver == "diffrax":
+        return {}
+    return {"peak_bytes": gpu_peak_of(lambda: contender.step(0), alone.NUM_FIRST)}
 
 
 def _timed(case: Case, mode: Mode, contender: Contender, seconds_of: Mapping[str, np.ndarray]) -> dict[str, Any]:

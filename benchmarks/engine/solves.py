@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from benchmarks.engine.contender import Contender, Entry, Mode
-from benchmarks.engine.peers import Build, is_installed, torchdiffeq_solve, torchode_solve
+from benchmarks.engine.peers import Build, has_diffrax, is_installed, torchdiffeq_solve, torchode_solve
 from benchmarks.engine.problems import AutogradFlowField, FlowField, Problem
 from node_cli.config import config_dir
 from node_cli.ode import Solution, solve
@@ -47,7 +47,7 @@ def entries(problem: Problem) -> Iterator[Entry]:
             yield mode, partial(peer, problem, torchdiffeq_solve(gradient), field)
         if is_installed("torchode"):
             yield Mode("torchode", gradient), lambda gradient=gradient: peer(problem, torchode_solve(gradient))
-    if is_installed("diffrax"):
+    if has_diffrax(problem.device.type):
         for gradient in ("checkpoint", "adjoint"):
             yield Mode("diffrax", gradient, "solve"), partial(_diffrax, problem, gradient)
     yield from ours(problem)

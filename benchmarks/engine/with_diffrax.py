@@ -9,7 +9,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.engine.contender import Contender
 from benchmarks.engine.problems import NUM_BATCHES, Problem
@@ -24,6 +24,11 @@ ADJOINTS: dict[str, Callable[[], Any]] = {
 def plain(t: Any, y: Any, field: Any) -> Any:
     """A vector field whose weights are the argument of the solve, as BacksolveAdjoint needs it."""
     return field(t, y)
+
+
+def as_array(tensor: Tensor) -> Any:
+    """The same numbers where jax computes."""
+    return jnp.asarray(tensor.detach().cpu().numpy())
 
 
 class Evaluations:
@@ -86,9 +91,10 @@ FIELDS = {"spiral": Spiral, "lotka_volterra": Series, "ffjord": Flow}
 
 def contender(problem: Problem, gradient: str) -> Contender:
     """One way to differentiate."""
+    jax.config.update("jax_default_matmul_precision", "highest")  # on a GPU, float32 as torch has it
     model = FIELDS[problem.name](_perceptron(problem.field.net))
-    starts, targets = ([jnp.asarray(x.numpy()) for x in values] for values in (problem.starts, problem.targets))
-    ts = jnp.asarray(problem.ts.numpy())
+    starts, targets = ([as_array(x) for x in values] for values in (problem.starts, problem.targets))
+    ts = as_array(problem.ts)
     evaluations = Evaluations()
 
     def states(model: Any, y0: Any, field: Any) -> Any:
@@ -129,7 +135,7 @@ def _perceptron(net: nn.Sequential) -> eqx.nn.MLP:
     linear = [layer for layer in net if isinstance(layer, nn.Linear)]
     sizes = (linear[0].in_features, linear[-1].out_features, linear[0].out_features, len(linear) - 1)
     mlp = eqx.nn.MLP(*sizes, activation=jnp.tanh, key=jax.random.PRNGKey(0))
-    weights = [jnp.asarray(p.detach().numpy()) for layer in linear for p in (layer.weight, layer.bias)]
+    weights = [as_array(p) for layer in linear for p in (layer.weight, layer.bias)]
     return eqx.tree_at(_weights, mlp, weights)
 
 
