@@ -15,7 +15,7 @@ from node_cli.ode.compilation import MANY_SOLVES, SMALL_STATE
 from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
 from node_cli.ode.graphs.capture import Capture
-from node_cli.ode.graphs.rewriting import write_out_tanh
+from node_cli.ode.graphs.rewriting import share_results, write_out_tanh
 from node_cli.ode.solution import SolveError
 
 pytestmark = [
@@ -311,6 +311,18 @@ def test_weights_with_one_gradient_have_it_in_tensors_of_their_own():
         torch.testing.assert_close(grad, found[0][0], rtol=1e-11, atol=0)
     found[2][0].zero_()
     assert found[2][1].all()
+
+
+def test_what_evaluations_compute_alike_is_computed_once():
+    def evaluations(x, weight):
+        return torch.sin(weight.exp() * x), torch.cos(weight.exp() * x), x + 1, x + 1.0
+
+    arguments = torch.arange(3), torch.ones(3)
+    graph = make_fx(evaluations)(*arguments)
+    share_results(graph)
+    assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.exp.default)) == 1
+    for found, expected in zip(graph(*arguments), evaluations(*arguments), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_tanh_is_written_out_to_a_few_units_in_the_last_place():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from node_cli.ode.graphs.cuda_graphs import Replayed
-from node_cli.ode.graphs.rewriting import join_products, write_out_products, write_out_tanh
+from node_cli.ode.graphs.rewriting import join_products, share_results, write_out_products, write_out_tanh
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def lowered(
         try:
             graph = traced(function, arguments, fake_mode)
             with fake_mode, torch.no_grad():
+                share_results(graph)
                 join_products(graph)
                 if writes_out:
                     write_out_products(graph)
