@@ -5,13 +5,15 @@ READY := .venv/.ready
 
 unexport PYTHONDONTWRITEBYTECODE   # pip compiles nothing here: what is imported is compiled once, and kept
 
-.PHONY: train test lint docs bench table1 table2
+.PHONY: train test .tested lint docs bench table1 table2
 
 train: $(READY)          ## the main job: an ODE-Net on real handwritten digits
 	$(BIN)/node-train $(ARGS)
 
 test: $(READY)           ## lint, types, all tests, a process with one thread for each core
-	$(MAKE) --jobs 2 lint .venv/.bytecode
+	$(MAKE) --jobs 2 lint .tested
+
+.tested: .venv/.bytecode # beside lint, which is one process, and waits for no core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
