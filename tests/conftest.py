@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from forked import Command, module_of
-from hurried import no_sync, one_layout
+from hurried import no_sync, one_drawing
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -126,7 +126,7 @@ def typed_in() -> Callable[..., None]:
         with _environment(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             no_sync(patch)
-            one_layout(patch)
+            one_drawing(patch)
             patch.setattr(sys, "path", list(sys.path))
             patch.setattr(sys, "argv", [program, *words])
             import_module(module_of(program)).main()
@@ -139,7 +139,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     """`typed("node-train", "model.width=3")` in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     no_sync(monkeypatch)
-    one_layout(monkeypatch)
+    one_drawing(monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(program: str, *words: str) -> Result:

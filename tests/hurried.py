@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+DRAW = FigureCanvasAgg.draw
 EXECUTE = ConstrainedLayoutEngine.execute
-LAID_OUT: set[tuple[str, ...]] = set()  # the titles of the panels of figures
+DRAWN: set[tuple[str, ...]] = set()  # the titles of the panels of figures
 
 
 def no_sync(patch: Any) -> None:
@@ -23,19 +25,35 @@ def no_sync(patch: Any) -> None:
     patch.setattr(os, "fsync", lambda descriptor: None)
 
 
-def no_layout(patch: Any) -> None:
-    """Nothing in a figure gives way to its neighbours: finding out how takes longer than to draw it."""
+def no_drawing(patch: Any) -> None:
+    """Figures are made, laid out by nobody, and stay blank as images: these take longer than anything else in them."""
     patch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+    patch.setattr(FigureCanvasAgg, "draw", lambda canvas: draw_what_is_saved(canvas, is_known=True))
 
 
-def one_layout(patch: Any) -> None:
-    """The same but for figures of a kind that no earlier test, or command of a document, has laid out here."""
-    known = frozenset(LAID_OUT)
+def one_drawing(patch: Any) -> None:
+    """The same but for figures of a kind that no earlier test, or command of a document, has drawn here."""
+    known = frozenset(DRAWN)
 
     def execute(engine: ConstrainedLayoutEngine, figure: Figure) -> None:
-        titles = tuple(axes.get_title() for axes in figure.axes)
-        if titles not in known:
-            LAID_OUT.add(titles)
+        if titles_of(figure) not in known:
             EXECUTE(engine, figure)
+            DRAWN.add(titles_of(figure))
+
+    def draw(canvas: FigureCanvasAgg) -> None:
+        draw_what_is_saved(canvas, is_known=titles_of(canvas.figure) in known)
 
     patch.setattr(ConstrainedLayoutEngine, "execute", execute)
+    patch.setattr(FigureCanvasAgg, "draw", draw)
+
+
+def titles_of(figure: Figure) -> tuple[str, ...]:
+    return tuple(axes.get_title() for axes in figure.axes)
+
+
+def draw_what_is_saved(canvas: FigureCanvasAgg, *, is_known: bool) -> None:
+    """And what is not known: matplotlib's own `savefig` takes its size from drawing."""
+    if is_known and not canvas.is_saving():
+        canvas.get_renderer()
+    else:
+        DRAW(canvas)

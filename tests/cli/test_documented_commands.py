@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import yaml
 from forked import module_of
-from hurried import no_sync, one_layout
+from hurried import no_sync, one_drawing
 
 from node_cli.cli.compose import CommandLine, checked_config, hydra_ready
 from node_cli.cli.overrides import parse, texts_of
@@ -218,7 +218,7 @@ def type_it(words: list[str]) -> tuple[int, str]:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         no_sync(patch)
-        one_layout(patch)
+        one_drawing(patch)
         patch.setattr(sys, "argv", words)
         patch.setattr(sys, "path", list(sys.path))
         if words[0] == "node-tune":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hurried import no_sync, one_layout
+from hurried import no_sync, one_drawing
 from small_studies import DEFAULTS, QUICK
 
 from node_cli.cli.compose import CommandLine
@@ -18,7 +18,7 @@ def search(monkeypatch, tmp_path):
     """`search(space, trials=3)` in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     no_sync(monkeypatch)
-    one_layout(monkeypatch)
+    one_drawing(monkeypatch)
 
     def made(space, words=(), **tune):
         asked = {**DEFAULTS, "name": "small", "pruner": "none", **tune}
