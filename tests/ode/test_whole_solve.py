@@ -133,6 +133,7 @@ def one_step(monkeypatch):
     monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
 
 
+@pytest.mark.usefixtures("one_step")
 def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
     solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
@@ -142,8 +143,6 @@ def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothin
     for weights, rate, end, tolerance in PROBLEMS:
         keys = {"weights": weights, "rate": rate, "end": end, "tolerance": tolerance, "batch": 3}
         assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
-    keys = {"gradient": Checkpoint(max_checkpoints=None)}
-    assert_equal(solved(field, "none", **keys), solved(field, "solve", **keys))
     assert counters["stats"]["unique_graphs"] == graphs
 
 
@@ -178,6 +177,82 @@ def test_a_buffer_that_changes_between_the_passes_is_refused(field):
     with pytest.raises(ValueError, match=r"^the vector field has changed since the solve"):
         solution.ys.sum().backward()
     field.offset -= 1
+
+
+KEPT = [  # how many steps a block has, whether outputs are made in the blocks, the evaluations of a step, and keys
+    (2, True, 4, {"method": "bosh3", "tolerance": 1e-3}),
+    (1, False, 4, {"method": "bosh3", "end": -0.2}),
+    (1, True, 4, {"method": "bosh3", "outputs": "step", "tolerance": 1e-3}),
+    (1, False, 2, {"method": "adaptive_heun", "tolerance": 1e-2}),
+    (2, False, 2, {"method": "midpoint", "step_size": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("num_steps", "adds_up", "num_stages", "keys"), KEPT)
+def test_what_is_kept_of_steps_gives_the_gradient_of_running_them_again(
+    uncompiled, monkeypatch, num_steps, adds_up, num_stages, keys
+):
+    monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 1024 * adds_up)
+    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 100 * (num_steps - 1))
+    plain = solved(uncompiled, "none", **keys)
+    solved(uncompiled, "solve", **keys)
+    kept, again = (
+        solved(uncompiled, "solve", gradient=gradient, **keys) for gradient in (None, Checkpoint(max_checkpoints=None))
+    )
+    assert_equal(plain, kept)
+    assert_equal(plain, again)
+    assert kept[0].backward_stats.nfe == (num_stages == 4)  # the first slope, where the last one is shared
+    assert again[0].backward_stats.nfe == again[0].stats.num_accepted * num_stages
+
+
+def test_a_solve_with_two_outputs_and_one_whose_times_have_gradients_by_blocks_that_keep(uncompiled):
+    y0 = torch.tensor([[1.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    for with_times in (False, False, True):
+        ts = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=with_times)
+        found = []
+        for how in ("none", "solve"):
+            ys = odeint(uncompiled, y0, ts, 1e-6, 1e-6, compile=how)
+            found.append(torch.autograd.grad(ys[-1].sum(), [y0, uncompiled.weights, *([ts] if with_times else [])]))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+class Overflowing(nn.Module):
+    """The derivative of its second term is no number where the exponential is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(-40.0, dtype=torch.float64))
+
+    def forward(self, t, y):
+        return self.rate * y + 1 / (1 + torch.exp(-30 * y))
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_rejected_attempt_leaves_nothing_in_the_gradient():
+    field, y0 = Overflowing(), torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    keys = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "first_step": 1.0}
+    found = []
+    for how in ("none", "solve", "solve"):
+        solution = solve(field, y0, [0.0, 1.0], compile=how, **keys)
+        assert solution.stats.num_rejected
+        found.append(torch.autograd.grad(solution.ys[-1].sum(), [y0, field.rate]))
+    for one, other in zip(found[0], found[2], strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(other, one, rtol=1e-11, atol=1e-11)
+
+
+def test_a_weight_with_other_data_by_the_backward_pass_counts_as_it_was(uncompiled):
+    found = []
+    solved(uncompiled, "solve")
+    for how in ("none", "solve"):
+        uncompiled.weights.data = torch.tensor((0.0, -1, 1, 2), dtype=torch.float64)
+        y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+        ys = odeint(uncompiled, y0, [0.0, 0.5, 1.0], 1e-4, 1e-4, method="bosh3", compile=how)
+        uncompiled.weights.data = torch.zeros(4, dtype=torch.float64)
+        found.append(torch.autograd.grad(ys.sum(), [y0, uncompiled.weights]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.usefixtures("one_step")

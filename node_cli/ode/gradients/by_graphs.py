@@ -1,4 +1,4 @@
-"""The exact gradient of a solve by compiled graphs: each step is run again, and pulled back, by one of them."""
+"""The exact gradient of a solve by compiled graphs, by what they kept of a step, or by running it again."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class GraphSolve:
     trace: Trace
     precision: float
     backward_stats: SolveStats = field(default_factory=SolveStats)
+    inputs_then: list[tuple[Tensor, int]] = field(default_factory=list)  # and their versions, if steps are kept
 
     def change(self, n: int) -> tuple[float, float]:
         """How far the end of step n is from what it was, if it is run again, and how large it was."""
@@ -42,6 +43,13 @@ class GraphSolve:
         y1, _ = plain_stages(tableau, slope)(t0, t1, y, slope(t0.to(y.dtype), y), with_last_stage=False)
         self.backward_stats.nfe += tableau.num_stages - tableau.is_fsal
         return (y1 - end).abs().max().item(), end.abs().max().item()
+
+    def unchanged_inputs(self) -> list[Tensor]:
+        """As autograd would have saved them: refused if something was written into them since."""
+        if any(tensor._version != version for tensor, version in self.inputs_then):
+            refuse_changed(float(self.trace.ends.min()))
+        pairs = zip(self.graphs.inputs, self.inputs_then, strict=True)
+        return [now if now.data_ptr() == then.data_ptr() else then for now, (then, _) in pairs]
 
     def require_same(self, changes: list[tuple[float, float]]) -> None:
         """Refuses steps whose ends are others now: for each, how far the two are apart, and how large one was."""
@@ -58,18 +66,23 @@ def solve_by_graphs(
     ts: Tensor,
     first_steps: FirstSteps,
     *,
+    keeps: bool,
     twice: bool,
 ) -> Solution[Tensor]:
-    """See `exact_solve`."""
+    """See `exact_solve`; `keeps` is its `keeps_graphs`."""
+    has_gradient = y0.requires_grad or ts.requires_grad or bool(graphs.differentiable)
+    graphs.keeps = keeps and has_gradient and not ts.requires_grad
     slope = graphs.field.slope(graphs.inputs)
     solution = solver.integrate(slope, y0.detach(), ts, first_step=first_steps.forward, compiled=graphs)
     first_steps.forward = solution.stats.next_first_step
-    if not (y0.requires_grad or ts.requires_grad or graphs.differentiable):
+    if not has_gradient:
         return solution
     assert graphs.trace is not None
     if solver.has_own_steps:
         ts = ts.expand(len(y0), -1)
     solve = GraphSolve(graphs=graphs, trace=graphs.trace, precision=precision_of(y0))
+    if graphs.trace.kept:
+        solve.inputs_then.extend((tensor.detach(), tensor._version) for tensor in graphs.inputs)
     ys: Tensor = _Attached.apply(solve, twice, solution.ys, y0, ts, *graphs.differentiable)
     return Solution(ys, solution.stats, solve.backward_stats)
 
@@ -102,43 +115,81 @@ class _Attached(torch.autograd.Function):
 
 def _pulled(solve: GraphSolve, ts: Tensor, needed: tuple[bool, ...], grad_ys: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of y0, ts and the inputs, None where none is needed."""
-    trace, places, blocks, with_times = solve.trace, solve.trace.places, solve.trace.blocks, needed[1]
+    trace, grad_ts = solve.trace, None
+    assert trace.places is not None
+    grad_y = trace.places.grad_end(grad_ys)
+    if trace.kept:
+        grad_y, grads = _by_what_was_kept(solve, grad_ys, grad_y)
+    else:
+        grad_y, grads, grad_ts = _by_running_again(solve, grad_ys, grad_y, with_times=needed[1])
+    given = (grad_ys, grad_y, *trace.states, *solve.graphs.inputs)
+    return (
+        (grad_y if trace.blocks.plan.adds_up else grad_y + grad_ys[0]) if needed[0] else None,
+        None if grad_ts is None else grad_ts.to(ts.dtype),
+        *(grad if is_needed else None for grad, is_needed in zip(_apart(grads, given), needed[2:], strict=True)),
+    )
+
+
+def _by_running_again(
+    solve: GraphSolve, grad_ys: Tensor, grad_y: Tensor, *, with_times: bool
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """The cotangents of the first state, of the inputs that have a gradient, and of the times; from that of the end."""
+    blocks, changes, totals = solve.trace.blocks, list[Tensor](), list[Tensor]()
+    of_ends, slopes = list[Tensor](), list[Tensor]()
+    for _, ends, states, of_outputs in _spans(solve, grad_ys):
+        block = blocks.backward(len(ends), with_times=with_times)
+        grad_y, *found, change = block([ends, grad_y, *of_outputs, *states, *solve.graphs.inputs])
+        changes.append(change)
+        if with_times and blocks.plan.interpolates:
+            slopes.append(found.pop())
+        if with_times:
+            of_ends.append(found.pop())
+        totals = list(torch._foreach_add(totals, found)) if totals else found
+    solve.backward_stats.nfe += len(solve.trace.ends) * solve.graphs.tableau.num_stages
+    solve.require_same(torch.cat(changes[::-1]).tolist())
+    return grad_y, totals, _time_gradients(solve, grad_ys, of_ends, slopes) if with_times else None
+
+
+def _by_what_was_kept(solve: GraphSolve, grad_ys: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The same without times: only the first slope is evaluated again."""
+    trace, shares, totals = solve.trace, solve.graphs.tableau.is_fsal, list[Tensor]()
+    carried, inputs = [grad_y, torch.zeros_like(grad_y)] if shares else [grad_y], solve.unchanged_inputs()
+    for first, ends, states, of_outputs in _spans(solve, grad_ys):
+        kept = [trace.kept[min(n, len(trace.kept) - 1)] for n in range(first, first + len(ends))]
+        block = trace.blocks.backward_of_kept(len(ends), is_first=first == 0)
+        given = [ends, *carried, *of_outputs, *states, *(each for own in kept for each in own), *inputs]
+        results = list(block(given))
+        num_carried = 1 + (shares and first > 0)
+        carried, found = results[:num_carried], results[num_carried:]
+        totals = list(torch._foreach_add(totals, found)) if totals else found
+    solve.backward_stats.nfe += shares
+    return carried[0], totals
+
+
+def _spans(solve: GraphSolve, grad_ys: Tensor) -> Iterator[tuple[int, Tensor, list[Tensor], list[Tensor]]]:
+    """The blocks backwards: the first step of each, the ends of its steps, their states with the last one, and what it
+    needs of the outputs' cotangents. Steps of no length fill up the last one, so that all have one size.
+    """
+    trace, places, blocks = solve.trace, solve.trace.places, solve.trace.blocks
     assert places is not None
-    num_steps, states, axis = len(trace.ends), trace.states, int(trace.ts.ndim == 2)
+    plan, states, num_steps, axis = blocks.plan, trace.states, len(trace.ends), int(trace.ts.ndim == 2)
     size = min(blocks.most, num_steps)
-    num_padded = -(-num_steps // size) * size  # by steps of no length, for blocks of one size
+    num_padded = -(-num_steps // size) * size
     padding = num_padded - num_steps
     states = [*states, *states[-1:] * padding]
     ends = on_device(np.concatenate([trace.ends, trace.ends[-1:, [1, 1]].repeat(padding, 0)]), grad_ys.device)
     shape = list(grad_ys.shape[1:])
-    shape.insert(axis, blocks.num_rows)
-    grad_y, changes = places.grad_end(grad_ys), list[Tensor]()
-    totals, of_ends, slopes = list[Tensor](), list[Tensor](), list[Tensor]()
-    of_outputs = [grad_ys, on_device(trace.ts, grad_ys.device)] if blocks.adds_up else []
+    shape.insert(axis, plan.num_rows)
+    has_rows = plan.has_outputs and not plan.adds_up
+    of_outputs = [grad_ys, on_device(trace.ts, grad_ys.device)] if plan.adds_up else []
     for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
-        if blocks.has_outputs and not blocks.adds_up:
+        if has_rows:
             rows = places.grad_rows(grad_ys, begin, [stop - begin, *shape])
         for first in range(stop - size, begin - 1, -size):
             last = first + size
-            block = blocks.backward(size, with_times=with_times)
-            if blocks.has_outputs and not blocks.adds_up:
+            if has_rows:
                 of_outputs = [rows[first - begin : last - begin]]
-            own = ends if num_padded == size else ends[first:last]
-            grad_y, *found, change = block([own, grad_y, *of_outputs, *states[first : last + 1], *solve.graphs.inputs])
-            changes.append(change)
-            if with_times and blocks.interpolates:
-                slopes.append(found.pop())
-            if with_times:
-                of_ends.append(found.pop())
-            totals = list(torch._foreach_add(totals, found)) if totals else found
-    given = (grad_ys, grad_y, *states, *solve.graphs.inputs)
-    solve.backward_stats.nfe += num_steps * solve.graphs.tableau.num_stages
-    solve.require_same(torch.cat(changes[::-1]).tolist())
-    return (
-        (grad_y if blocks.adds_up else grad_y + grad_ys[0]) if needed[0] else None,
-        _time_gradients(solve, grad_ys, of_ends, slopes).to(ts.dtype) if with_times else None,
-        *(grad if is_needed else None for grad, is_needed in zip(_apart(totals, given), needed[2:], strict=True)),
-    )
+            yield first, ends if num_padded == size else ends[first:last], states[first : last + 1], of_outputs
 
 
 def _apart(grads: list[Tensor], given: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -18,8 +18,7 @@ from node_cli.ode.solution import FirstSteps, Solution
 class Direct:
     """Backpropagation through the accepted steps; memory grows with the evaluations. Second derivatives too.
 
-    With `compile=step` and `compile=solve` no graph is kept: the compiled step backwards is faster with the step itself
-    in it.
+    With `compile=step` no graph is kept: the compiled step backwards is faster with the step itself in it.
     """
 
     def check(self, solver: Solver) -> None:
@@ -37,5 +36,4 @@ class Direct:
         if not isinstance(solver, RungeKutta):
             asked = AskedTimes.of(ts, y0, may_be_joined=not ts.requires_grad)
             return asked.spread(solver.integrate(vector_field, y0, asked.ts, first_step=first_steps.forward))
-        keeps_graphs = solver.compile not in ("step", "solve")
-        return exact_solve(solver, vector_field, y0, ts, first_steps, keeps_graphs=keeps_graphs, twice=True)
+        return exact_solve(solver, vector_field, y0, ts, first_steps, keeps_graphs=True, twice=True)

@@ -33,6 +33,8 @@ def exact_solve(
 ) -> Solution[Tensor]:
     """A solve whose steps are run again in the backward pass, or, with `keeps_graphs`, whose evaluations have graphs.
 
+    With compiled steps no graph is kept, and of a compiled solve the tensors that its gradient needs.
+
     `max_checkpoints` bounds the states that are kept (None: of every step). With `twice` there are second derivatives.
     """
     vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
@@ -45,10 +47,11 @@ def exact_solve(
     if not torch.is_grad_enabled():
         return asked.spread(solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled))
     if isinstance(compiled, SolveGraphs):
-        solution = solve_by_graphs(solver, compiled, y0, ts, first_steps, twice=twice)
+        solution = solve_by_graphs(solver, compiled, y0, ts, first_steps, keeps=keeps_graphs, twice=twice)
         return asked.spread(solution)
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
-    tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad) if keeps_graphs else None
+    has_tape = keeps_graphs and compiled is None
+    tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad) if has_tape else None
     trajectory = Trajectory(solver.tableau, max_checkpoints, tape)
     slope: Slope = watched if tape is None else tape
     solution = solver.integrate(

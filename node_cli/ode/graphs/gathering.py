@@ -38,6 +38,11 @@ class Gathered:
             size=self.ts.shape[-1] * run.y0.numel(),
         )
         self.states = [run.y0]
+        # Where nothing is needed later, blocks that keep it are taken all the same if they are compiled already.
+        split = self.blocks.plan.split_step if graphs.keeps or self.blocks.some_keep else None
+        self.keeps = split is not None
+        self._num_kept = 0 if split is None else split.num_kept
+        self._kept_of_steps: list[list[Tensor]] = []
         self._ys: Tensor | None = None
         self._ends: list[Any] = []
         self._steps: list[Step] = []  # of own times
@@ -52,20 +57,25 @@ class Gathered:
         """On the device: `(times,)`, or `(times, batch)`."""
         return on_device(self.ts.T.copy() if self.by_sample else self.ts, self.states[0].device)
 
-    def add(self, states: list[Tensor], rows: list[Tensor], kept: list[tuple[int, Any, Any, Any]]) -> None:
-        """A block: the states before and after its attempts, their rows and weights, if any, and those that were kept.
+    def add(self, size: int, results: list[Tensor], y1: Tensor, kept: list[tuple[int, Any, Any, Any]]) -> None:
+        """A block of this size by its results, from its states on, to the state `y1`; and which attempts were kept.
 
         Each of these has its number in the block, its two ends, and whether, or who, moved.
         """
-        before = sum(map(len, self._rows))
+        before, states = sum(map(len, self._rows)), [*results[: size - 1], y1]
+        num_kept = self._num_kept
+        begin = len(results) - size * num_kept
+        rows, of_steps = results[size - 1 : begin], results[begin:]
         for n, t0, t1, moved in kept:
-            self.states.append(states[n + 1])
+            self.states.append(states[n])
+            if self.keeps and self._graphs.keeps:
+                self._kept_of_steps.append(of_steps[n * num_kept : (n + 1) * num_kept])
             self._row_of.append(before + n)
             if isinstance(self._times, Samples):
                 self._steps.append(self._times.step(t1, moved, is_anchored=self._is_anchored))
                 t1 = np.where(moved, t1, t0)
             self._ends.append((t0, t1))
-        if self.blocks.adds_up:
+        if self.blocks.plan.adds_up:
             self._ys = rows[0] if self._ys is None else self._ys.add_(rows[0])
             return
         self._rows += rows[:1]
@@ -84,7 +94,7 @@ class Gathered:
                 part = places.states.between(first, last)
                 if len(part):
                     ys[part.place()] = part.picked(torch.stack(self.states[first:last]))
-        elif not self.blocks.has_outputs:
+        elif not self.blocks.plan.has_outputs:
             ys = torch.stack([y0, end])
             places = WeightedPlaces(ys)  # of none between the two
         elif self._times.stepping_onto:
@@ -92,7 +102,7 @@ class Gathered:
             ys = torch.stack([y0, *(self.states[n] for n in places.states.number)])
         else:
             assert ys is not None
-            if self.blocks.adds_up:
+            if self.blocks.plan.adds_up:
                 return ys, self._trace(WeightedPlaces(ys))
             ys[0], ys[-1], places = y0, end, WeightedPlaces(_joined(self._all_weights, 1))
         return ys, self._trace(places)
@@ -138,7 +148,7 @@ class Gathered:
         self._all_weights.append(weights)
 
     def _places(self) -> ListedPlaces:
-        onto_some = self._times.stepping_onto and self.blocks.has_outputs
+        onto_some = self._times.stepping_onto and self.blocks.plan.has_outputs
         return ListedPlaces.of_samples(self._graphs.tableau, self._steps, steps_onto_some=onto_some)
 
     @property
@@ -148,7 +158,8 @@ class Gathered:
         return bool((ts[:, 0] != ts[:, -1]).any()) if self.by_sample else ts[0] != ts[-1]
 
     def _trace(self, places: Places | None) -> Trace:
-        return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, self._made_steps)
+        kept = self._kept_of_steps
+        return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, kept, self._made_steps)
 
     def _made_steps(self) -> list[Step]:
         if isinstance(self._times, Samples):

@@ -39,7 +39,7 @@ def lowered(
     from torch._guards import TracingContext, tracing  # only now: importing it takes a second
 
     log.info("compiling %s of the solve", function.__name__)
-    start, sizes = time.perf_counter(), _sizes_of(arguments)
+    start, sizes = time.perf_counter(), sizes_of(arguments)
     with tracing(TracingContext(fake_mode)):
         try:
             graph = traced(function, arguments, fake_mode)
@@ -103,7 +103,7 @@ def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -
     from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    sizes = _sizes_of(arguments)
+    sizes = sizes_of(arguments)
     # Sizes are arguments too: only so does the compiler's cache keep what it takes for granted of them.
     arguments = [*(arguments[i].shape[dim] for i, dim in sizes), *arguments]
 
@@ -118,12 +118,12 @@ def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -
     return graph
 
 
-def _sizes_of(arguments: list[Any]) -> list[tuple[int, int]]:
+def sizes_of(arguments: list[Any]) -> list[tuple[int, int]]:
     """Where the sizes that may change from call to call are found: which argument, which dimension."""
     found: dict[Any, tuple[int, int]] = {}
     for i, argument in enumerate(arguments):
         for dim, size in enumerate(argument.shape):
-            if isinstance(size, torch.SymInt) and size.node.hint is not None:
+            if isinstance(size, torch.SymInt) and size.node.hint is not None and size.node.expr.is_symbol:
                 found.setdefault(size.node.expr, (i, dim))
     return list(found.values())
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.control import Tolerance
+from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.blocks import Blocks
 from node_cli.ode.graphs.capture import FieldGraph
 from node_cli.ode.graphs.examples import Examples
@@ -26,7 +27,8 @@ FAR_MORE = 16  # times; nothing is compiled again for less
 class Trace:
     """The accepted steps of a solve through `ts`, their states with the last one, and where the outputs lie.
 
-    Of a solve without anything compiled, `places` are not known. The `ends` are `(steps, 2)`, or `(steps, 2, batch)`,
+    Of a solve without anything compiled, `places` are not known; `kept` is what the gradient needs of each step, if the
+    blocks keep it. The `ends` are `(steps, 2)`, or `(steps, 2, batch)`,
     both equal for a sample that does not move.
     """
 
@@ -35,6 +37,7 @@ class Trace:
     ends: Array
     states: list[Tensor]
     places: Places | None
+    kept: list[list[Tensor]]
     steps: Callable[[], list[Step]]
 
 
@@ -42,7 +45,7 @@ class SolveGraphs:
     """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
 
     `refuse` is told why something of it cannot be compiled: from then on nothing is. `trace` is what a solve leaves
-    behind for its gradient.
+    behind for its gradient, which `keeps` all that it needs of a step, or runs steps again.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class SolveGraphs:
         self.inputs = inputs
         self.tableau = tableau
         self.refuse = refuse
+        self.keeps = False
         self.trace: Trace | None = None
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
@@ -70,13 +74,14 @@ class SolveGraphs:
         found: Blocks | None = self.field.functions.get(key)
         if found is None:
             interpolates = interpolates and has_outputs
-            found = Blocks(
-                Examples(self.field, by_sample=by_sample),
-                self.tableau,
+            plan = BlockPlan(
+                examples=Examples(self.field, by_sample=by_sample),
+                tableau=self.tableau,
                 has_outputs=has_outputs,
                 interpolates=interpolates,
                 adds_up=interpolates and not by_sample and size <= FEW_NUMBERS,
             )
+            found = Blocks(plan)
             self.field.functions[key] = found
         return found
 

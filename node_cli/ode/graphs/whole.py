@@ -14,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from node_cli.ode.control import CAUTION, CUT_OFF, Controller, Tolerance
-from node_cli.ode.graphs.blocks import Control
 from node_cli.ode.graphs.gathering import Gathered
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, bounds_of
+from node_cli.ode.graphs.step_control import Control
 from node_cli.ode.integrate import Limits, Record, Run, integrate_on_grid, is_too_short
 from node_cli.ode.per_sample import integrate_by_error
 from node_cli.ode.progress import OutputTimes, Samples
@@ -63,14 +63,13 @@ def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) ->
     y, blocks = run.y0, gathered.blocks
     size = min(len(pairs), blocks.most)
     slope: list[Tensor] = []
-    times = [gathered.times] if blocks.has_weights else []
+    times = [gathered.times] if blocks.plan.has_weights else []
     padding = np.repeat(pairs[-1:, 1:], 2, 1).repeat(-len(pairs) % size, 0)
     ends = on_device(np.concatenate([pairs, padding]), y.device)
     for first in range(0, len(pairs), size):
-        own, block = pairs[first : first + size], blocks.steps(size, is_first=not first)
+        own, block = pairs[first : first + size], blocks.steps(size, is_first=not first, keeps=gathered.keeps)
         y1, new_slope, *more = block([ends[first : first + size], *times, y, *slope, *graphs.inputs])
-        states = [y, *more[: size - 1], y1]
-        gathered.add(states, more[size - 1 :], [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
+        gathered.add(size, more, y1, [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
         y, slope = y1, [new_slope]
     return bool(y.isfinite().all())
 
@@ -156,7 +155,7 @@ def _attempted(
     y, blocks, attempts, by_sample = run.y0, gathered.blocks, list[_Attempt](), gathered.by_sample
     ts: Any = gathered.ts.T if by_sample else gathered.ts
     start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
-    has_times = control.stepping_onto or blocks.has_weights
+    has_times = control.stepping_onto or blocks.plan.has_weights
     ends = gathered.times if has_times else on_device(np.array(target), y.device)
     one: Any = np.ones_like(start) if by_sample else 1.0
     numbers = [start, (first_step or 0.0) * one, one, one, one]
@@ -165,7 +164,7 @@ def _attempted(
     size = min(blocks.expected[control.key, first_step is None], blocks.most)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
     while True:
-        block, kept = blocks.attempts(control, size, kind), []
+        block, kept = blocks.attempts(control, size, kind, keeps=gathered.keeps), []
         y1, new_slope, clock, log, *more = block([clock, ends, y, *slope, *bounds, *graphs.inputs])
         # Reading the log is the one wait for the device.
         for n, (t0, t1, step, ratio, factor) in enumerate(log.cpu().numpy() if by_sample else log.tolist()):
@@ -180,7 +179,7 @@ def _attempted(
             attempts.append(_Attempt(t0, t1, step, factor, is_kept, is_refused))
             if some(is_kept):
                 kept.append((n, t0, t1, is_kept))
-        gathered.add([y, *more[: size - 1], y1], more[size - 1 :], kept)
+        gathered.add(size, more, y1, kept)
         nfe = _num_evaluations(graphs, len(attempts), len(gathered.states) - 1)
         if run.max_nfe is not None and nfe > run.max_nfe:
             return None

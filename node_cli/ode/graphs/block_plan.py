@@ -1,0 +1,114 @@
+"""What the blocks of one method have in common: the step, and the part of each step in the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from node_cli.ode.graphs.examples import Examples
+from node_cli.ode.graphs.lowering import NotWhole
+from node_cli.ode.graphs.places import dense_weights, weighted_sum
+from node_cli.ode.graphs.split_step import SplitStep
+from node_cli.ode.states import as_column
+from node_cli.ode.stepping import Slope, plain_stages
+from node_cli.ode.tableaus import Tableau
+
+MOST_BYTES = 2**20  # that are kept of a step by a processor: more leaves its cache, and a second run is as fast
+# Both ends of a step, its state and slope: the state after it, the stages, and what is kept for the gradient.
+TakeStep = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor], list[Tensor]]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BlockPlan:
+    """A method and a vector field, and how outputs are made.
+
+    `has_outputs` says whether there are any but the first and the last one; `interpolates`, whether they are
+    interpolated. Then steps leave behind rows (see `places.py`), and have cotangents of them; or, with `adds_up`, they
+    leave behind a sum `(times, *y.shape)`, their part of the outputs, and have the cotangents of all outputs.
+    """
+
+    examples: Examples
+    tableau: Tableau
+    has_outputs: bool
+    interpolates: bool
+    adds_up: bool
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the blocks weight rows to make outputs, at times that all samples have in common."""
+        return self.interpolates and not self.examples.by_sample
+
+    @property
+    def num_rows(self) -> int:
+        """Of a step: its state, and the stages if outputs are interpolated."""
+        return 1 + self.interpolates * self.tableau.num_stages
+
+    @cached_property
+    def split_step(self) -> SplitStep | None:
+        """A step whose gradient needs no second run of it; None where that is not faster, or cannot be had."""
+        if self.examples.by_sample:
+            return None
+        try:
+            split = SplitStep(self.examples, self.tableau, has_rows=self.interpolates)
+        except NotWhole:
+            return None
+        is_on_cpu = self.examples.field.y.device.type == "cpu"
+        return None if is_on_cpu and split.num_bytes > MOST_BYTES else split
+
+    def field(self, inputs: Sequence[Tensor], *, keeps: bool = False) -> tuple[TakeStep, Slope]:
+        """A step, and the slope, at times as the blocks have them."""
+        slope = self.examples.field.slope(inputs)
+        plain = plain_stages(self.tableau, slope)
+
+        def take_step(t0: Tensor, t1: Tensor, y: Tensor, dy: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+            if keeps and self.split_step is not None:
+                return self.split_step.forward(t0, t1, y, dy, inputs)
+            return *plain(as_column(t0, y), as_column(t1, y), y, dy), []
+
+        return take_step, lambda t, y: slope(as_column(t, y).to(y.dtype), y)
+
+    def left_behind(
+        self, rows: list[list[Tensor]], weights: list[Tensor], y: Tensor, has_arrived: Tensor | None
+    ) -> list[Tensor]:
+        """Of all steps up to the state `y`, for the outputs: the sum, or rows and weights, in a tensor each."""
+        if self.adds_up:
+            assert has_arrived is not None
+            total = weighted_sum(torch.cat(weights, 1), [row for own in rows for row in own])
+            number = torch.arange(total.shape[0], device=y.device)
+            is_last = as_column((number == total.shape[0] - 1) & has_arrived, total)
+            return [torch.where(is_last, y, total)]
+        axis = int(self.examples.by_sample)
+        stacked = [torch.stack([torch.stack(own, axis) for own in rows])] if self.interpolates else []
+        return [*stacked, torch.stack(weights, 1)] if weights else stacked
+
+    def grad_rows(self, n: int, ends: Tensor, of_outputs: Sequence[Tensor]) -> list[Tensor]:
+        """The cotangents of the rows of step n, if there are any."""
+        if not self.adds_up:
+            return [each for rows in of_outputs for each in rows[n].unbind(int(self.examples.by_sample))]
+        (grad_ys, ts), (t0, t1) = of_outputs, ends.unbind()
+        weights = self.weights(ts, t0, t1, True).to(grad_ys.dtype)
+        return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
+
+    def weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor | bool) -> Tensor:
+        """Of the rows of a step in the outputs."""
+        return dense_weights(self.tableau, ts, t0, t1, is_kept, with_first=self.adds_up)
+
+    def error(self, h: Tensor, stages: Sequence[Tensor]) -> Tensor:
+        """Estimate of a step's."""
+        weights = self.tableau.error_weights
+        assert weights is not None
+        weighted = [w * k for w, k in zip(weights, stages, strict=True) if w]
+        error: Tensor = h.to(stages[0].dtype) * sum(weighted[1:], weighted[0])
+        return error
+
+    def like_outputs(self, num_steps: int) -> list[Tensor]:
+        """Stand-ins for the cotangents of what the steps leave behind, and all times where `grad_rows` needs them."""
+        like = self.examples
+        if self.adds_up:
+            times = like.times()
+            return [like.like_y([times.shape[0], *like.field.y.shape]), times]
+        return [like.rows(num_steps, self.num_rows)] if self.has_outputs else []
