@@ -127,13 +127,12 @@ def uncompiled(monkeypatch, field):
     return new
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_step(monkeypatch):
     """A step a block, instead of two: to trace and to compile it takes half as long."""
     monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
 
 
-@pytest.mark.usefixtures("one_step")
 def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
     solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
@@ -255,7 +254,6 @@ def test_a_weight_with_other_data_by_the_backward_pass_counts_as_it_was(uncompil
         torch.testing.assert_close(other, one, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.usefixtures("one_step")
 def test_second_derivatives_and_solves_without_a_gradient(field):
     """And without outputs inside, by a method without a shared stage."""
     found = []
@@ -303,7 +301,6 @@ def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(u
         assert_equal(plain, solved(uncompiled, "solve", **options))
 
 
-@pytest.mark.usefixtures("one_step")
 def test_a_first_step_another_controller_and_another_norm(uncompiled):
     for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
         solved(uncompiled, "solve", **keys)
@@ -339,7 +336,6 @@ def test_steps_and_times_of_each_samples_own_and_steps_that_end_at_outputs(uncom
     assert_equal(solved(uncompiled, "none", **options), solved(uncompiled, "solve", **options))
 
 
-@pytest.mark.usefixtures("one_step")
 def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
     ts, y0 = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
@@ -351,7 +347,6 @@ def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
 OWN_FAILURES = [{"max_nfe": 9}, {"max_steps": 2}, {"weights": (0, 8, 0, 0)}]
 
 
-@pytest.mark.usefixtures("one_step")
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
 def test_failures_at_own_times_are_those_of_the_plain_solve(uncompiled, batching):
     solved(uncompiled, "solve", own=5, batching=batching)

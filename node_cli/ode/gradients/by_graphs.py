@@ -70,12 +70,12 @@ def solve_by_graphs(
     twice: bool,
 ) -> Solution[Tensor]:
     """See `exact_solve`; `keeps` is its `keeps_graphs`."""
-    has_gradient = y0.requires_grad or ts.requires_grad or bool(graphs.differentiable)
-    graphs.keeps = keeps and has_gradient and not ts.requires_grad
+    graphs.has_gradient = y0.requires_grad or ts.requires_grad or bool(graphs.differentiable)
+    graphs.keeps = keeps and graphs.has_gradient and not ts.requires_grad
     slope = graphs.field.slope(graphs.inputs)
     solution = solver.integrate(slope, y0.detach(), ts, first_step=first_steps.forward, compiled=graphs)
     first_steps.forward = solution.stats.next_first_step
-    if not has_gradient:
+    if not graphs.has_gradient:
         return solution
     assert graphs.trace is not None
     if solver.has_own_steps:

@@ -38,8 +38,9 @@ class Gathered:
             size=self.ts.shape[-1] * run.y0.numel(),
         )
         self.states = [run.y0]
-        # Where nothing is needed later, blocks that keep it are taken all the same if they are compiled already.
-        split = self.blocks.plan.split_step if graphs.keeps or self.blocks.some_keep else None
+        # Without a gradient, blocks that keep what it needs are taken all the same if they are compiled already.
+        keeps = graphs.keeps or (not graphs.has_gradient and self.blocks.some_keep)
+        split = self.blocks.plan.split_step if keeps else None
         self.keeps = split is not None
         self._num_kept = 0 if split is None else split.num_kept
         self._kept_of_steps: list[list[Tensor]] = []

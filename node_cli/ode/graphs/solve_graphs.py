@@ -45,7 +45,7 @@ class SolveGraphs:
     """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
 
     `refuse` is told why something of it cannot be compiled: from then on nothing is. `trace` is what a solve leaves
-    behind for its gradient, which `keeps` all that it needs of a step, or runs steps again.
+    behind for its gradient, if it `has_gradient`, which `keeps` all that it needs of a step, or runs steps again.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class SolveGraphs:
         self.inputs = inputs
         self.tableau = tableau
         self.refuse = refuse
+        self.has_gradient = False
         self.keeps = False
         self.trace: Trace | None = None
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
