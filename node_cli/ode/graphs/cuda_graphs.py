@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -70,6 +71,7 @@ class Replayed:
             graph = self._graphs[key] = _Graph(self._function, arguments, self._moving)
         except Exception as error:  # what cannot be captured has no common class
             torch.cuda.set_stream(stream)  # which a capture that fails leaves behind
+            _end_failed_capture(arguments[0].device)
             self._is_refused = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning("%s of the solve is no CUDA graph, and takes longer: %s", self._name, reason)
@@ -114,6 +116,13 @@ class _Graph:
             for numbers, own in self._outputs:
                 torch._foreach_copy_([results[i] for i in numbers], own)
         return tuple(results)
+
+
+def _end_failed_capture(device: torch.device) -> None:
+    """Captures one kernel: only a capture that succeeds lets random numbers be drawn again after one that failed."""
+    number = torch.zeros((), device=device)
+    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        number.add_(1)
 
 
 def _by_dtype(tensors: list[tuple[int, Tensor]]) -> list[tuple[list[int], list[Tensor]]]:
