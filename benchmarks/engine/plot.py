@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def draw(results: dict[str, Any]) -> bytes:
             _memory(axes, results[name])
         else:
             _bars(axes, results[name]["rows"])
-            axes.set_title(results[name]["title"], fontsize=11)
+            axes.set_title(textwrap.fill(results[name]["title"], 48), fontsize=11)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     content = io.BytesIO()
