@@ -13,6 +13,6 @@ def main():
     config.cpp.cxx = (None, "/nonexistent/compiler")  # as CXX in the environment, which torch reads on import
     config.force_disable_caches = True
     y0, ts = torch.ones(2, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
-    hows = ("none", "step", "vector_field", "step")
+    hows = ("none", "solve", "solve", "step", "vector_field", "step")
     results = [odeint(lambda t, y: -y, y0, ts, compile=how)[-1, 0].item() for how in hows]
     assert len(set(results)) == 1, results

@@ -171,6 +171,7 @@ class Capture:
             return field(t, y)
 
         self.reason: str | None = None
+        self._device_type = device_type
         self._field = field
         self._found: tuple[FieldGraph, tuple[Any, ...]] | None = None
         self._last: tuple[CodeType, FieldGraph, Callable[[dict[str, Any]], tuple[Any, ...]]] | None = None
@@ -247,6 +248,9 @@ class Capture:
             return
         if self.reason is not None:
             return
+        if not can_compile(self._device_type):  # which says why; trying it first would make every start slower
+            self.reason = "nothing can be compiled"
+            return
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -282,5 +286,9 @@ def _say_that_a_step_is_compiled(shape: tuple[int, ...]) -> None:
 
 @lru_cache(maxsize=NUM_KEPT)
 def capture_of(vector_field: Slope, device_type: str, autocast: torch.dtype | None) -> Capture | None:
-    """What finds the graph of a vector field, under the autocast of this moment (None: none)."""
-    return Capture(vector_field, device_type) if can_compile(device_type) else None
+    """What finds the graph of a vector field, under the autocast of this moment (None: none); None: nothing does."""
+    try:
+        return Capture(vector_field, device_type)
+    except RuntimeError:  # torch.compile does not know this Python
+        can_compile(device_type)
+        return None
