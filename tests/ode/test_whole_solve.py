@@ -132,13 +132,16 @@ def uncompiled(field):
     return new
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def one_step(monkeypatch):
     """A step a block, instead of two: to trace and to compile it takes half as long."""
     monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
 
 
-def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again(field):
+@pytest.mark.usefixtures("one_step")
+def test_ten_problems_take_the_same_steps_and_have_the_same_gradients_and_nothing_is_compiled_again():
+    """In machine code."""
+    field = Field()
     solved(field, "solve")  # without anything compiled as yet
     first = solved(field, "solve")
     graphs = counters["stats"]["unique_graphs"]
@@ -208,6 +211,7 @@ def test_what_is_kept_of_steps_gives_the_gradient_of_running_them_again(
     assert again[0].backward_stats.nfe == again[0].stats.num_accepted * num_stages
 
 
+@pytest.mark.usefixtures("one_step")
 def test_a_solve_with_two_outputs_and_one_whose_times_have_gradients_by_blocks_that_keep(uncompiled):
     y0 = torch.tensor([[1.0, 0.5]], dtype=torch.float64, requires_grad=True)
     for with_times in (False, False, True):
@@ -231,7 +235,7 @@ class Overflowing(nn.Module):
         return self.rate * y + 1 / (1 + torch.exp(-30 * y))
 
 
-@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.usefixtures("uncompiled", "one_step")
 def test_a_rejected_attempt_leaves_nothing_in_the_gradient():
     field, y0 = Overflowing(), torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
     keys = {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3, "first_step": 1.0}
@@ -258,6 +262,7 @@ def test_a_weight_with_other_data_by_the_backward_pass_counts_as_it_was(field):
         torch.testing.assert_close(other, one, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.usefixtures("one_step")
 def test_machine_code_and_second_derivatives_and_solves_without_a_gradient():
     """By a method without a shared stage."""
     found, field = [], Field()
@@ -308,6 +313,7 @@ def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(u
         assert_equal(plain, solved(uncompiled, "solve", **options))
 
 
+@pytest.mark.usefixtures("one_step")
 def test_a_first_step_another_controller_and_another_norm(uncompiled):
     for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
         solved(uncompiled, "solve", **keys)
@@ -343,6 +349,7 @@ def test_steps_and_times_of_each_samples_own_and_steps_that_end_at_outputs(uncom
     assert_equal(solved(uncompiled, "none", **options), solved(uncompiled, "solve", **options))
 
 
+@pytest.mark.usefixtures("one_step")
 def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
     ts, y0 = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
@@ -354,6 +361,7 @@ def test_rows_that_stay_at_one_time_take_no_step(uncompiled):
 OWN_FAILURES = [{"max_nfe": 9}, {"max_steps": 2}, {"weights": (0, 8, 0, 0)}]
 
 
+@pytest.mark.usefixtures("one_step")
 @pytest.mark.parametrize("batching", ["joint", "per_sample"])
 def test_failures_at_own_times_are_those_of_the_plain_solve(uncompiled, batching):
     solved(uncompiled, "solve", own=5, batching=batching)

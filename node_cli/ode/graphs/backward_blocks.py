@@ -34,7 +34,7 @@ def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Run:
                     results, [y, *wanted], cotangents, allow_unused=True, materialize_grads=True
                 )
             grad = grad + of_rows[0] if of_rows else grad
-            grads = added(grads, found)
+            grads = _added(grads, found)
             end = states[n + 1]
             changes.append(torch.stack([(y1.detach() - end).abs().amax(), end.abs().amax()]))
             slopes.append(torch.stack(stages).detach())
@@ -76,7 +76,7 @@ def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Run:
             if shares:
                 of_slope, *found = found
                 grad_slope = torch.where(moves, of_slope, grad_slope)
-            grad, grads = torch.where(moves, of_y, grad), added(grads, found)
+            grad, grads = torch.where(moves, of_y, grad), _added(grads, found)
             grad = grad + of_rows[0] if of_rows else grad
         if shares and is_first:
             grad, grads = _through_first_slope(plan, ends[0, 0], states[0], inputs, grad, grad_slope, grads)
@@ -109,7 +109,7 @@ def _through_first_slope(
         y = y.detach().requires_grad_()
         slope = plan.field(inputs)[1](t, y)
         of_y, *found = torch.autograd.grad(slope, [y, *wanted], grad_slope, allow_unused=True, materialize_grads=True)
-    return grad + of_y, added(grads, found)
+    return grad + of_y, _added(grads, found)
 
 
 def _leaves(inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
@@ -118,6 +118,6 @@ def _leaves(inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], list[Tensor
     return inputs, [tensor for tensor in inputs if tensor.requires_grad]
 
 
-def added(totals: list[Tensor], new: list[Tensor]) -> list[Tensor]:
+def _added(totals: list[Tensor], new: list[Tensor]) -> list[Tensor]:
     """The sums, or the new ones where there are no totals yet."""
     return [total + each for total, each in zip(totals, new, strict=True)] if totals else list(new)

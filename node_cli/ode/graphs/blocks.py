@@ -42,7 +42,7 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (control.key, num_attempts, start, keeps)
-        return self._kept(key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps))
+        return self._once(key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps))
 
     def steps(self, num_steps: int, *, is_first: bool, keeps: bool) -> Run:
         """So many steps of a grid.
@@ -53,7 +53,7 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (num_steps, is_first, keeps)
-        return self._kept(key, lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps))
+        return self._once(key, lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps))
 
     def backward(self, num_steps: int, *, with_times: bool) -> Run:
         """So many accepted steps backwards, each run again.
@@ -64,7 +64,7 @@ class Blocks:
         far each end is from what it was and how large it was.
         """
         key = ("again", num_steps, with_times)
-        return self._kept(key, lambda: backward_blocks.run_again(self.plan, num_steps, with_times=with_times))
+        return self._once(key, lambda: backward_blocks.run_again(self.plan, num_steps, with_times=with_times))
 
     def backward_of_kept(self, num_steps: int, *, is_first: bool) -> Run:
         """So many accepted steps backwards, by what was kept of them; those of no length change nothing.
@@ -74,9 +74,9 @@ class Blocks:
         cotangents of the first state, [of its slope, unless the solve `is_first` there,] and of the inputs.
         """
         key = ("kept", num_steps, is_first)
-        return self._kept(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
+        return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
 
-    def _kept(self, key: Hashable, make: Callable[[], Run]) -> Run:
+    def _once(self, key: Hashable, make: Callable[[], Run]) -> Run:
         if key not in self._compiled:
             self._compiled[key] = make()
             self.plan.examples.require_size()

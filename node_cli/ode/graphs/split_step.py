@@ -16,7 +16,7 @@ from node_cli.ode.stepping import plain_stages
 from node_cli.ode.tableaus import Tableau
 
 aten = torch.ops.aten
-# What is not computed again, beside functions of one number that are no polynomials.
+# What takes too long to be computed again: products, and functions that are no polynomials.
 HEAVY = {
     *(aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default),
     *(aten.tanh.default, aten.sigmoid.default, aten.exp.default, aten.log.default, aten.log1p.default),
