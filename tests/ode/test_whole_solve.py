@@ -179,15 +179,16 @@ def test_failures_are_those_of_the_plain_solve(field, keys):
 def test_a_buffer_that_changes_between_the_passes_is_refused(field):
     y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
     keys = {"method": "bosh3", "rtol": 1e-4, "atol": 1e-4, "compile": "solve"}
-    solution = solve(field, y0, torch.linspace(0, 1, 4, dtype=torch.float64), **keys)
-    field.offset += 1
-    with pytest.raises(ValueError, match=r"^the vector field has changed since the solve"):
-        solution.ys.sum().backward()
-    field.offset -= 1
+    for gradient in ("direct", "direct", Checkpoint(max_checkpoints=None)):  # by steps run again, kept, and run again
+        solution = solve(field, y0, torch.linspace(0, 1, 4, dtype=torch.float64), gradient=gradient, **keys)
+        field.offset += 1
+        with pytest.raises(ValueError, match=r"^the vector field has changed since the solve"):
+            solution.ys.sum().backward()
+        field.offset -= 1
 
 
 KEPT = [  # how many steps a block has, whether outputs are made in the blocks, the evaluations of a step, and keys
-    (2, True, 4, {"method": "bosh3", "tolerance": 1e-3}),
+    (2, True, 4, {"method": "bosh3", "tolerance": 2e-4}),
     (1, False, 4, {"method": "bosh3", "end": -0.2}),
     (1, True, 4, {"method": "bosh3", "outputs": "step", "tolerance": 1e-3}),
     (2, False, 2, {"method": "midpoint", "step_size": 0.3}),
@@ -205,6 +206,7 @@ def test_what_is_kept_of_steps_gives_the_gradient_of_running_them_again(
     kept, again = (
         solved(uncompiled, "solve", gradient=gradient, **keys) for gradient in (None, Checkpoint(max_checkpoints=None))
     )
+    assert num_steps == 1 or kept[0].stats.num_accepted % num_steps  # so that the last block is filled up
     assert_equal(plain, kept)
     assert_equal(plain, again)
     assert kept[0].backward_stats.nfe == (num_stages == 4)  # the first slope, where the last one is shared

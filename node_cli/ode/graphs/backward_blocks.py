@@ -69,15 +69,11 @@ def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Run:
             of_stages = of_rows[1:] if len(of_rows) > 1 else [torch.zeros_like(grad)] * plan.tableau.num_stages
             if shares:
                 of_stages[-1] = of_stages[-1] + grad_slope
-            moves = t0 != t1
-            cotangents = [torch.where(moves, each, 0) for each in (grad, *of_stages)]
             own = kept[n * split.num_kept : (n + 1) * split.num_kept]
-            of_y, *found = split.backward(t0, t1, states[n], states[n + 1], own, inputs, cotangents[0], cotangents[1:])
+            grad, *found = split.backward(t0, t1, states[n], states[n + 1], own, inputs, grad, of_stages)
             if shares:
-                of_slope, *found = found
-                grad_slope = torch.where(moves, of_slope, grad_slope)
-            grad, grads = torch.where(moves, of_y, grad), _added(grads, found)
-            grad = grad + of_rows[0] if of_rows else grad
+                grad_slope, *found = found
+            grad, grads = grad + of_rows[0] if of_rows else grad, _added(grads, found)
         if shares and is_first:
             grad, grads = _through_first_slope(plan, ends[0, 0], states[0], inputs, grad, grad_slope, grads)
         of_start = [grad, grad_slope] if shares and not is_first else [grad]

@@ -67,7 +67,7 @@ class Blocks:
         return self._once(key, lambda: backward_blocks.run_again(self.plan, num_steps, with_times=with_times))
 
     def backward_of_kept(self, num_steps: int, *, is_first: bool) -> Run:
-        """So many accepted steps backwards, by what was kept of them; those of no length change nothing.
+        """So many accepted steps backwards, by what was kept of them; one of no length changes nothing.
 
         Of (ends, the cotangents of the last state and, where the method shares a stage, of its slope, [those of the
         rows, or of all outputs, and all times], the states, the last one, what was kept of each step, inputs): the
