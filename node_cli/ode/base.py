@@ -79,15 +79,19 @@ class Solver(ABC):
 
     @contextmanager
     def explained(self, y0: State) -> Iterator[None]:
-        """A solve from `y0` that fails says what made it hopeless from the start."""
+        """See `explain`."""
         try:
             yield
         except SolveError as error:
-            if error.status is not Status.NON_FINITE:
-                error.detail = self._resolution(y0) + error.detail
-            elif not self._all_finite(y0):
-                error.status = Status.NON_FINITE_START
+            self.explain(error, y0)
             raise
+
+    def explain(self, error: SolveError, y0: State) -> None:
+        """Adds to why a solve from `y0` failed what made it hopeless from the start."""
+        if error.status is not Status.NON_FINITE:
+            error.detail = self._resolution(y0) + error.detail
+        elif not self._all_finite(y0):
+            error.status = Status.NON_FINITE_START
 
     def _all_finite(self, y0: State) -> bool:
         """Whether every number that the solve starts from is finite."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache, wraps
@@ -113,13 +112,13 @@ def can_compile(device_type: str) -> bool:
 def outside_compilation(function: Callable[P, R]) -> Callable[P, R]:
     """The function as torch.compile around it must leave it: it would take times of a step loop for constants.
 
-    A vector field that is compiled itself stays so. torch._dynamo takes a second to import and is looked for instead.
+    A vector field that is compiled itself stays so.
     """
     disabled: list[Callable[P, R]] = []
 
     @wraps(function)
     def run(*args: P.args, **keys: P.kwargs) -> R:
-        if "torch._dynamo" not in sys.modules:
+        if not torch.compiler.is_dynamo_compiling():
             return function(*args, **keys)
         if not disabled:
             disabled.append(torch.compiler.disable(function))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from node_cli.ode import arguments, states
+from node_cli.ode import arguments
 from node_cli.ode.base import Solver
 from node_cli.ode.compilation import outside_compilation
 from node_cli.ode.control import require_visible
@@ -207,11 +207,12 @@ def _solve(
     solver, stops = arguments.solver_of(method, rtol, atol, options)
     if solver.has_tolerances:
         require_visible(rtol, atol, flat0.dtype)
-    norm = partial(structure.norm, per_sample=per_sample, is_shared=bool(options.get("sync_steps")))
-    solver = arguments.measured_by(solver, norm)
+    if not structure.is_plain or callable(options.get("norm")):
+        norm = partial(structure.norm, per_sample=per_sample, is_shared=bool(options.get("sync_steps")))
+        solver = arguments.measured_by(solver, norm)
     gradient = gradient_of(solver, structure)
     gradient.check(solver)
-    if ts.shape == (1,):  # nothing to solve
+    if ts.shape == (1,):  # one time alone is its own solution
         return Solution(structure.unflatten(flat0[None]), SolveStats())
     field = vector_field
     if not structure.is_plain:
@@ -258,21 +259,20 @@ def _times(ts: Any) -> Tensor:
     if not isinstance(ts, (Tensor, np.ndarray, list, tuple)):
         raise ValueError(f"ts must be a tensor, an array or a list of times, got {type(ts).__name__}")
     try:
-        times = ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
+        return ts if isinstance(ts, Tensor) else torch.as_tensor(ts, dtype=torch.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"ts must be numbers, in rows of one length (repeat the last time of a row): {error}"
         ) from None
-    if times.dim() != 2 and times.shape != (1,):  # one time alone is its own solution
-        states.output_times(times)
-    return times
 
 
 def _all_options(options: Mapping[str, Any] | None, more: dict[str, Any]) -> dict[str, Any]:
-    twice = sorted(set(options or ()) & set(more))
+    if not options:
+        return more
+    twice = sorted(set(options) & set(more))
     if twice:
         raise ValueError(f"{', '.join(twice)} is given in options and as a keyword: leave one out")
-    return {**(options or {}), **more}
+    return {**options, **more}
 
 
 def _refuse_events(event_fn: object) -> None:
@@ -283,17 +283,17 @@ def _refuse_events(event_fn: object) -> None:
 
 
 @lru_cache(maxsize=32)
-def _members(kind: type) -> frozenset[str]:
-    return frozenset(dir(kind))
+def _has_callbacks(kind: Hashable) -> bool:
+    return not set(_CALLBACKS).isdisjoint(dir(kind))
 
 
 def _refuse_callbacks(vector_field: object) -> None:
-    names: Any = _CALLBACKS
-    if isinstance(vector_field, nn.Module):  # which takes long to say that it has no attribute
-        kind: Any = type(vector_field)
-        places = (_members(kind), vars(vector_field), vector_field._modules)
-        names = [name for name in _CALLBACKS if name in places[0] or name in places[1] or name in places[2]]
-    found = [name for name in names if getattr(vector_field, name, None) is not None]
+    kind: Any = type(vector_field)
+    if isinstance(vector_field, nn.Module) and not _has_callbacks(kind):
+        own = (vars(vector_field), vector_field._modules)  # a module takes long to say that it has no attribute
+        if all(name not in place for place in own for name in _CALLBACKS):
+            return
+    found = [name for name in _CALLBACKS if getattr(vector_field, name, None) is not None]
     if found:
         raise ValueError(
             f"{found[0]} of the vector field would not be called: take it out, and read the steps from solve(...).stats"

@@ -30,7 +30,7 @@ Record = Callable[[Step, Tensor], None]  # an accepted step, and the state that 
 SHORTEST = 10  # units in the last place of t; shorter steps are rounded to others, and end nowhere
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Run:
     """One solve as a step loop sees it: from where it starts, what takes its steps, and where they are noted.
 

@@ -29,7 +29,7 @@ from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.solve_graphs import SolveGraphs
 from node_cli.ode.integrate import Record, Run
 from node_cli.ode.own_times import AskedTimes
-from node_cli.ode.solution import Solution, State
+from node_cli.ode.solution import Solution, SolveError, State
 from node_cli.ode.stepping import Slope, Stepper
 from node_cli.ode.tableaus import Array, Tableau
 from node_cli.ode.vector_field import CountedVectorField
@@ -131,13 +131,18 @@ class RungeKutta(Solver):
             counted.count(self.tableau.num_stages - 1, t0)
             return compiled.attempt(t0, t1, y, slope)
 
-        with states.outside_autocast(device), self.explained(y0):
+        with states.outside_autocast(device):
             y0 = y0.detach().clone()  # whatever the vector field does to it, the caller's stays as it is
             graphs = compiled if isinstance(compiled, SolveGraphs) else None
             y0 = y0 if graphs is None else y0.contiguous()
             step = attempt if isinstance(compiled, StepFunctions) else None
             new_stepper = partial(Stepper, self.tableau, counted, y0, step)
-            ys = self._steps(Run(new_stepper, y0, ts, counted.stats, record, self.max_nfe, graphs), norm, first_step)
+            run = Run(new_stepper, y0, ts, counted.stats, record, self.max_nfe, graphs)
+            try:
+                ys = self._steps(run, norm, first_step)
+            except SolveError as error:
+                self.explain(error, y0)
+                raise
         return Solution(ys, counted.stats)
 
     @abstractmethod
@@ -172,27 +177,32 @@ def compiled_steps(
     if is_whole and (capture := capture_of(vector_field, device, autocast)) is not None:
         by_sample = ts.dim() == 2 or solver.has_own_steps
         found = capture(y0, by_sample=by_sample)
-        if found is not None and capture.is_whole(found[0], Examples(found[0], by_sample=by_sample).require_whole):
+        if found is not None and (
+            found[0].is_whole or capture.is_whole(found[0], Examples(found[0], by_sample=by_sample).require_whole)
+        ):
             return SolveGraphs(*found, solver.tableau, capture.refuse)
     return step_functions(solver.method, vector_field, device, autocast)
 
 
 def _refused(solver: RungeKutta, y0: Tensor, ts: Tensor, keeps_states: bool) -> bool:
     """Whether `compile=solve` does not take this solve yet; the log says so once."""
-    reasons = {
-        "the state has more dimensions than (batch, features)": y0.dim() > 2 and not y0.is_cuda,
-        "the steps are those of several processes": solver.shares_steps,
-        "the norm of an error is a function": callable(vars(solver).get("norm")),
-        "the gradient keeps no states (adjoint), or few (max_checkpoints)": not keeps_states,
-        "adaptive steps end at output times, some of them equal": vars(solver).get("outputs") == "step"
-        and ts.dim() == 1
-        and not bool(ts.diff().all()),
-        "steps of min_step are accepted": bool(vars(solver).get("accepts_min_step") and vars(solver)["min_step"]),
-    }
-    reason = next((reason for reason, holds in reasons.items() if holds), None)
-    if reason is not None:
-        _say_that_a_step_is_compiled(reason)
-    return reason is not None
+    settings = vars(solver)
+    if y0.dim() > 2 and not y0.is_cuda:
+        reason = "the state has more dimensions than (batch, features)"
+    elif solver.shares_steps:
+        reason = "the steps are those of several processes"
+    elif callable(settings.get("norm")):
+        reason = "the norm of an error is a function"
+    elif not keeps_states:
+        reason = "the gradient keeps no states (adjoint), or few (max_checkpoints)"
+    elif settings.get("outputs") == "step" and ts.dim() == 1 and not bool(ts.diff().all()):
+        reason = "adaptive steps end at output times, some of them equal"
+    elif settings.get("accepts_min_step") and settings["min_step"]:
+        reason = "steps of min_step are accepted"
+    else:
+        return False
+    _say_that_a_step_is_compiled(reason)
+    return True
 
 
 @cache

@@ -18,18 +18,21 @@ from node_cli.ode.tableaus import Array
 
 Parts = tuple[Tensor, ...]
 Time: TypeAlias = float | Array
+_DTYPES = (torch.float32, torch.float64)
 MIN_TIMES = 512  # that a dtype must be able to tell apart in an interval
 
 
 def require_state(y0: Tensor | Parts) -> None:
     """Raises ValueError for a state that no solve can start from."""
+    if isinstance(y0, Tensor) and y0.dtype in _DTYPES and y0.numel():
+        return
     parts = y0 if isinstance(y0, tuple) else (y0,)
     for part in parts:
         if part.is_complex():
             raise ValueError(
                 f"y0 must be real, got {part.dtype}: solve for its real and imaginary parts (torch.view_as_real)"
             )
-        if part.dtype not in (torch.float32, torch.float64):
+        if part.dtype not in _DTYPES:
             raise ValueError(f"y0 must be float32 or float64, got {part.dtype}: convert it with .float()")
     if not parts or any(part.numel() == 0 for part in parts):
         raise ValueError(f"y0 must not be empty, got shape {[tuple(part.shape) for part in parts]}")
@@ -120,7 +123,8 @@ def checked_start(y0: Tensor | Parts, ts: Tensor) -> list[float]:
 
 def on_device(values: Array, device: torch.device) -> Tensor:
     """Numbers of the host, without waiting for the device; they may be changed after that, but on a CPU."""
-    return torch.from_numpy(values).to(device, non_blocking=True)
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
 
 
 def as_column(values: Tensor, like: Tensor) -> Tensor:

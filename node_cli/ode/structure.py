@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class Structure:
     spec: TreeSpec
     layout: Layout
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether the state is one tensor, which stays as it is."""
         return bool(self.spec.is_leaf())
@@ -51,12 +51,14 @@ class Structure:
 
     def tolerance(self, name: str, value: Any) -> Any:
         """A tolerance as given, or, where each part of the state has its own, as one for each number of the state."""
+        if isinstance(value, (int, float)):
+            return value
         if isinstance(value, np.ndarray):
             value = torch.as_tensor(value)
         if isinstance(value, Tensor) and value.dim() == 0:
             states.require_no_gradient(name, value)
             return value.item()
-        if self.is_plain or isinstance(value, (int, float)):
+        if self.is_plain:
             return list(value) if isinstance(value, tuple) else value
         shapes = self.layout.shapes
         if len(value) != len(shapes):

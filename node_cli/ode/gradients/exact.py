@@ -40,15 +40,14 @@ def exact_solve(
     vector_field, device = outside_transforms(vector_field, y0, ts), y0.device.type
     asked = solver.asked_times(ts, y0)
     ts = asked.ts
-    raw = keep_autocast(vector_field, device)
-    field = keep_autocast(compiled_field(solver, vector_field, y0), device)
     compiled = compiled_steps(solver, vector_field, y0, ts, keeps_states=max_checkpoints is None)
-    first_step = first_steps.forward
-    if not torch.is_grad_enabled():
-        return asked.spread(solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled))
-    if isinstance(compiled, SolveGraphs):
+    if isinstance(compiled, SolveGraphs) and torch.is_grad_enabled():
         solution = solve_by_graphs(solver, compiled, y0, ts, first_steps, keeps=keeps_graphs, twice=twice)
         return asked.spread(solution)
+    raw, first_step = keep_autocast(vector_field, device), first_steps.forward
+    field = keep_autocast(compiled_field(solver, vector_field, y0), device)
+    if isinstance(compiled, SolveGraphs) or not torch.is_grad_enabled():
+        return asked.spread(solver.integrate(field, y0, ts, first_step=first_step, compiled=compiled))
     watched = WatchedVectorField(field, first=raw, keep_watching=not y0.requires_grad)
     has_tape = keeps_graphs and compiled is None
     tape = TapedVectorField(watched, times_have_gradients=ts.requires_grad) if has_tape else None
