@@ -25,7 +25,7 @@ from node_cli.ode.states import as_column, on_device, outside_autocast
 from node_cli.ode.stepping import plain_stages
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class GraphSolve:
     """A finished solve by compiled graphs, which can be gone through again, backwards; see `RecordedSolve`."""
 
@@ -33,7 +33,8 @@ class GraphSolve:
     trace: Trace
     precision: float
     backward_stats: SolveStats = field(default_factory=SolveStats)
-    inputs_then: list[tuple[Tensor, int]] = field(default_factory=list)  # and their versions, if steps are kept
+    inputs_then: list[Tensor] = field(default_factory=list)  # if steps are kept
+    versions_then: list[int] = field(default_factory=list)
 
     def change(self, n: int) -> tuple[float, float]:
         """How far the end of step n is from what it was, if it is run again, and how large it was."""
@@ -46,10 +47,9 @@ class GraphSolve:
 
     def unchanged_inputs(self) -> list[Tensor]:
         """As autograd would have saved them: refused if something was written into them since."""
-        if any(tensor._version != version for tensor, version in self.inputs_then):
+        if [tensor._version for tensor in self.inputs_then] != self.versions_then:
             refuse_changed(float(self.trace.ends.min()))
-        pairs = zip(self.graphs.inputs, self.inputs_then, strict=True)
-        return [now if now.data_ptr() == then.data_ptr() else then for now, (then, _) in pairs]
+        return self.inputs_then
 
     def require_same(self, changes: list[tuple[float, float]]) -> None:
         """Refuses steps whose ends are others now: for each, how far the two are apart, and how large one was."""
@@ -73,7 +73,7 @@ def solve_by_graphs(
     graphs.has_gradient = y0.requires_grad or ts.requires_grad or bool(graphs.differentiable)
     graphs.keeps = keeps and graphs.has_gradient and not ts.requires_grad
     slope = graphs.field.slope(graphs.inputs)
-    solution = solver.integrate(slope, y0.detach(), ts, first_step=first_steps.forward, compiled=graphs)
+    solution = solver.integrate(slope, y0, ts, first_step=first_steps.forward, compiled=graphs)
     first_steps.forward = solution.stats.next_first_step
     if not graphs.has_gradient:
         return solution
@@ -82,7 +82,8 @@ def solve_by_graphs(
         ts = ts.expand(len(y0), -1)
     solve = GraphSolve(graphs=graphs, trace=graphs.trace, precision=precision_of(y0))
     if graphs.trace.kept:
-        solve.inputs_then.extend((tensor.detach(), tensor._version) for tensor in graphs.inputs)
+        solve.inputs_then = [tensor.detach() for tensor in graphs.inputs]
+        solve.versions_then = [tensor._version for tensor in graphs.inputs]
     ys: Tensor = _Attached.apply(solve, twice, solution.ys, y0, ts, *graphs.differentiable)
     return Solution(ys, solution.stats, solve.backward_stats)
 
@@ -172,24 +173,26 @@ def _spans(solve: GraphSolve, grad_ys: Tensor) -> Iterator[tuple[int, Tensor, li
     """
     trace, places, blocks = solve.trace, solve.trace.places, solve.trace.blocks
     assert places is not None
-    plan, states, num_steps, axis = blocks.plan, trace.states, len(trace.ends), int(trace.ts.ndim == 2)
+    plan, states, num_steps, ends = blocks.plan, trace.states, len(trace.ends), trace.ends
     size = min(blocks.most, num_steps)
-    num_padded = -(-num_steps // size) * size
-    padding = num_padded - num_steps
-    states = [*states, *states[-1:] * padding]
-    ends = on_device(np.concatenate([trace.ends, trace.ends[-1:, [1, 1]].repeat(padding, 0)]), grad_ys.device)
-    shape = list(grad_ys.shape[1:])
-    shape.insert(axis, plan.num_rows)
-    has_rows = plan.has_outputs and not plan.adds_up
-    of_outputs = [grad_ys, on_device(trace.ts, grad_ys.device)] if plan.adds_up else []
-    for begin, stop in reversed(list(groups(num_padded, math.prod(shape), of=size))):
+    padding = -num_steps % size
+    if padding:
+        states = [*states, *states[-1:] * padding]
+        ends = np.concatenate([ends, ends[-1:, [1, 1]].repeat(padding, 0)])
+    all_ends, has_rows = on_device(ends, grad_ys.device), plan.has_outputs and not plan.adds_up
+    of_outputs, parts = [] if trace.times is None else [grad_ys, trace.times], [(0, len(ends))]
+    if has_rows:
+        shape = list(grad_ys.shape[1:])
+        shape.insert(int(trace.ts.ndim == 2), plan.num_rows)
+        parts = list(groups(len(ends), math.prod(shape), of=size))
+    for begin, stop in reversed(parts):
         if has_rows:
             rows = places.grad_rows(grad_ys, begin, [stop - begin, *shape])
         for first in range(stop - size, begin - 1, -size):
-            last = first + size
             if has_rows:
-                of_outputs = [rows[first - begin : last - begin]]
-            yield first, ends if num_padded == size else ends[first:last], states[first : last + 1], of_outputs
+                of_outputs = [rows[first - begin : first - begin + size]]
+            own_ends = all_ends if size == len(ends) else all_ends[first : first + size]
+            yield first, own_ends, states[first : first + size + 1], of_outputs
 
 
 def _apart(grads: list[Tensor], given: Iterable[Tensor]) -> Iterator[Tensor]:

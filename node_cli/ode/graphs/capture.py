@@ -7,9 +7,8 @@ import re
 from ast import literal_eval
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
 from operator import attrgetter, itemgetter
-from types import CodeType
 from typing import Any
 
 import torch
@@ -71,13 +70,24 @@ class FieldGraph:
     def reader(self) -> Callable[[dict[str, Any]], tuple[Any, ...]] | None:
         """What finds the inputs by the names that torch._dynamo has for them; None: one is no attribute or item."""
         places = self.inputs_of(self._places)
-        paths = [_PART.findall(place) for place in places]
+        paths = [tuple(_PART.findall(place)) for place in places]
         if any("L" + "".join(path) != place for path, place in zip(paths, places, strict=True)):
             return None
-        getters = [[_getter(part) for part in path] for path in paths]
+        # What several paths begin with is read once: a step from each beginning that was found to the next one.
+        found_at: dict[tuple[str, ...], int] = {(): 0}
+        steps = []
+        for path in paths:
+            for n in range(len(path)):
+                if path[: n + 1] not in found_at:
+                    steps.append((found_at[path[:n]], _getter(path[n])))
+                    found_at[path[: n + 1]] = len(steps)
+        ends = [found_at[path] for path in paths]
 
         def read(scope: dict[str, Any]) -> tuple[Any, ...]:
-            return tuple([reduce(lambda found, get: get(found), path, scope) for path in getters])
+            found: list[Any] = [scope]
+            for place, get in steps:
+                found.append(get(found[place]))
+            return tuple([found[end] for end in ends])
 
         return read
 
@@ -174,7 +184,7 @@ class Capture:
         self._device_type = device_type
         self._field = field
         self._found: tuple[FieldGraph, tuple[Any, ...]] | None = None
-        self._last: tuple[CodeType, FieldGraph, Callable[[dict[str, Any]], tuple[Any, ...]]] | None = None
+        self._last: tuple[Any, FieldGraph, Callable[[dict[str, Any]], tuple[Any, ...]]] | None = None
         self._function = with_own_code(call)
         self._call = torch.compile(self._function, backend=self._backend, fullgraph=True)
 
@@ -207,16 +217,16 @@ class Capture:
             return None
         graph, inputs = found[0], found[0].inputs_of(found[1])
         entries, read = _entries(self._function), graph.reader
-        self._last = (entries[0].code, graph, read) if len(entries) == 1 and read is not None else None
+        self._last = (entries[0].guard_manager, graph, read) if len(entries) == 1 and read is not None else None
         return graph, inputs
 
     def _as_before(self, t: Tensor, y: Tensor) -> tuple[FieldGraph, tuple[Any, ...]] | None:
         """The same by the guards alone, in half of the time, where there is one graph; None: ask torch._dynamo."""
         if self._last is None:
             return None
-        code, graph, read = self._last
-        entries, scope = _entries(self._function), {"t": t, "y": y, "field": self._field}
-        if len(entries) != 1 or entries[0].code is not code or not entries[0].guard_manager.check(scope):
+        guards, graph, read = self._last
+        scope = {"t": t, "y": y, "field": self._field}
+        if guards.cache_entry is None or not guards.check(scope):  # None: something that it guards is gone
             return None
         return graph, read(scope)
 
@@ -233,13 +243,12 @@ class Capture:
 
     def is_whole(self, graph: FieldGraph, require: Callable[[], None]) -> bool:
         """Whether an evaluation is all in the graph, which is found out at its first solve."""
-        if not graph.is_whole:
-            try:
-                require()
-            except Exception as error:  # see above
-                self.refuse(error)
-                return False
-            graph.is_whole = True
+        try:
+            require()
+        except Exception as error:  # see above
+            self.refuse(error)
+            return False
+        graph.is_whole = True
         return True
 
     def refuse(self, error: Exception) -> None:

@@ -159,8 +159,9 @@ class Gathered:
         return bool((ts[:, 0] != ts[:, -1]).any()) if self.by_sample else ts[0] != ts[-1]
 
     def _trace(self, places: Places | None) -> Trace:
-        kept = self._kept_of_steps
-        return Trace(self.blocks, self.ts, np.array(self._ends), self.states, places, kept, self._made_steps)
+        times = self.times if self.blocks.plan.adds_up else None
+        ends, kept = np.array(self._ends), self._kept_of_steps
+        return Trace(self.blocks, self.ts, times, ends, self.states, places, kept, self._made_steps)
 
     def _made_steps(self) -> list[Step]:
         if isinstance(self._times, Samples):

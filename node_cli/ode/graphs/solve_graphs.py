@@ -23,17 +23,18 @@ FEW_NUMBERS = 1024  # of outputs that are made step by step; of more, it is fast
 FAR_MORE = 16  # times; nothing is compiled again for less
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Trace:
     """The accepted steps of a solve through `ts`, their states with the last one, and where the outputs lie.
 
     Of a solve without anything compiled, `places` are not known; `kept` is what the gradient needs of each step, if the
-    blocks keep it. The `ends` are `(steps, 2)`, or `(steps, 2, batch)`,
-    both equal for a sample that does not move.
+    blocks keep it. The `ends` are `(steps, 2)`, or `(steps, 2, batch)`, both equal for a sample that does not move;
+    `times` are `ts` on the device, if the blocks make the outputs.
     """
 
     blocks: Blocks
     ts: Array
+    times: Tensor | None
     ends: Array
     states: list[Tensor]
     places: Places | None
@@ -94,14 +95,17 @@ class SolveGraphs:
         )
 
 
-def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
+def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, Tensor]:
     """Relative and absolute tolerance as tensors of the state's dtype."""
-    return tuple(
-        value if isinstance(value, Tensor) else _number(value, y.dtype, y.device)
-        for value in (tolerance.rtol, tolerance.atol)
-    )
+    rtol, atol = tolerance.rtol, tolerance.atol
+    if isinstance(rtol, Tensor) or isinstance(atol, Tensor):
+        return torch.as_tensor(rtol, dtype=y.dtype, device=y.device), torch.as_tensor(
+            atol, dtype=y.dtype, device=y.device
+        )
+    return _numbers(rtol, atol, y.dtype, y.device)
 
 
 @lru_cache(maxsize=64)
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(value, dtype=dtype, device=device)
+def _numbers(rtol: float, atol: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Making them again takes long beside a small solve."""
+    return torch.tensor(rtol, dtype=dtype, device=device), torch.tensor(atol, dtype=dtype, device=device)

@@ -100,7 +100,8 @@ def integrate_in_blocks(
     key = (control.key, first_step is None)
     if key in blocks.expected and gathered.is_moving:
         try:
-            found = _attempted(run, graphs, gathered, control, bounds, limits, first_step)
+            size = min(blocks.expected[key], blocks.most)
+            found = _attempted(run, graphs, gathered, control, bounds, limits, first_step, size)
         except NotWhole as error:
             graphs.refuse(error)
     if found is None:
@@ -150,18 +151,18 @@ def _attempted(
     bounds: tuple[Tensor, ...],
     limits: Limits,
     first_step: float | None,
+    size: int,
 ) -> list[_Attempt] | None:
-    """The attempts of the solve; None: it fails."""
+    """The attempts of the solve, the first `size` of them in one block; None: it fails."""
     y, blocks, attempts, by_sample = run.y0, gathered.blocks, list[_Attempt](), gathered.by_sample
-    ts: Any = gathered.ts.T if by_sample else gathered.ts
-    start, target = (ts[0], ts[-1]) if by_sample else ts[[0, -1]].tolist()
+    ts: Any = gathered.ts.T if by_sample else run.ts
+    start, target = ts[0], ts[-1]
     has_times = control.stepping_onto or blocks.plan.has_weights
     ends = gathered.times if has_times else on_device(np.array(target), y.device)
     one: Any = np.ones_like(start) if by_sample else 1.0
     numbers = [start, (first_step or 0.0) * one, one, one, one]
     clock = on_device(np.array(numbers), y.device)
     some, every = (np.any, np.all) if by_sample else (bool, bool)
-    size = min(blocks.expected[control.key, first_step is None], blocks.most)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
     while True:
         block, kept = blocks.attempts(control, size, kind, keeps=gathered.keeps), []
