@@ -249,7 +249,7 @@ def _adjoint_norm(norm: str | Callable[[Any], Any] | None, structure: Structure,
     def measure(state: tuple[Tensor, ...]) -> Tensor:
         y, adjoint, *grads = state
         parts = (y.new_zeros(()), *structure.parts_of(y), *structure.parts_of(adjoint), *grads[:num_params])
-        measured: Tensor = torch.as_tensor(given(parts)).to(y).reshape(())
+        measured: Tensor = torch.as_tensor(given(parts), dtype=y.dtype, device=y.device).reshape(())
         return measured
 
     return measure

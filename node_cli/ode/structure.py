@@ -42,7 +42,9 @@ class Structure:
         """A norm of the state as one of the flat tensor: rms is that of the part where it is largest."""
         if callable(norm):
             given = norm
-            return lambda flat: torch.as_tensor(given(self.unflatten(flat))).to(flat).abs().reshape(())
+            return lambda flat: (
+                torch.as_tensor(given(self.unflatten(flat)), dtype=flat.dtype, device=flat.device).abs().reshape(())
+            )
         if norm != "rms" or self.is_plain:
             return norm
         of_all = synchronised.largest_rms if is_shared else control.largest_rms

@@ -173,11 +173,24 @@ def test_refuses_in_one_line(keys, line):
     assert str(error.value).startswith(line)
 
 
-def test_refuses_what_would_be_ignored():
-    field = Wave()
-    field.callback_step = print
+def test_a_norm_may_return_a_number():
+    by_function = solve(Wave(), Y0, TS, norm=lambda y: float(y.abs().max()))
+    by_name = solve(Wave(), Y0, TS, norm="max")
+    assert by_function.stats == by_name.stats
+    assert torch.equal(by_function.ys, by_name.ys)
+
+
+@pytest.mark.parametrize("place", ["class", "attribute", "module", "function"])
+def test_refuses_a_callback_wherever_the_vector_field_has_it(place):
+    kind = type("Called", (Wave,), {"callback_step": lambda *_: None}) if place == "class" else Wave
+    field = kind() if place != "function" else lambda t, y: -y
+    if place != "class":
+        field.callback_step = nn.Identity() if place == "module" else print
     with pytest.raises(ValueError, match="callback_step of the vector field would not be called"):
         odeint(field, Y0, TS)
+
+
+def test_refuses_what_would_be_ignored():
     with pytest.raises(ValueError, match="event_fn is not supported"):
         odeint_event(Wave(), Y0, TS[0], event_fn=print)
     with pytest.raises(ValueError, match="adjoint_method differs from method and needs adjoint_options"):
