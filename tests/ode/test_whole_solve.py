@@ -6,6 +6,7 @@ import pytest
 import torch
 from parts import make_solver
 from torch import nn
+from torch._dynamo.eval_frame import remove_from_cache
 from torch._dynamo.utils import counters
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -317,7 +318,8 @@ def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(u
 
 @pytest.mark.usefixtures("one_step")
 def test_a_first_step_another_controller_and_another_norm(uncompiled):
-    for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, "norm": "max", "max_step": 0.7}):
+    largest = {"norm": "max", "max_step": 0.7}  # of two that differ in the controller alone
+    for keys in ({"first_step": 0.3, "tolerance": 1e-3}, {"pcoeff": 0.2, **largest}, {"safety": 0.7, **largest}):
         solved(uncompiled, "solve", **keys)
         assert_equal(solved(uncompiled, "none", **keys), solved(uncompiled, "solve", **keys))
 
@@ -455,6 +457,16 @@ def test_a_graph_is_asked_for_again_where_the_vector_field_has_changed(uncompile
         solve_again(field, times=2)
     for plain, compiled in zip(*found.values(), strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_that_the_compiler_has_given_up_is_found_again():
+    capture, y = Capture(Switched(), "cpu"), torch.ones(2, 1)
+    graph, inputs = capture(y, by_sample=False)
+    assert capture(y, by_sample=False) == (graph, inputs)
+    remove_from_cache(capture._function)
+    again, inputs_again = capture(y, by_sample=False)
+    assert again is not graph
+    assert inputs_again == inputs
 
 
 class Repeated(nn.Module):

@@ -73,15 +73,10 @@ class FieldGraph:
         paths = [tuple(_PART.findall(place)) for place in places]
         if any("L" + "".join(path) != place for path, place in zip(paths, places, strict=True)):
             return None
-        # What several paths begin with is read once: a step from each beginning that was found to the next one.
-        found_at: dict[tuple[str, ...], int] = {(): 0}
-        steps = []
-        for path in paths:
-            for n in range(len(path)):
-                if path[: n + 1] not in found_at:
-                    steps.append((found_at[path[:n]], _getter(path[n])))
-                    found_at[path[: n + 1]] = len(steps)
-        ends = [found_at[path] for path in paths]
+        # What several paths begin with is read once, from the scope on.
+        beginnings = list(dict.fromkeys(path[:n] for path in paths for n in range(len(path) + 1)))
+        steps = [(beginnings.index(path[:-1]), _getter(path[-1])) for path in beginnings[1:]]
+        ends = [beginnings.index(path) for path in paths]
 
         def read(scope: dict[str, Any]) -> tuple[Any, ...]:
             found: list[Any] = [scope]
@@ -242,7 +237,7 @@ class Capture:
         return [t, y]
 
     def is_whole(self, graph: FieldGraph, require: Callable[[], None]) -> bool:
-        """Whether an evaluation is all in the graph, which is found out at its first solve."""
+        """Whether an evaluation is all in the graph, by what `require` raises; from then on the graph knows."""
         try:
             require()
         except Exception as error:  # see above

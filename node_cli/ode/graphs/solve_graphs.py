@@ -95,17 +95,14 @@ class SolveGraphs:
         )
 
 
-def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, Tensor]:
+def bounds_of(tolerance: Tolerance, y: Tensor) -> tuple[Tensor, ...]:
     """Relative and absolute tolerance as tensors of the state's dtype."""
-    rtol, atol = tolerance.rtol, tolerance.atol
-    if isinstance(rtol, Tensor) or isinstance(atol, Tensor):
-        return torch.as_tensor(rtol, dtype=y.dtype, device=y.device), torch.as_tensor(
-            atol, dtype=y.dtype, device=y.device
-        )
-    return _numbers(rtol, atol, y.dtype, y.device)
+    return tuple(
+        value if isinstance(value, Tensor) else _number(value, y.dtype, y.device)
+        for value in (tolerance.rtol, tolerance.atol)
+    )
 
 
 @lru_cache(maxsize=64)
-def _numbers(rtol: float, atol: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Making them again takes long beside a small solve."""
-    return torch.tensor(rtol, dtype=dtype, device=device), torch.tensor(atol, dtype=dtype, device=device)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
