@@ -62,7 +62,7 @@ FIELD = Field()  # one for all tests: what is traced of it is kept
 def as_they_are(monkeypatch):
     """The graphs that would be compiled are run as they are: compiling takes seconds each."""
 
-    def run_graph(graph, *, is_cpu):
+    def run_graph(graph, *, is_cpu, meanwhile):
         def run(arguments):
             own = list(arguments)
             arguments.clear()

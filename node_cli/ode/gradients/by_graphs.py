@@ -71,6 +71,7 @@ def solve_by_graphs(
 ) -> Solution[Tensor]:
     """See `exact_solve`; `keeps` is its `keeps_graphs`."""
     graphs.has_gradient = y0.requires_grad or ts.requires_grad or bool(graphs.differentiable)
+    graphs.with_times = ts.requires_grad
     graphs.keeps = keeps and graphs.has_gradient and not ts.requires_grad
     slope = graphs.field.slope(graphs.inputs)
     solution = solver.integrate(slope, y0, ts, first_step=first_steps.forward, compiled=graphs)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.graphs.block_plan import BlockPlan
-from node_cli.ode.graphs.examples import Run
+from node_cli.ode.graphs.examples import Source
 
 
-def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Run:
+def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Source:
     """See `Blocks.backward`."""
 
     def block(ends: Tensor, grad: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
@@ -47,10 +47,10 @@ def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Run:
         return [like.exact(num_steps, 2), like.y(), *plan.like_outputs(num_steps), *states]
 
     block.__name__ = f"{num_steps} steps backwards"
-    return plan.examples.compiled(block, examples)
+    return block, examples
 
 
-def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Run:
+def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Source:
     """See `Blocks.backward_of_kept`."""
     shares, split = plan.tableau.is_fsal, plan.split_step
     assert split is not None
@@ -87,7 +87,7 @@ def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Run:
         return [like.exact(num_steps, 2), *cotangents, *states, *kept]
 
     block.__name__ = f"{num_steps} steps backwards"
-    return plan.examples.compiled(block, examples)
+    return block, examples
 
 
 def _through_first_slope(

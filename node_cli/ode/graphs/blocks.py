@@ -11,8 +11,10 @@ from collections.abc import Callable, Hashable
 
 from node_cli.ode.graphs import backward_blocks, forward_blocks
 from node_cli.ode.graphs.block_plan import BlockPlan
-from node_cli.ode.graphs.examples import Run
+from node_cli.ode.graphs.examples import Run, Source
 from node_cli.ode.graphs.step_control import Control
+
+Meanwhile = Callable[[], object] | None
 
 
 class Blocks:
@@ -31,8 +33,12 @@ class Blocks:
         self.most = 2 if plan.examples.field.is_short else 1
         self._compiled: dict[Hashable, Run] = {}
 
-    def attempts(self, control: Control, num_attempts: int, start: str, *, keeps: bool) -> Run:
+    def attempts(
+        self, control: Control, num_attempts: int, start: str, *, keeps: bool, meanwhile: Meanwhile = None
+    ) -> Run:
         """So many attempts. `start` is `chosen` or `given`, at the beginning with that first step, or `none`, later.
+
+        While they are compiled, so is what comes next, by `meanwhile`; see `beside`.
 
         Of (clock, end, y, [slope, unless at the beginning], rtol, atol, inputs): state, slope, clock, log
         `(attempts, 5, ...)`, the states that the attempts but the first one started from, [rows of the attempts, [and
@@ -42,10 +48,12 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (control.key, num_attempts, start, keeps)
-        return self._once(key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps))
+        return self._once(
+            key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps), meanwhile
+        )
 
-    def steps(self, num_steps: int, *, is_first: bool, keeps: bool) -> Run:
-        """So many steps of a grid.
+    def steps(self, num_steps: int, *, is_first: bool, keeps: bool, meanwhile: Meanwhile = None) -> Run:
+        """So many steps of a grid; see `attempts`.
 
         Of (ends `(steps, 2, ...)`, [all times], y, [slope, unless at the beginning], inputs): state, slope, the states
         that the steps but the first one started from, [rows of the steps, [and their weights], or the sum], what is
@@ -53,7 +61,9 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (num_steps, is_first, keeps)
-        return self._once(key, lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps))
+        return self._once(
+            key, lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps), meanwhile
+        )
 
     def backward(self, num_steps: int, *, with_times: bool) -> Run:
         """So many accepted steps backwards, each run again.
@@ -76,8 +86,8 @@ class Blocks:
         key = ("kept", num_steps, is_first)
         return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
 
-    def _once(self, key: Hashable, make: Callable[[], Run]) -> Run:
+    def _once(self, key: Hashable, source: Callable[[], Source], meanwhile: Meanwhile = None) -> Run:
         if key not in self._compiled:
-            self._compiled[key] = make()
+            self._compiled[key] = self.plan.examples.compiled(source(), meanwhile)
             self.plan.examples.require_size()
         return self._compiled[key]

@@ -13,6 +13,7 @@ from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
 from node_cli.ode.states import as_column
 
 Run = Callable[[list[Any]], tuple[Tensor, ...]]  # empties the list that it is given
+Source = tuple[Callable[..., Any], Callable[[], list[Any]]]  # a function, and examples of its arguments but the inputs
 
 
 class Examples:
@@ -22,12 +23,15 @@ class Examples:
         self.field = field
         self.by_sample = by_sample
 
-    def compiled(self, function: Callable[..., Any], examples: Callable[[], list[Any]]) -> Run:
-        """The function compiled for arguments like these examples and, at the end, the inputs."""
+    def compiled(self, source: Source, meanwhile: Callable[[], object] | None) -> Run:
+        """The function compiled for arguments like its examples and, at the end, the inputs; see `lowered`."""
+        function, examples = source
         y = self.field.y
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *self.field.inputs]
-        return lowered(function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short)
+        return lowered(
+            function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short, meanwhile=meanwhile
+        )
 
     def require_size(self) -> None:
         """Raises OtherSize where what was compiled by now is not right for the state of this solve."""

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from node_cli.ode.control import Tolerance, choose_first_step, end_of_step
 from node_cli.ode.graphs.block_plan import BlockPlan
-from node_cli.ode.graphs.examples import Run
+from node_cli.ode.graphs.examples import Source
 from node_cli.ode.graphs.step_control import Control, decided, next_time
 from node_cli.ode.states import as_column
 
 CLOCK = 5  # numbers that go from block to block: the time, the step to try, and the memory of the controller
 
 
-def attempts(plan: BlockPlan, control: Control, num_attempts: int, start: str, *, keeps: bool) -> Run:
+def attempts(plan: BlockPlan, control: Control, num_attempts: int, start: str, *, keeps: bool) -> Source:
     """See `Blocks.attempts`."""
     tableau, is_first, order = plan.tableau, start != "none", plan.tableau.error_order
     has_times = control.stepping_onto or plan.has_weights
@@ -63,10 +63,10 @@ def attempts(plan: BlockPlan, control: Control, num_attempts: int, start: str, *
         return [like.exact(CLOCK), ends, like.y(), *([] if is_first else [like.y()]), *bounds]
 
     block.__name__ = f"{num_attempts} attempts"
-    return plan.examples.compiled(block, examples)
+    return block, examples
 
 
-def steps(plan: BlockPlan, num_steps: int, *, is_first: bool, keeps: bool) -> Run:
+def steps(plan: BlockPlan, num_steps: int, *, is_first: bool, keeps: bool) -> Source:
     """See `Blocks.steps`."""
 
     def block(ends: Tensor, y: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
@@ -96,4 +96,4 @@ def steps(plan: BlockPlan, num_steps: int, *, is_first: bool, keeps: bool) -> Ru
         return [like.exact(num_steps, 2), *times, like.y(), *([] if is_first else [like.y()])]
 
     block.__name__ = f"{num_steps} steps"
-    return plan.examples.compiled(block, examples)
+    return block, examples

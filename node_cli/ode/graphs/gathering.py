@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from node_cli.ode.graphs.blocks import Meanwhile
 from node_cli.ode.graphs.places import MOST_NUMBERS, ListedPlaces, Places, WeightedPlaces, groups
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.integrate import Run
@@ -57,6 +58,15 @@ class Gathered:
     def times(self) -> Tensor:
         """On the device: `(times,)`, or `(times, batch)`."""
         return on_device(self.ts.T.copy() if self.by_sample else self.ts, self.states[0].device)
+
+    def gradient(self, size: int, *, is_first: bool) -> Meanwhile:
+        """What compiles so many of the steps backwards, if that is to come."""
+        graphs, blocks = self._graphs, self.blocks
+        if not graphs.has_gradient:
+            return None
+        if self.keeps:
+            return partial(blocks.backward_of_kept, size, is_first=is_first)
+        return partial(blocks.backward, size, with_times=graphs.with_times) if is_first else None
 
     def add(self, size: int, results: list[Tensor], y1: Tensor, kept: list[tuple[int, Any, Any, Any]]) -> None:
         """A block of this size by its results, from its states on, to the state `y1`; and which attempts were kept.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from node_cli.ode.graphs.beside import beside
 from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.rewriting import join_products, share_results, write_out_products, write_out_tanh
 
@@ -27,7 +28,13 @@ class OtherSize(NotWhole):
 
 
 def lowered(
-    function: Callable[..., Any], arguments: list[Any], fake_mode: Any, device_type: str, *, writes_out: bool
+    function: Callable[..., Any],
+    arguments: list[Any],
+    fake_mode: Any,
+    device_type: str,
+    *,
+    writes_out: bool,
+    meanwhile: Callable[[], object] | None,
 ) -> Callable[[list[Any]], Any]:
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
 
@@ -50,7 +57,7 @@ def lowered(
                     write_out_products(graph)
                 if device_type == "cpu":
                     write_out_tanh(graph)
-            compiled_function = machine_code(graph, is_cpu=device_type == "cpu")
+            compiled_function = machine_code(graph, is_cpu=device_type == "cpu", meanwhile=meanwhile)
         except NotWhole:
             raise
         except Exception as error:  # what a compiler stumbles over has no common class
@@ -70,8 +77,13 @@ def _as_tensor(size: int) -> Tensor:
     return torch.tensor(size)
 
 
-def machine_code(graph: GraphModule, *, is_cpu: bool) -> Callable[[list[Any]], Any]:
-    """The graph by inductor; the function empties the list that it is given."""
+def machine_code(
+    graph: GraphModule, *, is_cpu: bool, meanwhile: Callable[[], object] | None
+) -> Callable[[list[Any]], Any]:
+    """The graph by inductor; the function empties the list that it is given.
+
+    For a processor, something else is compiled `meanwhile`, into the compiler's cache.
+    """
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
 
@@ -80,7 +92,7 @@ def machine_code(graph: GraphModule, *, is_cpu: bool) -> Callable[[list[Any]], A
     output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
     record_original_output_strides(graph)
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    with config.patch(cpp_wrapper=is_cpu):
+    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
     function: Callable[[list[Any]], Any] = compiled.current_callable
     if not is_cpu:

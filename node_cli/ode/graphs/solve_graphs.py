@@ -46,7 +46,8 @@ class SolveGraphs:
     """What one solve runs: a captured vector field with the `inputs` that it uses now, and what is compiled of it.
 
     `refuse` is told why something of it cannot be compiled: from then on nothing is. `trace` is what a solve leaves
-    behind for its gradient, if it `has_gradient`, which `keeps` all that it needs of a step, or runs steps again.
+    behind for its gradient, if it `has_gradient`, which `keeps` all that it needs of a step, or runs steps again; it is
+    one of the times too, or not, `with_times`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SolveGraphs:
         self.refuse = refuse
         self.has_gradient = False
         self.keeps = False
+        self.with_times = False
         self.trace: Trace | None = None
         self.differentiable = tuple(tensor for tensor, needed in zip(inputs, field.needs_grad, strict=True) if needed)
 
