@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,9 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from node_cli.ode import odeint
-from node_cli.ode.graphs.beside import beside
+from node_cli.ode.graphs.beside import beside as or_not
 
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    monkeypatch.setattr("node_cli.ode.graphs.beside.FROM_CACHE", 0.0)
+beside = partial(or_not, is_useless=lambda: False)
 
 
 def require_no_child():
@@ -56,14 +54,14 @@ def test_work_that_hangs_or_fails_is_left_undone(capfd, tmp_path):
     assert capfd.readouterr() == ("", "")
 
 
-def test_work_ends_at_once_where_the_block_fails_or_found_all_in_the_cache(monkeypatch):
+def test_work_ends_at_once_where_the_block_fails_or_shows_it_to_be_useless(tmp_path):
     with pytest.raises(ValueError, match="no such thing"), beside(lambda: time.sleep(1000)):
         raise ValueError("no such thing")
     require_no_child()
-    monkeypatch.setattr("node_cli.ode.graphs.beside.FROM_CACHE", 1000.0)
-    with beside(lambda: time.sleep(1000)):
-        time.sleep(0.1)
+    with or_not(lambda: (time.sleep(0.5), (tmp_path / "done").touch()), is_useless=lambda: True):
+        time.sleep(0.3)
     require_no_child()
+    assert not (tmp_path / "done").exists()
 
 
 def test_nothing_is_copied_without_a_second_processor_or_beside_a_gpu_in_use(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.graphs.block_plan import BlockPlan
+from node_cli.ode.graphs.copying import Repeated
 from node_cli.ode.graphs.examples import Source
 
 
@@ -19,26 +20,34 @@ def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Source:
         of_outputs, more = more[:given], more[given:]
         states, inputs = more[: num_steps + 1], more[num_steps + 1 :]
         inputs, wanted = _leaves(inputs)
-        if with_times:
-            ends = ends.detach().requires_grad_()
-            wanted.append(ends)
         take_step, slope_at = plan.field(inputs)
-        grads, slopes, changes = list[Tensor](), list[Tensor](), list[Tensor]()
-        for n in reversed(range(num_steps)):
+
+        @Repeated
+        def step(ends: Tensor, y: Tensor, end: Tensor, grad: Tensor, *of_rows: Tensor) -> list[Tensor]:
             with torch.enable_grad():
-                (t0, t1), y = ends[n], states[n].detach().requires_grad_()
+                ends, y = ends.detach().requires_grad_(with_times), y.detach().requires_grad_()
+                t0, t1 = ends
                 y1, stages, _ = take_step(t0, t1, y, slope_at(t0, y))
-                of_rows = plan.grad_rows(n, ends[n].detach(), of_outputs)
                 results, cotangents = [y1, *stages][: max(1, len(of_rows))], [grad, *of_rows[1:]]
+                leaves = [y, *([ends] if with_times else []), *wanted]
                 grad, *found = torch.autograd.grad(
-                    results, [y, *wanted], cotangents, allow_unused=True, materialize_grads=True
+                    results, leaves, cotangents, allow_unused=True, materialize_grads=True
                 )
             grad = grad + of_rows[0] if of_rows else grad
-            grads = _added(grads, found)
-            end = states[n + 1]
-            changes.append(torch.stack([(y1.detach() - end).abs().amax(), end.abs().amax()]))
-            slopes.append(torch.stack(stages).detach())
-        kept = [torch.stack(slopes[::-1])] if with_times and plan.interpolates else []
+            change = torch.stack([(y1.detach() - end).abs().amax(), end.abs().amax()])
+            return [grad, change, torch.stack(stages).detach(), *found]
+
+        grad_rows = plan.grad_rows(of_outputs)
+        grads, of_ends, slopes, changes = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+        for n in reversed(range(num_steps)):
+            own = ends[n]
+            grad, change, own_slopes, *found = step(own, states[n], states[n + 1], grad, *grad_rows(n, own))
+            changes.append(change)
+            slopes.append(own_slopes)
+            of_ends += found[:with_times]
+            grads = _added(grads, found[with_times:])
+        kept = [torch.stack(of_ends[::-1])] if with_times else []
+        kept += [torch.stack(slopes[::-1])] if with_times and plan.interpolates else []
         return (*(each.contiguous() for each in (grad, *grads, *kept)), torch.stack(changes[::-1]))
 
     def examples() -> list[Any]:
@@ -62,10 +71,10 @@ def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Source:
         states, more = more[: num_steps + 1], more[num_steps + 1 :]
         num_kept = num_steps * split.num_kept
         kept, inputs = more[:num_kept], more[num_kept:]
-        grads = list[Tensor]()
+        grads, grad_rows = list[Tensor](), plan.grad_rows(of_outputs)
         for n in reversed(range(num_steps)):
             t0, t1 = ends[n].unbind()
-            of_rows = plan.grad_rows(n, ends[n], of_outputs)
+            of_rows = grad_rows(n, ends[n])
             of_stages = of_rows[1:] if len(of_rows) > 1 else [torch.zeros_like(grad)] * plan.tableau.num_stages
             if shares:
                 of_stages[-1] = of_stages[-1] + grad_slope

@@ -13,24 +13,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 
 import torch
 
-FROM_CACHE = 3.0  # s; what has taken less was found in the cache, and so will be what the copy does
 BETWEEN_LOOKS = 0.02  # s
 
 
-def beside(work: Callable[[], object] | None) -> AbstractContextManager[None]:
+def beside(work: Callable[[], object] | None, *, is_useless: Callable[[], bool]) -> AbstractContextManager[None]:
     """While the block runs, a copy of this process does `work`; it gets as long again as the block took to finish it.
 
-    Only the files that it writes remain of it. It may fail: what it was to do has then still to be done. Nothing is
-    done where a process cannot be copied safely, or has no second processor.
+    Only the files that it writes remain of it. It may fail: what it was to do has then still to be done. It ends with
+    the block if that shows that it `is_useless`. Nothing is done where a process cannot be copied safely, or has no
+    second processor.
     """
     is_safe = sys.platform == "linux" and not torch.cuda.is_initialized()
     if work is None or not is_safe or len(os.sched_getaffinity(0)) < 2:
         return nullcontext()
-    return _done_by_a_copy(work)
+    return _done_by_a_copy(work, is_useless)
 
 
 @contextmanager
-def _done_by_a_copy(work: Callable[[], object]) -> Iterator[None]:
+def _done_by_a_copy(work: Callable[[], object], is_useless: Callable[[], bool]) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, which the copy has none of: it compiles, and ends
         pid = os.fork()
@@ -41,9 +41,10 @@ def _done_by_a_copy(work: Callable[[], object]) -> Iterator[None]:
     has_ended, begin = False, time.monotonic()
     try:
         yield
-        taken = time.monotonic() - begin
-        until = begin + (2 * taken if taken > FROM_CACHE else 0)
+        until = 2 * time.monotonic() - begin
         while not (has_ended := os.waitpid(pid, os.WNOHANG)[0] == pid) and time.monotonic() < until:
+            if is_useless():
+                break
             time.sleep(BETWEEN_LOOKS)
     finally:
         if not has_ended:

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from node_cli.ode.graphs.copying import Repeated
 from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.places import dense_weights, weighted_sum
@@ -85,13 +86,20 @@ class BlockPlan:
         stacked = [torch.stack([torch.stack(own, axis) for own in rows])] if self.interpolates else []
         return [*stacked, torch.stack(weights, 1)] if weights else stacked
 
-    def grad_rows(self, n: int, ends: Tensor, of_outputs: Sequence[Tensor]) -> list[Tensor]:
-        """The cotangents of the rows of step n, if there are any."""
+    def grad_rows(self, of_outputs: Sequence[Tensor]) -> Callable[[int, Tensor], list[Tensor]]:
+        """What makes the cotangents of the rows of step n with these ends, if there are any."""
         if not self.adds_up:
-            return [each for rows in of_outputs for each in rows[n].unbind(int(self.examples.by_sample))]
-        (grad_ys, ts), (t0, t1) = of_outputs, ends.unbind()
-        weights = self.weights(ts, t0, t1, True).to(grad_ys.dtype)
-        return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
+            axis = int(self.examples.by_sample)
+            return lambda n, ends: [each for rows in of_outputs for each in rows[n].unbind(axis)]
+        grad_ys, ts = of_outputs
+
+        @Repeated
+        def weighted(ends: Tensor) -> list[Tensor]:
+            t0, t1 = ends.unbind()
+            weights = self.weights(ts, t0, t1, True).to(grad_ys.dtype)
+            return [(as_column(column, grad_ys) * grad_ys).sum(0) for column in weights.unbind(1)]
+
+        return lambda n, ends: weighted(ends)
 
     def weights(self, ts: Tensor, t0: Tensor, t1: Tensor, is_kept: Tensor | bool) -> Tensor:
         """Of the rows of a step in the outputs."""

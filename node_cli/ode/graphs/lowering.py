@@ -82,8 +82,9 @@ def machine_code(
 ) -> Callable[[list[Any]], Any]:
     """The graph by inductor; the function empties the list that it is given.
 
-    For a processor, something else is compiled `meanwhile`, into the compiler's cache.
+    For a processor, something else is compiled `meanwhile`, into the compiler's cache, unless the graph is there.
     """
+    from torch._dynamo.utils import counters
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
 
@@ -92,7 +93,9 @@ def machine_code(
     output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
     record_original_output_strides(graph)
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None):
+    found = counters["inductor"]["fxgraph_cache_hit"]
+    is_found: Callable[[], bool] = lambda: counters["inductor"]["fxgraph_cache_hit"] > found  # noqa: E731
+    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None, is_useless=is_found):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
     function: Callable[[list[Any]], Any] = compiled.current_callable
     if not is_cpu:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from node_cli.ode.graphs.copying import inlined
 from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.lowering import NotWhole, sizes_of, traced
 from node_cli.ode.stepping import plain_stages
@@ -58,7 +59,7 @@ class SplitStep:
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The state at `t1`, the stages, and what is kept."""
         is_fsal, num_stages = self._tableau.is_fsal, self._tableau.num_stages
-        y1, *more = self._forward(*self._with_sizes([t0, t1, y, *([slope] if is_fsal else []), *inputs]))
+        y1, *more = inlined(self._forward, self._with_sizes([t0, t1, y, *([slope] if is_fsal else []), *inputs]))
         stages = [*([slope] if is_fsal else []), *more[: num_stages - is_fsal]]
         kept = more[num_stages - is_fsal :]
         return y1, stages, [torch.stack([kept[i] for i in group]) for group in self._groups]
@@ -79,7 +80,8 @@ class SplitStep:
         for group, tensor in zip(self._groups, kept, strict=True):
             own.update(zip(group, tensor.unbind(), strict=True))
         given = [*self._with_sizes([t0, t1, y, *inputs]), y1, *(own[i] for i in range(len(own)))]
-        return list(self._backward(*given, grad_y1, *grad_stages[len(grad_stages) - self._num_grad_stages :]))
+        given += [grad_y1, *grad_stages[len(grad_stages) - self._num_grad_stages :]]
+        return list(inlined(self._backward, given))
 
     def like_kept(self) -> list[Tensor]:
         """Stand-ins for what is kept of a step."""
