@@ -83,7 +83,7 @@ def test_nothing_is_copied_without_a_second_processor_or_beside_a_gpu_in_use(mon
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
-@pytest.mark.parametrize(("method", "gradient"), [("euler", "direct"), ("adaptive_heun", "checkpoint")])
+@pytest.mark.parametrize(("method", "gradient"), [("bosh3", "direct"), ("adaptive_heun", "checkpoint")])
 def test_steps_backwards_are_in_the_cache_when_they_are_needed(method, gradient):
     """They are compiled beside those forwards, and found by what they are."""
     field, ts = Field(), torch.tensor([0.0, 0.01])

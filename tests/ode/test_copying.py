@@ -80,6 +80,9 @@ def test_a_graph_is_inlined_with_sizes_and_with_what_it_returns_as_it_got_it():
         fake = [mode.from_tensor(tensor, static_shapes=False) for tensor in (x, y)]
         part = make_fx(lambda n, x, y: [x, x * n + y, y])(fake[0].shape[0], *fake)
         graph = make_fx(block)(*fake)
+        with_constant = make_fx(lambda x: [x + torch.tensor([1.0, 2.0, 3.0])])(fake[0])
+        again = make_fx(lambda x: inlined(with_constant, [x]))(fake[0])
+    torch.testing.assert_close(again(x), [x + torch.tensor([1.0, 2.0, 3.0])])
     total = x * ROWS + y
     torch.testing.assert_close(graph(x, y), [total, total, total * 7 + x, x, y, y * ROWS + total, total])
     torch.testing.assert_close(block(x, y), [total, total, total * 7 + x, x, y, y * ROWS + total, total])
