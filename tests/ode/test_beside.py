@@ -1,6 +1,7 @@
 """A copy of the process compiles what comes next: it leaves files behind, nothing else, and is not waited for long."""
 
 import os
+import signal
 import subprocess
 import time
 from functools import partial
@@ -13,72 +14,131 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from node_cli.ode import odeint
+from node_cli.ode.graphs.beside import CACHE
 from node_cli.ode.graphs.beside import beside as or_not
 
-beside = partial(or_not, is_useless=lambda: False)
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr("node_cli.ode.graphs.beside.HEAD_START", 0.0)
 
 
-def require_no_child():
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def beside(cache):
+    cache.mkdir()
+    return partial(or_not, cache=lambda: str(cache), is_useless=lambda: False)
+
+
+def require_nothing_left(cache):
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+    assert not [path.name for path in cache.iterdir() if path.name.startswith("beside-")]
 
 
-def test_the_work_is_done_in_another_process_when_the_block_has_taken_as_long(tmp_path, capfd):
+def compiled(name, text):
+    place = Path(os.environ[CACHE], "ab", name)
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+
+
+def test_what_another_process_has_made_is_in_the_cache_when_the_block_has_taken_as_long(beside, cache, capfd):
     def work():
         print("not shown")
         os.write(2, b"nor this")
+        compiled("new", str(os.getpid()))
+        compiled("old", "other")
         time.sleep(0.2)
-        (tmp_path / "pid").write_text(str(os.getpid()))
 
+    (cache / "ab").mkdir()
+    (cache / "ab" / "old").write_text("own")
     with beside(work):
         time.sleep(0.3)
-    assert int((tmp_path / "pid").read_text()) != os.getpid()
-    require_no_child()
+    assert int((cache / "ab" / "new").read_text()) != os.getpid()
+    assert (cache / "ab" / "old").read_text() == "own"
+    require_nothing_left(cache)
     assert capfd.readouterr() == ("", "")
 
 
-def test_work_that_hangs_or_fails_is_left_undone(capfd, tmp_path):
+def test_work_that_hangs_or_fails_is_left_undone_and_nothing_of_it_is_in_the_cache(beside, cache, capfd, tmp_path):
     def work():
+        compiled("half", "#")
         with subprocess.Popen(["sleep", "1000"]) as compiler:
             (tmp_path / "pid").write_text(str(compiler.pid))
 
     with beside(work):
         while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
             time.sleep(0.01)
-    require_no_child()
+    require_nothing_left(cache)
     while Path("/proc", pid).exists():  # it ends too, at once
         time.sleep(0.01)
-    with beside(lambda: 1 / 0):
-        time.sleep(0.1)
-    require_no_child()
+    with beside(lambda: (compiled("half", "#"), 1 / 0)):
+        time.sleep(0.2)
+    require_nothing_left(cache)
+    with beside(lambda: (signal.signal(signal.SIGTERM, signal.SIG_IGN), compiled("half", "#"), time.sleep(1000))):
+        time.sleep(0.2)
+    require_nothing_left(cache)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
     assert capfd.readouterr() == ("", "")
 
 
-def test_work_ends_at_once_where_the_block_fails_or_shows_it_to_be_useless(tmp_path):
-    with pytest.raises(ValueError, match="no such thing"), beside(lambda: time.sleep(1000)):
-        raise ValueError("no such thing")
-    require_no_child()
-    with or_not(lambda: (time.sleep(0.5), (tmp_path / "done").touch()), is_useless=lambda: True):
+def test_work_ends_at_once_where_the_block_fails_or_shows_it_to_be_useless(beside, cache):
+    for error in (ValueError, ChildProcessError, KeyboardInterrupt):
+        with pytest.raises(error, match="no such thing"), beside(lambda: time.sleep(1000)):
+            raise error("no such thing")
+        require_nothing_left(cache)
+    with beside(lambda: (time.sleep(0.5), compiled("late", "#")), is_useless=lambda: True):
         time.sleep(0.3)
-    require_no_child()
-    assert not (tmp_path / "done").exists()
+    require_nothing_left(cache)
+    assert not (cache / "ab").exists()
 
 
-def test_nothing_is_copied_without_a_second_processor_or_beside_a_gpu_in_use(monkeypatch, tmp_path):
-    def work():
-        (tmp_path / "done").touch()
+def test_the_block_goes_on_where_no_copy_can_be_made_or_somebody_else_hears_of_its_end(beside, cache, monkeypatch):
+    def refuse():
+        raise BlockingIOError("no more processes")
 
-    with monkeypatch.context() as patch, beside(None):
-        patch.setattr(os, "fork", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        with beside(lambda: 0):
+            pass
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        for seconds in (0, 1000):
+            with beside(lambda seconds=seconds: time.sleep(seconds)):
+                time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    require_nothing_left(cache)
+    with or_not(lambda: 0, lambda: str(cache / "nowhere"), is_useless=lambda: False):
+        pass
+
+
+def test_a_signal_runs_nothing_twice(beside, cache, tmp_path):
+    """What this process does at a signal is not done by the copy too, however early it comes."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: (tmp_path / str(os.getpid())).touch())
+    try:
+        with beside(lambda: (os.kill(os.getpid(), signal.SIGUSR1), os.kill(os.getppid(), signal.SIGUSR1))):
+            time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [str(os.getpid())]
+
+
+def test_nothing_is_copied_without_a_second_processor_or_beside_a_gpu_in_use(beside, monkeypatch):
+    monkeypatch.setattr(os, "fork", None)
+    with beside(None):
+        pass
+    with monkeypatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda pid: {0})
-        with beside(work):
+        with beside(lambda: 0):
             pass
-        patch.undo()
-        patch.setattr(os, "fork", None)
-        patch.setattr(torch.cuda, "is_initialized", lambda: True)
-        with beside(work):
-            pass
-    assert not (tmp_path / "done").exists()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with beside(lambda: 0):
+        pass
 
 
 @pytest.mark.slow

@@ -1,67 +1,132 @@
-"""Two compilations at once: a second process fills the compiler's cache with what this one needs next."""
+"""Two compilations at once: a copy of the process fills the compiler's cache with what the process needs next."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 
+HEAD_START = 3.0  # s before the copy begins: two cores may share what one needs, and what is useless ends by then
 BETWEEN_LOOKS = 0.02  # s
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def beside(work: Callable[[], object] | None, *, is_useless: Callable[[], bool]) -> AbstractContextManager[None]:
+def beside(
+    work: Callable[[], object] | None, cache: Callable[[], str], *, is_useless: Callable[[], bool]
+) -> AbstractContextManager[None]:
     """While the block runs, a copy of this process does `work`; it gets as long again as the block took to finish it.
 
-    Only the files that it writes remain of it. It may fail: what it was to do has then still to be done. It ends with
-    the block if that shows that it `is_useless`. Nothing is done where a process cannot be copied safely, or has no
-    second processor.
+    Only what it puts into the compiler's `cache` remains of it, once it is done: until then, it has a cache of its own.
+    It may fail: what it was to do has then still to be done. It ends with the block if that shows that it `is_useless`.
+    Nothing is done where a process cannot be copied safely, or has no second processor.
     """
     is_safe = sys.platform == "linux" and not torch.cuda.is_initialized()
     if work is None or not is_safe or len(os.sched_getaffinity(0)) < 2:
         return nullcontext()
-    return _done_by_a_copy(work, is_useless)
+    try:
+        own = Path(tempfile.mkdtemp(prefix="beside-", dir=cache()))
+    except OSError:
+        return nullcontext()
+    return _done_by_a_copy(work, own, is_useless)
 
 
 @contextmanager
-def _done_by_a_copy(work: Callable[[], object], is_useless: Callable[[], bool]) -> Iterator[None]:
+def _done_by_a_copy(work: Callable[[], object], own: Path, is_useless: Callable[[], bool]) -> Iterator[None]:
+    pid, status = None, None
+    # A signal must not run in the copy what it runs here.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        try:
+            pid = _copied(work, own)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        begin = time.monotonic()
+        yield
+        if pid is not None:
+            taken = time.monotonic() - begin
+            status = _status(pid, lambda: time.monotonic() - begin > 2 * taken or is_useless())
+    finally:
+        if pid is not None and status is None:
+            _end(pid)
+        if status == 0:
+            _move(own, own.parent)
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _copied(work: Callable[[], object], own: Path) -> int | None:
+    """The number of the process that does the work; None: there is no room for one more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, which the copy has none of: it compiles, and ends
-        pid = os.fork()
-    if pid == 0:
-        _do(work)
-    with suppress(ProcessLookupError):
-        os.setpgid(pid, pid)  # with the compilers that it starts
-    has_ended, begin = False, time.monotonic()
-    try:
-        yield
-        until = 2 * time.monotonic() - begin
-        while not (has_ended := os.waitpid(pid, os.WNOHANG)[0] == pid) and time.monotonic() < until:
-            if is_useless():
-                break
-            time.sleep(BETWEEN_LOOKS)
-    finally:
-        if not has_ended:
-            os.killpg(pid, signal.SIGTERM)  # at which a compiler deletes what it has written by halves
-            os.waitpid(pid, 0)
+        try:
+            pid = os.fork()
+        except OSError:
+            return None
+        if pid == 0:
+            _do(work, own)
+    with suppress(OSError):  # the copy was faster, or has ended
+        os.setpgid(pid, pid)
+    return pid
 
 
-def _do(work: Callable[[], object]) -> None:
+def _status(pid: int, is_over: Callable[[], bool]) -> int | None:
+    """That of the copy when it has ended; None: it has not, and the wait for it is over."""
+    while True:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else was told
+            return -1
+        if ended:
+            return status
+        if is_over():
+            return None
+        time.sleep(BETWEEN_LOOKS)
+
+
+def _end(pid: int) -> None:
+    """With the compilers that it has started, which delete what they have written by halves if they can."""
+    until = time.monotonic() + 1
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, number)
+        if _status(pid, lambda: time.monotonic() > until) is not None:
+            return
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _do(work: Callable[[], object], own: Path) -> None:
     """In the copy, which says nothing and ends here: what the process had opened is not flushed or closed twice."""
+    status = 1
     try:
         os.setpgid(0, 0)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         logging.disable()
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- up to the end
         for stream in (1, 2):  # of what it calls
             os.dup2(sys.stdout.fileno(), stream)
+        os.environ[CACHE] = str(own)
+        time.sleep(HEAD_START)
         work()
+        status = 0
     finally:
-        os._exit(0)
+        os._exit(status)
+
+
+def _move(own: Path, cache: Path) -> None:
+    """All files into the cache, each at once; what is there already stays."""
+    for path in own.rglob("*"):
+        place = cache / path.relative_to(own)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(place)

@@ -48,8 +48,9 @@ class Repeated:
         before = len(tracer.graph.nodes)
         results = self._function(*arguments)
         returned = [_node_of(result, tracer) for result in results]
-        if len(set(nodes)) == len(nodes) and None not in returned:
-            body = list(tracer.graph.nodes)[before:]
+        body = list(tracer.graph.nodes)[before:]
+        has_own_sizes = any(node.meta.get("unbacked_bindings") for node in body)  # by what it computes
+        if len(set(nodes)) == len(nodes) and None not in returned and not has_own_sizes:
             self._first = tracer, kinds, nodes, body, returned
         return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,11 +72,16 @@ class Examples:
 
     def times(self) -> Tensor:
         """Any number of output times."""
+        return self.exact(self._count)
+
+    @cached_property
+    def _count(self) -> Any:
+        """One for all, so that the compiler's cache knows a graph again whatever was traced before."""
         shape_env = self.field.y.fake_mode.shape_env
         with shape_env.ignore_fresh_unbacked_symbols():
             count: Any = shape_env.create_unbacked_symint()
         torch._check(count >= 2)
-        return self.exact(count)
+        return count
 
     def rows(self, num_steps: int, num_rows: int) -> Tensor:
         """Of so many steps; see `places.py`."""

@@ -86,6 +86,7 @@ def machine_code(
     """
     from torch._dynamo.utils import counters
     from torch._inductor import config
+    from torch._inductor.codecache import cache_dir
     from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
 
     output = graph.graph.output_node()
@@ -95,7 +96,7 @@ def machine_code(
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
     found = counters["inductor"]["fxgraph_cache_hit"]
     is_found: Callable[[], bool] = lambda: counters["inductor"]["fxgraph_cache_hit"] > found  # noqa: E731
-    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None, is_useless=is_found):
+    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None, cache_dir, is_useless=is_found):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
     function: Callable[[list[Any]], Any] = compiled.current_callable
     if not is_cpu:
