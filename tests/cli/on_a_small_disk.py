@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from forked import Command
+
+from node_cli.files import TEMPORARY
 
 NEW_MOUNTS, NEW_USER = 0x00020000, 0x10000000  # of unshare(2)
 
@@ -53,15 +56,28 @@ def main():
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.005)
 
+    def fill_between_files():
+        """What is half written would make room again when it is given up."""
+        is_between = False
+        while not is_between:
+            os.kill(process.pid, signal.SIGSTOP)
+            wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] == "T")
+            files = [path.name for path in run.rglob("*") if path.is_file()]
+            is_between = not any(TEMPORARY in name for name in files)
+            if is_between:
+                fill(ballast)
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.001)
+
     process = begun()
     wait_until(lambda: "step-00000006.pt" in saved())
-    fill(ballast)
+    fill_between_files()
     wait_until(lambda: "could not be written" in process.said()[0])
     while_full = saved()
     ballast.unlink()
     known = set(saved())
     wait_until(lambda: set(saved()) != known)
-    fill(ballast)
+    fill_between_files()
     out, err = process.communicate()
     failed = {"status": process.returncode, "out": out, "err": err, "saved": saved()}
     ballast.unlink()
