@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,23 @@ from node_cli.ode import odeint
 from node_cli.ode.graphs.beside import CACHE
 from node_cli.ode.graphs.beside import beside as or_not
 
+OTHERS = set[str]()
+
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     monkeypatch.setattr("node_cli.ode.graphs.beside.HEAD_START", 0.0)
+
+
+def children():
+    return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
+
+
+@pytest.fixture(autouse=True)
+def others():
+    """The processes that this one has started for other tests."""
+    OTHERS.clear()
+    OTHERS.update(children())
 
 
 @pytest.fixture
@@ -35,8 +49,7 @@ def beside(cache):
 
 
 def require_nothing_left(cache):
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() <= OTHERS
     assert not [path.name for path in cache.iterdir() if path.name.startswith("beside-")]
 
 
