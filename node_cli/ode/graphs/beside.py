@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -19,11 +20,10 @@ import torch
 HEAD_START = 3.0  # s before the copy begins: two cores may share what one needs, and what is useless ends by then
 BETWEEN_LOOKS = 0.02  # s
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+Work = Callable[[], object]
 
 
-def beside(
-    work: Callable[[], object] | None, cache: Callable[[], str], *, is_useless: Callable[[], bool]
-) -> AbstractContextManager[None]:
+def beside(work: Work | None, cache: str, *, is_useless: Callable[[], bool]) -> AbstractContextManager[None]:
     """While the block runs, a copy of this process does `work`; it gets as long again as the block took to finish it.
 
     Only what it puts into the compiler's `cache` remains of it, once it is done: until then, it has a cache of its own.
@@ -34,14 +34,14 @@ def beside(
     if work is None or not is_safe or len(os.sched_getaffinity(0)) < 2:
         return nullcontext()
     try:
-        own = Path(tempfile.mkdtemp(prefix="beside-", dir=cache()))
+        own = Path(tempfile.mkdtemp(prefix="beside-", dir=cache))
     except OSError:
         return nullcontext()
     return _done_by_a_copy(work, own, is_useless)
 
 
 @contextmanager
-def _done_by_a_copy(work: Callable[[], object], own: Path, is_useless: Callable[[], bool]) -> Iterator[None]:
+def _done_by_a_copy(work: Work, own: Path, is_useless: Callable[[], bool]) -> Iterator[None]:
     pid, status = None, None
     # A signal must not run in the copy what it runs here.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -53,8 +53,7 @@ def _done_by_a_copy(work: Callable[[], object], own: Path, is_useless: Callable[
         begin = time.monotonic()
         yield
         if pid is not None:
-            taken = time.monotonic() - begin
-            status = _status(pid, lambda: time.monotonic() - begin > 2 * taken or is_useless())
+            status = _status(pid, 2 * time.monotonic() - begin, is_useless)
     finally:
         if pid is not None and status is None:
             _end(pid)
@@ -63,7 +62,7 @@ def _done_by_a_copy(work: Callable[[], object], own: Path, is_useless: Callable[
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _copied(work: Callable[[], object], own: Path) -> int | None:
+def _copied(work: Work, own: Path) -> int | None:
     """The number of the process that does the work; None: there is no room for one more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, which the copy has none of: it compiles, and ends
@@ -78,8 +77,8 @@ def _copied(work: Callable[[], object], own: Path) -> int | None:
     return pid
 
 
-def _status(pid: int, is_over: Callable[[], bool]) -> int | None:
-    """That of the copy when it has ended; None: it has not, and the wait for it is over."""
+def _status(pid: int, until: float, is_useless: Callable[[], bool] = lambda: False) -> int | None:
+    """That of the copy once it has ended; None: it has not by then, or is useless."""
     while True:
         try:
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -87,24 +86,22 @@ def _status(pid: int, is_over: Callable[[], bool]) -> int | None:
             return -1
         if ended:
             return status
-        if is_over():
+        if is_useless() or time.monotonic() > until:
             return None
         time.sleep(BETWEEN_LOOKS)
 
 
 def _end(pid: int) -> None:
     """With the compilers that it has started, which delete what they have written by halves if they can."""
-    until = time.monotonic() + 1
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number, seconds in ((signal.SIGTERM, 1.0), (signal.SIGKILL, math.inf)):
+        if _status(pid, 0) is not None:  # its number may be another's by now
+            return
         with suppress(ProcessLookupError):
             os.killpg(pid, number)
-        if _status(pid, lambda: time.monotonic() > until) is not None:
-            return
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+        _status(pid, time.monotonic() + seconds)
 
 
-def _do(work: Callable[[], object], own: Path) -> None:
+def _do(work: Work, own: Path) -> None:
     """In the copy, which says nothing and ends here: what the process had opened is not flushed or closed twice."""
     status = 1
     try:

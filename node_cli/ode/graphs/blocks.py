@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from node_cli.ode.graphs import backward_blocks, forward_blocks
+from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.examples import Run, Source
 from node_cli.ode.graphs.step_control import Control
-
-Meanwhile = Callable[[], object] | None
 
 
 class Blocks:
@@ -34,7 +33,7 @@ class Blocks:
         self._compiled: dict[Hashable, Run] = {}
 
     def attempts(
-        self, control: Control, num_attempts: int, start: str, *, keeps: bool, meanwhile: Meanwhile = None
+        self, control: Control, num_attempts: int, start: str, *, keeps: bool, meanwhile: Work | None = None
     ) -> Run:
         """So many attempts. `start` is `chosen` or `given`, at the beginning with that first step, or `none`, later.
 
@@ -52,7 +51,7 @@ class Blocks:
             key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps), meanwhile
         )
 
-    def steps(self, num_steps: int, *, is_first: bool, keeps: bool, meanwhile: Meanwhile = None) -> Run:
+    def steps(self, num_steps: int, *, is_first: bool, keeps: bool, meanwhile: Work | None = None) -> Run:
         """So many steps of a grid; see `attempts`.
 
         Of (ends `(steps, 2, ...)`, [all times], y, [slope, unless at the beginning], inputs): state, slope, the states
@@ -86,7 +85,7 @@ class Blocks:
         key = ("kept", num_steps, is_first)
         return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
 
-    def _once(self, key: Hashable, source: Callable[[], Source], meanwhile: Meanwhile = None) -> Run:
+    def _once(self, key: Hashable, source: Callable[[], Source], meanwhile: Work | None = None) -> Run:
         if key not in self._compiled:
             self._compiled[key] = self.plan.examples.compiled(source(), meanwhile)
             self.plan.examples.require_size()

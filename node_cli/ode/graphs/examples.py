@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.capture import FieldGraph
 from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
 from node_cli.ode.states import as_column
@@ -24,7 +25,7 @@ class Examples:
         self.field = field
         self.by_sample = by_sample
 
-    def compiled(self, source: Source, meanwhile: Callable[[], object] | None) -> Run:
+    def compiled(self, source: Source, meanwhile: Work | None) -> Run:
         """The function compiled for arguments like its examples and, at the end, the inputs; see `lowered`."""
         function, examples = source
         y = self.field.y

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_cli.ode.graphs.blocks import Meanwhile
+from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.places import MOST_NUMBERS, ListedPlaces, Places, WeightedPlaces, groups
 from node_cli.ode.graphs.solve_graphs import SolveGraphs, Trace
 from node_cli.ode.integrate import Run
@@ -59,8 +59,8 @@ class Gathered:
         """On the device: `(times,)`, or `(times, batch)`."""
         return on_device(self.ts.T.copy() if self.by_sample else self.ts, self.states[0].device)
 
-    def gradient(self, size: int, *, is_first: bool) -> Meanwhile:
-        """What compiles so many of the steps backwards, if that is to come."""
+    def backwards(self, size: int, *, is_first: bool) -> Work | None:
+        """What compiles so many of the steps backwards, if they are to come."""
         graphs, blocks = self._graphs, self.blocks
         if not graphs.has_gradient:
             return None

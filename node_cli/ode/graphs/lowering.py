@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from node_cli.ode.graphs.beside import beside
+from node_cli.ode.graphs.beside import Work, beside
 from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.rewriting import join_products, share_results, write_out_products, write_out_tanh
 
@@ -34,7 +34,7 @@ def lowered(
     device_type: str,
     *,
     writes_out: bool,
-    meanwhile: Callable[[], object] | None,
+    meanwhile: Work | None,
 ) -> Callable[[list[Any]], Any]:
     """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
 
@@ -77,12 +77,11 @@ def _as_tensor(size: int) -> Tensor:
     return torch.tensor(size)
 
 
-def machine_code(
-    graph: GraphModule, *, is_cpu: bool, meanwhile: Callable[[], object] | None
-) -> Callable[[list[Any]], Any]:
+def machine_code(graph: GraphModule, *, is_cpu: bool, meanwhile: Work | None) -> Callable[[list[Any]], Any]:
     """The graph by inductor; the function empties the list that it is given.
 
-    For a processor, something else is compiled `meanwhile`, into the compiler's cache, unless the graph is there.
+    For a processor, something else is compiled `meanwhile`, into the compiler's cache, unless the graph is there
+    already or there is no cache.
     """
     from torch._dynamo.utils import counters
     from torch._inductor import config
@@ -94,9 +93,11 @@ def machine_code(
     output.meta["user_visible_output_idxs"] = range(len(returned))  # or convolutions choose their strides
     record_original_output_strides(graph)
     examples = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    found = counters["inductor"]["fxgraph_cache_hit"]
-    is_found: Callable[[], bool] = lambda: counters["inductor"]["fxgraph_cache_hit"] > found  # noqa: E731
-    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile if is_cpu else None, cache_dir, is_useless=is_found):
+    hits = counters["inductor"]["fxgraph_cache_hit"]
+    is_found: Callable[[], bool] = lambda: counters["inductor"]["fxgraph_cache_hit"] > hits  # noqa: E731
+    if not is_cpu or not config.fx_graph_cache or config.force_disable_caches:
+        meanwhile = None
+    with config.patch(cpp_wrapper=is_cpu), beside(meanwhile, cache_dir(), is_useless=is_found):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
     function: Callable[[list[Any]], Any] = compiled.current_callable
     if not is_cpu:

@@ -67,7 +67,7 @@ def _stepped(run: Run, graphs: SolveGraphs, gathered: Gathered, pairs: Array) ->
     padding = np.repeat(pairs[-1:, 1:], 2, 1).repeat(-len(pairs) % size, 0)
     ends = on_device(np.concatenate([pairs, padding]), y.device)
     for first in range(0, len(pairs), size):
-        own, meanwhile = pairs[first : first + size], gathered.gradient(size, is_first=not first)
+        own, meanwhile = pairs[first : first + size], gathered.backwards(size, is_first=not first)
         block = blocks.steps(size, is_first=not first, keeps=gathered.keeps, meanwhile=meanwhile)
         y1, new_slope, *more = block([ends[first : first + size], *times, y, *slope, *graphs.inputs])
         gathered.add(size, more, y1, [(n, t0, t1, True) for n, (t0, t1) in enumerate(own)])
@@ -166,7 +166,7 @@ def _attempted(
     some, every = (np.any, np.all) if by_sample else (bool, bool)
     kind, slope = "given" if first_step else "chosen", list[Tensor]()
     while True:
-        meanwhile, kept = gathered.gradient(size, is_first=kind != "none"), []
+        meanwhile, kept = gathered.backwards(size, is_first=kind != "none"), []
         block = blocks.attempts(control, size, kind, keeps=gathered.keeps, meanwhile=meanwhile)
         y1, new_slope, clock, log, *more = block([clock, ends, y, *slope, *bounds, *graphs.inputs])
         # Reading the log is the one wait for the device.
