@@ -118,6 +118,10 @@ def test_the_block_goes_on_where_no_copy_can_be_made_or_somebody_else_hears_of_i
     def refuse():
         raise BlockingIOError("no more processes")
 
+    def fail_later():
+        time.sleep(1)
+        raise ValueError("no such thing")
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "fork", refuse)
         with beside(lambda: 0):
@@ -127,6 +131,9 @@ def test_the_block_goes_on_where_no_copy_can_be_made_or_somebody_else_hears_of_i
         for seconds in (0, 1000):
             with beside(lambda seconds=seconds: time.sleep(seconds)):
                 time.sleep(0.2)
+        monkeypatch.setattr(os, "killpg", None)  # the number of one that has ended may be another's
+        with pytest.raises(ValueError, match="no such thing"), beside(lambda: 0):
+            fail_later()
     finally:
         signal.signal(signal.SIGCHLD, before)
     require_nothing_left(cache)
