@@ -61,14 +61,14 @@ def run_again(plan: BlockPlan, num_steps: int, *, with_times: bool) -> Source:
 
 def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Source:
     """See `Blocks.backward_of_kept`."""
-    shares, split = plan.tableau.is_fsal, plan.split_step
-    assert split is not None
+    shares = plan.tableau.is_fsal
 
     def block(ends: Tensor, grad: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
         grad_slope, more = (more[0], more[1:]) if shares else (grad, more)
         given = plan.has_outputs + plan.adds_up
         of_outputs, more = more[:given], more[given:]
         states, more = more[: num_steps + 1], more[num_steps + 1 :]
+        split = plan.split_step
         num_kept = num_steps * split.num_kept
         kept, inputs = more[:num_kept], more[num_kept:]
         grads, grad_rows = list[Tensor](), plan.grad_rows(of_outputs)
@@ -91,7 +91,7 @@ def of_kept(plan: BlockPlan, num_steps: int, *, is_first: bool) -> Source:
     def examples() -> list[Any]:
         like = plan.examples
         states = [like.y() for _ in range(num_steps + 1)]
-        kept = [tensor for _ in range(num_steps) for tensor in split.like_kept()]
+        kept = [tensor for _ in range(num_steps) for tensor in plan.split_step.like_kept()]
         cotangents = [*(like.y() for _ in range(1 + shares)), *plan.like_outputs(num_steps)]
         return [like.exact(num_steps, 2), *cotangents, *states, *kept]
 

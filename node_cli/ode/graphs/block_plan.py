@@ -13,6 +13,7 @@ from node_cli.ode.graphs.copying import Repeated
 from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.places import dense_weights, weighted_sum
+from node_cli.ode.graphs.remembered import key_of, recall, remember
 from node_cli.ode.graphs.split_step import SplitStep
 from node_cli.ode.states import as_column
 from node_cli.ode.stepping import Slope, plain_stages
@@ -48,11 +49,37 @@ class BlockPlan:
         """Of a step: its state, and the stages if outputs are interpolated."""
         return 1 + self.interpolates * self.tableau.num_stages
 
+    @property
+    def description(self) -> str:
+        """What blocks depend on beside the vector field, the same in all processes."""
+        kinds = self.examples.by_sample, self.has_outputs, self.interpolates, self.adds_up
+        return f"{self.tableau} {kinds}"
+
+    @property
+    def num_kept(self) -> int | None:
+        """How many tensors are kept of a step, so that its gradient needs no second run of it; None: it is run again.
+
+        That is where a second run is as fast, or the step cannot be split.
+        """
+        return self._kept[0]
+
     @cached_property
-    def split_step(self) -> SplitStep | None:
-        """A step whose gradient needs no second run of it; None where that is not faster, or cannot be had."""
+    def _kept(self) -> tuple[int | None, str]:
+        """The same, and a digest of what keeps it, by what an earlier process has noted, if one has."""
         if self.examples.by_sample:
-            return None
+            return None, ""
+        key = key_of(self.examples.field, f"what is kept of a step {self.description}")
+        noted = recall(key)
+        number, digest = noted.get("number"), noted.get("digest")
+        if isinstance(digest, str) and isinstance(number, int | None):
+            return number, digest
+        split = self._split
+        number, digest = (None, "") if split is None else (split.num_kept, split.digest)
+        remember(key, {"number": number, "digest": digest})
+        return number, digest
+
+    @cached_property
+    def _split(self) -> SplitStep | None:
         try:
             split = SplitStep(self.examples, self.tableau, has_rows=self.interpolates)
         except NotWhole:
@@ -60,13 +87,25 @@ class BlockPlan:
         is_on_cpu = self.examples.field.y.device.type == "cpu"
         return None if is_on_cpu and split.num_bytes > MOST_BYTES else split
 
+    @property
+    def split_step(self) -> SplitStep:
+        """A step that keeps what its gradient needs.
+
+        Raises:
+            NotWhole: it is not the one of the blocks that an earlier process has compiled.
+        """
+        split = self._split
+        if split is None or self._kept != (split.num_kept, split.digest):
+            raise NotWhole("what is kept of a step is not what an earlier process has kept")
+        return split
+
     def field(self, inputs: Sequence[Tensor], *, keeps: bool = False) -> tuple[TakeStep, Slope]:
         """A step, and the slope, at times as the blocks have them."""
         slope = self.examples.field.slope(inputs)
         plain = plain_stages(self.tableau, slope)
 
         def take_step(t0: Tensor, t1: Tensor, y: Tensor, dy: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-            if keeps and self.split_step is not None:
+            if keeps:
                 return self.split_step.forward(t0, t1, y, dy, inputs)
             return *plain(as_column(t0, y), as_column(t1, y), y, dy), []
 

@@ -8,12 +8,15 @@ outputs are made in it too; of many, `places.py` makes them of what the steps le
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 from node_cli.ode.graphs import backward_blocks, forward_blocks
 from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.examples import Run, Source
 from node_cli.ode.graphs.step_control import Control
+
+MakeSource = Callable[[], Source]
 
 
 class Blocks:
@@ -47,9 +50,8 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (control.key, num_attempts, start, keeps)
-        return self._once(
-            key, lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps), meanwhile
-        )
+        source: MakeSource = lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps)  # noqa: E731
+        return self._once(key, source, meanwhile, control)
 
     def steps(self, num_steps: int, *, is_first: bool, keeps: bool, meanwhile: Work | None = None) -> Run:
         """So many steps of a grid; see `attempts`.
@@ -85,8 +87,15 @@ class Blocks:
         key = ("kept", num_steps, is_first)
         return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
 
-    def _once(self, key: Hashable, source: Callable[[], Source], meanwhile: Work | None = None) -> Run:
+    def _once(
+        self, key: tuple[Any, ...], source: MakeSource, meanwhile: Work | None = None, control: Control | None = None
+    ) -> Run:
         if key not in self._compiled:
-            self._compiled[key] = self.plan.examples.compiled(source(), meanwhile)
+            what = (
+                f"{self.plan.description} {control.description} {key[1:]}"
+                if control
+                else f"{self.plan.description} {key}"
+            )
+            self._compiled[key] = self.plan.examples.compiled(source(), meanwhile, what)
             self.plan.examples.require_size()
         return self._compiled[key]

@@ -1,14 +1,11 @@
-"""A vector field as a graph of operations, found and guarded by torch._dynamo: what `compile=solve` is made of."""
+"""Finds the graph of a vector field by torch._dynamo, which guards it."""
 
 from __future__ import annotations
 
 import logging
-import re
-from ast import literal_eval
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property, lru_cache
-from operator import attrgetter, itemgetter
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,151 +13,12 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from node_cli.ode.compilation import NUM_KEPT, can_compile, with_own_code
+from node_cli.ode.graphs.field_graph import FieldGraph
 from node_cli.ode.graphs.lowering import NotWhole, OtherSize
 from node_cli.ode.states import as_column, keep_autocast
 from node_cli.ode.stepping import Slope
 
 log = logging.getLogger(__name__)
-FEW_OPERATIONS = 32
-_PART = re.compile(r"\.[A-Za-z_]\w*|\['[^'\\]*'\]|\[\d+\]")  # of a name: an attribute or an item
-
-
-class FieldGraph:
-    """One vector field as a graph that is right as long as its guards hold; `functions` are compiled from it.
-
-    `needs_grad` says which of its inputs have a gradient; those are all tensors that the vector field uses beside its
-    time and state. `y` is a stand-in for a state, `(batch, ...)` with any batch size.
-
-    Raises:
-        NotWhole: the graph is not all that an evaluation does.
-    """
-
-    def __init__(self, gm: GraphModule) -> None:
-        self.gm = gm
-        placeholders = gm.graph.find_nodes(op="placeholder")
-        self._examples = [node.meta["example_value"] for node in placeholders]
-        names = [node.meta["grapharg"].source.name for node in placeholders]
-        self._places = [name if isinstance(name, str) else name() for name in names]
-        if "L['y']" not in self._places:
-            raise NotWhole("it does not use the state")
-        self.y: Any = self._examples[self._places.index("L['y']")]
-        self._is_input = [
-            isinstance(example, Tensor) and place not in ("L['t']", "L['y']")
-            for example, place in zip(self._examples, self._places, strict=True)
-        ]
-        self.inputs = self.inputs_of(self._examples)
-        self.needs_grad = tuple(tensor.requires_grad for tensor in self.inputs)
-        self._sizes = {i: self._size(example) for i, example in enumerate(self._examples) if not _is_tensor(example)}
-        returned: Any = gm.graph.output_node().args[0]
-        results = [node.meta["example_value"] for node in returned]
-        if len(results) != 1 or not _is_tensor(results[0]):
-            raise NotWhole("it keeps more of an evaluation than the slope")
-        if results[0].shape != self.y.shape:
-            raise NotWhole("it does not return the shape of the state")
-        modules = [str(getattr(node.target, "__module__", "")) for node in gm.graph.nodes]
-        self._differentiates = any("functorch" in name or "autograd" in name for name in modules)
-        self.functions: dict[Hashable, Any] = {}
-        self.is_whole = False
-        self.num_operations = 0  # of an evaluation
-        self._num_checked = len(self.y.fake_mode.shape_env.guards)  # by torch._dynamo, at each call
-        self._shape: tuple[int, ...] = ()
-        self._known: dict[tuple[int, ...], int] = {}  # how many of the guards are known to hold for a shape
-
-    @cached_property
-    def reader(self) -> Callable[[dict[str, Any]], tuple[Any, ...]] | None:
-        """What finds the inputs by the names that torch._dynamo has for them; None: one is no attribute or item."""
-        places = self.inputs_of(self._places)
-        paths = [tuple(_PART.findall(place)) for place in places]
-        if any("L" + "".join(path) != place for path, place in zip(paths, places, strict=True)):
-            return None
-        # What several paths begin with is read once, from the scope on.
-        beginnings = list(dict.fromkeys(path[:n] for path in paths for n in range(len(path) + 1)))
-        steps = [(beginnings.index(path[:-1]), _getter(path[-1])) for path in beginnings[1:]]
-        ends = [beginnings.index(path) for path in paths]
-
-        def read(scope: dict[str, Any]) -> tuple[Any, ...]:
-            found: list[Any] = [scope]
-            for place, get in steps:
-                found.append(get(found[place]))
-            return tuple([found[end] for end in ends])
-
-        return read
-
-    @property
-    def is_short(self) -> bool:
-        """Whether an evaluation has few operations; the time that compiling takes grows with more than their number."""
-        return self.num_operations <= FEW_OPERATIONS
-
-    def holds_for(self, shape: tuple[int, ...]) -> bool:
-        """Whether all that is compiled so far, and is compiled from now on, is right for a state of this shape.
-
-        The compiler takes sizes for granted (a sum of so few numbers in one piece) that torch._dynamo does not check.
-        """
-        self._shape = shape
-        return self.holds()
-
-    def holds(self) -> bool:
-        """The same for the shape of the last call of `holds_for`."""
-        guards = self.y.fake_mode.shape_env.guards
-        if self._known.get(self._shape) == len(guards):
-            return True
-        sizes = {
-            size.node.expr: actual
-            for size, actual in zip(self.y.shape, self._shape, strict=True)
-            if isinstance(size, torch.SymInt)
-        }
-        late = guards[self._num_checked :]
-        if not all(guard.expr.xreplace(sizes) == True for guard in late):  # noqa: E712 -- of sympy, which may know neither
-            return False
-        self._known[self._shape] = len(guards)
-        return True
-
-    def inputs_of(self, arguments: Any) -> tuple[Any, ...]:
-        """Of the arguments of the graph, those that stand for tensors that the vector field uses."""
-        return tuple(argument for argument, is_input in zip(arguments, self._is_input, strict=True) if is_input)
-
-    def slope(self, inputs: Any) -> Slope:
-        """The vector field with these tensors in the places of its own."""
-
-        def evaluate(t: Tensor, y: Tensor) -> Tensor:
-            rest = iter(inputs)
-            tensors = [
-                next(rest) if is_input else t if place == "L['t']" else y
-                for place, is_input in zip(self._places, self._is_input, strict=True)
-            ]
-            arguments: list[Any] = list(tensors)
-            for i, (k, dim) in self._sizes.items():
-                arguments[i] = tensors[k].shape[dim]
-            dy: Tensor = self._run(arguments)
-            return dy if dy.dtype == y.dtype else dy.to(y.dtype)
-
-        return evaluate
-
-    def _run(self, arguments: list[Any]) -> Tensor:
-        """What the graph returns; derivatives that it takes itself are 0 unless gradients are enabled, as they were."""
-        if not self._differentiates or torch.is_grad_enabled():
-            result: Tensor = self.gm(*arguments)[0]
-            return result
-        with torch.enable_grad():
-            result = self.gm(*arguments)[0]
-        return result.detach()
-
-    def _size(self, number: Any) -> tuple[int, int]:
-        """Where a size that the graph asks for is found: which argument, which dimension."""
-        for k, example in enumerate(self._examples):
-            for dim, size in enumerate(example.shape if _is_tensor(example) else ()):
-                symbols = [value.node.expr for value in (size, number) if isinstance(value, torch.SymInt)]
-                if len(symbols) == 2 and symbols[0] == symbols[1]:
-                    return k, dim
-        raise NotWhole("it uses a number that changes from solve to solve")
-
-
-def _getter(part: str) -> Callable[[Any], Any]:
-    return attrgetter(part[1:]) if part[0] == "." else itemgetter(literal_eval(part[1:-1]))
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
 
 
 class Capture:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,11 +12,15 @@ import torch
 from torch import Tensor
 
 from node_cli.ode.graphs.beside import Work
-from node_cli.ode.graphs.capture import FieldGraph
+from node_cli.ode.graphs.cuda_graphs import Replayed
+from node_cli.ode.graphs.field_graph import FieldGraph
 from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
+from node_cli.ode.graphs.remembered import compiled_earlier, key_of, remember
 from node_cli.ode.states import as_column
 
-Run = Callable[[list[Any]], tuple[Tensor, ...]]  # empties the list that it is given
+log = logging.getLogger(__name__)
+
+Run = Callable[[list[Any]], Sequence[Tensor]]  # empties the list that it is given
 Source = tuple[Callable[..., Any], Callable[[], list[Any]]]  # a function, and examples of its arguments but the inputs
 
 
@@ -25,15 +31,28 @@ class Examples:
         self.field = field
         self.by_sample = by_sample
 
-    def compiled(self, source: Source, meanwhile: Work | None) -> Run:
-        """The function compiled for arguments like its examples and, at the end, the inputs; see `lowered`."""
+    def compiled(self, source: Source, meanwhile: Work | None, what: str) -> Run:
+        """The function compiled for arguments like its examples and, at the end, the inputs; see `lowered`.
+
+        `what` it is, with the vector field, is all that it depends on.
+        """
         function, examples = source
-        y = self.field.y
+        y, start, key = self.field.y, time.perf_counter(), key_of(self.field, what)
+        found = compiled_earlier(key, self.field)
+        if found is not None:
+            log.info(
+                "found %s of the solve, compiled earlier, in %.1f s", function.__name__, time.perf_counter() - start
+            )
+            return found
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *self.field.inputs]
-        return lowered(
+        run = lowered(
             function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short, meanwhile=meanwhile
         )
+        if run.graph is not None:
+            sizes = [(i, dim, str(arguments[i].shape[dim].node.expr)) for i, dim in run.sizes]
+            remember(key, {"graph": run.graph, "sizes": sizes})
+        return Replayed(run, function.__name__) if y.device.type == "cuda" else run
 
     def require_size(self) -> None:
         """Raises OtherSize where what was compiled by now is not right for the state of this solve."""

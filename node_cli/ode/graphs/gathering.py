@@ -41,9 +41,9 @@ class Gathered:
         self.states = [run.y0]
         # Without a gradient, blocks that keep what it needs are taken all the same if they are compiled already.
         keeps = graphs.keeps or (not graphs.has_gradient and self.blocks.some_keep)
-        split = self.blocks.plan.split_step if keeps else None
-        self.keeps = split is not None
-        self._num_kept = 0 if split is None else split.num_kept
+        num_kept = self.blocks.plan.num_kept if keeps else None
+        self.keeps = num_kept is not None
+        self._num_kept = num_kept or 0
         self._kept_of_steps: list[list[Tensor]] = []
         self._ys: Tensor | None = None
         self._ends: list[Any] = []

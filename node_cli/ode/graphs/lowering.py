@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from node_cli.ode.graphs.beside import Work, beside
-from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.rewriting import join_products, share_results, write_out_products, write_out_tanh
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,50 @@ class OtherSize(NotWhole):
     """What was compiled took for granted sizes that the state of this solve does not have."""
 
 
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A function by inductor, which takes a list and empties it; `sizes` are arguments too, see `sizes_of`.
+
+    `graph` is what the compiler's cache calls it, if that has it.
+    """
+
+    function: Callable[[list[Any]], Any]
+    sizes: list[tuple[int, int]]
+    graph: str | None
+    is_cpu: bool
+
+    @classmethod
+    def from_cache(cls, graph: str, sizes: list[tuple[int, int]], values: list[Any], fake_mode: Any) -> Lowered | None:
+        """What the cache of a processor's code has by this name for sizes with these values; what they take for granted
+        is guarded from now on.
+        """
+        from torch._guards import TracingContext, tracing
+        from torch._inductor import config
+        from torch._inductor.codecache import FxGraphCache
+        from torch._inductor.output_code import CompiledFxGraphConstants
+        from torch._inductor.utils import BoxedBool
+
+        constants = CompiledFxGraphConstants()
+        with tracing(TracingContext(fake_mode)), config.patch(cpp_wrapper=True):
+            compiled: Any = FxGraphCache.load_with_key(graph, [], values, True, None, False, constants)[0]
+            if compiled is None:
+                return None
+            compiled.post_compile(values, constants, {"cudagraphs": BoxedBool(False), "is_backward": False})
+        return cls(compiled.current_callable, sizes, graph, is_cpu=True)
+
+    def __call__(self, arguments: list[Any]) -> tuple[Tensor, ...]:
+        sizes = [arguments[i].shape[dim] for i, dim in self.sizes]
+        arguments[:0] = [_as_tensor(size) for size in sizes] if self.is_cpu else sizes
+        results: tuple[Tensor, ...] = self.function(arguments)
+        return results
+
+
+@lru_cache(maxsize=64)
+def _as_tensor(size: int) -> Tensor:
+    """What the compiled code would make of it at each call."""
+    return torch.tensor(size)
+
+
 def lowered(
     function: Callable[..., Any],
     arguments: list[Any],
@@ -35,8 +79,8 @@ def lowered(
     *,
     writes_out: bool,
     meanwhile: Work | None,
-) -> Callable[[list[Any]], Any]:
-    """The function compiled for arguments like these, which are fake; it takes a list, which it empties.
+) -> Lowered:
+    """The function compiled for arguments like these, which are fake.
 
     If it `writes_out`, products of small matrices are sums: faster among few operations, slower among many.
 
@@ -46,7 +90,7 @@ def lowered(
     from torch._guards import TracingContext, tracing  # only now: importing it takes a second
 
     log.info("compiling %s of the solve", function.__name__)
-    start, sizes = time.perf_counter(), sizes_of(arguments)
+    start, is_cpu = time.perf_counter(), device_type == "cpu"
     with tracing(TracingContext(fake_mode)):
         try:
             graph = traced(function, arguments, fake_mode)
@@ -55,30 +99,21 @@ def lowered(
                 join_products(graph)
                 if writes_out:
                     write_out_products(graph)
-                if device_type == "cpu":
+                if is_cpu:
                     write_out_tanh(graph)
-            compiled_function = machine_code(graph, is_cpu=device_type == "cpu", meanwhile=meanwhile)
+            compiled, name = machine_code(graph, is_cpu=is_cpu, meanwhile=meanwhile)
         except NotWhole:
             raise
         except Exception as error:  # what a compiler stumbles over has no common class
             raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
-
-    def run(arguments: list[Any]) -> Any:
-        arguments[:0] = [arguments[i].shape[dim] for i, dim in sizes]
-        return compiled_function(arguments)
-
-    return Replayed(run, function.__name__) if device_type == "cuda" else run
+    return Lowered(compiled, sizes_of(arguments), name, is_cpu)
 
 
-@lru_cache(maxsize=64)
-def _as_tensor(size: int) -> Tensor:
-    """What the compiled code would make of it at each call."""
-    return torch.tensor(size)
-
-
-def machine_code(graph: GraphModule, *, is_cpu: bool, meanwhile: Work | None) -> Callable[[list[Any]], Any]:
-    """The graph by inductor; the function empties the list that it is given.
+def machine_code(
+    graph: GraphModule, *, is_cpu: bool, meanwhile: Work | None
+) -> tuple[Callable[[list[Any]], Any], str | None]:
+    """The graph by inductor, and what its cache calls it; the function empties the list that it is given.
 
     For a processor, something else is compiled `meanwhile`, into the compiler's cache, unless the graph is there
     already or there is no cache.
@@ -99,15 +134,7 @@ def machine_code(graph: GraphModule, *, is_cpu: bool, meanwhile: Work | None) ->
         meanwhile = None
     with config.patch(cpp_wrapper=is_cpu), beside(meanwhile, cache_dir(), is_useless=is_found):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
-    function: Callable[[list[Any]], Any] = compiled.current_callable
-    if not is_cpu:
-        return function
-
-    def run(arguments: list[Any]) -> Any:
-        arguments[:] = [_as_tensor(each) if type(each) is int else each for each in arguments]
-        return function(arguments)
-
-    return run
+    return compiled.current_callable, getattr(compiled, "_fx_graph_cache_key", None)
 
 
 def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -> GraphModule:

@@ -13,8 +13,8 @@ from torch import Tensor
 from node_cli.ode.control import Tolerance
 from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.blocks import Blocks
-from node_cli.ode.graphs.capture import FieldGraph
 from node_cli.ode.graphs.examples import Examples
+from node_cli.ode.graphs.field_graph import FieldGraph
 from node_cli.ode.graphs.places import Places
 from node_cli.ode.stepping import Slope, Step
 from node_cli.ode.tableaus import Array, Tableau

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,8 @@ class SplitStep:
             groups.setdefault((tuple(map(str, value.shape)), value.dtype), []).append(i)
         self._groups = list(groups.values())
         self.num_kept = len(self._groups)
+        graphs = f"{self._forward.code} {self._backward.code} {self._groups}"
+        self.digest = hashlib.sha256(graphs.encode()).hexdigest()
         self.num_bytes = sum(_bytes_of(value) for value in self._values)
 
     def forward(

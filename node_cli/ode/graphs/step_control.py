@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,13 @@ class Control:
         """The same for two that are equal."""
         own = (self.norm, self.tolerance_shapes, self.max_step, self.is_joint, self.stepping_onto)
         return _only_one((*own, *vars(self.controller).values()))
+
+    @property
+    def description(self) -> str:
+        """The same for two that are equal, in all processes."""
+        norm: Any = self.norm
+        own = {**vars(self), "norm": f"{norm.__module__}.{norm.__qualname__}", "controller": vars(self.controller)}
+        return str({name: own[name] for name in (*self.__dataclass_fields__,)})
 
 
 @cache
