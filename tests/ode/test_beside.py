@@ -173,7 +173,7 @@ def test_nothing_is_copied_that_would_not_be_found_again(monkeypatch):
     graph = make_fx(lambda x: [x + 1])(torch.zeros(3))
     for switch in ({"force_disable_caches": True}, {"fx_graph_cache": False}):
         with config.patch(switch):
-            run = machine_code(graph, is_cpu=True, meanwhile=lambda: 0)
+            run, _ = machine_code(graph, is_cpu=True, meanwhile=lambda: 0)
         assert run([torch.ones(3)])[0].tolist() == [2, 2, 2]
 
 

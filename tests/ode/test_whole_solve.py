@@ -8,6 +8,7 @@ from parts import make_solver
 from torch import nn
 from torch._dynamo.eval_frame import remove_from_cache
 from torch._dynamo.utils import counters
+from torch._inductor import config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from node_cli.models.ode_block import OdeBlock
@@ -68,9 +69,11 @@ def as_they_are(monkeypatch):
             arguments.clear()
             return graph(*own)
 
-        return run
+        return run, None
 
     monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", run_graph)
+    with config.patch(fx_graph_cache=False):  # nor is anything found that other processes have compiled
+        yield
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ def uncompiled(field):
 @pytest.fixture
 def one_step(monkeypatch):
     """A step a block, instead of two: to trace and to compile it takes half as long."""
-    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 0)
 
 
 @pytest.mark.usefixtures("one_step")
@@ -201,7 +204,7 @@ def test_what_is_kept_of_steps_gives_the_gradient_of_running_them_again(
     uncompiled, monkeypatch, num_steps, adds_up, num_stages, keys
 ):
     monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 1024 * adds_up)
-    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 100 * (num_steps - 1))
+    monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 100 * (num_steps - 1))
     plain = solved(uncompiled, "none", **keys)
     solved(uncompiled, "solve", **keys)
     kept, again = (
@@ -289,7 +292,7 @@ def test_machine_code_and_second_derivatives_and_solves_without_a_gradient():
 def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, monkeypatch, keys):
     field = uncompiled
     if "num_steps" not in keys:
-        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+        monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 0)
     else:
         monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 0)
     for more in ({}, {"end": -0.3, "batch": 3}, {"with_times": True}):
@@ -306,7 +309,7 @@ def test_steps_of_a_grid_are_those_of_the_plain_solve(uncompiled, monkeypatch, k
 @pytest.mark.parametrize("method", ["dopri5", "adaptive_heun"])
 def test_methods_with_and_without_a_shared_stage_and_times_that_have_gradients(uncompiled, monkeypatch, method):
     if method == "dopri5":
-        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+        monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 0)
     else:  # all outputs at once
         monkeypatch.setattr("node_cli.ode.graphs.solve_graphs.FEW_NUMBERS", 0)
     for keys in ({}, {"end": -0.2}):
@@ -341,7 +344,7 @@ OWN_STEPS = [
 def test_steps_and_times_of_each_samples_own_and_steps_that_end_at_outputs(uncompiled, monkeypatch, keys):
     monkeypatch.setattr("node_cli.ode.graphs.places.MOST_NUMBERS", 100)  # outputs of a few steps at once
     if keys != {"batching": "per_sample"}:  # tracing blocks of one step takes half as long
-        monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+        monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 0)
     options = {"with_times": True, "batch": 5, **keys}
     plain = solved(uncompiled, "none", **options)
     solved(uncompiled, "solve", **options)
@@ -437,7 +440,7 @@ class Switched(nn.Module):
 
 
 def test_a_graph_is_asked_for_again_where_the_vector_field_has_changed(uncompiled, monkeypatch):
-    monkeypatch.setattr("node_cli.ode.graphs.capture.FEW_OPERATIONS", 0)
+    monkeypatch.setattr("node_cli.ode.graphs.field_graph.FEW_OPERATIONS", 0)
     found = {}
     for how in ("none", "solve"):
         field, found[how] = Switched(), []

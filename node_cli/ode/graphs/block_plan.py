@@ -63,9 +63,14 @@ class BlockPlan:
         """
         return self._kept[0]
 
+    @property
+    def digest(self) -> str:
+        """Of the graphs that keep it; blocks with another one have nothing to do with these."""
+        return self._kept[1]
+
     @cached_property
     def _kept(self) -> tuple[int | None, str]:
-        """The same, and a digest of what keeps it, by what an earlier process has noted, if one has."""
+        """Both, as an earlier process has noted them, if one has."""
         if self.examples.by_sample:
             return None, ""
         key = key_of(self.examples.field, f"what is kept of a step {self.description}")
@@ -95,7 +100,7 @@ class BlockPlan:
             NotWhole: it is not the one of the blocks that an earlier process has compiled.
         """
         split = self._split
-        if split is None or self._kept != (split.num_kept, split.digest):
+        if split is None or split.digest != self.digest:
             raise NotWhole("what is kept of a step is not what an earlier process has kept")
         return split
 

@@ -16,8 +16,6 @@ from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.examples import Run, Source
 from node_cli.ode.graphs.step_control import Control
 
-MakeSource = Callable[[], Source]
-
 
 class Blocks:
     """The blocks of one plan, each compiled when it is first asked for.
@@ -50,8 +48,13 @@ class Blocks:
         """
         self.some_keep |= keeps
         key = (control.key, num_attempts, start, keeps)
-        source: MakeSource = lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps)  # noqa: E731
-        return self._once(key, source, meanwhile, control)
+        return self._once(
+            key,
+            lambda: forward_blocks.attempts(self.plan, control, num_attempts, start, keeps=keeps),
+            meanwhile,
+            keeps=keeps,
+            control=control,
+        )
 
     def steps(self, num_steps: int, *, is_first: bool, keeps: bool, meanwhile: Work | None = None) -> Run:
         """So many steps of a grid; see `attempts`.
@@ -63,7 +66,10 @@ class Blocks:
         self.some_keep |= keeps
         key = (num_steps, is_first, keeps)
         return self._once(
-            key, lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps), meanwhile
+            key,
+            lambda: forward_blocks.steps(self.plan, num_steps, is_first=is_first, keeps=keeps),
+            meanwhile,
+            keeps=keeps,
         )
 
     def backward(self, num_steps: int, *, with_times: bool) -> Run:
@@ -85,17 +91,20 @@ class Blocks:
         cotangents of the first state, [of its slope, unless the solve `is_first` there,] and of the inputs.
         """
         key = ("kept", num_steps, is_first)
-        return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first))
+        return self._once(key, lambda: backward_blocks.of_kept(self.plan, num_steps, is_first=is_first), keeps=True)
 
     def _once(
-        self, key: tuple[Any, ...], source: MakeSource, meanwhile: Work | None = None, control: Control | None = None
+        self,
+        key: tuple[Any, ...],
+        source: Callable[[], Source],
+        meanwhile: Work | None = None,
+        *,
+        keeps: bool = False,
+        control: Control | None = None,
     ) -> Run:
         if key not in self._compiled:
-            what = (
-                f"{self.plan.description} {control.description} {key[1:]}"
-                if control
-                else f"{self.plan.description} {key}"
-            )
+            numbers = key if control is None else (control.description, *key[1:])
+            what = f"{self.plan.description} {numbers} {self.plan.digest if keeps else None}"
             self._compiled[key] = self.plan.examples.compiled(source(), meanwhile, what)
             self.plan.examples.require_size()
         return self._compiled[key]

@@ -15,7 +15,7 @@ from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.field_graph import FieldGraph
 from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
-from node_cli.ode.graphs.remembered import compiled_earlier, key_of, remember
+from node_cli.ode.graphs.remembered import compiled_earlier, key_of, recall, remember
 from node_cli.ode.states import as_column
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Examples:
             function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short, meanwhile=meanwhile
         )
         if run.graph is not None:
-            sizes = [(i, dim, str(arguments[i].shape[dim].node.expr)) for i, dim in run.sizes]
+            sizes = {str(arguments[i].shape[dim].node.expr): (i, dim) for i, dim in run.sizes}
             remember(key, {"graph": run.graph, "sizes": sizes})
         return Replayed(run, function.__name__) if y.device.type == "cuda" else run
 
@@ -60,11 +60,19 @@ class Examples:
             raise OtherSize
 
     def require_whole(self) -> None:
-        """Traces an evaluation, whose operations are counted, and compiles nothing.
+        """Traces an evaluation, whose operations are counted, and compiles nothing; once for all processes.
 
         Raises:
             NotWhole: it is not all in the graph.
         """
+        key = key_of(self.field, f"an evaluation {self.by_sample}")
+        number = recall(key).get("operations")
+        if not isinstance(number, int):
+            number = self._num_operations()
+            remember(key, {"operations": number})
+        self.field.num_operations = number
+
+    def _num_operations(self) -> int:
         y = self.field.y
         with y.fake_mode, torch.no_grad():
             arguments = [self.y(), *self.field.inputs]
@@ -74,7 +82,7 @@ class Examples:
             return (self.field.slope(inputs)(as_column(t, y), y),)
 
         graph = traced(evaluation, arguments, y.fake_mode).graph
-        self.field.num_operations = len(graph.nodes) - len(graph.find_nodes(op="placeholder")) - 1
+        return len(graph.nodes) - len(graph.find_nodes(op="placeholder")) - 1
 
     def y(self) -> Tensor:
         """A state."""

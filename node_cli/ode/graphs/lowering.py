@@ -37,7 +37,6 @@ class Lowered:
     function: Callable[[list[Any]], Any]
     sizes: list[tuple[int, int]]
     graph: str | None
-    is_cpu: bool
 
     @classmethod
     def from_cache(cls, graph: str, sizes: list[tuple[int, int]], values: list[Any], fake_mode: Any) -> Lowered | None:
@@ -56,18 +55,26 @@ class Lowered:
             if compiled is None:
                 return None
             compiled.post_compile(values, constants, {"cudagraphs": BoxedBool(False), "is_backward": False})
-        return cls(compiled.current_callable, sizes, graph, is_cpu=True)
+        return cls(_given_tensors_alone(compiled.current_callable), sizes, graph)
 
     def __call__(self, arguments: list[Any]) -> tuple[Tensor, ...]:
-        sizes = [arguments[i].shape[dim] for i, dim in self.sizes]
-        arguments[:0] = [_as_tensor(size) for size in sizes] if self.is_cpu else sizes
+        arguments[:0] = [arguments[i].shape[dim] for i, dim in self.sizes]
         results: tuple[Tensor, ...] = self.function(arguments)
         return results
 
 
+def _given_tensors_alone(function: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """What a processor's code would make of numbers at each call."""
+
+    def run(arguments: list[Any]) -> Any:
+        arguments[:] = [_as_tensor(each) if type(each) is int else each for each in arguments]
+        return function(arguments)
+
+    return run
+
+
 @lru_cache(maxsize=64)
 def _as_tensor(size: int) -> Tensor:
-    """What the compiled code would make of it at each call."""
     return torch.tensor(size)
 
 
@@ -107,7 +114,7 @@ def lowered(
         except Exception as error:  # what a compiler stumbles over has no common class
             raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
-    return Lowered(compiled, sizes_of(arguments), name, is_cpu)
+    return Lowered(compiled, sizes_of(arguments), name)
 
 
 def machine_code(
@@ -134,7 +141,8 @@ def machine_code(
         meanwhile = None
     with config.patch(cpp_wrapper=is_cpu), beside(meanwhile, cache_dir(), is_useless=is_found):
         compiled: Any = compile_fx_inner(graph, examples, cpp_wrapper=is_cpu, is_inference=True)
-    return compiled.current_callable, getattr(compiled, "_fx_graph_cache_key", None)
+    function = compiled.current_callable
+    return _given_tensors_alone(function) if is_cpu else function, getattr(compiled, "_fx_graph_cache_key", None)
 
 
 def traced(function: Callable[..., Any], arguments: list[Any], fake_mode: Any) -> GraphModule:

@@ -34,10 +34,10 @@ def key_of(field: FieldGraph, what: str) -> str | None:
     is_kept = field.y.device.type == "cpu" and config.fx_graph_cache and not config.force_disable_caches
     if not is_kept or field.description is None or "<" in what or " at 0x" in what:  # a function of somebody's
         return None
-    made_of = {"field": field.description, "length": field.num_operations, "package": _source_code(), "what": what}
+    made_of = {"field": field.description, "is_short": field.is_short, "package": _source_code(), "what": what}
     nothing = GraphModule(torch.nn.Module(), Graph())
     try:
-        with tracing(TracingContext(field.y.fake_mode)):
+        with tracing(TracingContext(field.y.fake_mode)), config.patch(cpp_wrapper=True):
             key, _ = compiled_fx_graph_hash(nothing, [field.y], made_of, [])  # type: ignore[arg-type]
     except Exception:  # what the compiler stumbles over has no common class; without a key, all is traced
         return None
@@ -69,15 +69,19 @@ def compiled_earlier(key: str | None, field: FieldGraph) -> Lowered | None:
     """What the compiler's cache has of it, if a process has noted so."""
     noted = recall(key)
     graph, sizes = noted.get("graph"), noted.get("sizes")
-    if not (isinstance(graph, str) and re.fullmatch("[a-z0-9]+", graph) and isinstance(sizes, list)):
+    if not (isinstance(graph, str) and re.fullmatch("[a-z0-9]+", graph) and isinstance(sizes, dict)):
         return None
-    if not all(name in field.sizes for _, _, name in sizes):
+    if not all(name in field.sizes and _is_place(place) for name, place in sizes.items()):
         return None
-    values, places = [field.sizes[name] for _, _, name in sizes], [(i, dim) for i, dim, _ in sizes]
+    places, values = [(i, dim) for i, dim in sizes.values()], [field.sizes[name] for name in sizes]
     try:
         return Lowered.from_cache(graph, places, values, field.y.fake_mode)
     except Exception:  # as in `key_of`
         return None
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, list) and [type(each) for each in value] == [int, int]
 
 
 def _place(key: str) -> Path:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,9 +35,9 @@ class Control:
     @property
     def description(self) -> str:
         """The same for two that are equal, in all processes."""
-        norm: Any = self.norm
-        own = {**vars(self), "norm": f"{norm.__module__}.{norm.__qualname__}", "controller": vars(self.controller)}
-        return str({name: own[name] for name in (*self.__dataclass_fields__,)})
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        name = f"{self.norm.__module__}.{getattr(self.norm, '__qualname__', self.norm)}"
+        return str({**own, "norm": name, "controller": vars(self.controller)})
 
 
 @cache
