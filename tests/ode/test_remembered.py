@@ -4,19 +4,22 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch._functorch import config as functorch
 from torch._inductor import config
 from torch._inductor.utils import fresh_cache
+from torch.nn.functional import silu
 
 from node_cli.ode import odeint
 from node_cli.ode.control import Controller, largest, rms
 from node_cli.ode.graphs import remembered
 from node_cli.ode.graphs.capture import Capture, capture_of
+from node_cli.ode.graphs.examples import Examples
 from node_cli.ode.graphs.field_graph import _operations
 from node_cli.ode.graphs.lowering import NotWhole
 from node_cli.ode.graphs.remembered import compiled_earlier, key_of, recall, remember
@@ -75,12 +78,17 @@ def before():
         yield numbers, sizes_held(field)
 
 
-def notes():
-    return sorted(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"], remembered.FOLDER).glob("*.json"))
+@pytest.fixture
+def notes(before):
+    """Where processes note what they have compiled; as it was, after the test."""
+    paths = sorted(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"], remembered.FOLDER).glob("*.json"))
+    texts = {path: path.read_text() for path in paths}
+    yield texts
+    for path, text in texts.items():
+        path.write_text(text)
 
 
-def test_another_process_traces_nothing_and_has_the_same_numbers(before):
-    names = [path.name for path in notes()]
+def test_another_process_traces_nothing_and_has_the_same_numbers(before, notes):
     code = """
 import json, pytest, test_remembered as here
 here.nothing_is_traced(pytest.MonkeyPatch())
@@ -98,7 +106,9 @@ print(json.dumps({batch: here.solved(batch, field) for batch in (4, 7)}))
     assert found.returncode == 0, found.stderr
     assert "cannot compile" not in found.stderr
     assert {int(batch): numbers for batch, numbers in json.loads(found.stdout).items()} == before[0]
-    assert [path.name for path in notes()] == names
+    assert {path.name: path.read_text() for path in next(iter(notes)).parent.iterdir()} == {
+        path.name: text for path, text in notes.items()
+    }
 
 
 def test_what_is_found_is_right_for_the_same_sizes_as_when_it_was_compiled(before, monkeypatch):
@@ -106,6 +116,7 @@ def test_what_is_found_is_right_for_the_same_sizes_as_when_it_was_compiled(befor
     nothing_is_traced(monkeypatch)
     assert solved(4, field) == before[0][4]
     assert sizes_held(field) == before[1]
+    assert 2**20 not in before[1]  # the compiler has taken for granted that indices are short
 
 
 @pytest.mark.parametrize(
@@ -121,17 +132,23 @@ def test_what_is_found_is_right_for_the_same_sizes_as_when_it_was_compiled(befor
         {"graph": "f" + 51 * "a", "sizes": {"s17": 1}},
     ],
 )
-def test_a_damaged_note_is_as_none(before, monkeypatch, noted):
-    text = {path: path.read_text() for path in notes()}
+def test_a_damaged_note_is_as_none(before, notes, monkeypatch, noted):
     graph, _ = capture_of(field := Field(), "cpu", None)(torch.zeros(4, 3), by_sample=False)
-    for path in text:
+    for path in notes:
         path.write_text(noted if isinstance(noted, str) else json.dumps(noted))
     assert compiled_earlier(path.stem, graph) is None
     if "graph" not in noted or noted["graph"] == 4:
         monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", in_no_cache)
         torch.testing.assert_close(solved(4, field), before[0][4], rtol=1e-5, atol=1e-6)
-    for path, each in text.items():
-        path.write_text(each)
+
+
+@pytest.mark.parametrize("place", [1, [0], [0, "0"], ["0", 0], [0, 0, 0], [0, 0.5]])
+def test_a_place_of_a_size_is_two_whole_numbers(notes, place):
+    graph, _ = capture_of(Field(), "cpu", None)(torch.zeros(4, 3), by_sample=False)
+    (name,) = graph.sizes
+    path = next(path for path, text in notes.items() if "graph" in text)
+    path.write_text(json.dumps({**json.loads(notes[path]), "sizes": {name: place}}))
+    assert compiled_earlier(path.stem, graph) is None
 
 
 def in_no_cache(graph, *, is_cpu, meanwhile):
@@ -139,17 +156,31 @@ def in_no_cache(graph, *, is_cpu, meanwhile):
 
 
 def test_steps_that_keep_something_else_have_nothing_to_do_with_those_of_an_earlier_process(
-    before, monkeypatch, caplog
+    before, notes, caplog, monkeypatch
 ):
-    """As where another process had cut the graph of a step elsewhere."""
-    for path in notes():
-        if '"graph"' in (text := path.read_text()):
-            path.unlink()
-        elif '"digest"' in text:
+    """As where another process had cut the graph of a step elsewhere; the next one has nothing to do with that."""
+    for path, text in notes.items():
+        if '"digest"' in text:
             path.write_text(json.dumps({**json.loads(text), "digest": "other"}))
+            cut, right = path, text
     torch.testing.assert_close(solved(4), before[0][4], rtol=1e-5, atol=1e-6)
     (line,) = [line for line in caplog.messages if "cannot compile this vector field as a whole" in line]
     assert "what is kept of a step is not what an earlier process has kept" in line
+    assert cut.read_text() == right
+    nothing_is_traced(monkeypatch)
+    assert solved(4) == before[0][4]
+
+
+def test_a_size_that_was_fixed_while_compiling_is_given_all_the_same_and_not_noted(before):
+    graph, _ = capture_of(Field(), "cpu", None)(torch.zeros(4, 3), by_sample=False)
+    like = Examples(graph, by_sample=False)
+
+    def fixed(y, *inputs):
+        return (int(y.shape[0]) * y,)
+
+    run = like.compiled((fixed, lambda: [like.y()]), None, "fixed")
+    assert run([torch.ones(4, 3), *graph.inputs])[0].sum() == 48
+    assert recall(key_of(graph, "fixed")) == {}
 
 
 def key(field=None, y=None, what="w"):
@@ -174,11 +205,15 @@ def test_the_same_field_has_the_same_key_and_another_one_another(monkeypatch):
     ]
     with config.patch({"cpp.simdlen": 1}):
         keys.append(key())
+    with functorch.patch(ban_recompute_reductions=False):
+        keys.append(key())
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    keys.append(key())
-    torch.set_num_threads(threads)
-    monkeypatch.setattr(remembered, "_source_code", lambda: "another version")
+    try:
+        torch.set_num_threads(threads + 1)
+        keys.append(key())
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(remembered, "SOURCE", "another version")
     keys.append(key())
     assert len({*keys, None}) == len(keys) + 1
 
@@ -196,6 +231,12 @@ def allowed(x):
     return 2 * x
 
 
+@torch._dynamo.allow_in_graph
+@wraps(silu)
+def renamed(x):
+    return 2 * x
+
+
 class Constant(nn.Module):
     def __init__(self):
         super().__init__()
@@ -205,7 +246,7 @@ class Constant(nn.Module):
         return y * self.numbers
 
 
-@pytest.mark.parametrize("function", [twice, allowed], ids=["operation", "function"])
+@pytest.mark.parametrize("function", [twice, allowed, renamed])
 def test_what_another_process_may_have_otherwise_has_no_key(function):
     assert key(Field(activation=function)) is None
 
@@ -223,12 +264,19 @@ def test_without_the_cache_of_the_compiler_and_for_norms_of_ones_own_there_is_no
     for switch in ({"fx_graph_cache": False}, {"force_disable_caches": True}):
         with config.patch(switch):
             assert key_of(graph, "w") is None
-    assert key_of(graph, control(norm=lambda ratios: ratios.amax()).description) is None
-    assert key_of(graph, control(norm=partial(rms)).description) is None
+    for norm in (lambda ratios: ratios.amax(), partial(rms), nn.Identity(), of_ones_own):
+        assert control(norm=norm).description is None
+    assert key_of(graph, None) is None
+    with config.patch(_pre_fusion_custom_pass=lambda nodes: nodes):
+        assert key_of(graph, "w") is None
     assert key_of(graph, control().description) is not None
     remember(None, {"graph": "f"})
     assert recall(None) == {}
     assert compiled_earlier(None, graph) is None
+
+
+def of_ones_own(ratios):
+    return ratios.amax()
 
 
 def control(norm=rms, safety=0.9, **changed):

@@ -8,7 +8,6 @@ from parts import make_solver
 from torch import nn
 from torch._dynamo.eval_frame import remove_from_cache
 from torch._dynamo.utils import counters
-from torch._inductor import config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from node_cli.models.ode_block import OdeBlock
@@ -56,6 +55,12 @@ PROBLEMS = [  # weights, the closure's rate, the end, and the tolerance
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_remembered(monkeypatch):
+    """These tests are about what is compiled, which would be found in a second run of them."""
+    monkeypatch.setattr("node_cli.ode.graphs.remembered.SOURCE", None)
+
+
 FIELD = Field()  # one for all tests: what is traced of it is kept
 
 
@@ -72,8 +77,6 @@ def as_they_are(monkeypatch):
         return run, None
 
     monkeypatch.setattr("node_cli.ode.graphs.lowering.machine_code", run_graph)
-    with config.patch(fx_graph_cache=False):  # nor is anything found that other processes have compiled
-        yield
 
 
 @pytest.fixture

@@ -73,34 +73,42 @@ class BlockPlan:
         """Both, as an earlier process has noted them, if one has."""
         if self.examples.by_sample:
             return None, ""
-        key = key_of(self.examples.field, f"what is kept of a step {self.description}")
-        noted = recall(key)
+        noted = recall(self._key)
         number, digest = noted.get("number"), noted.get("digest")
         if isinstance(digest, str) and isinstance(number, int | None):
             return number, digest
+        return self._note()
+
+    def _note(self) -> tuple[int | None, str]:
         split = self._split
-        number, digest = (None, "") if split is None else (split.num_kept, split.digest)
-        remember(key, {"number": number, "digest": digest})
+        if split is None:
+            return None, ""
+        is_too_much = self.examples.field.y.device.type == "cpu" and split.num_bytes > MOST_BYTES
+        number, digest = None if is_too_much else split.num_kept, split.digest
+        remember(self._key, {"number": number, "digest": digest})
         return number, digest
+
+    @cached_property
+    def _key(self) -> str | None:
+        return key_of(self.examples.field, f"what is kept of a step {self.description}")
 
     @cached_property
     def _split(self) -> SplitStep | None:
         try:
-            split = SplitStep(self.examples, self.tableau, has_rows=self.interpolates)
+            return SplitStep(self.examples, self.tableau, has_rows=self.interpolates)
         except NotWhole:
             return None
-        is_on_cpu = self.examples.field.y.device.type == "cpu"
-        return None if is_on_cpu and split.num_bytes > MOST_BYTES else split
 
     @property
     def split_step(self) -> SplitStep:
         """A step that keeps what its gradient needs.
 
         Raises:
-            NotWhole: it is not the one of the blocks that an earlier process has compiled.
+            NotWhole: it is not the one of the blocks that an earlier process has compiled; later ones take this one.
         """
         split = self._split
         if split is None or split.digest != self.digest:
+            self._note()
             raise NotWhole("what is kept of a step is not what an earlier process has kept")
         return split
 

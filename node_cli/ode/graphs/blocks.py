@@ -103,8 +103,8 @@ class Blocks:
         control: Control | None = None,
     ) -> Run:
         if key not in self._compiled:
-            numbers = key if control is None else (control.description, *key[1:])
-            what = f"{self.plan.description} {numbers} {self.plan.digest if keeps else None}"
+            how = str(key) if control is None else control.description and f"{control.description} {key[1:]}"
+            what = how and f"{self.plan.description} {how} {self.plan.digest if keeps else None}"
             self._compiled[key] = self.plan.examples.compiled(source(), meanwhile, what)
             self.plan.examples.require_size()
         return self._compiled[key]

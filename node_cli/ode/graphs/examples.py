@@ -14,7 +14,7 @@ from torch import Tensor
 from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.cuda_graphs import Replayed
 from node_cli.ode.graphs.field_graph import FieldGraph
-from node_cli.ode.graphs.lowering import OtherSize, lowered, traced
+from node_cli.ode.graphs.lowering import OtherSize, lowered, sizes_of, traced
 from node_cli.ode.graphs.remembered import compiled_earlier, key_of, recall, remember
 from node_cli.ode.states import as_column
 
@@ -31,10 +31,10 @@ class Examples:
         self.field = field
         self.by_sample = by_sample
 
-    def compiled(self, source: Source, meanwhile: Work | None, what: str) -> Run:
+    def compiled(self, source: Source, meanwhile: Work | None, what: str | None) -> Run:
         """The function compiled for arguments like its examples and, at the end, the inputs; see `lowered`.
 
-        `what` it is, with the vector field, is all that it depends on.
+        It depends on `what` and the vector field alone; None: that cannot be said.
         """
         function, examples = source
         y, start, key = self.field.y, time.perf_counter(), key_of(self.field, what)
@@ -46,11 +46,11 @@ class Examples:
             return found
         with y.fake_mode, torch.no_grad():
             arguments = [*examples(), *self.field.inputs]
+        sizes = {str(arguments[i].shape[dim].node.expr): (i, dim) for i, dim in sizes_of(arguments)}
         run = lowered(
             function, arguments, y.fake_mode, y.device.type, writes_out=self.field.is_short, meanwhile=meanwhile
         )
-        if run.graph is not None:
-            sizes = {str(arguments[i].shape[dim].node.expr): (i, dim) for i, dim in run.sizes}
+        if run.graph is not None and all(name in self.field.sizes for name in sizes):  # none was fixed meanwhile
             remember(key, {"graph": run.graph, "sizes": sizes})
         return Replayed(run, function.__name__) if y.device.type == "cuda" else run
 

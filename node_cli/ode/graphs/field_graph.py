@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from ast import literal_eval
 from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
@@ -18,7 +19,7 @@ from node_cli.ode.stepping import Slope
 
 FEW_OPERATIONS = 32
 _PART = re.compile(r"\.[A-Za-z_]\w*|\['[^'\\]*'\]|\[\d+\]")  # of a name: an attribute or an item
-_OWN_NAMES = ("torch", "_operator", "math", "builtins")  # modules whose functions are the same in all processes
+_OWN_NAMES = ("torch", "_operator", "math", "builtins")  # packages whose code is the same in all processes
 
 
 class FieldGraph:
@@ -116,21 +117,26 @@ class FieldGraph:
     def description(self) -> str | None:
         """Of all that is traced: operations, arguments, and what torch._dynamo knows of their sizes.
 
-        None: there is something in it that another process may have otherwise.
+        None: it does not say everything, or code outside torch is called, which may be other code in another process.
         """
         try:
             lines = list(_operations(self.gm))
         except NotWhole:
             return None
         for place, x in zip(self._places, self._examples, strict=True):
-            lines.append(f"{place} {(x.shape, x.stride(), x.dtype, x.device, x.requires_grad) if _is_tensor(x) else x}")
+            if not _is_tensor(x):
+                lines.append(f"{place} {x}")
+            elif x.layout is torch.strided:
+                lines.append(f"{place} {type(x)} {(x.shape, x.stride(), x.dtype, x.device, x.requires_grad)}")
+            else:
+                return None
         sizes = [(name, size.node.hint, self._ranges.get(name)) for name, size in self.sizes.items()]
         guards = [str(guard.expr) for guard in self.y.fake_mode.shape_env.guards[: self._num_checked]]
         return "\n".join([*lines, str(sizes), str(guards)])
 
     @property
     def sizes(self) -> dict[str, torch.SymInt]:
-        """Those that may change from call to call, by their names."""
+        """The sizes that may change from call to call, by their names."""
         shapes = [example.shape for example in self._examples if _is_tensor(example)]
         return {str(size.node.expr): size for shape in shapes for size in shape if isinstance(size, torch.SymInt)}
 
@@ -183,32 +189,47 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _operations(gm: GraphModule) -> Iterator[str]:
+    """A line for each.
+
+    Raises:
+        NotWhole: a line would not say everything.
+    """
     for node in gm.graph.nodes:
-        target = node.target
+        name = node.target
         if node.op == "get_attr":
-            target = attrgetter(target)(gm)
-            if not isinstance(target, GraphModule):
+            part = attrgetter(name)(gm)
+            if not isinstance(part, GraphModule):
                 raise NotWhole("it has a tensor of its own")
-            yield from _operations(target)
-            target = node.target
+            yield from _operations(part)
         elif node.op == "call_function":
-            target = _name_of(target)
+            name = _name_of(node.target)
         elif node.op == "call_module":
             raise NotWhole("it calls a module")
-        line = f"{node.op} {node.name} {target} {node.args} {node.kwargs}"
+        line = f"{node.op} {node.name} {name} {node.args} {node.kwargs}"
         if " at 0x" in line:
             raise NotWhole("it uses an object that text does not describe")
         yield line
 
 
 def _name_of(function: Any) -> str:
-    """That of a function of torch's or Python's own; others may have changed since."""
-    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
-        is_own, name = str(function).split(".")[0] in ("aten", "prims"), str(function)
+    """Of a function of torch's or Python's own."""
+    if isinstance(function, torch._ops.HigherOrderOperator):
+        name, is_own = str(function), type(function).__module__.split(".")[0] == "torch"
+    elif isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        name, is_own = str(function), str(function).split(".")[0] in ("aten", "prims")
     else:
-        module = getattr(function, "__module__", None) or ""
-        name = torch.overrides.resolve_name(function) or f"{module}.{getattr(function, '__qualname__', function)}"
-        is_own = name.split(".")[0] in _OWN_NAMES and "<" not in name
+        module, own_name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+        name = torch.overrides.resolve_name(function) or f"{module}.{own_name}"
+        is_own = name.split(".")[0] in _OWN_NAMES and _called(name) is function  # others may bear its name
     if not is_own:
         raise NotWhole(f"{name} is neither torch's nor Python's")
     return name
+
+
+def _called(name: str) -> Any:
+    """What is called so."""
+    first, *rest = name.split(".")
+    found: Any = sys.modules.get(first)
+    for part in rest:
+        found = getattr(found, part, None)
+    return found

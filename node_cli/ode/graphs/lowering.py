@@ -98,6 +98,7 @@ def lowered(
 
     log.info("compiling %s of the solve", function.__name__)
     start, is_cpu = time.perf_counter(), device_type == "cpu"
+    sizes = sizes_of(arguments)  # before any of them is fixed: the graph takes it all the same
     with tracing(TracingContext(fake_mode)):
         try:
             graph = traced(function, arguments, fake_mode)
@@ -114,7 +115,7 @@ def lowered(
         except Exception as error:  # what a compiler stumbles over has no common class
             raise NotWhole(f"{function.__name__} cannot be compiled") from error
     log.info("compiled %s in %.1f s", function.__name__, time.perf_counter() - start)
-    return Lowered(compiled, sizes_of(arguments), name)
+    return Lowered(compiled, sizes, name)
 
 
 def machine_code(

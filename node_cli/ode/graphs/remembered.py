@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-import tempfile
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,48 @@ from torch.fx import Graph, GraphModule
 from node_cli.ode.graphs.field_graph import FieldGraph
 from node_cli.ode.graphs.lowering import Lowered
 
+log = logging.getLogger(__name__)
+
+
+def _source_code() -> str | None:
+    """A digest of all that turns a vector field into a graph; None: the files are not there."""
+    package = Path(__file__).parents[1]
+    paths, digest = sorted(package.rglob("*.py")), hashlib.sha256()
+    for path in paths:
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest() if paths else None
+
+
 FOLDER = "node_cli"  # in the compiler's cache
+SOURCE = _source_code()  # by now, as it is imported
 
 
-def key_of(field: FieldGraph, what: str) -> str | None:
-    """By which processes find what one of them has made of a vector field; None: nothing is to be remembered."""
+def key_of(field: FieldGraph, what: str | None) -> str | None:
+    """The name of what is made of a vector field, the same in all processes; None: nothing of it is remembered."""
+    from torch._functorch import config as functorch
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
-    from torch._inductor.codecache import compiled_fx_graph_hash
+    from torch._inductor.codecache import FxGraphCache
 
-    is_kept = field.y.device.type == "cpu" and config.fx_graph_cache and not config.force_disable_caches
-    if not is_kept or field.description is None or "<" in what or " at 0x" in what:  # a function of somebody's
+    has_cache = field.y.device.type == "cpu" and config.fx_graph_cache and not config.force_disable_caches
+    if not (has_cache and what and field.description and SOURCE):
         return None
-    made_of = {"field": field.description, "is_short": field.is_short, "package": _source_code(), "what": what}
+    made_of: Any = {
+        "field": field.description,
+        "is_short": field.is_short,
+        "what": what,
+        "source": SOURCE,
+        "dtype": torch.get_default_dtype(),
+        "functorch": functorch.save_config_portable(),
+    }
     nothing = GraphModule(torch.nn.Module(), Graph())
     try:
         with tracing(TracingContext(field.y.fake_mode)), config.patch(cpp_wrapper=True):
-            key, _ = compiled_fx_graph_hash(nothing, [field.y], made_of, [])  # type: ignore[arg-type]
-    except Exception:  # what the compiler stumbles over has no common class; without a key, all is traced
+            key, _ = FxGraphCache.prepare_key(nothing, [field.y, *field.inputs], made_of, [], remote=False)
+    except Exception as error:  # what the compiler stumbles over has no common class; without a key, all is traced
+        log.debug("no key", exc_info=error)
         return None
-    return str(key)
+    return key and key[0]
 
 
 def recall(key: str | None) -> dict[str, Any]:
@@ -56,13 +77,15 @@ def remember(key: str | None, noted: dict[str, Any]) -> None:
     """Notes it for other processes, whole or not at all."""
     if key is None:
         return
-    with suppress(OSError):  # as where there is no room: it is traced again
-        place = _place(key)
+    place = _place(key)
+    own = place.with_suffix(f".{os.getpid()}")
+    try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(noted, file)
-        Path(name).rename(place)
+        own.write_text(json.dumps(noted), encoding="utf-8")
+        own.replace(place)
+    except OSError:  # a full disk, say: other processes trace it again
+        with suppress(OSError):
+            own.unlink()
 
 
 def compiled_earlier(key: str | None, field: FieldGraph) -> Lowered | None:
@@ -76,7 +99,8 @@ def compiled_earlier(key: str | None, field: FieldGraph) -> Lowered | None:
     places, values = [(i, dim) for i, dim in sizes.values()], [field.sizes[name] for name in sizes]
     try:
         return Lowered.from_cache(graph, places, values, field.y.fake_mode)
-    except Exception:  # as in `key_of`
+    except Exception as error:  # as in `key_of`
+        log.debug("nothing is loaded", exc_info=error)
         return None
 
 
@@ -88,13 +112,3 @@ def _place(key: str) -> Path:
     from torch._inductor.codecache import cache_dir
 
     return Path(cache_dir(), FOLDER, f"{key}.json")
-
-
-@cache
-def _source_code() -> str:
-    """A digest of all that turns a vector field into a graph."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
+from types import FunctionType
 
 import torch
 from torch import Tensor
 
+from node_cli.ode import control
 from node_cli.ode.control import CUT_OFF, Controller, Norm
 
 
@@ -33,11 +35,12 @@ class Control:
         return _only_one((*own, *vars(self.controller).values()))
 
     @property
-    def description(self) -> str:
-        """The same for two that are equal, in all processes."""
+    def description(self) -> str | None:
+        """The same for two that are equal, in all processes; None: the norm is a user's."""
+        if not isinstance(self.norm, FunctionType) or self.norm.__module__ != control.__name__:
+            return None
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        name = f"{self.norm.__module__}.{getattr(self.norm, '__qualname__', self.norm)}"
-        return str({**own, "norm": name, "controller": vars(self.controller)})
+        return str({**own, "norm": self.norm.__name__, "controller": vars(self.controller)})
 
 
 @cache
