@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.engine.peak import MIB
 
@@ -53,6 +54,9 @@ def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.bar_label(bars, [f"{row['times_peer']['median']:.2g}x" for row in rows], padding=4, fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.2)
     axes.set_xlabel("ms (labels: speed against torchdiffeq)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
@@ -61,7 +65,8 @@ def _bars(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 def _label(row: dict[str, Any]) -> str:
     compiled = f", {row['compile']}" if row["solver"] == "ours" and row["compile"] != "none" else ""
     network = f", {row['network']} network" if row["network"] != "ours" else ""
-    return f"{row['gradient']}: {row['solver']}{compiled}{network}"
+    keys = f", {row['solver_keys']}" if row["solver_keys"] else ""
+    return f"{row['gradient']}: {row['solver']}{compiled}{network}{keys}"
 
 
 def _memory(axes: Axes, result: dict[str, Any]) -> None:
