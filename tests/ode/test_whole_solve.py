@@ -17,7 +17,9 @@ from node_cli.ode.gradients.checkpoint import Checkpoint
 from node_cli.ode.gradients.direct import Direct
 from node_cli.ode.graphs.capture import Capture
 from node_cli.ode.graphs.rewriting import share_results, write_out_tanh
+from node_cli.ode.graphs.solve_graphs import SolveGraphs
 from node_cli.ode.solution import SolveError
+from node_cli.ode.tableaus import TABLEAUS
 
 pytestmark = [
     pytest.mark.slow,
@@ -601,3 +603,13 @@ def test_what_is_not_taken_yet_is_a_compiled_step_and_one_line(field, caplog):
         "the gradient keeps no states (adjoint), or few (max_checkpoints)",
         "the state has more dimensions than (batch, features)",
     ]
+
+
+def test_on_a_processor_large_states_have_blocks_of_one_step():
+    """Two steps together would take no less time, and more memory."""
+    sizes = []
+    for width in (2, SMALL_STATE):
+        found = Capture(lambda t, y: torch.tanh(y), "cpu")(torch.zeros(2, width), by_sample=False)
+        graphs = SolveGraphs(*found, TABLEAUS["euler"], print)
+        sizes.append(graphs.blocks(by_sample=False, num_outputs=2, interpolates=False, size=4).most)
+    assert sizes == [2, 1]

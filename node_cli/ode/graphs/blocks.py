@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from node_cli.ode.compilation import SMALL_STATE
 from node_cli.ode.graphs import backward_blocks, forward_blocks
 from node_cli.ode.graphs.beside import Work
 from node_cli.ode.graphs.block_plan import BlockPlan
 from node_cli.ode.graphs.examples import Run, Source
+from node_cli.ode.graphs.field_graph import num_numbers
 from node_cli.ode.graphs.step_control import Control
 
 
@@ -30,7 +32,10 @@ class Blocks:
         self.plan = plan
         self.expected: dict[Hashable, int] = {}
         self.some_keep = False
-        self.most = 2 if plan.examples.field.is_short else 1
+        field = plan.examples.field
+        # On a CPU, the time between two blocks matters for small states alone, and large ones are held once for a step.
+        is_large = field.y.device.type == "cpu" and num_numbers(field.y) > SMALL_STATE
+        self.most = 2 if field.is_short and not is_large else 1
         self._compiled: dict[Hashable, Run] = {}
 
     def attempts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from ast import literal_eval
@@ -178,6 +179,11 @@ class FieldGraph:
                 if len(symbols) == 2 and symbols[0] == symbols[1]:
                     return k, dim
         raise NotWhole("it uses a number that changes from solve to solve")
+
+
+def num_numbers(tensor: Tensor) -> int:
+    """In a stand-in, with the batch size of the first solve."""
+    return math.prod(size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape)
 
 
 def _getter(part: str) -> Callable[[Any], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from node_cli.ode.graphs.copying import inlined
 from node_cli.ode.graphs.examples import Examples
+from node_cli.ode.graphs.field_graph import num_numbers
 from node_cli.ode.graphs.lowering import NotWhole, sizes_of, traced
 from node_cli.ode.stepping import plain_stages
 from node_cli.ode.tableaus import Tableau
@@ -55,7 +55,7 @@ class SplitStep:
         self.num_kept = len(self._groups)
         graphs = f"{self._forward.code} {self._backward.code} {self._groups}"
         self.digest = hashlib.sha256(graphs.encode()).hexdigest()
-        self.num_bytes = sum(_bytes_of(value) for value in self._values)
+        self.num_bytes = sum(num_numbers(value) * value.element_size() for value in self._values)
 
     def forward(
         self, t0: Tensor, t1: Tensor, y: Tensor, slope: Tensor, inputs: Sequence[Tensor]
@@ -149,12 +149,6 @@ class SplitStep:
             _part(traced_step, [*known_later, results[0], *kept, *cotangents], list(grads)),
             [node.meta["val"] for node in kept],
         )
-
-
-def _bytes_of(value: Tensor) -> int:
-    """With the batch size of the first solve."""
-    sizes = (size.node.hint if isinstance(size, torch.SymInt) else size for size in value.shape)
-    return math.prod(sizes) * value.element_size()
 
 
 def _placeholders(graph: GraphModule) -> list[Node]:
