@@ -20,9 +20,9 @@ from node_cli.ode.compilation import MODES
 from node_cli.ode.solution import FirstSteps
 
 GRADIENTS = ("direct", "checkpoint", "adjoint")
-# States so small need no memory saved: whatever is exact is held against what is exact.
 # A method and a tolerance with fewer evaluations, whose errors are below those of torchdiffeq's dopri5 all the same.
 CHEAPER = {"spiral": ("bosh3", 1e-4), "ffjord": ("bosh3", 3e-3)}
+# States so small need no memory saved: whatever is exact is held against what is exact.
 TORCHDIFFEQ = {g: Mode("torchdiffeq", "adjoint" if g == "adjoint" else "direct") for g in GRADIENTS}
 
 Run = Callable[[Tensor, Tensor], Solution[Tensor]]

@@ -129,7 +129,6 @@ def test_what_is_found_is_right_for_the_same_sizes_as_when_it_was_compiled(befor
         {"graph": "../../f", "sizes": {}},
         {"graph": "f" + 51 * "a", "sizes": {}},  # not there any more
         {"graph": "f" + 51 * "a", "sizes": {"s99": [0, 0]}},
-        {"graph": "f" + 51 * "a", "sizes": {"s17": 1}},
     ],
 )
 def test_a_damaged_note_is_as_none(before, notes, monkeypatch, noted):
